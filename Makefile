@@ -1,0 +1,40 @@
+# make demo: scans to report on procedural rooms. make test: the tests. Both need only Python 3.11.
+PYTHON ?= python3.11
+VENV := .venv
+BIN := $(VENV)/bin
+
+.PHONY: demo test lint bench format clean
+
+demo: $(VENV)/.installed
+	$(BIN)/luigi --module pipeline RunAll --scene-set demo
+	@echo "Results: $${MLLM3D_OUTPUT:-output}/demo/report.html and metrics.json"
+
+test: $(VENV)/.installed
+	$(BIN)/python -m pytest
+
+lint: $(VENV)/.installed
+	$(BIN)/black --check -q -l 100 --exclude '/\.venv|build|output/' .
+	$(BIN)/isort --check -q data models stages pipeline configs tests benchmarks
+	$(BIN)/flake8
+	$(BIN)/mypy
+	$(BIN)/lint-imports --config setup.cfg
+
+format: $(VENV)/.installed
+	$(BIN)/isort -q data models stages pipeline configs tests benchmarks
+	$(BIN)/black -q -l 100 --exclude '/\.venv|build|output/' .
+
+bench: $(VENV)/.installed
+	$(BIN)/python -m benchmarks
+
+.PHONY: venv
+venv: $(VENV)/.installed
+
+$(VENV)/.installed: setup.cfg pyproject.toml requirements.txt
+	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install -q --upgrade pip
+	$(BIN)/python -m pip install -q -r requirements.txt
+	$(BIN)/python -m pip install -q --no-deps -e .
+	touch $@
+
+clean:
+	rm -rf $(VENV) build *.egg-info

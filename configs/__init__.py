@@ -1,0 +1,1 @@
+"""Scene sets, experiments and defaults as YAML; read by ``pipeline.config``."""

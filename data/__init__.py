@@ -1,0 +1,1 @@
+"""Files in, typed values out: scans, cameras, prompts and cached artifacts."""

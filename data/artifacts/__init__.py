@@ -1,0 +1,1 @@
+"""Artifacts: one schema module each over one store."""

@@ -1,0 +1,76 @@
+"""Prompts artifact: ``prompts.json`` with the queries and, apart, ``truths.json``.
+
+Stages that must not see labels read only the first.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from data.artifacts.store import write_text_atomic
+from data.errors import ArtifactError
+from data.types import Prompt, PromptTruth
+
+SCHEMA_VERSION = 1
+PROMPTS_FILE = "prompts.json"
+TRUTHS_FILE = "truths.json"
+_REMEDY = "Run PreparePrompts again."
+
+
+def write_prompts(
+    folder: Path,
+    prompts: Mapping[str, Sequence[Prompt]],
+    truths: Iterable[PromptTruth],
+    id_space: str,
+) -> None:
+    """Write both files; ``prompts`` by split, ``id_space`` noted for the record."""
+    rows = {
+        truth.prompt_id: {"object_ids": list(truth.object_ids), "object_name": truth.object_name}
+        for truth in truths
+    }
+    splits = {name: [asdict(prompt) for prompt in split] for name, split in prompts.items()}
+    _write(folder / TRUTHS_FILE, {"id_space": id_space, "truths": rows})
+    _write(folder / PROMPTS_FILE, {"splits": splits})
+
+
+def read_prompts(folder: Path) -> dict[str, list[Prompt]]:
+    """Queries by split, without any label; ArtifactError when they cannot be read."""
+    path = folder / PROMPTS_FILE
+    splits = _read(path, "splits")
+    try:
+        return {name: [Prompt(**row) for row in rows] for name, rows in splits.items()}
+    except TypeError as error:
+        raise ArtifactError(path, "prompts of this schema", str(error), _REMEDY) from error
+
+
+def read_truths(folder: Path) -> dict[str, PromptTruth]:
+    """What each query is about, by prompt id; for evaluation and oracles only."""
+    path = folder / TRUTHS_FILE
+    rows = _read(path, "truths")
+    try:
+        return {
+            prompt_id: PromptTruth(prompt_id, tuple(row["object_ids"]), row["object_name"])
+            for prompt_id, row in rows.items()
+        }
+    except (TypeError, KeyError) as error:
+        raise ArtifactError(path, "truths of this schema", str(error), _REMEDY) from error
+
+
+def _write(path: Path, content: dict[str, Any]) -> None:
+    content = {"schema_version": SCHEMA_VERSION, **content}
+    write_text_atomic(path, json.dumps(content, indent=1, ensure_ascii=False) + "\n")
+
+
+def _read(path: Path, key: str) -> dict[str, Any]:
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise ArtifactError(path, f"a JSON file of {key}", str(error), _REMEDY) from error
+    fits = isinstance(content, dict) and content.get("schema_version") == SCHEMA_VERSION
+    if not fits or not isinstance(content.get(key), dict):
+        raise ArtifactError(path, f"{key} of schema {SCHEMA_VERSION}", "others", _REMEDY)
+    return dict(content[key])

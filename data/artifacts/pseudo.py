@@ -1,0 +1,118 @@
+"""Pseudo-label artifact: ``pseudo.zarr``, what fusion believes of every point for every query.
+
+Soft labels and confidences are stored as uint8, n / 255; a confidence above 0 never rounds
+to 0, because 0 means "unlabelled". One file per array, one chunk per query inside.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import zarr
+from zarr.codecs import ZstdCodec
+
+from data.artifacts.store import require_complete
+from data.errors import ArtifactError
+from data.types import Array
+
+SCHEMA_VERSION = 1
+FILE = "pseudo.zarr"
+_REMEDY = "Run FuseMasks again."
+
+
+@dataclass(frozen=True, eq=False)
+class PseudoLabels:
+    """Fused labels of one scene: Q queries, N points, V views, D embedding dimensions.
+
+    ``soft`` (Q, N) float32 in [0, 1]; ``confidence`` (Q, N) float32 in [0, 1], 0 = unlabelled
+    (seen by no view that had a say); ``view_weights`` (Q, V) float32, rows sum to 1 or are all
+    0; ``drop_reasons`` (Q, V) text, "" = kept; ``query_tokens`` (Q, D) float32 unit vectors,
+    zero rows where no view answered with a mask.
+    """
+
+    scene_id: str
+    prompt_ids: tuple[str, ...]
+    view_ids: tuple[str, ...]
+    soft: Array
+    confidence: Array
+    view_weights: Array
+    drop_reasons: tuple[tuple[str, ...], ...]
+    query_tokens: Array
+
+    def __post_init__(self) -> None:
+        """Raise ValueError when the parts do not fit each other."""
+        num_queries, num_views = len(self.prompt_ids), len(self.view_ids)
+        ranks = {"soft": 2, "confidence": 2, "view_weights": 2, "query_tokens": 2}
+        for name, rank in ranks.items():
+            array = getattr(self, name)
+            if array.ndim != rank or len(array) != num_queries or array.dtype != np.float32:
+                raise ValueError(
+                    f"{name} must be float32 with {num_queries} rows, "
+                    f"got {array.dtype} {array.shape}"
+                )
+        if self.soft.shape != self.confidence.shape:
+            raise ValueError(f"soft is {self.soft.shape}, confidence {self.confidence.shape}")
+        if self.view_weights.shape[1] != num_views:
+            raise ValueError(f"{num_views} views, but weights for {self.view_weights.shape[1]}")
+        if [len(row) for row in self.drop_reasons] != [num_views] * num_queries:
+            raise ValueError("drop_reasons must hold one text per query and view")
+
+
+def _quantise(values: Array) -> Array:
+    return np.asarray(np.rint(np.clip(values, 0, 1) * 255).astype(np.uint8))
+
+
+def write_pseudo(folder: Path, labels: PseudoLabels) -> None:
+    """Write ``pseudo.zarr`` into ``folder``, replacing one that is there."""
+    group = zarr.create_group(folder / FILE, overwrite=True, zarr_format=3)
+    group.attrs.update(
+        scene_id=labels.scene_id,
+        prompt_ids=list(labels.prompt_ids),
+        view_ids=list(labels.view_ids),
+        drop_reasons=json.dumps(labels.drop_reasons),
+    )
+    confidence = np.maximum(_quantise(labels.confidence), labels.confidence > 0)
+    arrays = {
+        "soft": _quantise(labels.soft),
+        "confidence": confidence.astype(np.uint8),
+        "view_weights": labels.view_weights,
+        "query_tokens": labels.query_tokens,
+    }
+    for name, array in arrays.items():
+        rows, columns = (max(size, 1) for size in array.shape)
+        stored = group.create_array(
+            name,
+            shape=array.shape,
+            dtype=array.dtype,
+            chunks=(1, columns),
+            shards=(rows, columns),
+            compressors=ZstdCodec(level=3, checksum=True),
+            fill_value=0,
+        )
+        if array.size:
+            stored[...] = array
+
+
+def read_pseudo(folder: Path) -> PseudoLabels:
+    """The labels of one scene; ArtifactError when the artifact cannot be read."""
+    require_complete(folder, _REMEDY)
+    path = folder / FILE
+    try:
+        group = zarr.open_group(path, mode="r", zarr_format=3)
+        attrs = dict(group.attrs)
+        reasons = json.loads(str(attrs["drop_reasons"]))
+        return PseudoLabels(
+            str(attrs["scene_id"]),
+            tuple(attrs["prompt_ids"]),
+            tuple(attrs["view_ids"]),
+            np.asarray(group["soft"][...], np.float32) / np.float32(255),
+            np.asarray(group["confidence"][...], np.float32) / np.float32(255),
+            np.asarray(group["view_weights"][...], np.float32),
+            tuple(tuple(row) for row in reasons),
+            np.asarray(group["query_tokens"][...], np.float32),
+        )
+    except (OSError, KeyError, ValueError, TypeError, RuntimeError) as error:
+        raise ArtifactError(path, "pseudo-labels of this schema", str(error), _REMEDY) from error

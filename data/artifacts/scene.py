@@ -1,0 +1,138 @@
+"""Scene artifact: ``scene.h5`` with the scan's geometry, its views and, apart, its labels.
+
+``read_scene`` never opens the ``ground_truth`` group; only ``read_ground_truth`` does.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+from pathlib import Path
+
+import h5py
+import numpy as np
+
+from data.artifacts.store import require_complete
+from data.errors import ArtifactError
+from data.types import Array, Camera, GroundTruth, PointCloud, Scene, View
+
+SCHEMA_VERSION = 1
+FILE = "scene.h5"
+_REMEDY = "Run PrepareScene again."
+
+
+class _Depths(Sequence[Array]):
+    """Depth maps read from the file one at a time: uint16 mm on disk, float32 m in hand."""
+
+    def __init__(self, path: Path, count: int) -> None:
+        self._path, self._count = path, count
+
+    def __len__(self) -> int:
+        return self._count
+
+    def __getitem__(self, index: int | slice) -> Array:  # type: ignore[override]
+        if isinstance(index, slice):
+            raise TypeError("depth maps are read one at a time")
+        if not 0 <= index < self._count:
+            raise IndexError(index)
+        with h5py.File(self._path) as file:
+            depth = file[f"views/{index:04d}/depth"][...]
+        return np.asarray(depth.astype(np.float32) / 1000)
+
+
+def write_scene(
+    folder: Path,
+    cloud: PointCloud,
+    triangles: Array,
+    superpoint_ids: Array,
+    views: Sequence[View],
+    depths: Iterable[Array],
+    truth: GroundTruth,
+    scene_id: str,
+) -> None:
+    """Write ``scene.h5``; ``depths`` are float32 metres, taken one at a time."""
+    with h5py.File(folder / FILE, "w", track_order=False) as file:
+        file.attrs["scene_id"] = scene_id
+        file.attrs["num_views"] = len(views)
+        for name, array in (
+            ("points", cloud.points),
+            ("colors", cloud.colors),
+            ("normals", cloud.normals),
+            ("triangles", triangles.astype(np.int32)),
+            ("superpoint_ids", superpoint_ids.astype(np.int32)),
+        ):
+            file.create_dataset(name, data=array, compression="lzf")
+        for index, (view, depth) in enumerate(zip(views, depths, strict=True)):
+            _write_view(file.create_group(f"views/{index:04d}"), view, depth)
+        group = file.create_group("ground_truth")
+        group["object_ids"] = np.asarray(truth.object_ids, np.int64)
+        group["labels"] = np.asarray(truth.labels, dtype=h5py.string_dtype())
+        group["point_ids"] = truth.point_ids.astype(np.int32)
+        group["offsets"] = truth.offsets.astype(np.int64)
+
+
+def _write_view(group: h5py.Group, view: View, depth: Array) -> None:
+    camera = view.camera
+    group.attrs["view_id"] = view.view_id
+    group.attrs["image_path"] = str(view.image_path)
+    group.attrs["model"] = camera.model
+    group.attrs["size"] = (camera.height, camera.width)
+    group.attrs["distortion"] = np.asarray(camera.distortion, np.float64)
+    group["K"] = camera.K
+    group["world_to_camera"] = view.world_to_camera
+    millimetres = np.clip(np.rint(depth * 1000), 0, 65535).astype(np.uint16)
+    group.create_dataset("depth", data=millimetres, compression="lzf")
+
+
+def _read_view(group: h5py.Group) -> View:
+    attrs = group.attrs
+    height, width = (int(size) for size in attrs["size"])
+    camera = Camera(
+        attrs["model"],
+        group["K"][...],
+        height,
+        width,
+        tuple(float(value) for value in attrs["distortion"]),
+    )
+    return View(attrs["view_id"], camera, group["world_to_camera"][...], Path(attrs["image_path"]))
+
+
+def read_scene(folder: Path) -> Scene:
+    """The scene without its labels; ArtifactError when the artifact cannot be read."""
+    require_complete(folder, _REMEDY)
+    path = folder / FILE
+    try:
+        with h5py.File(path) as file:
+            views = tuple(_views(file))
+            return Scene(
+                str(file.attrs["scene_id"]),
+                PointCloud(file["points"][...], file["colors"][...], file["normals"][...]),
+                file["triangles"][...],
+                file["superpoint_ids"][...],
+                views,
+                _Depths(path, len(views)),
+            )
+    except (OSError, KeyError, ValueError) as error:
+        raise ArtifactError(path, "a scene of this schema", str(error), _REMEDY) from error
+
+
+def _views(file: h5py.File) -> Iterator[View]:
+    for index in range(int(file.attrs["num_views"])):
+        yield _read_view(file[f"views/{index:04d}"])
+
+
+def read_ground_truth(folder: Path) -> GroundTruth:
+    """The labels of a scene, for evaluation, oracles and fine-tuning only."""
+    require_complete(folder, _REMEDY)
+    path = folder / FILE
+    try:
+        with h5py.File(path) as file:
+            group = file["ground_truth"]
+            return GroundTruth(
+                tuple(int(value) for value in group["object_ids"][...]),
+                tuple(value.decode() for value in group["labels"][...]),
+                group["point_ids"][...],
+                group["offsets"][...],
+                len(file["points"]),
+            )
+    except (OSError, KeyError, ValueError) as error:
+        raise ArtifactError(path, "a scene of this schema", str(error), _REMEDY) from error

@@ -1,0 +1,195 @@
+"""Identity and completeness of cached work: fingerprints, locks and metadata.
+
+An artifact is a folder named by the first 12 digits of its fingerprint. It is complete only
+when ``metadata.json`` is there, carries the same fingerprint, and every file it lists has the
+size it lists; the metadata is written last (aside, synced, renamed), so a killed job leaves an
+incomplete folder and never a wrong one. A stage that can resume finds its earlier files in the
+folder; one that cannot starts from an empty one. A file lock keeps two processes off the same
+folder; the kernel frees it however the holder dies.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import platform
+import resource
+import shutil
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from importlib import metadata as package_metadata
+from pathlib import Path
+from typing import Any
+
+from filelock import FileLock
+
+from data.errors import ArtifactError
+
+METADATA = "metadata.json"
+_PACKAGES = ("numpy", "torch", "spconv-cu118", "open3d-cpu", "open3d", "h5py", "zarr")
+
+
+def canonical_json(value: Any) -> str:
+    """JSON with sorted keys and no spaces: the same text for the same content."""
+    return json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=True)
+
+
+def fingerprint(
+    stage: str, schema_version: int, config: Mapping[str, Any], inputs: Mapping[str, str]
+) -> str:
+    """SHA-256 (64 hex digits) over everything that may change an artifact's content."""
+    identity = {
+        "stage": stage,
+        "schema_version": schema_version,
+        "config": dict(config),
+        "inputs": dict(inputs),
+    }
+    return hashlib.sha256(canonical_json(identity).encode()).hexdigest()
+
+
+@dataclass(frozen=True)
+class ArtifactKey:
+    """Where an artifact lies and what it must be.
+
+    ``folder`` is ``<output>/<scene-set>/<stage>/[<scene>/]<fingerprint[:12]>``; ``config`` and
+    ``inputs`` are what the fingerprint was made from, kept for the metadata.
+    """
+
+    folder: Path
+    fingerprint: str
+    stage: str
+    schema_version: int
+    config: Mapping[str, Any] = field(default_factory=dict)
+    inputs: Mapping[str, str] = field(default_factory=dict)
+
+    @classmethod
+    def make(
+        cls,
+        root: Path,
+        stage: str,
+        schema_version: int,
+        config: Mapping[str, Any],
+        inputs: Mapping[str, str],
+        scene_id: str | None = None,
+    ) -> ArtifactKey:
+        """Key of one artifact below ``root`` (``<output>/<scene-set>``)."""
+        digest = fingerprint(stage, schema_version, config, inputs)
+        parent = root / stage / scene_id if scene_id else root / stage
+        return cls(parent / digest[:12], digest, stage, schema_version, config, inputs)
+
+
+def read_metadata(folder: Path) -> dict[str, Any] | None:
+    """The metadata of a folder; None where there is none or it cannot be parsed."""
+    try:
+        content = json.loads((folder / METADATA).read_text())
+    except (OSError, ValueError):
+        return None
+    return content if isinstance(content, dict) else None
+
+
+def is_complete(key: ArtifactKey) -> bool:
+    """Whether the artifact is whole: metadata of this fingerprint, all files at their size."""
+    content = read_metadata(key.folder)
+    if content is None or content.get("fingerprint") != key.fingerprint:
+        return False
+    files = content.get("files", {})
+    return all(_size(key.folder / name) == entry["bytes"] for name, entry in files.items())
+
+
+def _size(path: Path) -> int:
+    try:
+        return path.stat().st_size
+    except OSError:
+        return -1
+
+
+def require_complete(folder: Path, remedy: str) -> None:
+    """Raise ArtifactError when ``folder`` is not a finished artifact."""
+    if read_metadata(folder) is None:
+        raise ArtifactError(folder, "a finished artifact (metadata.json)", "none", remedy)
+
+
+@contextmanager
+def writing(key: ArtifactKey, resumable: bool = False) -> Iterator[Path | None]:
+    """Lock the artifact's folder, yield it for writing, and write its metadata on success.
+
+    Yields None when another process finished the artifact while this one waited. Unless
+    ``resumable``, files left by an earlier, unfinished attempt are removed first. When the
+    body raises, no metadata is written.
+    """
+    key.folder.parent.mkdir(parents=True, exist_ok=True)
+    with FileLock(key.folder.with_name(f".{key.folder.name}.lock")):
+        if is_complete(key):
+            yield None
+            return
+        (key.folder / METADATA).unlink(missing_ok=True)
+        if not resumable and key.folder.exists():
+            shutil.rmtree(key.folder)
+        key.folder.mkdir(parents=True, exist_ok=True)
+        start = time.monotonic()
+        yield key.folder
+        _finish(key, time.monotonic() - start)
+
+
+def write_text_atomic(path: Path, text: str) -> None:
+    """Write a whole file or nothing: aside, synced, renamed."""
+    aside = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    with open(aside, "w", encoding="utf-8") as stream:
+        stream.write(text)
+        stream.flush()
+        os.fsync(stream.fileno())
+    os.replace(aside, path)
+
+
+def sha256_of(path: Path) -> str:
+    """SHA-256 of a file's bytes, read in blocks."""
+    with open(path, "rb") as stream:
+        return hashlib.file_digest(stream, "sha256").hexdigest()
+
+
+def _files_of(folder: Path) -> Iterator[Path]:
+    """The artifact's files; hidden ones are locks, nested artifacts answer for themselves."""
+    for path in sorted(folder.iterdir()):
+        if path.name.startswith(".") or path.name == METADATA:
+            continue
+        if path.is_file():
+            yield path
+        elif not (path / METADATA).exists():
+            yield from _files_of(path)
+
+
+def _finish(key: ArtifactKey, seconds: float) -> None:
+    files = {
+        str(path.relative_to(key.folder)): {
+            "bytes": path.stat().st_size,
+            "sha256": sha256_of(path),
+        }
+        for path in _files_of(key.folder)
+    }
+    content = {
+        "stage": key.stage,
+        "fingerprint": key.fingerprint,
+        "schema_version": key.schema_version,
+        "config": dict(key.config),
+        "inputs": dict(key.inputs),
+        "packages": _package_versions(),
+        "host": platform.node(),
+        "wall_seconds": round(seconds, 3),
+        "peak_memory_mb": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024,
+        "finished": time.strftime("%Y-%m-%dT%H:%M:%S%z"),
+        "files": files,
+    }
+    write_text_atomic(key.folder / METADATA, json.dumps(content, indent=1) + "\n")
+
+
+def _package_versions() -> dict[str, str]:
+    versions = {"python": platform.python_version()}
+    for name in _PACKAGES:
+        try:
+            versions[name] = package_metadata.version(name)
+        except package_metadata.PackageNotFoundError:
+            continue
+    return versions

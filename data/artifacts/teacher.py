@@ -1,0 +1,239 @@
+"""Teacher cache: ``teacher.zarr``, every answer of a 2D teacher on one scene, resumable.
+
+Per (view, query) it holds a status, one mask as 8-bit logits, the predicted IoU, the [SEG]
+embedding and the answer's text. An answer with several [SEG] keeps the union of its masks
+(the largest logit), their mean embedding and their mean predicted IoU. Logits are stored as
+int8 in steps of 1/8 from -127/8 to 127/8; -128 means "never written", so a mask of zeros and
+a lost chunk cannot be taken for each other.
+
+The masks of a view are one file; the small arrays are one file each and are rewritten after
+every view, ``status`` last. A killed job therefore loses at most the view it was on. One
+process writes a cache at a time (the store's lock sees to that).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import zarr
+from zarr.codecs import ZstdCodec
+
+from data.artifacts.store import require_complete
+from data.errors import ArtifactError
+from data.types import Array
+
+SCHEMA_VERSION = 1
+FILE = "teacher.zarr"
+NOT_DONE, MASK, NO_SEG, FAILED = 0, 1, 2, 3
+LOGIT_STEP = 0.125
+LOGIT_LIMIT = 127 * LOGIT_STEP
+_UNWRITTEN = -128
+_REMEDY = "Run RunTeacher again."
+_DAMAGE = (OSError, KeyError, ValueError, TypeError, RuntimeError)
+
+
+def quantise_logits(logits: Array) -> Array:
+    """Float logits to int8 steps; the error is at most half a step within the limits."""
+    limited = np.clip(logits, -LOGIT_LIMIT, LOGIT_LIMIT)
+    return np.asarray(np.rint(limited / LOGIT_STEP).astype(np.int8))
+
+
+@dataclass(frozen=True, eq=False)
+class ViewAnswers:
+    """A teacher's answers to all Q queries on one view.
+
+    ``status`` (Q,) uint8; ``mask_logits`` (Q, h, w) float32 and ``seg_embeddings`` (Q, D),
+    ``predicted_iou`` (Q,) float32, read only where the status is MASK; ``texts`` (Q), the
+    reason where the status is FAILED.
+    """
+
+    status: Array
+    mask_logits: Array
+    predicted_iou: Array
+    seg_embeddings: Array
+    texts: tuple[str, ...]
+
+
+class TeacherWriter:
+    """Fills the cache of one scene; goes on where an earlier, unfinished attempt stopped."""
+
+    def __init__(self, folder: Path, view_ids: Sequence[str], prompt_ids: Sequence[str]) -> None:
+        self._path = folder / FILE
+        self._view_ids, self._prompt_ids = list(view_ids), list(prompt_ids)
+        shape = (len(self._view_ids), len(self._prompt_ids))
+        self.status = np.full(shape, NOT_DONE, np.uint8)
+        self._layout: dict[str, Any] | None = None
+        if (self._path / "status" / "zarr.json").exists():
+            self._resume()
+
+    def _resume(self) -> None:
+        for partial in self._path.rglob("*.partial"):
+            partial.unlink()
+        try:
+            self._group = zarr.open_group(self._path, mode="r+", zarr_format=3)
+            layout = dict(self._group.attrs)
+            if [layout.pop("view_ids"), layout.pop("prompt_ids")] != [
+                self._view_ids,
+                self._prompt_ids,
+            ]:
+                raise ValueError("other views or queries")
+            self._load_small()
+        except _DAMAGE as error:
+            found = f"{type(error).__name__}: {error}"
+            remedy = "Remove the folder and run RunTeacher again."
+            raise ArtifactError(self._path, "this scene's cache", found, remedy) from error
+        self._layout = layout
+
+    def _load_small(self) -> None:
+        self.status = np.asarray(self._group["status"][...])
+        self._predicted_iou = np.asarray(self._group["predicted_iou"][...])
+        self._seg_embeddings = np.asarray(self._group["seg_embeddings"][...])
+        self._answers = np.asarray(self._group["answers"][...]).astype(object)
+
+    def begin(
+        self, mask_shape: tuple[int, int], mask_extent: tuple[float, float], embedding_dim: int
+    ) -> None:
+        """Create the arrays, or check that those found were made for the same teacher.
+
+        ``mask_shape`` (h, w) cells; ``mask_extent`` (x, y) cells the image covers.
+        """
+        layout = {
+            "mask_shape": list(mask_shape),
+            "mask_extent": [float(size) for size in mask_extent],
+            "embedding_dim": embedding_dim,
+        }
+        if self._layout is None:
+            self._create(layout)
+        elif self._layout != layout:
+            remedy = "Remove the folder and run RunTeacher again."
+            raise ArtifactError(self._path, str(layout), str(self._layout), remedy)
+
+    def _create(self, layout: dict[str, Any]) -> None:
+        num_views, num_queries = self.status.shape
+        dim, (height, width) = layout["embedding_dim"], layout["mask_shape"]
+        self._group = zarr.create_group(self._path, overwrite=True, zarr_format=3)
+        shape = (num_views, num_queries)
+        self._make("mask_logits", (*shape, height, width), "int8", _UNWRITTEN, per_view=True)
+        self._make("predicted_iou", shape, "float32", np.nan)
+        self._make("seg_embeddings", (*shape, dim), "float32", np.nan)
+        self._make("answers", shape, str, "")
+        ids = {"view_ids": self._view_ids, "prompt_ids": self._prompt_ids}
+        self._group.attrs.update({**layout, **ids})
+        self._make("status", shape, "uint8", NOT_DONE)
+        self._load_small()
+        self._layout = layout
+
+    def _make(
+        self, name: str, shape: tuple[int, ...], dtype: Any, fill: Any, per_view: bool = False
+    ) -> None:
+        chunks = tuple(max(size, 1) for size in shape)
+        self._group.create_array(
+            name,
+            shape=shape,
+            dtype=dtype,
+            chunks=(1, *chunks[1:]) if per_view else chunks,
+            compressors=ZstdCodec(level=3, checksum=True),
+            fill_value=fill,
+        )
+
+    @property
+    def begun(self) -> bool:
+        """Whether the arrays exist, from this attempt or an earlier one."""
+        return self._layout is not None
+
+    def missing_views(self) -> list[int]:
+        """Indices of views to compute: not done, or failed in an attempt that never finished."""
+        if not self._prompt_ids:
+            return []
+        todo = (self.status == NOT_DONE) | (self.status == FAILED)
+        return [int(index) for index in np.flatnonzero(todo.any(axis=1))]
+
+    def write_view(self, index: int, answers: ViewAnswers) -> None:
+        """Store all answers on one view; ``begin`` must have been called.
+
+        Raises ValueError when a status says MASK where a value is not finite, or says NOT_DONE.
+        """
+        has_mask = answers.status == MASK
+        for name in ("mask_logits", "predicted_iou", "seg_embeddings"):
+            if not np.isfinite(getattr(answers, name)[has_mask]).all():
+                raise ValueError(f"{name} of view {self._view_ids[index]} is not finite")
+        if np.any(answers.status == NOT_DONE):
+            raise ValueError(f"view {self._view_ids[index]} has a query without an answer")
+        logits = np.full(answers.mask_logits.shape, _UNWRITTEN, np.int8)
+        logits[has_mask] = quantise_logits(answers.mask_logits[has_mask])
+        self._group["mask_logits"][index] = logits
+        self._predicted_iou[index] = np.where(has_mask, answers.predicted_iou, np.nan)
+        self._seg_embeddings[index] = np.where(has_mask[:, None], answers.seg_embeddings, np.nan)
+        self._answers[index] = answers.texts
+        self.status[index] = answers.status
+        self._group["predicted_iou"][...] = self._predicted_iou
+        self._group["seg_embeddings"][...] = self._seg_embeddings
+        self._group["answers"][...] = self._answers.astype(np.dtypes.StringDType())
+        self._group["status"][...] = self.status
+
+
+class TeacherCache:
+    """A finished cache, open for reading; masks are read one view at a time.
+
+    ``status`` (V, Q) uint8; ``predicted_iou`` (V, Q) float32 and ``seg_embeddings`` (V, Q, D)
+    float32, 0 where the status is not MASK; ``answers`` V rows of Q texts; ``mask_shape``
+    (h, w) cells; ``mask_extent`` (2,) float64, cells that the image's width and height cover:
+    pixel u of W lies at ``u / W * mask_extent[0]`` cells from the left edge.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        group = zarr.open_group(path, mode="r", zarr_format=3)
+        attrs: dict[str, Any] = dict(group.attrs)
+        self.view_ids: tuple[str, ...] = tuple(attrs["view_ids"])
+        self.prompt_ids: tuple[str, ...] = tuple(attrs["prompt_ids"])
+        self.mask_shape: tuple[int, int] = (attrs["mask_shape"][0], attrs["mask_shape"][1])
+        self.mask_extent: Array = np.asarray(attrs["mask_extent"], np.float64)
+        self.embedding_dim = int(attrs["embedding_dim"])
+        self.status: Array = np.asarray(group["status"][...])
+        self.answers = tuple(tuple(map(str, row)) for row in np.asarray(group["answers"][...]))
+        self._logits = group["mask_logits"]
+        has_mask = self.status == MASK
+        self.predicted_iou: Array = _masked(group["predicted_iou"][...], has_mask)
+        self.seg_embeddings: Array = _masked(group["seg_embeddings"][...], has_mask)
+        shape = (len(self.view_ids), len(self.prompt_ids))
+        if self.status.shape != shape or self._logits.shape != (*shape, *self.mask_shape):
+            raise ValueError(f"arrays do not fit {shape[0]} views and {shape[1]} queries")
+        if np.any(self.status == NOT_DONE):
+            raise ValueError(f"{np.sum(self.status == NOT_DONE)} answers are missing")
+
+    def mask_logits(self, view_index: int) -> Array:
+        """(Q, h, w) float32 logits of one view, meaningful where its status is MASK.
+
+        Raises ArtifactError when masks that were answered cannot be read.
+        """
+        try:
+            stored = np.asarray(self._logits[view_index])
+        except _DAMAGE as error:
+            raise ArtifactError(self._path, "readable masks", str(error), _REMEDY) from error
+        if np.any(stored[self.status[view_index] == MASK] == _UNWRITTEN):
+            found = f"none for view {self.view_ids[view_index]}"
+            raise ArtifactError(self._path, "the masks of every answer", found, _REMEDY)
+        return np.asarray(stored * np.float32(LOGIT_STEP))
+
+
+def _masked(values: Any, has_mask: Array) -> Array:
+    array = np.array(values, np.float32)
+    if not np.isfinite(array[has_mask]).all():
+        raise ValueError("values of answered masks are missing")
+    array[~has_mask] = 0
+    return array
+
+
+def read_teacher(folder: Path) -> TeacherCache:
+    """Open a finished cache; ArtifactError when it is unfinished or cannot be read."""
+    require_complete(folder, _REMEDY)
+    path = folder / FILE
+    try:
+        return TeacherCache(path)
+    except _DAMAGE as error:
+        raise ArtifactError(path, "a whole teacher cache", str(error), _REMEDY) from error

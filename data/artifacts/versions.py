@@ -1,0 +1,19 @@
+"""Version of what each stage writes; raise it when the same inputs would give another content.
+
+They stand apart from the schema modules so that planning reads them without importing numpy.
+"""
+
+from __future__ import annotations
+
+VERSIONS: dict[str, int] = {
+    "generate_rooms": 1,
+    "prepare_scene": 1,
+    "prepare_prompts": 1,
+    "link_points": 1,
+    "run_teacher": 1,
+    "fuse_masks": 1,
+    "train_student": 1,
+    "predict_masks": 1,
+    "evaluate": 1,
+    "report": 1,
+}

@@ -1,0 +1,104 @@
+"""Projection and its inverse for every camera model: the one place that knows lenses.
+
+The fisheye is OpenCV's (Kannala-Brandt): with a = x/z, b = y/z, r = hypot(a, b) and
+theta = atan(r), the distorted angle is theta * (1 + k1 theta^2 + ... + k4 theta^8). Points
+need z > 0; pixel coordinates follow ``data.types``. Where the polynomial turns back before 90
+degrees, the lens ends: points further out would land on pixels that see something else.
+"""
+
+from __future__ import annotations
+
+import functools
+
+import numpy as np
+
+from data.types import Array, Camera
+
+_NEWTON_STEPS = 12
+
+
+def transform(matrix: Array, points: Array) -> Array:
+    """Apply a rigid (4, 4) transform to (N, 3) points, in the points' own precision."""
+    rotation = matrix[:3, :3].astype(points.dtype)
+    return np.asarray(points @ rotation.T + matrix[:3, 3].astype(points.dtype))
+
+
+@functools.cache
+def _lens_end(k: tuple[float, ...]) -> float:
+    """Largest angle up to which ``_distort`` grows, pi / 2 where it never turns back."""
+    k1, k2, k3, k4 = k
+    squares = np.roots([9 * k4, 7 * k3, 5 * k2, 3 * k1, 1.0])
+    real = squares.real[(np.abs(squares.imag) < 1e-9) & (squares.real > 0)]
+    return float(min(np.sqrt(real.min(initial=np.inf)), np.pi / 2))
+
+
+def _distort(theta: Array, k: tuple[float, ...]) -> Array:
+    square = theta * theta
+    k1, k2, k3, k4 = k
+    factor = 1 + square * (k1 + square * (k2 + square * (k3 + square * k4)))
+    return np.asarray(theta * factor)
+
+
+def _undistort(theta_d: Array, k: tuple[float, ...]) -> Array:
+    """Invert ``_distort`` to float64 rounding; NaN for angles the lens does not reach.
+
+    Newton's method, kept inside a shrinking bracket.
+    """
+    k1, k2, k3, k4 = k
+    low, high = np.zeros_like(theta_d), np.full_like(theta_d, _lens_end(k))
+    theta = np.minimum(theta_d, high)
+    for _ in range(_NEWTON_STEPS):
+        error = _distort(theta, k) - theta_d
+        low, high = np.where(error < 0, theta, low), np.where(error > 0, theta, high)
+        s = theta * theta
+        slope = 1 + s * (3 * k1 + s * (5 * k2 + s * (7 * k3 + s * 9 * k4)))
+        with np.errstate(divide="ignore", invalid="ignore"):
+            step = theta - error / slope
+        inside = (step >= low - 1e-12) & (step <= high + 1e-12)
+        theta = np.where(inside, step, (low + high) / 2)
+    return np.where(np.abs(_distort(theta, k) - theta_d) < 1e-9, theta, np.nan)
+
+
+def project(camera: Camera, points_in_camera: Array) -> Array:
+    """Pixels (N, 2), x then y, of points (N, 3) in the camera frame.
+
+    Rows with z <= 0 or beyond the lens's end are NaN: they have no pixel, and NaN compares
+    false with every border.
+    """
+    x, y, z = points_in_camera[:, 0], points_in_camera[:, 1], points_in_camera[:, 2]
+    safe_z = np.where(z > 0, z, np.nan)
+    a, b = x / safe_z, y / safe_z
+    if camera.model == "OPENCV_FISHEYE":
+        r = np.hypot(a, b)
+        with np.errstate(invalid="ignore", divide="ignore"):
+            theta = np.arctan(r)
+            bend = np.where(r > 1e-9, _distort(theta, camera.distortion) / r, 1.0)
+        bend = np.where(theta <= _lens_end(camera.distortion), bend, np.nan)
+        a, b = a * bend, b * bend
+    K = camera.K
+    return np.stack([K[0, 0] * a + K[0, 2], K[1, 1] * b + K[1, 2]], axis=1)
+
+
+def unproject(camera: Camera, uv: Array) -> Array:
+    """Rays (N, 3) float64 in the camera frame through pixels (N, 2), scaled to z = 1.
+
+    With z = 1 the distance along a ray *is* the depth. Fisheye angles of 90 degrees or more,
+    or beyond the lens's end, have no such ray: those rows are NaN.
+    """
+    K = camera.K
+    a = (uv[:, 0].astype(np.float64) - K[0, 2]) / K[0, 0]
+    b = (uv[:, 1].astype(np.float64) - K[1, 2]) / K[1, 1]
+    if camera.model == "OPENCV_FISHEYE":
+        theta_d = np.hypot(a, b)
+        theta = _undistort(theta_d, camera.distortion)
+        with np.errstate(invalid="ignore", divide="ignore"):
+            bend = np.where(theta_d > 1e-9, np.tan(theta) / theta_d, 1.0)
+        bend = np.where(theta < np.pi / 2, bend, np.nan)
+        a, b = a * bend, b * bend
+    return np.stack([a, b, np.ones_like(a)], axis=1)
+
+
+def pixel_centers(height: int, width: int) -> Array:
+    """(H * W, 2) float64 pixel centres in row-major order."""
+    v, u = np.meshgrid(np.arange(height) + 0.5, np.arange(width) + 0.5, indexing="ij")
+    return np.stack([u.ravel(), v.ravel()], axis=1)

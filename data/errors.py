@@ -1,0 +1,32 @@
+"""Errors that are the user's to mend: shown as one message, never a traceback."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+
+class UserError(Exception):
+    """Something the user gave or asked for is wrong; ``str()`` says what and how to mend it."""
+
+
+class ConfigError(UserError):
+    """A configuration key, value or command-line parameter is refused."""
+
+
+class DataError(UserError):
+    """A file of the user's data is missing, damaged or inconsistent.
+
+    Arguments are positional so that the error survives pickling between processes.
+    """
+
+    def __init__(self, path: Path | str, expected: str, found: str, remedy: str) -> None:
+        super().__init__(str(path), expected, found, remedy)
+        self.path = str(path)
+
+    def __str__(self) -> str:
+        path, expected, found, remedy = self.args
+        return f"{path}: expected {expected}, found {found}. {remedy}"
+
+
+class ArtifactError(DataError):
+    """A cached artifact is missing, incomplete or damaged."""

@@ -1,0 +1,59 @@
+"""Finding a view's image and checking it without decoding it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from PIL import Image, UnidentifiedImageError
+
+from data.errors import DataError
+
+_TAIL_BYTES = 4096
+_END_MARKS = {"JPEG": b"\xff\xd9", "PNG": b"IEND"}
+_REMEDY = "Download or undistort this image again."
+
+
+def check_image(path: Path, height: int, width: int) -> None:
+    """Raise DataError unless the image is there, whole and of the camera's size.
+
+    Only the header and the last bytes are read: a JPEG or PNG cut short lacks its end mark.
+    """
+    expected = f"an image of {width}x{height} pixels, as its camera says"
+    try:
+        with Image.open(path) as image:
+            size, kind = image.size, image.format
+        tail = _tail(path)
+    except FileNotFoundError:
+        raise DataError(path, expected, "no such file", _REMEDY) from None
+    except (OSError, UnidentifiedImageError, ValueError, SyntaxError) as error:
+        raise DataError(path, expected, f"no readable image ({error})", _REMEDY) from error
+    if size != (width, height):
+        remedy = "The images must belong to the chosen camera: check prepare.camera."
+        raise DataError(path, expected, f"{size[0]}x{size[1]}", remedy)
+    mark = _END_MARKS.get(kind or "", b"")
+    if mark not in tail:
+        raise DataError(path, "a whole image", f"a {kind} without its end", _REMEDY)
+
+
+def _tail(path: Path) -> bytes:
+    with open(path, "rb") as stream:
+        size = stream.seek(0, 2)
+        stream.seek(max(0, size - _TAIL_BYTES))
+        return stream.read()
+
+
+class ImageFolder:
+    """Images of one folder by name; a name with another extension's case still matches."""
+
+    def __init__(self, folder: Path, remedy: str) -> None:
+        if not folder.is_dir():
+            raise DataError(folder, "a folder of images", "no such folder", remedy)
+        self._folder = folder
+        self._by_stem: dict[str, Path] = {}
+        for path in sorted(folder.iterdir()):
+            self._by_stem.setdefault(path.stem, path)
+
+    def find(self, name: str) -> Path:
+        """Path of the image of this name, else of this stem, else where it should be."""
+        exact = self._folder / name
+        return exact if exact.exists() else self._by_stem.get(Path(name).stem, exact)

@@ -1,0 +1,66 @@
+"""JSON from the user's data, checked while it is read."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from data.errors import DataError
+from data.types import Array
+
+
+def read_text(path: Path, what: str, remedy: str) -> str:
+    """A whole UTF-8 file; DataError when it is missing, unreadable, binary or empty."""
+    try:
+        text = path.read_text(encoding="utf-8")
+    except (FileNotFoundError, NotADirectoryError):
+        raise DataError(path, what, "no such file", remedy) from None
+    except (OSError, UnicodeDecodeError) as error:
+        raise DataError(path, what, str(error), remedy) from error
+    if not text.strip():
+        raise DataError(path, what, "an empty file", remedy)
+    return text
+
+
+def read_json(path: Path, what: str, remedy: str) -> Any:
+    """The content of a JSON file; DataError when it is missing or not JSON (NaN included)."""
+    text = read_text(path, what, remedy)
+    try:
+        return json.loads(text, parse_constant=_refuse_constant)
+    except (ValueError, RecursionError) as error:
+        raise DataError(path, what, f"invalid JSON ({error})", remedy) from error
+
+
+def _refuse_constant(name: str) -> None:
+    raise ValueError(f"{name} is not a number JSON allows")
+
+
+def get_list(content: Any, key: str, path: Path, remedy: str) -> list[Any]:
+    """``content[key]`` of a JSON object, a list; DataError otherwise."""
+    value = content.get(key) if isinstance(content, dict) else None
+    if not isinstance(value, list):
+        found = f"the keys {sorted(content)[:8]}" if isinstance(content, dict) else "no object"
+        raise DataError(path, f"a JSON object with a list {key!r}", found, remedy)
+    return value
+
+
+def is_int(value: Any) -> bool:
+    """Whether a JSON value is an integer (true and false are not)."""
+    return isinstance(value, int) and not isinstance(value, bool)
+
+
+def int_array(values: Any, what: str, path: Path, remedy: str) -> Array:
+    """(n,) int64 from a JSON list of integers; DataError for anything else in it."""
+    try:
+        array = np.asarray(values)
+    except (ValueError, OverflowError) as error:
+        raise DataError(path, f"{what}: a list of integers", str(error), remedy) from error
+    if array.ndim == 1 and array.size == 0:
+        return np.zeros(0, np.int64)
+    if array.ndim != 1 or array.dtype.kind != "i":
+        found = f"an array of {array.ndim} dimensions, type {array.dtype}"
+        raise DataError(path, f"{what}: a list of integers", found, remedy)
+    return array.astype(np.int64)

@@ -1,0 +1,101 @@
+"""Triangle meshes from PLY files, with the checks a scan needs."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from plyfile import PlyData, PlyParseError
+
+from data.errors import DataError
+from data.types import Array
+
+_REMEDY = "Download or export this mesh again."
+_FACE_LISTS = ("vertex_indices", "vertex_index")
+
+
+@dataclass(frozen=True, eq=False)
+class Mesh:
+    """``points`` (V, 3) float32 m, ``colors`` (V, 3) uint8, ``triangles`` (F, 3) int32."""
+
+    points: Array
+    colors: Array
+    triangles: Array
+
+
+def read_mesh(path: Path) -> Mesh:
+    """Read a coloured triangle mesh (PLY, binary or ASCII).
+
+    Raises:
+        DataError: the file is missing, truncated or no PLY; it lacks x, y, z, red, green,
+            blue or triangles; a vertex is not finite; a triangle names a vertex not there.
+    """
+    content = _parse(path)
+    vertex = _element(content, "vertex", path)
+    names = {item.name for item in vertex.properties}
+    missing = [n for n in ("x", "y", "z", "red", "green", "blue") if n not in names]
+    if missing:
+        raise DataError(path, "vertices with x, y, z, red, green, blue", f"no {missing}", _REMEDY)
+    points = np.stack([np.asarray(vertex[axis]) for axis in "xyz"], axis=1).astype(np.float32)
+    channels = [np.asarray(vertex[name]) for name in ("red", "green", "blue")]
+    if any(channel.dtype != np.uint8 for channel in channels):
+        found = f"type {channels[0].dtype}"
+        raise DataError(path, "colours as uchar (0 to 255)", found, _REMEDY)
+    bad = ~np.isfinite(points).all(axis=1)
+    if bad.any():
+        found = f"{int(bad.sum())} vertices that are not, the first number {int(bad.argmax())}"
+        raise DataError(path, "finite vertices", found, _REMEDY)
+    return Mesh(points, np.stack(channels, axis=1), _triangles(content, path, len(points)))
+
+
+def _parse(path: Path) -> PlyData:
+    known = {"face": {name: 3 for name in _FACE_LISTS}}
+    try:
+        return PlyData.read(str(path), known_list_len=known)
+    except (FileNotFoundError, NotADirectoryError):
+        raise DataError(path, "a PLY mesh", "no such file", _REMEDY) from None
+    except (PlyParseError, OSError, ValueError, MemoryError, OverflowError) as error:
+        raise DataError(path, "a whole PLY triangle mesh", str(error), _REMEDY) from error
+
+
+def _element(content: PlyData, name: str, path: Path) -> PlyData:
+    if name not in content or len(content[name].data) == 0:
+        raise DataError(path, f"a mesh with a {name} element", "none", _REMEDY)
+    return content[name]
+
+
+def _triangles(content: PlyData, path: Path, num_vertices: int) -> Array:
+    face = _element(content, "face", path)
+    names = {item.name for item in face.properties}
+    name = next((n for n in _FACE_LISTS if n in names), None)
+    if name is None:
+        raise DataError(path, f"faces with a list {_FACE_LISTS[0]}", f"{sorted(names)}", _REMEDY)
+    column = face[name]
+    if column.dtype == object:
+        sizes = {len(row) for row in column}
+        if sizes != {3}:
+            raise DataError(path, "triangles only", f"faces of {sorted(sizes)} corners", _REMEDY)
+        column = np.stack(list(column))
+    triangles = np.asarray(column).astype(np.int64)
+    if triangles.ndim != 2 or triangles.min() < 0 or triangles.max() >= num_vertices:
+        found = f"{triangles.min()} to {triangles.max()}"
+        raise DataError(path, f"faces naming vertices 0 to {num_vertices - 1}", found, _REMEDY)
+    return triangles.astype(np.int32)
+
+
+def vertex_normals(points: Array, triangles: Array) -> Array:
+    """Unit normals (V, 3) float32: the mean of each vertex's faces, weighted by their area.
+
+    The winding decides the side. A vertex without a face of any area gets (0, 0, 1).
+    """
+    corners = points[triangles].astype(np.float64)
+    face_normals = np.cross(corners[:, 1] - corners[:, 0], corners[:, 2] - corners[:, 0])
+    sums = np.empty((len(points), 3))
+    for axis in range(3):
+        weights = np.repeat(face_normals[:, axis], 3)
+        sums[:, axis] = np.bincount(triangles.ravel(), weights, minlength=len(points))
+    length = np.linalg.norm(sums, axis=1)
+    flat = length < 1e-20
+    sums[flat], length[flat] = (0.0, 0.0, 1.0), 1.0
+    return (sums / length[:, None]).astype(np.float32)

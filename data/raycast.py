@@ -1,0 +1,92 @@
+"""Ray casting on triangle meshes; the one room that imports Open3D.
+
+Open3D's library wants libusb-1.0 from the system. Where it is missing, the copy that PyPI's
+``libusb-package`` ships is loaded first; for any other missing library the error names the
+apt line (most servers need none).
+"""
+
+from __future__ import annotations
+
+import ctypes
+import ctypes.util
+from functools import cache, lru_cache
+from types import ModuleType
+
+import numpy as np
+
+from data.cameras import pixel_centers, unproject
+from data.errors import UserError
+from data.types import Array, Camera
+
+APT_LINE = "apt-get install libgl1 libegl1 libx11-6 libgomp1 libusb-1.0-0"
+
+
+@cache
+def _open3d() -> ModuleType:
+    """Import Open3D, preloading libusb where the system has none."""
+    if ctypes.util.find_library("usb-1.0") is None:
+        import libusb_package
+
+        ctypes.CDLL(str(libusb_package.get_library_path()), mode=ctypes.RTLD_GLOBAL)
+    try:
+        import open3d
+    except (ImportError, OSError) as error:
+        raise UserError(f"Open3D cannot be loaded ({error}); run: {APT_LINE}") from error
+    return open3d  # type: ignore[no-any-return]
+
+
+@lru_cache(maxsize=2)
+def _rays(camera: Camera) -> tuple[Array, Array]:
+    """Rays of ``unproject`` through all pixel centres, and which are usable; views share them."""
+    rays_in_camera = unproject(camera, pixel_centers(camera.height, camera.width))
+    return rays_in_camera, np.isfinite(rays_in_camera).all(axis=1)
+
+
+class Raycaster:
+    """Nearest hits of rays on one mesh: ``vertices`` (V, 3) metres, ``triangles`` (F, 3)."""
+
+    def __init__(self, vertices: Array, triangles: Array) -> None:
+        o3d = _open3d()
+        self._scene = o3d.t.geometry.RaycastingScene()
+        self._scene.add_triangles(
+            o3d.core.Tensor(np.ascontiguousarray(vertices, np.float32)),
+            o3d.core.Tensor(np.ascontiguousarray(triangles, np.uint32)),
+        )
+
+    def cast(self, origins: Array, directions: Array) -> tuple[Array, Array]:
+        """Hit distance (N,) float32 in units of each direction, and triangle (N,) int64.
+
+        ``origins`` is (N, 3) or (3,), ``directions`` (N, 3); misses are (inf, -1).
+        """
+        rays = np.empty((len(directions), 6), np.float32)
+        rays[:, :3] = origins
+        rays[:, 3:] = directions
+        hits = self._scene.cast_rays(_open3d().core.Tensor(rays))
+        triangle = hits["primitive_ids"].numpy().astype(np.int64)
+        triangle[triangle == 0xFFFFFFFF] = -1
+        return hits["t_hit"].numpy(), triangle
+
+    def occluded(self, origins: Array, directions: Array, far: float) -> Array:
+        """(N,) bool: something lies between a ray's origin and ``far`` of its direction."""
+        rays = np.empty((len(directions), 6), np.float32)
+        rays[:, :3] = origins
+        rays[:, 3:] = directions
+        tensor = _open3d().core.Tensor(rays)
+        return np.asarray(self._scene.test_occlusions(tensor, tfar=far).numpy())
+
+    def render(self, camera: Camera, world_to_camera: Array) -> tuple[Array, Array]:
+        """Depth (H, W) float32 metres along z (0 = no hit) and triangle ids (H, W) int64.
+
+        One ray through every pixel centre; pixels without a ray (beyond a fisheye's 90
+        degrees) count as misses.
+        """
+        rays_in_camera, usable = _rays(camera)
+        camera_to_world = np.linalg.inv(world_to_camera)
+        directions = rays_in_camera[usable] @ camera_to_world[:3, :3].T
+        distance, triangle = self.cast(camera_to_world[:3, 3], directions)
+        depth = np.zeros(len(usable), np.float32)
+        ids = np.full(len(usable), -1, np.int64)
+        depth[usable] = np.where(triangle >= 0, distance, 0)
+        ids[usable] = triangle
+        shape = (camera.height, camera.width)
+        return depth.reshape(shape), ids.reshape(shape)

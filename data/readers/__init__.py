@@ -1,0 +1,1 @@
+"""Dataset readers: one file per dataset, all giving the same scene types."""

@@ -1,0 +1,113 @@
+"""ScanNet++'s ``segments.json`` and ``segments_anno.json``: overlapping annotated objects."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from data.errors import DataError
+from data.jsonio import get_list, int_array, is_int, read_json
+from data.prompts import GroupName
+from data.readers.scannetpp_layout import SCENE_REMEDY, ScenePaths
+from data.types import Array, GroundTruth
+
+
+@dataclass(frozen=True, eq=False)
+class Group:
+    """One annotated object: its names in all id spaces and its segments (n,) int64."""
+
+    name: GroupName
+    segments: Array
+
+
+def read_group_names(root: Path, scene_id: str) -> list[GroupName]:
+    """Ids and labels of a scene's objects, reading ``segments_anno.json`` only.
+
+    Raises:
+        DataError: missing or damaged file, an id twice.
+    """
+    path = ScenePaths.find(root, scene_id, "undistorted").annotation
+    return [group.name for group in read_groups(path)]
+
+
+def read_groups(path: Path) -> list[Group]:
+    """The objects of ``segments_anno.json``; DataError as for ``read_group_names``."""
+    content = read_json(path, "ScanNet++ annotations", SCENE_REMEDY)
+    entries = get_list(content, "segGroups", path, SCENE_REMEDY)
+    groups = [_group(entry, position, path) for position, entry in enumerate(entries)]
+    for field in ("id", "object_id"):
+        ids = [getattr(group.name, field) for group in groups]
+        if len(set(ids)) != len(ids):
+            double = sorted({i for i in ids if ids.count(i) > 1})[:5]
+            raise DataError(path, f"each group's {field} once", f"{double} twice", SCENE_REMEDY)
+    return groups
+
+
+def _group(entry: Any, position: int, path: Path) -> Group:
+    entry = entry if isinstance(entry, dict) else {}
+    group_id, object_id, label = entry.get("id"), entry.get("objectId"), entry.get("label")
+    if not (is_int(group_id) and is_int(object_id) and isinstance(label, str)):
+        expected = f"integers id and objectId and a string label in segGroups[{position}]"
+        raise DataError(path, expected, f"{group_id!r}, {object_id!r}, {label!r}", SCENE_REMEDY)
+    segments = int_array(
+        entry.get("segments"), f"segGroups[{position}].segments", path, SCENE_REMEDY
+    )
+    return Group(GroupName(position, group_id, object_id, label), segments)
+
+
+def read_segment_ids(path: Path, num_vertices: int) -> Array:
+    """Segment id (V,) int64 of every vertex; DataError when there is not one a vertex."""
+    content = read_json(path, "ScanNet++ segments", SCENE_REMEDY)
+    values = get_list(content, "segIndices", path, SCENE_REMEDY)
+    segment_ids = int_array(values, "segIndices", path, SCENE_REMEDY)
+    if len(segment_ids) != num_vertices:
+        expected = f"{num_vertices} segIndices, one a vertex of the mesh"
+        raise DataError(path, expected, f"{len(segment_ids)}", SCENE_REMEDY)
+    return segment_ids
+
+
+def ground_truth(groups: list[Group], segment_ids: Array, path: Path) -> GroundTruth:
+    """Objects as lists of points, by membership of each vertex's segment.
+
+    Objects may share points; nothing is flattened. Where segment v is vertex v the segments
+    are the points. ``path`` is named in errors.
+
+    Raises:
+        DataError: a group names a segment that no vertex belongs to.
+    """
+    num_points = len(segment_ids)
+    one_to_one = np.array_equal(segment_ids, np.arange(num_points))
+    order = np.arange(num_points) if one_to_one else np.argsort(segment_ids, kind="stable")
+    known, starts = np.arange(num_points), np.arange(num_points + 1)
+    if not one_to_one:
+        known, firsts = np.unique(segment_ids[order], return_index=True)
+        starts = np.append(firsts, num_points)
+    members = []
+    for group in groups:
+        segments = np.unique(group.segments)
+        place = np.minimum(np.searchsorted(known, segments), max(len(known) - 1, 0))
+        if not np.array_equal(known[place], segments):
+            wrong = int(segments[known[place] != segments][0])
+            expected = f"segments of segments.json in segGroups[{group.name.position}]"
+            raise DataError(path, expected, f"segment {wrong}", SCENE_REMEDY)
+        members.append(np.sort(order[_ranges(starts[place], starts[place + 1])]))
+    sizes = [len(points) for points in members]
+    points = np.concatenate(members) if members else np.zeros(0)
+    return GroundTruth(
+        tuple(group.name.object_id for group in groups),
+        tuple(group.name.label for group in groups),
+        points.astype(np.int32),
+        np.concatenate([[0], np.cumsum(sizes)]).astype(np.int64),
+        num_points,
+    )
+
+
+def _ranges(starts: Array, stops: Array) -> Array:
+    """All integers of the half-open ranges, one after the other."""
+    sizes = stops - starts
+    ends = np.cumsum(sizes)
+    total = int(ends[-1]) if len(ends) else 0
+    return np.arange(total) + np.repeat(starts - (ends - sizes), sizes)

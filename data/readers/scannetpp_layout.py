@@ -1,0 +1,172 @@
+"""Where ScanNet++ keeps its files: the one place that knows the paths.
+
+    <root>/data/<scene_id>/scans/   mesh_aligned_0.05.ply  segments.json  segments_anno.json
+    <root>/data/<scene_id>/dslr/    colmap/{cameras,images}.txt
+                                    nerfstudio/transforms[_undistorted].json
+                                    resized_images/  resized_undistorted_images/
+    <root>/splits/<name>.txt        one scene id per line
+
+Either ``<root>`` or ``<root>/data`` may be given, as in the toolkit.
+"""
+
+from __future__ import annotations
+
+import functools
+import hashlib
+import os
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+from data.artifacts.store import canonical_json, sha256_of
+from data.errors import DataError
+from data.jsonio import read_text
+
+CameraChoice = Literal["undistorted", "fisheye"]
+SCENE_REMEDY = "Download this scene again with the ScanNet++ toolkit."
+_ID = re.compile(r"[0-9a-zA-Z_]+")
+_SMALL_FILE = 1 << 20
+
+
+def check_id(name: str, source: Path, what: str) -> str:
+    """``name`` when it is safe as a folder or file name; DataError naming ``source``."""
+    if not _ID.fullmatch(name):
+        expected = f"{what} of letters, digits and underscores"
+        raise DataError(source, expected, repr(name[:80]), "Correct the name.")
+    return name
+
+
+def split_root(root: Path) -> tuple[Path, Path]:
+    """(data folder, dataset root) of either form of root; DataError when it is not there."""
+    if not root.is_dir():
+        remedy = "Set the data folder of the scene set to ScanNet++'s root."
+        raise DataError(root, "ScanNet++'s root folder", "no such folder", remedy)
+    if (root / "data").is_dir():
+        return root / "data", root
+    return root, root.parent
+
+
+def read_split(root: Path, split_name: str) -> list[str]:
+    """Scene ids of ``splits/<split_name>.txt``, in the file's order.
+
+    Raises:
+        DataError: missing or empty file, an id twice, or an id that is no plain name.
+    """
+    path = split_root(root)[1] / "splits" / f"{check_id(split_name, root, 'a split')}.txt"
+    remedy = "Give a file with one scene id per line."
+    lines = read_text(path, "a split file", remedy).splitlines()
+    ids = [check_id(line.strip(), path, "a scene id") for line in lines if line.strip()]
+    double = sorted({scene_id for scene_id in ids if ids.count(scene_id) > 1})
+    if double:
+        raise DataError(path, "each scene id once", f"{double[:5]} twice", remedy)
+    return ids
+
+
+@dataclass(frozen=True)
+class ScenePaths:
+    """Paths of one scene's files for one choice of camera."""
+
+    folder: Path
+    camera: CameraChoice
+
+    @classmethod
+    def find(cls, root: Path, scene_id: str, camera: CameraChoice) -> ScenePaths:
+        """Paths of a scene; DataError when the scene has no folder or a strange name."""
+        folder = split_root(root)[0] / check_id(scene_id, root, "a scene id")
+        if not folder.is_dir():
+            remedy = "Download the scene, or take its id out of the split."
+            raise DataError(folder, "a scene folder", "no such folder", remedy)
+        return cls(folder, camera)
+
+    @property
+    def mesh(self) -> Path:
+        """Coloured triangle mesh."""
+        return self.folder / "scans" / "mesh_aligned_0.05.ply"
+
+    @property
+    def segments(self) -> Path:
+        """Segment id of every vertex."""
+        return self.folder / "scans" / "segments.json"
+
+    @property
+    def annotation(self) -> Path:
+        """Annotated groups of segments."""
+        return self.folder / "scans" / "segments_anno.json"
+
+    @property
+    def colmap_cameras(self) -> Path:
+        """Intrinsics of the fisheye camera, whatever the choice of camera."""
+        return self.folder / "dslr" / "colmap" / "cameras.txt"
+
+    @property
+    def colmap_images(self) -> Path:
+        """Poses of all registered images."""
+        return self.folder / "dslr" / "colmap" / "images.txt"
+
+    @property
+    def transforms(self) -> Path:
+        """Nerfstudio file of the chosen camera."""
+        suffix = "_undistorted" if self.camera == "undistorted" else ""
+        return self.folder / "dslr" / "nerfstudio" / f"transforms{suffix}.json"
+
+    @property
+    def images(self) -> Path:
+        """Folder of the chosen camera's images (the toolkit's own name as second choice)."""
+        names = ("resized_images",)
+        if self.camera == "undistorted":
+            names = ("resized_undistorted_images", "undistorted_images")
+        folders = [self.folder / "dslr" / name for name in names]
+        return next((folder for folder in folders if folder.is_dir()), folders[0])
+
+    def files(self) -> tuple[Path, ...]:
+        """Every single file the reader opens, images apart."""
+        return (
+            self.mesh,
+            self.segments,
+            self.annotation,
+            self.colmap_cameras,
+            self.colmap_images,
+            self.transforms,
+        )
+
+
+def scene_identity(root: Path, scene_id: str, camera: CameraChoice) -> str:
+    """SHA-256 (64 hex digits) of what a scene's source files are, for fingerprints.
+
+    Small files and the annotation count with their content, others with size and time of
+    change, images with name, size and time. A missing file counts as missing: it never raises
+    for one, so that planning works; reading the scene will.
+    """
+    base = root / "data" if (root / "data").is_dir() else root
+    paths = ScenePaths(base / scene_id, camera)
+    parts = {str(p.relative_to(base)): _identity(p, p == paths.annotation) for p in paths.files()}
+    parts["images"] = hashlib.sha256("\n".join(_listing(paths.images)).encode()).hexdigest()
+    return hashlib.sha256(canonical_json(parts).encode()).hexdigest()
+
+
+def _identity(path: Path, always_hash: bool) -> str:
+    try:
+        status = path.stat()
+        if always_hash or status.st_size <= _SMALL_FILE:
+            return _content_hash(path, status.st_size, status.st_mtime_ns)
+        return f"{status.st_size}:{status.st_mtime_ns}"
+    except OSError:
+        return "missing"
+
+
+@functools.lru_cache(maxsize=100_000)
+def _content_hash(path: Path, size: int, mtime_ns: int) -> str:
+    """Hash of a file, computed once a process; size and time are only the cache's key."""
+    return sha256_of(path)
+
+
+def _listing(folder: Path) -> Iterator[str]:
+    try:
+        entries = sorted(os.scandir(folder), key=lambda entry: entry.name)
+        for entry in entries:
+            status = entry.stat()
+            yield f"{entry.name}:{status.st_size}:{status.st_mtime_ns}"
+    except OSError:
+        yield "missing"

@@ -1,0 +1,1 @@
+"""Procedural rooms: geometry, furniture, rendering and queries of the demo."""

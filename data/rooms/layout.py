@@ -1,0 +1,245 @@
+"""Furnishing a room: what goes in, and where, without one thing inside another.
+
+Room frame: metres, a corner of the floor at the origin, walls along x and y. Walls are
+numbered 0 (y = 0), 1 (x = width), 2 (y = depth), 3 (x = 0); furniture faces away from its wall.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from data.rooms.catalog import CATEGORIES, build
+from data.rooms.model import Model
+from data.rooms.zones import Zone, overlap
+from data.types import Array
+
+_TRIES = 60
+_QUARTERS = ((1.0, 0.0), (0.0, 1.0), (-1.0, 0.0), (0.0, -1.0))
+_GAPS = {"trash bin": 0.06, "potted plant": 0.04, "floor lamp": 0.05}
+_VIEW_DEPTH = 0.35
+HOSTS: dict[str, tuple[str, ...]] = {
+    "pillow": ("bed", "sofa"),
+    "lamp": ("nightstand", "desk"),
+    "monitor": ("desk",),
+}
+
+
+class LayoutError(Exception):
+    """A required thing found no place; another arrangement may do."""
+
+
+@dataclass(frozen=True, eq=False)
+class Placed:
+    """A model at its place: turned by (cosine, sine) about z, then moved to (x, y, z).
+
+    ``support`` is the position in the list of what it stands on (-1: floor or wall), ``wall``
+    the wall it stands or hangs at (-1: none).
+    """
+
+    name: str
+    model: Model
+    x: float
+    y: float
+    z: float
+    cosine: float
+    sine: float
+    support: int = -1
+    wall: int = -1
+
+    def to_room(self, points: Array) -> Array:
+        """Points (n, 3) of the model's frame in the room frame."""
+        x, y, z = points[:, 0], points[:, 1], points[:, 2]
+        return np.stack(
+            [
+                self.x + (self.cosine * x - self.sine * y),
+                self.y + (self.sine * x + self.cosine * y),
+                self.z + z,
+            ],
+            axis=1,
+        )
+
+    def zone(self, low: Array, high: Array) -> Zone:
+        """The zone of a local box given by its corners (3,)."""
+        middle = self.to_room(((low + high) / 2)[None])[0]
+        half = (high - low) / 2
+        return Zone(
+            float(middle[0]),
+            float(middle[1]),
+            float(half[0]),
+            float(half[1]),
+            self.cosine,
+            self.sine,
+            float(self.z + low[2]),
+            float(self.z + high[2]),
+        )
+
+    @property
+    def body(self) -> Zone:
+        """The zone around the model."""
+        return self.zone(self.model.low, self.model.high)
+
+
+class Furnisher:
+    """Places one thing after another; ``placed`` is the result so far."""
+
+    def __init__(
+        self, size: tuple[float, float, float], rng: np.random.Generator, spacing: float
+    ) -> None:
+        self.size = size
+        self.rng = rng
+        self.spacing = spacing
+        self.placed: list[Placed] = []
+        self._kept_free: list[tuple[int, Zone]] = []
+
+    def add(self, name: str) -> None:
+        """Place one example of a category; LayoutError when it fits nowhere."""
+        model = build(name, self.rng, self.spacing)
+        category = CATEGORIES[name]
+        place = {
+            "wall_floor": self._at_wall,
+            "hung": self._at_wall,
+            "floor": self._in_the_middle,
+            "on": self._on_top,
+            "beside": self._beside,
+        }[category.place]
+        for _ in range(_TRIES):
+            candidate = place(name, model)
+            if candidate is not None and self._fits(candidate):
+                self._keep(candidate, category.front)
+                return
+        raise LayoutError(f"no place for {name}")
+
+    def _keep(self, item: Placed, front: float) -> None:
+        index = len(self.placed)
+        self.placed.append(item)
+        low, high = item.model.low, item.model.high
+        if item.wall >= 0 and CATEGORIES[item.name].place == "hung" and front == 0.0:
+            front = _VIEW_DEPTH
+        if front > 0.0:
+            ahead_low = np.array([low[0], high[1], low[2]])
+            ahead_high = np.array([high[0], high[1] + front, high[2]])
+            self._kept_free.append((index, item.zone(ahead_low, ahead_high)))
+
+    def _fits(self, item: Placed) -> bool:
+        body = item.body
+        corners = body.corners()
+        inside = (corners >= -1e-6).all() and (corners <= np.array(self.size[:2]) + 1e-6).all()
+        if not inside or body.z1 > self.size[2] - 0.05:
+            return False
+        if item.support >= 0:
+            mates = [p for p in self.placed if p.support == item.support]
+            return not any(overlap(body.grown(0.015), mate.body) for mate in mates)
+        margin = 0.0 if item.wall >= 0 else 0.02
+        if any(overlap(body.grown(margin), p.body) for p in self.placed if p.support < 0):
+            return False
+        friends = ("chair", "nightstand")
+        return not any(
+            overlap(body, zone)
+            for owner, zone in self._kept_free
+            if not (item.name in friends and self.placed[owner].name in ("desk", "bed"))
+        )
+
+    def _between(self, low: float, high: float) -> float:
+        return round(float(self.rng.uniform(low, max(low, high))), 3)
+
+    def _at_wall(self, name: str, model: Model) -> Placed | None:
+        wall = int(self.rng.integers(4))
+        low, high = model.low, model.high
+        length = self.size[wall % 2]
+        if high[0] - low[0] > length - 0.1:
+            return None
+        along = self._between(0.05 - low[0], length - 0.05 - high[0])
+        gap = _GAPS.get(name, 0.0)
+        z = 0.0
+        if CATEGORIES[name].place == "hung":
+            z = self._between(*CATEGORIES[name].height)
+        return self._stand(name, model, wall, along, gap - float(low[1]), z)
+
+    def _stand(
+        self, name: str, model: Model, wall: int, along: float, off: float, z: float
+    ) -> Placed:
+        """At ``along`` metres from the left end of a wall (seen facing it from the back)."""
+        width, depth = self.size[:2]
+        x, y = ((along, off), (width - off, along), (width - along, depth - off), (off, depth - along))[
+            wall
+        ]
+        cosine, sine = _QUARTERS[wall]
+        return Placed(name, model, x, y, z, cosine, sine, -1, wall)
+
+    def _turned(self, quarter: int, jitter: float) -> tuple[float, float]:
+        angle = np.deg2rad(self._between(-jitter, jitter))
+        c, s = round(float(np.cos(angle)), 9), round(float(np.sin(angle)), 9)
+        cosine, sine = _QUARTERS[quarter % 4]
+        return cosine * c - sine * s, sine * c + cosine * s
+
+    def _in_the_middle(self, name: str, model: Model) -> Placed | None:
+        cosine, sine = self._turned(int(self.rng.integers(2)), 10.0)
+        x = self._between(1.1, self.size[0] - 1.1)
+        y = self._between(1.1, self.size[1] - 1.1)
+        return Placed(name, model, x, y, 0.0, cosine, sine)
+
+    def _on_top(self, name: str, model: Model) -> Placed | None:
+        hosts = [
+            (i, p)
+            for i, p in enumerate(self.placed)
+            if p.name in HOSTS[name] and p.model.tops
+        ]
+        if not hosts:
+            raise LayoutError(f"nothing to put {name} on")
+        taken = {p.support for p in self.placed if p.name == name}
+        if name != "pillow":
+            hosts = [(i, p) for i, p in hosts if i not in taken] or hosts
+        index, host = hosts[int(self.rng.integers(len(hosts)))]
+        top = host.model.tops[0]
+        low, high = model.low, model.high
+        room_x = (top.low[0] - low[0], top.high[0] - high[0])
+        room_y = (top.low[1] - low[1], top.high[1] - high[1])
+        if room_x[0] > room_x[1] or room_y[0] > room_y[1]:
+            return None
+        x, y = self._between(*room_x), self._between(*room_y)
+        if name == "monitor":
+            y = round(min(room_y[0] + 0.04, room_y[1]), 3)
+        at = host.to_room(np.array([[x, y, top.z]]))[0]
+        return Placed(
+            name, model, float(at[0]), float(at[1]), float(at[2]), host.cosine, host.sine, index
+        )
+
+    def _beside(self, name: str, model: Model) -> Placed | None:
+        return self._beside_bed(name, model) if name == "nightstand" else self._chair(name, model)
+
+    def _beside_bed(self, name: str, model: Model) -> Placed | None:
+        beds = [p for p in self.placed if p.name == "bed"]
+        if not beds:
+            return self._at_wall(name, model)
+        bed = beds[int(self.rng.integers(len(beds)))]
+        gap = self._between(0.02, 0.12)
+        if self.rng.random() < 0.5:
+            x = bed.model.high[0] + gap - model.low[0]
+        else:
+            x = bed.model.low[0] - gap - model.high[0]
+        y = bed.model.low[1] - model.low[1]
+        at = bed.to_room(np.array([[x, y, 0.0]]))[0]
+        return Placed(
+            name, model, float(at[0]), float(at[1]), 0.0, bed.cosine, bed.sine, -1, bed.wall
+        )
+
+    def _chair(self, name: str, model: Model) -> Placed | None:
+        """Facing the front of a desk or any side of a table; failing that, anywhere."""
+        hosts = [p for p in self.placed if p.name in ("desk", "table")]
+        if not hosts or self.rng.random() < 0.1:
+            return self._in_the_middle(name, model)
+        host = hosts[int(self.rng.integers(len(hosts)))]
+        side = 0 if host.name == "desk" else int(self.rng.integers(4))
+        low, high = host.model.low, host.model.high
+        half = (high[:2] - low[:2]) / 2
+        middle = (high[:2] + low[:2]) / 2
+        reach = half[1 - side % 2] + model.high[1] + self._between(0.06, 0.2)
+        slide = 0.3 * half[side % 2] * self._between(-1.0, 1.0)
+        offset = ((slide, reach), (-reach, slide), (slide, -reach), (reach, slide))[side]
+        at = host.to_room(np.array([[middle[0] + offset[0], middle[1] + offset[1], 0.0]]))[0]
+        c, s = self._turned(side + 2, 12.0)
+        cosine = host.cosine * c - host.sine * s
+        sine = host.sine * c + host.cosine * s
+        return Placed(name, model, float(at[0]), float(at[1]), 0.0, cosine, sine)

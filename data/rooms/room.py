@@ -1,0 +1,235 @@
+"""A whole room in memory: geometry, materials, annotated objects and baked light.
+
+World frame: metres, z up, the room turned a few degrees against the axes and shifted so that
+coordinates are positive, as ScanNet++ scans are.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from data.raycast import Raycaster
+from data.rooms.layout import Placed
+from data.rooms.light import Light, bake, make_light
+from data.rooms.recipes import furnish
+from data.rooms.shapes import Surface, box, merge, rectangle
+from data.rooms.textures import Texture, TextureTable, material
+from data.types import Array
+
+_HIDDEN = 0.04
+_MOST_TURN = 9.0
+
+
+@dataclass(frozen=True, eq=False)
+class RoomObject:
+    """One annotated thing, or a part of the structure.
+
+    ``rotation`` (3, 3) and ``translation`` (3,) bring its own frame into the world; ``low``
+    and ``high`` are its box there; ``support`` is the position of what it stands on (-1 none);
+    ``colors`` the palette names of all its materials.
+    """
+
+    label: str
+    name: str
+    rotation: Array
+    translation: Array
+    low: Array
+    high: Array
+    support: int
+    colors: tuple[str, ...]
+
+
+@dataclass(frozen=True, eq=False)
+class Mesh:
+    """Visible surface of a room.
+
+    ``vertices`` (V, 3) float64 m, ``normals`` (V, 3), ``triangles`` (F, 3) int64,
+    ``vertex_objects`` (V,) and ``vertex_textures`` (V,) int64, ``light`` (V, 3) float64.
+    """
+
+    vertices: Array
+    normals: Array
+    triangles: Array
+    vertex_objects: Array
+    vertex_textures: Array
+    light: Array
+
+
+@dataclass(frozen=True, eq=False)
+class Room:
+    """A finished room; ``size`` (width, depth, height) m; ``from_room`` (4, 4) to the world."""
+
+    kind: str
+    seed: tuple[int, ...]
+    size: tuple[float, float, float]
+    from_room: Array
+    objects: tuple[RoomObject, ...]
+    mesh: Mesh
+    textures: TextureTable
+    caster: Raycaster
+    placed: tuple[Placed, ...]
+
+
+def make_room(seed: Sequence[int], kind: str, spacing: float = 0.05) -> Room:
+    """A random room of a kind (``data.rooms.ids.KINDS``), the same for the same arguments.
+
+    ``spacing`` is the longest grid edge of the mesh in metres.
+    """
+    entropy = tuple(int(value) for value in seed)
+    rng = np.random.default_rng([*entropy, 1])
+    size, placed = furnish(kind, rng, spacing)
+    from_room = _turn_and_shift(size, rng)
+    textures: list[Texture] = []
+    objects: list[RoomObject] = []
+    surfaces: list[tuple[Surface, Array]] = []
+    light = make_light(size, placed, rng)
+    for label, surface, ids, own in _structure(size, light, rng, spacing):
+        objects.append(_object(label, label, surface, own, np.eye(4), from_room, -1))
+        surfaces.append((_in_world(surface, from_room), ids + len(textures)))
+        textures.extend(own)
+    shift = len(objects)
+    for item in placed:
+        pose = np.eye(4)
+        pose[:2, :2] = [[item.cosine, -item.sine], [item.sine, item.cosine]]
+        pose[:3, 3] = item.x, item.y, item.z
+        surface, own = item.model.surface, item.model.textures
+        support = item.support + shift if item.support >= 0 else -1
+        objects.append(
+            _object(item.model.label, item.name, surface, own, pose, from_room, support)
+        )
+        moved = _in_world(_in_world(surface, pose), from_room)
+        surfaces.append((moved, item.model.texture_ids + len(textures)))
+        textures.extend(own)
+    mesh, caster = _visible_mesh(surfaces, light, from_room)
+    return Room(
+        kind,
+        entropy,
+        size,
+        from_room,
+        tuple(objects),
+        mesh,
+        TextureTable(textures),
+        caster,
+        tuple(placed),
+    )
+
+
+def apply(pose: Array, points: Array) -> Array:
+    """Rigid (4, 4) ``pose`` on (n, 3) points, without BLAS: the same bits on every machine."""
+    x, y, z = points[:, 0], points[:, 1], points[:, 2]
+    rows = [pose[i, 0] * x + pose[i, 1] * y + pose[i, 2] * z + pose[i, 3] for i in range(3)]
+    return np.stack(rows, axis=1)
+
+
+def _compose(first: Array, second: Array) -> Array:
+    """``first`` after ``second``."""
+    out = np.eye(4)
+    out[:3, :3] = apply(_rotation_only(first), second[:3, :3].T).T
+    out[:3, 3] = apply(first, second[:3, 3][None])[0]
+    return out
+
+
+def _rotation_only(pose: Array) -> Array:
+    out = np.eye(4)
+    out[:3, :3] = pose[:3, :3]
+    return out
+
+
+def _in_world(surface: Surface, pose: Array) -> Surface:
+    normals = apply(_rotation_only(pose), surface.normals)
+    return Surface(apply(pose, surface.vertices), normals, surface.triangles)
+
+
+def _turn_and_shift(size: tuple[float, float, float], rng: np.random.Generator) -> Array:
+    angle = np.deg2rad(round(float(rng.uniform(-_MOST_TURN, _MOST_TURN)), 3))
+    c, s = round(float(np.cos(angle)), 9), round(float(np.sin(angle)), 9)
+    pose = np.eye(4)
+    pose[:2, :2] = [[c, -s], [s, c]]
+    corners = np.array([[x, y, 0.0] for x in (0, size[0]) for y in (0, size[1])])
+    least = apply(pose, corners).min(axis=0)
+    pose[:3, 3] = (-least + [0.2, 0.2, 0.1]).round(4)
+    return pose
+
+
+def _object(
+    label: str,
+    name: str,
+    surface: Surface,
+    textures: Sequence[Texture],
+    pose: Array,
+    from_room: Array,
+    support: int,
+) -> RoomObject:
+    world = _compose(from_room, pose)
+    colors = tuple(dict.fromkeys(texture.color for texture in textures))
+    low, high = surface.vertices.min(axis=0), surface.vertices.max(axis=0)
+    return RoomObject(label, name, world[:3, :3], world[:3, 3], low, high, support, colors)
+
+
+def _structure(
+    size: tuple[float, float, float], light: Light, rng: np.random.Generator, spacing: float
+) -> list[tuple[str, Surface, Array, list[Texture]]]:
+    """Floor, four walls and ceiling (with its lamps), facing inwards, in the room frame."""
+    w, d, h = size
+    floors = ("wood", "checker", "weave", "speckle")
+    kind = floors[int(rng.integers(4))]
+    scale = {"wood": 0.12, "checker": 0.4, "weave": 0.2, "speckle": 0.15}[kind]
+    color = ("brown", "beige", "grey", "white")[int(rng.integers(4))]
+    floor = material(color, kind, scale=scale, axis=int(rng.integers(2)))
+    paint = [material("white"), material("beige"), material("grey")]
+    tints = ((0.80, 0.86, 0.93), (0.93, 0.88, 0.76), (0.84, 0.90, 0.82), (0.92, 0.84, 0.82))
+    tint = tints[int(rng.integers(4))]
+    paint.append(Texture("plain", tint, tuple(0.93 * v for v in tint), 0.4))  # type: ignore[arg-type]
+    wall = paint[int(rng.choice(4, p=[0.35, 0.2, 0.05, 0.4]))]
+    parts: list[tuple[str, Surface, Array, list[Texture]]] = []
+
+    def flat(label: str, surface: Surface, texture: Texture) -> None:
+        parts.append((label, surface, np.zeros(len(surface.triangles), np.int64), [texture]))
+
+    flat("floor", rectangle((0, 0, 0), (w, 0, 0), (0, d, 0), spacing), floor)
+    flat("wall", rectangle((0, 0, 0), (0, 0, h), (w, 0, 0), spacing), wall)
+    flat("wall", rectangle((w, 0, 0), (0, 0, h), (0, d, 0), spacing), wall)
+    flat("wall", rectangle((w, d, 0), (0, 0, h), (-w, 0, 0), spacing), wall)
+    flat("wall", rectangle((0, d, 0), (0, 0, h), (0, -d, 0), spacing), wall)
+    ceiling = rectangle((0, 0, h), (0, d, 0), (w, 0, 0), spacing)
+    panels = [
+        box((x - 0.28, y - 0.28, h - 0.05), (x + 0.28, y + 0.28, h), spacing)
+        for x, y in light.lamps
+    ]
+    ids = [np.zeros(len(ceiling.triangles), np.int64)]
+    ids += [np.ones(len(panel.triangles), np.int64) for panel in panels]
+    lamp = Texture("plain", (1.0, 0.98, 0.93), (1.0, 1.0, 0.98), 0.3, 0, 1.2)
+    textures = [material("white", "plain", scale=0.5), lamp]
+    parts.append(("ceiling", merge([ceiling, *panels]), np.concatenate(ids), textures))
+    return parts
+
+
+def _visible_mesh(
+    surfaces: Sequence[tuple[Surface, Array]], light: Light, from_room: Array
+) -> tuple[Mesh, Raycaster]:
+    """Everything as one mesh, lit; what no free space can see (undersides, backs) is dropped."""
+    whole = merge([surface for surface, _ in surfaces])
+    vertices = whole.vertices.round(5)
+    sizes = [len(surface.vertices) for surface, _ in surfaces]
+    owners = np.repeat(np.arange(len(sizes)), sizes)
+    textures = np.zeros(len(vertices), np.int64)
+    textures[whole.triangles] = np.concatenate([ids for _, ids in surfaces])[:, None]
+    caster = Raycaster(vertices, whole.triangles)
+    brightness, openness = bake(vertices, whole.normals, whole.triangles, caster, light, from_room)
+    seen = (openness[whole.triangles] > _HIDDEN).any(axis=1)
+    kept = whole.triangles[seen]
+    used = np.zeros(len(vertices), bool)
+    used[kept] = True
+    renumber = np.cumsum(used) - 1
+    mesh = Mesh(
+        vertices[used],
+        whole.normals[used],
+        renumber[kept],
+        owners[used],
+        textures[used],
+        brightness[used],
+    )
+    return mesh, Raycaster(mesh.vertices, mesh.triangles)

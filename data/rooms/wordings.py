@@ -1,0 +1,154 @@
+"""How queries are put into words; some ways are kept from training rooms altogether.
+
+``train`` wordings occur in every split, ``held_out`` ones in validation rooms only.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class Wording:
+    """Templates of one kind of query, to be filled by ``str.format``."""
+
+    train: tuple[str, ...]
+    held_out: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Need:
+    """A need that things of ``labels`` meet; not asked where one of ``barred`` would too."""
+
+    labels: tuple[str, ...]
+    barred: tuple[str, ...]
+    wording: Wording
+
+
+REFERRING = {
+    "name": Wording(
+        ("the {name}", "find the {name}", "where is the {name}?", "please segment the {name}"),
+        ("can you point out the {name} in this room?", "I am looking for the {name}"),
+    ),
+    "color": Wording(
+        ("the {color} {name}", "find the {color} {name}", "the {name} that is {color}"),
+        ("show me the {name} which is mostly {color}", "highlight the {color} {name}, please"),
+    ),
+    "on": Wording(
+        ("the {name} on the {host}", "find the {name} that is on the {host}"),
+        ("which {name} has been put on the {host}?", "the {name} resting on top of the {host}"),
+    ),
+}
+
+SPATIAL = {
+    "closest": Wording(
+        ("the {name} closest to the {anchor}", "find the {name} nearest to the {anchor}"),
+        ("of all the {names}, the one with the shortest distance to the {anchor}",),
+    ),
+    "farthest": Wording(
+        ("the {name} farthest from the {anchor}", "find the {name} most distant from the {anchor}"),
+        ("of all the {names}, the one with the longest distance to the {anchor}",),
+    ),
+    "largest": Wording(
+        ("the largest {name}", "find the biggest {name}"),
+        ("which {name} takes up the most space?",),
+    ),
+    "tallest": Wording(
+        ("the tallest {name}", "find the {name} that reaches highest"),
+        ("of all the {names}, the one whose top is highest above the floor",),
+    ),
+}
+
+MULTIPLE = {
+    "all": Wording(
+        ("all the {names}", "find every {name} in the room", "the {count} {names}"),
+        ("mark each and every {name}", "show me the whole set of {names}"),
+    ),
+    "on": Wording(
+        ("everything on the {host}", "find all the things that stand on the {host}"),
+        ("which items has somebody put on the {host}?",),
+    ),
+    "and": Wording(
+        ("the {name} and the {other}", "find both the {name} and the {other}"),
+        ("show me two things: the {name} as well as the {other}",),
+    ),
+}
+
+NEEDS = (
+    Need(("bed",), (), Wording(
+        ("where can I sleep at night?", "what should I lie down on to go to bed?"),
+        ("I am exhausted and need eight hours of rest under a blanket",))),
+    Need(("pillow",), (), Wording(
+        ("what can I rest my head on?", "something soft to put under my head"),
+        ("my neck hurts, what should I put beneath it when I lie down?",))),
+    Need(("sofa",), (), Wording(
+        ("where can two friends sit side by side to watch a film?",
+         "the soft seat made for several people"),
+        ("upholstered seating on which guests can lounge together",))),
+    Need(("chair",), (), Wording(
+        ("a seat for one person", "what would one person sit on to work or eat?"),
+        ("something with a backrest that I could pull up and sit on by myself",))),
+    Need(("table",), ("desk",), Wording(
+        ("where can we have dinner together?", "where should I serve the meal?"),
+        ("the guests are hungry, where do I set the plates?",))),
+    Need(("desk",), ("table",), Wording(
+        ("where should I sit down to do my homework?", "the place to do paperwork"),
+        ("I need a work surface with drawers to write a letter",))),
+    Need(("lamp",), (), Wording(
+        ("what can I switch on to read in the dark?", "something that I could turn on for light"),
+        ("it is getting dim in here, which thing with a shade would help?",))),
+    Need(("monitor",), (), Wording(
+        ("what shows me the output of a computer?", "which device has a screen?"),
+        ("I want to look at my spreadsheets, where do they appear?",))),
+    Need(("bookshelf",), (), Wording(
+        ("where are novels kept?", "where can I find something to read?"),
+        ("I would like to borrow some literature, where should I look?",))),
+    Need(("wall clock",), (), Wording(
+        ("what tells me the time?", "how can I see whether I am late?"),
+        ("is it noon yet? What should I look at?",))),
+    Need(("trash bin",), (), Wording(
+        ("where can I throw away this wrapper?", "where does garbage go?"),
+        ("I have finished my apple, where do I drop the core?",))),
+    Need(("potted plant",), (), Wording(
+        ("what needs to be watered?", "which living thing needs soil?"),
+        ("something green that grows and needs sunlight",))),
+    Need(("toilet",), (), Wording(
+        ("where can I relieve myself?", "which fixture has to be flushed after use?"),
+        ("nature calls, where do I go?",))),
+    Need(("sink",), (), Wording(
+        ("where can I wash my hands?", "where should I rinse a cup?"),
+        ("my fingers are sticky, where do I clean them?",))),
+    Need(("bathtub",), (), Wording(
+        ("where can I soak in warm water?", "where can I lie down and wash my whole body?"),
+        ("after a long run I want to stretch out in foam and hot water",))),
+    Need(("refrigerator",), (), Wording(
+        ("where does the milk stay cold?", "where should I put food so that it keeps fresh?"),
+        ("I fancy a chilled drink, where would one be?",))),
+    Need(("door",), (), Wording(
+        ("how do I leave the room?", "what do I open to go out into the hall?"),
+        ("through what does a visitor enter?",))),
+    Need(("window",), (), Wording(
+        ("what lets daylight in?", "through what can I see the sky?"),
+        ("where should I look to check whether it rains outside?",))),
+    Need(("whiteboard",), (), Wording(
+        ("where can I write with a marker for everyone to see?",
+         "the surface for sketching ideas in a meeting"),
+        ("I have to explain a diagram to the team, where do I draw it?",))),
+    Need(("nightstand",), (), Wording(
+        ("where do I put my glasses before I fall asleep?",
+         "the small piece of furniture made to stand beside a bed"),
+        ("which small furniture keeps an alarm within reach of a sleeper?",))),
+    Need(("wardrobe",), (), Wording(
+        ("where should I hang my coat?", "where are clothes kept behind doors?"),
+        ("I need a clean shirt, what should I open?",))),
+    Need(("picture",), (), Wording(
+        ("which framed thing is there only for decoration?", "the artwork on the wall"),
+        ("what would an art lover stop to look at?",))),
+)  # fmt: skip
+
+
+def plural(name: str) -> str:
+    """English plural of a label."""
+    if name.endswith("shelf"):
+        return f"{name[:-1]}ves"
+    return f"{name}s"

@@ -1,0 +1,187 @@
+"""Write a room in ScanNet++'s layout (FORMATS: scans/, dslr/, splits/, metadata/)."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+
+import cv2
+import numpy as np
+from plyfile import PlyData, PlyElement
+
+from data.rooms.catalog import LABELS, STRUCTURE
+from data.rooms.pictures import Undistorter, anonymised
+from data.rooms.scan import RoomScan
+from data.types import Array, Camera
+
+SEMANTIC_CLASSES = (*STRUCTURE, *LABELS)
+INSTANCE_CLASSES = LABELS
+_JPEG_QUALITY = 93
+
+
+def dump_json(path: Path, content: object) -> None:
+    """Compact JSON with a newline at the end."""
+    path.write_text(json.dumps(content, separators=(",", ":")) + "\n", encoding="utf-8")
+
+
+def dump_lines(path: Path, lines: Sequence[str]) -> None:
+    """One entry a line."""
+    path.write_text("".join(f"{line}\n" for line in lines), encoding="utf-8")
+
+
+def write_scan(folder: Path, scan: RoomScan) -> None:
+    """``scans/``: meshes, segments (one per vertex) and annotation groups."""
+    folder.mkdir(parents=True, exist_ok=True)
+    fields = [("x", "f4"), ("y", "f4"), ("z", "f4"), ("red", "u1"), ("green", "u1"), ("blue", "u1")]
+    vertices = np.empty(len(scan.vertices), dtype=[*fields, ("label", "i4")])
+    for axis, name in enumerate(("x", "y", "z")):
+        vertices[name] = scan.vertices[:, axis]
+    for channel, name in enumerate(("red", "green", "blue")):
+        vertices[name] = scan.colors[:, channel]
+    vertices["label"] = -100
+    for group in sorted(scan.groups, key=lambda g: -len(g.vertex_ids)):
+        vertices["label"][group.vertex_ids] = SEMANTIC_CLASSES.index(group.label)
+    faces = np.empty(len(scan.triangles), dtype=[("vertex_indices", "i4", (3,))])
+    faces["vertex_indices"] = scan.triangles
+    plain = np.empty(len(vertices), dtype=fields)
+    for name, _ in fields:
+        plain[name] = vertices[name]
+    for name, table in (("", plain), ("_semantic", vertices)):
+        elements = [PlyElement.describe(table, "vertex"), PlyElement.describe(faces, "face")]
+        PlyData(elements, byte_order="<").write(str(folder / f"mesh_aligned_0.05{name}.ply"))
+    (folder / "mesh_aligned_0.05_mask.txt").write_text("")
+    dump_json(folder / "segments.json", {"segIndices": list(range(len(scan.vertices)))})
+    groups = [
+        {
+            "id": group.group_id,
+            "objectId": group.object_id,
+            "label": group.label,
+            "segments": group.vertex_ids.tolist(),
+            "obb": {
+                "centroid": group.centroid.round(6).tolist(),
+                "axesLengths": group.lengths.round(6).tolist(),
+                "normalizedAxes": group.axes.T.ravel().round(9).tolist(),
+            },
+        }
+        for group in scan.groups
+    ]
+    dump_json(folder / "segments_anno.json", {"segGroups": groups})
+
+
+def write_pictures(
+    folder: Path, names: Sequence[str], images: Sequence[Array], undistorter: Undistorter
+) -> None:
+    """``dslr/`` pictures and masks, fisheye and undistorted; ``images`` (H, W, 3) RGB."""
+    kinds = ("resized_images", "resized_anon_masks", "resized_undistorted_images")
+    for kind in (*kinds, "resized_undistorted_masks"):
+        (folder / kind).mkdir(parents=True, exist_ok=True)
+    quality = [cv2.IMWRITE_JPEG_QUALITY, _JPEG_QUALITY]
+    for view, (name, image) in enumerate(zip(names, images, strict=True)):
+        mask = anonymised(*image.shape[:2], view)
+        shown = np.where(mask[..., None] == 0, np.uint8(127), image)
+        stem = Path(name).stem
+        cv2.imwrite(str(folder / "resized_images" / name), shown[..., ::-1], quality)
+        cv2.imwrite(str(folder / "resized_anon_masks" / f"{stem}.png"), mask)
+        flat = undistorter.image(np.ascontiguousarray(shown[..., ::-1]))
+        cv2.imwrite(str(folder / "resized_undistorted_images" / name), flat, quality)
+        flat_mask = undistorter.mask(mask)
+        cv2.imwrite(str(folder / "resized_undistorted_masks" / f"{stem}.png"), flat_mask)
+
+
+def quaternion(rotation: Array) -> Array:
+    """(w, x, y, z) with w >= 0 of a rotation (3, 3)."""
+    r = rotation
+    squares = np.array(
+        [
+            1 + r[0, 0] + r[1, 1] + r[2, 2],
+            1 + r[0, 0] - r[1, 1] - r[2, 2],
+            1 - r[0, 0] + r[1, 1] - r[2, 2],
+            1 - r[0, 0] - r[1, 1] + r[2, 2],
+        ]
+    )
+    a, b, c = r[2, 1] - r[1, 2], r[0, 2] - r[2, 0], r[1, 0] - r[0, 1]
+    d, e, f = r[0, 1] + r[1, 0], r[0, 2] + r[2, 0], r[1, 2] + r[2, 1]
+    w, x, y, z = squares
+    rows = ((w, a, b, c), (a, x, d, e), (b, d, y, f), (c, e, f, z))
+    q = np.array(rows[int(np.argmax(squares))])
+    q = q / np.sqrt((q * q).sum())
+    return np.asarray(-q if q[0] < 0 else q)
+
+
+def write_colmap(
+    folder: Path, camera: Camera, names: Sequence[str], poses: Sequence[Array], scan: RoomScan
+) -> None:
+    """``dslr/colmap``: text model of the fisheye camera; images not in the order of names."""
+    folder.mkdir(parents=True, exist_ok=True)
+    K = camera.K
+    numbers = (K[0, 0], K[1, 1], K[0, 2], K[1, 2], *camera.distortion)
+    values = " ".join(repr(float(v)) for v in numbers)
+    header = "# Camera list with one line of data per camera:\n#   CAMERA_ID, MODEL, WIDTH, HEIGHT, "
+    (folder / "cameras.txt").write_text(
+        f"{header}PARAMS[]\n# Number of cameras: 1\n"
+        f"1 {camera.model} {camera.width} {camera.height} {values}\n"
+    )
+    lines = ["# Image list with two lines of data per image:"]
+    lines += ["#   IMAGE_ID, QW, QX, QY, QZ, TX, TY, TZ, CAMERA_ID, NAME"]
+    lines += ["#   POINTS2D[] as (X, Y, POINT3D_ID)", f"# Number of images: {len(names)}"]
+    for number, index in enumerate(sorted(range(len(names)), key=lambda i: (i * 7 % 5, i))):
+        pose = poses[index]
+        place = [*quaternion(pose[:3, :3]), *pose[:3, 3]]
+        numbers_text = " ".join(repr(round(float(v), 14)) for v in place)
+        lines.append(f"{number + 1} {numbers_text} 1 {names[index]}")
+        lines.append("" if index % 2 else f"{camera.width / 3:.2f} {camera.height / 4:.2f} -1")
+    dump_lines(folder / "images.txt", lines)
+    rows = ["# 3D point list with one line of data per point:"]
+    rows += ["#   POINT3D_ID, X, Y, Z, R, G, B, ERROR, TRACK[] as (IMAGE_ID, POINT2D_IDX)"]
+    for number, row in enumerate(range(0, len(scan.vertices), max(1, len(scan.vertices) // 200))):
+        x, y, z = (float(v) for v in scan.vertices[row])
+        r, g, b = (int(v) for v in scan.colors[row])
+        rows.append(f"{number + 1} {x:.6f} {y:.6f} {z:.6f} {r} {g} {b} 0.5")
+    dump_lines(folder / "points3D.txt", rows)
+
+
+def nerfstudio_pose(world_to_camera: Array) -> Array:
+    """(4, 4) camera-to-world with OpenGL axes and ScanNet++'s permuted world (y, x, -z)."""
+    rotation, translation = world_to_camera[:3, :3], world_to_camera[:3, 3]
+    pose = np.eye(4)
+    pose[:3, :3] = rotation.T
+    pose[:3, 3] = -(rotation * translation[:, None]).sum(axis=0)
+    pose[:3, 1:3] *= -1
+    return np.asarray(pose[[1, 0, 2, 3]] * np.array([1, 1, -1, 1])[:, None])
+
+
+def write_nerfstudio(
+    folder: Path, fisheye: Camera, pinhole: Camera, names: Sequence[str], poses: Sequence[Array],
+    test_names: Sequence[str],
+) -> None:
+    """``dslr/nerfstudio``: transforms of both cameras."""
+    folder.mkdir(parents=True, exist_ok=True)
+    frames = [
+        {
+            "file_path": name,
+            "mask_path": f"{Path(name).stem}.png",
+            "transform_matrix": nerfstudio_pose(pose).round(14).tolist(),
+            "is_bad": False,
+        }
+        for name, pose in zip(names, poses, strict=True)
+    ]
+    for camera, name in ((fisheye, "transforms"), (pinhole, "transforms_undistorted")):
+        k1, k2, k3, k4 = camera.distortion or (0.0, 0.0, 0.0, 0.0)
+        content = {
+            "fl_x": float(camera.K[0, 0]),
+            "fl_y": float(camera.K[1, 1]),
+            "cx": float(camera.K[0, 2]),
+            "cy": float(camera.K[1, 2]),
+            "w": camera.width,
+            "h": camera.height,
+            "k1": k1,
+            "k2": k2,
+            "k3": k3,
+            "k4": k4,
+            "camera_model": camera.model,
+            "has_mask": True,
+            "frames": [f for f in frames if f["file_path"] not in test_names],
+            "test_frames": [f for f in frames if f["file_path"] in test_names],
+        }
+        dump_json(folder / f"{name}.json", content)

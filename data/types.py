@@ -1,0 +1,182 @@
+"""The nouns every stage shares: cameras, views, point clouds, scenes, prompts.
+
+Conventions, stated once and kept everywhere:
+
+- lengths in metres; the world frame is the mesh's (right-handed, z up);
+- ``world_to_camera`` (4, 4) float64, OpenCV axes: x right, y down, z forward;
+- continuous pixel coordinates as COLMAP has them: the centre of the top-left pixel is
+  (0.5, 0.5), so the pixel under ``uv`` is ``floor(uv)``;
+- image sizes are always (height, width).
+
+Ground truth has types of its own (``GroundTruth``, ``PromptTruth``): a stage that must not
+see labels takes only ``Scene`` and ``Prompt``, which hold none.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+Array = NDArray[Any]
+CameraModel = Literal["PINHOLE", "OPENCV_FISHEYE"]
+NUM_DISTORTION: dict[str, int] = {"PINHOLE": 0, "OPENCV_FISHEYE": 4}
+
+
+def _require(condition: bool, message: str) -> None:
+    if not condition:
+        raise ValueError(message)
+
+
+@dataclass(frozen=True, eq=False)
+class Camera:
+    """One camera: its model, intrinsics and image size belong together.
+
+    ``K`` is (3, 3) float64 in pixels at resolution (``height``, ``width``); ``distortion`` is
+    empty for PINHOLE and (k1, k2, k3, k4) for OPENCV_FISHEYE (Kannala-Brandt, as OpenCV).
+    """
+
+    model: CameraModel
+    K: Array
+    height: int
+    width: int
+    distortion: tuple[float, ...] = ()
+
+    def __post_init__(self) -> None:
+        """Raise ValueError for sizes, intrinsics or parameter counts that cannot be."""
+        _require(self.model in NUM_DISTORTION, f"unknown camera model {self.model!r}")
+        _require(self.K.shape == (3, 3), f"K must be (3, 3), got {self.K.shape}")
+        _require(bool(np.isfinite(self.K).all()), "K holds a value that is not finite")
+        _require(self.K[0, 0] > 0 and self.K[1, 1] > 0, "focal lengths must be positive")
+        _require(self.height > 0 and self.width > 0, "image size must be positive")
+        wanted = NUM_DISTORTION[self.model]
+        _require(
+            len(self.distortion) == wanted,
+            f"{self.model} takes {wanted} distortion values, got {len(self.distortion)}",
+        )
+
+    def scaled(self, height: int, width: int) -> Camera:
+        """The same camera read at another resolution (lens and field of view unchanged)."""
+        scale = np.diag([width / self.width, height / self.height, 1.0])
+        return Camera(self.model, scale @ self.K, height, width, self.distortion)
+
+
+@dataclass(frozen=True, eq=False)
+class View:
+    """One posed image; ``world_to_camera`` (4, 4) float64, metres, OpenCV axes."""
+
+    view_id: str
+    camera: Camera
+    world_to_camera: Array
+    image_path: Path
+
+    def __post_init__(self) -> None:
+        """Raise ValueError unless the pose is a finite rigid transform."""
+        pose = self.world_to_camera
+        _require(pose.shape == (4, 4), f"{self.view_id}: pose must be (4, 4), got {pose.shape}")
+        _require(bool(np.isfinite(pose).all()), f"{self.view_id}: pose is not finite")
+        rotation = pose[:3, :3]
+        rigid = np.allclose(rotation @ rotation.T, np.eye(3), atol=1e-4)
+        _require(bool(rigid), f"{self.view_id}: the pose's rotation is not orthonormal")
+
+    @property
+    def camera_center(self) -> Array:
+        """(3,) float64, metres, world frame."""
+        rotation, translation = self.world_to_camera[:3, :3], self.world_to_camera[:3, 3]
+        return np.asarray(-rotation.T @ translation)
+
+
+@dataclass(frozen=True, eq=False)
+class PointCloud:
+    """Mesh vertices: ``points`` (N, 3) float32 m, ``colors`` (N, 3) uint8, unit ``normals``."""
+
+    points: Array
+    colors: Array
+    normals: Array
+
+    def __post_init__(self) -> None:
+        """Raise ValueError when shapes or types do not fit each other."""
+        shape = (len(self.points), 3)
+        for name, dtype in (("points", "float32"), ("colors", "uint8"), ("normals", "float32")):
+            array = getattr(self, name)
+            _require(array.shape == shape, f"{name} must be {shape}, got {array.shape}")
+            _require(array.dtype == dtype, f"{name} must be {dtype}, got {array.dtype}")
+
+    def __len__(self) -> int:
+        """Return the number of points."""
+        return len(self.points)
+
+
+@dataclass(frozen=True, eq=False)
+class Scene:
+    """A prepared scan without any label.
+
+    ``triangles`` (F, 3) int32 index the points; ``superpoint_ids`` (N,) int32 are 0..S-1;
+    ``depths[i]`` is view i's depth, (H, W) float32 metres, 0 where no surface was hit, read
+    when asked for, so a scene of many views stays small in memory.
+    """
+
+    scene_id: str
+    cloud: PointCloud
+    triangles: Array
+    superpoint_ids: Array
+    views: tuple[View, ...]
+    depths: Sequence[Array]
+
+    def __post_init__(self) -> None:
+        """Raise ValueError when the parts do not belong to one scan."""
+        num_points = len(self.cloud)
+        _require(self.superpoint_ids.shape == (num_points,), "one superpoint id per point")
+        _require(len(self.depths) == len(self.views), "one depth map per view")
+
+
+@dataclass(frozen=True, eq=False)
+class GroundTruth:
+    """Annotated objects of a scene as lists of points; objects may overlap.
+
+    Object k has dataset id ``object_ids[k]``, raw class ``labels[k]`` and the points
+    ``point_ids[offsets[k]:offsets[k + 1]]`` (int32, sorted).
+    """
+
+    object_ids: tuple[int, ...]
+    labels: tuple[str, ...]
+    point_ids: Array
+    offsets: Array
+    num_points: int
+
+    def points_of(self, object_id: int) -> Array:
+        """Point ids (n,) int32 of one object; KeyError when the scene has no such object."""
+        if object_id not in self.object_ids:
+            raise KeyError(object_id)
+        k = self.object_ids.index(object_id)
+        return np.asarray(self.point_ids[self.offsets[k] : self.offsets[k + 1]])
+
+    def mask(self, object_ids: Sequence[int]) -> Array:
+        """(N,) bool: the union of the objects' points; all False for an empty list."""
+        mask = np.zeros(self.num_points, bool)
+        for object_id in object_ids:
+            mask[self.points_of(object_id)] = True
+        return mask
+
+
+@dataclass(frozen=True)
+class Prompt:
+    """One query as the teacher and the student see it: words, no label."""
+
+    prompt_id: str
+    scene_id: str
+    text: str
+    task: str
+
+
+@dataclass(frozen=True)
+class PromptTruth:
+    """What a query is about, for evaluation and oracles only; no ids = the object is absent."""
+
+    prompt_id: str
+    object_ids: tuple[int, ...]
+    object_name: str

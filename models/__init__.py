@@ -1,0 +1,1 @@
+"""Tensors and strings in, tensors and strings out: teachers and student."""

@@ -1,0 +1,148 @@
+"""The one room that imports spconv: sparse tensors and convolutions on CPU and CUDA.
+
+Facts this file guards (spconv 2.3.8): on the CPU only the native algorithm works; the CPU-only
+wheel ``spconv`` computes wrong numbers; non-contiguous indices are read as garbage; a strided
+convolution drops the voxels past an odd border. spconv takes seconds to import, so it is
+imported when the first layer or tensor is made.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterable
+from functools import cache
+from importlib import metadata
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+_REMEDY = (
+    "Run 'pip uninstall -y spconv' and then 'pip install --force-reinstall spconv-cu118', "
+    "which computes on CPU and CUDA."
+)
+
+
+def check_wheels(names: Iterable[str]) -> None:
+    """Refuse an installation that holds spconv's CPU-only wheel, alone or beside another.
+
+    Args:
+        names: names of the installed distributions.
+
+    Raises:
+        ImportError: the wheel ``spconv`` is installed, or no ``spconv-cu...`` is.
+    """
+    found = {name.lower().replace("_", "-") for name in names if name}
+    if "spconv" in found:
+        raise ImportError(
+            "The CPU-only wheel 'spconv' is installed; it computes wrong numbers with more than "
+            f"one thread. {_REMEDY}"
+        )
+    if not any(name.startswith("spconv-cu") for name in found):
+        raise ImportError(f"spconv is not installed. {_REMEDY}")
+
+
+@cache
+def load_spconv() -> Any:
+    """The module ``spconv.pytorch``, imported once, after ``check_wheels``.
+
+    Raises:
+        ImportError: the wrong wheel is installed, or none.
+    """
+    check_wheels(dist.metadata["Name"] for dist in metadata.distributions())
+    tracer = logging.getLogger("torch.fx._symbolic_trace")
+    level = tracer.level
+    tracer.setLevel(logging.ERROR)  # spconv's import sets off a warning that helps no user.
+    try:
+        import spconv.pytorch as spconv
+    finally:
+        tracer.setLevel(level)
+    return spconv
+
+
+def sparse_tensor(features: Tensor, indices: Tensor, batch_size: int, multiple: int = 1) -> Any:
+    """A sparse tensor over voxels.
+
+    Args:
+        features: (M, C) floating point, one row a voxel.
+        indices: (M, 4) int32 contiguous, (batch, x, y, z), not negative, no row twice.
+        batch_size: number of scenes; batch numbers are 0..batch_size-1.
+        multiple: the grid's sides are rounded up to multiples of this; a network that halves
+            the grid L times needs 2**L, or voxels at the border are lost.
+
+    Returns:
+        spconv's SparseConvTensor.
+
+    Raises:
+        ValueError: shapes, type, layout or values other than these.
+    """
+    if indices.dtype != torch.int32 or indices.ndim != 2 or indices.shape[1] != 4:
+        raise ValueError(
+            f"indices must be (M, 4) int32, got {tuple(indices.shape)} {indices.dtype}"
+        )
+    if not indices.is_contiguous():
+        raise ValueError("indices must be contiguous: spconv reads others as garbage")
+    if features.ndim != 2 or len(features) != len(indices):
+        raise ValueError(f"features must be ({len(indices)}, C), got {tuple(features.shape)}")
+    if features.device != indices.device:
+        raise ValueError(f"features on {features.device} but indices on {indices.device}")
+    if len(indices) == 0:
+        raise ValueError("a sparse tensor needs at least one voxel")
+    sizes = [int(size) + 1 for size in indices.amax(0)]
+    if int(indices.amin()) < 0 or sizes[0] > batch_size:
+        raise ValueError(f"indices must not be negative and batch numbers below {batch_size}")
+    _refuse_duplicates(indices, sizes)
+    shape = [-(-size // multiple) * multiple for size in sizes[1:]]
+    return load_spconv().SparseConvTensor(features, indices, shape, batch_size)
+
+
+def _refuse_duplicates(indices: Tensor, sizes: list[int]) -> None:
+    keys = indices[:, 0].long()
+    for axis in (1, 2, 3):
+        keys = keys * sizes[axis] + indices[:, axis]
+    if bool((keys[1:] > keys[:-1]).all()):
+        return
+    keys = keys.sort().values
+    if bool((keys[1:] == keys[:-1]).any()):
+        raise ValueError("indices hold a voxel twice")
+
+
+class SparseConv(nn.Module):
+    """One spconv layer without bias that picks its algorithm by its input's device."""
+
+    def __init__(self, layer: nn.Module) -> None:
+        """Wrap a layer of spconv; its own algorithm serves CUDA."""
+        super().__init__()
+        self.layer = layer
+        self._cuda_algo: Any = layer.algo
+        self._cpu_algo: Any = load_spconv().ConvAlgo.Native
+
+    @property
+    def weight(self) -> Tensor:
+        """(C_out, kx, ky, kz, C_in): the learnt kernel."""
+        weight: Tensor = self.layer.weight  # type: ignore[assignment]
+        return weight
+
+    def forward(self, x: Any) -> Any:
+        """SparseConvTensor to SparseConvTensor."""
+        algo = self._cuda_algo if x.features.is_cuda else self._cpu_algo
+        self.layer.algo = algo  # type: ignore[assignment]
+        return self.layer(x)
+
+
+def submanifold(c_in: int, c_out: int, kernel: int, key: str) -> SparseConv:
+    """Convolution whose output has the voxels of its input; equal keys share one rulebook."""
+    layer = load_spconv().SubMConv3d(
+        c_in, c_out, kernel, padding=kernel // 2, bias=False, indice_key=key
+    )
+    return SparseConv(layer)
+
+
+def downsample(c_in: int, c_out: int, key: str) -> SparseConv:
+    """Convolution of size and stride 2: a voxel of the output covers 2x2x2 of the input."""
+    return SparseConv(load_spconv().SparseConv3d(c_in, c_out, 2, 2, bias=False, indice_key=key))
+
+
+def upsample(c_in: int, c_out: int, key: str) -> SparseConv:
+    """Inverse of the ``downsample`` of the same key: back to that layer's input voxels."""
+    return SparseConv(load_spconv().SparseInverseConv3d(c_in, c_out, 2, key, bias=False))

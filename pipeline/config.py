@@ -1,0 +1,144 @@
+"""Experiment configs: defaults, then the scene set's, a file's and ``--overrides``, in order.
+
+Each layer is laid over the former and checked at once, so that an error names the layer that
+brought it. What a stage accepts stands in ``stages.configs``; nothing is declared again here.
+"""
+
+from __future__ import annotations
+
+import difflib
+import re
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import yaml
+from pydantic import BaseModel, ValidationError
+
+from data.errors import ConfigError
+from stages.configs import Experiment
+
+_OVERRIDES = "--overrides"
+
+
+class _Loader(yaml.SafeLoader):
+    """Safe YAML that reads ``1e-3`` as a number and refuses a key given twice."""
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
+        keys = [self.construct_object(key, deep=True) for key, _ in node.value]
+        for key in keys:
+            if keys.count(key) > 1:
+                raise yaml.constructor.ConstructorError(
+                    None, None, f"key {key!r} is given twice", node.start_mark
+                )
+        return super().construct_mapping(node, deep)
+
+
+_Loader.add_implicit_resolver(
+    "tag:yaml.org,2002:float",
+    re.compile(r"^[-+]?(\d+\.?\d*|\.\d+)[eE][-+]?\d+$"),
+    list("-+.0123456789"),
+)
+
+
+def parse_yaml(text: str, source: str) -> Any:
+    """Parse YAML from untrusted text; ConfigError names ``source`` and the line."""
+    try:
+        return yaml.load(text, _Loader)  # noqa: S506 - a SafeLoader
+    except yaml.YAMLError as error:
+        raise ConfigError(f"{source}: not valid YAML: {error}") from error
+
+
+def read_yaml_mapping(path: Path) -> dict[str, Any]:
+    """A YAML file that must hold a mapping (an empty file counts as an empty one)."""
+    try:
+        text = path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise ConfigError(f"{path}: cannot be read as a YAML file: {error}") from error
+    content = parse_yaml(text, str(path))
+    if content is None:
+        return {}
+    if not isinstance(content, dict):
+        raise ConfigError(f"{path}: expected a mapping of keys, found {type(content).__name__}")
+    return content
+
+
+def parse_overrides(text: str) -> dict[str, Any]:
+    """``student.lr=0.02,fuse.gate=uniform`` as a nested mapping; '' gives an empty one."""
+    nested: dict[str, Any] = {}
+    if not text.strip():
+        return nested
+    for item in re.split(r",(?=\s*[\w.]+\s*=)", text):
+        key, equals, value = item.partition("=")
+        parts = key.strip().split(".")
+        if not equals or not all(parts):
+            raise ConfigError(
+                f"{_OVERRIDES}: expected key=value,key=value,... "
+                f"such as student.lr=0.02, found {item.strip()!r}"
+            )
+        target = nested
+        for part in parts[:-1]:
+            target = target.setdefault(part, {})
+            if not isinstance(target, dict):
+                raise ConfigError(f"{_OVERRIDES}: {key.strip()}: {part} is set twice")
+        if parts[-1] in target:
+            raise ConfigError(f"{_OVERRIDES}: {key.strip()} is set twice")
+        target[parts[-1]] = parse_yaml(value, f"{_OVERRIDES}: {key.strip()}")
+    return nested
+
+
+def merge(base: Mapping[str, Any], layer: Mapping[str, Any]) -> dict[str, Any]:
+    """``layer`` laid over ``base``: mappings merge, anything else replaces."""
+    merged = dict(base)
+    for key, value in layer.items():
+        below = merged.get(key)
+        both = isinstance(below, Mapping) and isinstance(value, Mapping)
+        merged[key] = merge(below, value) if both else value  # type: ignore[arg-type]
+    return merged
+
+
+def valid_keys(model: type[BaseModel], prefix: str = "") -> Iterator[str]:
+    """Every dotted key a config accepts, sections included."""
+    for name, field in model.model_fields.items():
+        yield prefix + name
+        kind = field.annotation
+        if isinstance(kind, type) and issubclass(kind, BaseModel):
+            yield from valid_keys(kind, f"{prefix}{name}.")
+
+
+def nearest_key(key: str, model: type[BaseModel]) -> str:
+    """The valid dotted key most like ``key``, its last part weighing most."""
+    keys = list(valid_keys(model))
+    leaf = key.rsplit(".", 1)[-1]
+
+    def likeness(candidate: str) -> float:
+        whole = difflib.SequenceMatcher(None, key, candidate).ratio()
+        last = difflib.SequenceMatcher(None, leaf, candidate.rsplit(".", 1)[-1]).ratio()
+        return whole + last
+
+    return max(keys, key=likeness)
+
+
+def explain(error: ValidationError, source: str, model: type[BaseModel]) -> ConfigError:
+    """One readable ConfigError for everything pydantic refused in ``source``."""
+    lines = []
+    for item in error.errors():
+        key = ".".join(str(part) for part in item["loc"]) or "(whole file)"
+        if item["type"] == "extra_forbidden":
+            lines.append(f"{source}: unknown key {key}; did you mean {nearest_key(key, model)}?")
+        else:
+            lines.append(f"{source}: {key}: {item['msg']}, found {item['input']!r}")
+    return ConfigError("\n".join(lines))
+
+
+def load_experiment(layers: list[tuple[str, Mapping[str, Any]]]) -> Experiment:
+    """The experiment that the layers (source name, content) give over the defaults."""
+    content: Mapping[str, Any] = {}
+    experiment = Experiment()
+    for source, layer in layers:
+        content = merge(content, layer)
+        try:
+            experiment = Experiment.model_validate(content)
+        except ValidationError as error:
+            raise explain(error, source, Experiment) from error
+    return experiment

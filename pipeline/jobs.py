@@ -1,0 +1,324 @@
+"""From artifacts to a stage and back: loads what a stage needs, calls it, saves what it gives.
+
+Each job imports its stage when it runs, so that planning stays light. Labels are read in
+three places only, by functions of their own: the oracle teacher, the evaluation and the
+report.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from data.artifacts.store import ArtifactKey, read_metadata, writing
+from pipeline import progress
+from pipeline.plan import Plan
+from pipeline.scene_sets import SPLITS
+
+if TYPE_CHECKING:
+    from data.batches import TrainingScene
+    from data.types import Array, Prompt
+    from stages.evaluate import EvaluationScene
+    from stages.report import ReportScene, StageRecord
+
+Job = Callable[["Plan", "str | None", Path, str], None]
+
+
+def run(key: ArtifactKey, plan: Plan, scene_id: str | None, device: str) -> None:
+    """Make one artifact, or wait for another process that is making it."""
+    job, resumable = _JOBS[key.stage]
+    with writing(key, resumable) as folder:
+        if folder is not None:
+            job(plan, scene_id, folder, device)
+
+
+def _resolved(device: str) -> str:
+    if device != "auto":
+        return device
+    import torch
+
+    return "cuda" if torch.cuda.is_available() else "cpu"
+
+
+def _scene(scene_id: str | None) -> str:
+    if scene_id is None:
+        raise ValueError("this stage works on one scene")
+    return scene_id
+
+
+def generate_rooms(plan: Plan, scene_id: str | None, folder: Path, device: str) -> None:
+    """One room, or, once all are there, the files that span them."""
+    from stages import generate_rooms as stage
+
+    cfg = plan.experiment.generate
+    if scene_id is None:
+        stage.run_index(plan.root, cfg)
+        return
+    split = plan.split_of(scene_id)
+    stage.run_room(plan.root, split, plan.scenes(split).index(scene_id), cfg)
+
+
+def prepare_scene(plan: Plan, scene_id: str | None, folder: Path, device: str) -> None:
+    """Scan to ``scene.h5``."""
+    from data.artifacts.scene import write_scene
+    from stages import prepare_scene as stage
+
+    name, cfg = _scene(scene_id), plan.experiment.prepare
+    scan = plan.reader.read_scan(plan.root, name, cfg.camera)
+    prepared = stage.run(scan, cfg, progress.reporter(f"PrepareScene {name}"))
+    write_scene(
+        folder,
+        prepared.cloud,
+        prepared.triangles,
+        prepared.superpoint_ids,
+        prepared.views,
+        prepared.depths,
+        prepared.truth,
+        name,
+    )
+
+
+def prepare_prompts(plan: Plan, scene_id: str | None, folder: Path, device: str) -> None:
+    """Query files to prompts and, apart, their truths."""
+    from data.artifacts.prompts import write_prompts
+    from data.prompts import read_prompts
+    from stages import prepare_prompts as stage
+
+    paths = [plan.scene_set.query_path(plan.root, split) for split in SPLITS]
+    records = [record for path in dict.fromkeys(paths) for record in read_prompts(path)]
+    prepared = stage.run(
+        records,
+        {split: plan.scenes(split) for split in SPLITS},
+        lambda scene: plan.reader.read_group_names(plan.root, scene),
+        plan.experiment.prompts,
+    )
+    write_prompts(folder, prepared.prompts, prepared.truths, prepared.id_space)
+
+
+def _prompts_of(plan: Plan, scene_id: str) -> list[Prompt]:
+    from data.artifacts.prompts import read_prompts
+
+    prompts = read_prompts(plan.prompts().folder)[plan.split_of(scene_id)]
+    return [prompt for prompt in prompts if prompt.scene_id == scene_id]
+
+
+def link_points(plan: Plan, scene_id: str | None, folder: Path, device: str) -> None:
+    """Visible points per view."""
+    from data.artifacts.links import write_links
+    from data.artifacts.scene import read_scene
+    from stages import link_points as stage
+
+    name = _scene(scene_id)
+    scene = read_scene(plan.prepare(name).folder)
+    links = stage.run(scene, plan.experiment.link, progress.reporter(f"LinkPoints {name}"))
+    write_links(folder, [view.view_id for view in scene.views], len(scene.cloud), links)
+
+
+def run_teacher(plan: Plan, scene_id: str | None, folder: Path, device: str) -> None:
+    """Fill the scene's teacher cache, going on where an earlier attempt stopped."""
+    from data.artifacts.prompts import read_truths
+    from data.artifacts.scene import read_ground_truth, read_scene
+    from data.artifacts.teacher import TeacherWriter
+    from stages import run_teacher as stage
+    from stages.oracle import make_oracle
+
+    name, source = _scene(scene_id), plan.prepare(_scene(scene_id)).folder
+    scene, prompts = read_scene(source), _prompts_of(plan, name)
+
+    writer = TeacherWriter(
+        folder,
+        [view.view_id for view in scene.views],
+        [prompt.prompt_id for prompt in prompts],
+    )
+    truths = read_truths(plan.prompts().folder)
+    stage.run(
+        scene,
+        prompts,
+        lambda: make_oracle(
+            scene,
+            read_ground_truth(source),
+            prompts,
+            [truths[prompt.prompt_id] for prompt in prompts],
+            plan.experiment.teacher,
+        ),
+        writer,
+        progress.reporter(f"RunTeacher {name}"),
+    )
+
+
+def fuse_masks(plan: Plan, scene_id: str | None, folder: Path, device: str) -> None:
+    """Masks of many views to soft labels of points."""
+    from data.artifacts.links import read_links
+    from data.artifacts.pseudo import write_pseudo
+    from data.artifacts.scene import read_scene
+    from data.artifacts.teacher import read_teacher
+    from stages import fuse_masks as stage
+
+    name = _scene(scene_id)
+    labels = stage.run(
+        read_scene(plan.prepare(name).folder),
+        read_links(plan.link(name).folder),
+        read_teacher(plan.teacher(name).folder),
+        plan.experiment.fuse,
+        progress.reporter(f"FuseMasks {name}"),
+    )
+    write_pseudo(folder, labels)
+
+
+class _TrainingScenes(Sequence["TrainingScene"]):
+    """The training split, each scene read from its artifacts whenever it is asked for."""
+
+    def __init__(self, plan: Plan) -> None:
+        self._plan, self._names = plan, plan.scenes("train")
+
+    def __len__(self) -> int:
+        return len(self._names)
+
+    def __getitem__(self, index: Any) -> Any:
+        from data.artifacts.pseudo import read_pseudo
+        from data.artifacts.scene import read_scene
+        from data.batches import TrainingScene
+
+        name = self._names[index]
+        return TrainingScene(
+            read_scene(self._plan.prepare(name).folder),
+            _prompts_of(self._plan, name),
+            read_pseudo(self._plan.fuse(name).folder),
+        )
+
+
+def train_student(plan: Plan, scene_id: str | None, folder: Path, device: str) -> None:
+    """Train, going on from the last checkpoint in the folder."""
+    from stages import train_student as stage
+
+    show = progress.reporter("TrainStudent", alone=True)
+    stage.run(_TrainingScenes(plan), plan.experiment.student, folder, _resolved(device), show)
+
+
+def predict_masks(plan: Plan, scene_id: str | None, folder: Path, device: str) -> None:
+    """The student's masks of one scene."""
+    from data.artifacts.predictions import write_predictions
+    from data.artifacts.pseudo import read_pseudo
+    from data.artifacts.scene import read_scene
+    from stages import predict_masks as stage
+
+    name = _scene(scene_id)
+    predictions = stage.run(
+        read_scene(plan.prepare(name).folder),
+        read_pseudo(plan.fuse(name).folder),
+        plan.student().folder,
+        plan.experiment.predict,
+        _resolved(device),
+    )
+    write_predictions(folder, predictions)
+
+
+def _masks(plan: Plan, scene_id: str) -> dict[str, dict[str, Array]]:
+    """Masks of one scene by source and prompt id: the student's, and the labels it learnt from."""
+    from data.artifacts.predictions import read_predictions
+    from data.artifacts.pseudo import read_pseudo
+
+    student, labels = (
+        read_predictions(plan.predict(scene_id).folder),
+        read_pseudo(plan.fuse(scene_id).folder),
+    )
+    lifted = labels.soft >= plan.experiment.predict.threshold
+    return {
+        "student": dict(zip(student.prompt_ids, student.masks, strict=True)),
+        "fusion_only": dict(zip(labels.prompt_ids, lifted, strict=True)),
+    }
+
+
+def _evaluation_scenes(plan: Plan) -> Iterator[EvaluationScene]:
+    from data.artifacts.prompts import read_truths
+    from data.artifacts.scene import read_ground_truth
+    from stages.evaluate import EvaluationScene
+
+    truths = read_truths(plan.prompts().folder)
+    for name in plan.scenes("val"):
+        prompts = _prompts_of(plan, name)
+        truth = read_ground_truth(plan.prepare(name).folder)
+        yield EvaluationScene(name, prompts, truths, truth, _masks(plan, name))
+
+
+def evaluate(plan: Plan, scene_id: str | None, folder: Path, device: str) -> None:
+    """Metrics over the validation split."""
+    from data.artifacts.evaluation import write_evaluation
+    from stages import evaluate as stage
+
+    cfg = plan.experiment.evaluate
+    write_evaluation(folder, stage.run(_evaluation_scenes(plan), cfg))
+
+
+def _report_scenes(plan: Plan) -> Iterator[ReportScene]:
+    from data.artifacts.scene import read_scene
+    from stages.report import ReportScene
+
+    for item in _evaluation_scenes(plan):
+        scene = read_scene(plan.prepare(item.scene_id).folder)
+        targets = {p.prompt_id: item.truths[p.prompt_id].object_ids for p in item.prompts}
+        truths = {name: item.ground_truth.mask(ids) for name, ids in targets.items()}
+        yield ReportScene(scene, item.masks, truths)
+
+
+def _stage_records(plan: Plan) -> list[StageRecord]:
+    """What each stage of this run cost, from the metadata of its artifacts."""
+    from stages.report import StageRecord
+
+    every, val = plan.scenes(), plan.scenes("val")
+    keys = {
+        "generate_rooms": [plan.room(name) for name in every] if plan.scene_set.generated else [],
+        "prepare_scene": [plan.prepare(name) for name in every],
+        "prepare_prompts": [plan.prompts()],
+        "link_points": [plan.link(name) for name in every],
+        "run_teacher": [plan.teacher(name) for name in every],
+        "fuse_masks": [plan.fuse(name) for name in every],
+        "train_student": [plan.student()],
+        "predict_masks": [plan.predict(name) for name in val],
+        "evaluate": [plan.evaluate()],
+    }
+    records = []
+    for stage, of_stage in keys.items():
+        contents = [content for key in of_stage if (content := read_metadata(key.folder))]
+        if contents:
+            seconds = sum(content["wall_seconds"] for content in contents)
+            memory = max(content["peak_memory_mb"] for content in contents)
+            digest = contents[0]["fingerprint"] if len(contents) == 1 else ""
+            records.append(StageRecord(stage, digest, seconds, memory, len(contents)))
+    return records
+
+
+def report(plan: Plan, scene_id: str | None, folder: Path, device: str) -> None:
+    """``report.html``, ``metrics.json`` and the overview picture."""
+    from data.artifacts.evaluation import read_evaluation
+    from data.artifacts.report import write_report
+    from data.artifacts.student import read_log
+    from stages import report as stage
+
+    inputs = stage.ReportInputs(
+        read_evaluation(plan.evaluate().folder),
+        lambda: _report_scenes(plan),
+        plan.scene_set.name,
+        plan.experiment.teacher.name,
+        plan.experiment,
+        _stage_records(plan),
+        read_log(plan.student().folder),
+    )
+    cfg = plan.experiment.report
+    write_report(folder, stage.run(inputs, cfg, progress.reporter("Report", alone=True)))
+
+
+# Each stage's job, and whether it goes on from what an earlier attempt left in its folder.
+_JOBS: dict[str, tuple[Job, bool]] = {
+    "generate_rooms": (generate_rooms, True),
+    "prepare_scene": (prepare_scene, False),
+    "prepare_prompts": (prepare_prompts, False),
+    "link_points": (link_points, False),
+    "run_teacher": (run_teacher, True),
+    "fuse_masks": (fuse_masks, False),
+    "train_student": (train_student, True),
+    "predict_masks": (predict_masks, False),
+    "evaluate": (evaluate, False),
+    "report": (report, False),
+}

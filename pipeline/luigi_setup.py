@@ -1,0 +1,115 @@
+"""Luigi's defaults made safe, and its log made readable.
+
+Luigi's own defaults wait for a scheduler daemon, exit 0 when tasks fail and print tracebacks
+for a user's typing mistake. Defaults are set only where neither a ``luigi.cfg`` nor the
+command line says otherwise.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import re
+import time
+
+from luigi import configuration
+
+from data.errors import UserError
+
+DEFAULTS: dict[str, dict[str, str]] = {
+    "core": {
+        "local_scheduler": "true",
+        "no_lock": "true",
+        "log_level": "INFO",
+        "workers": str(min(4, os.cpu_count() or 1)),
+    },
+    "worker": {
+        "force_multiprocessing": "true",
+        "check_complete_on_run": "true",
+        "cache_task_completion": "true",
+    },
+    # Of the scheduler inside the process; luigid reads the repository's luigi.cfg instead. A
+    # failed task is not tried again in the same run: a user's mistake would only be told twice.
+    "scheduler": {"retry_count": "1"},
+    "retcode": {
+        "unhandled_exception": "40",
+        "scheduling_error": "35",
+        "task_failed": "30",
+        "not_run": "25",
+        "missing_data": "20",
+        "already_running": "10",
+    },
+}
+
+_STATUS = re.compile(r"Informed scheduler that task\s+(\S+)\s+has status\s+(\w+)")
+
+
+def set_defaults() -> None:
+    """Put the defaults into Luigi's configuration wherever it holds no value yet."""
+    config = configuration.get_config()
+    for section, options in DEFAULTS.items():
+        for option, value in options.items():
+            if not config.has_option(section, option):
+                config.set(section, option, value)
+    if not config.getboolean("core", "local_scheduler"):
+        # Workers of a central scheduler wait for tasks that a lost worker held. On one machine
+        # the same option would make a run with missing data wait for ever.
+        if not config.has_option("worker", "keep_alive"):
+            config.set("worker", "keep_alive", "true")
+
+
+class ReadableLog(logging.Filter):
+    """Keeps what a person wants to know of Luigi's log.
+
+    Errors that are the user's to mend become one message without a traceback; chatter goes;
+    each finished task becomes one line with how many are left and an estimate of the time.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._pending: set[str] = set()
+        self._num_done = 0
+        self._start = time.monotonic()
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        """Rewrite ``record`` in place; False drops it."""
+        error = record.exc_info[1] if record.exc_info else None
+        if isinstance(error, UserError):
+            task = str(record.args[-1]) if isinstance(record.args, tuple) and record.args else ""
+            record.msg, record.args = f"{task}\n  {error}".strip(), ()
+            record.exc_info = record.exc_text = None
+            return True
+        if record.levelno > logging.INFO:
+            return True
+        status = _STATUS.match(record.getMessage())
+        if status:
+            return self._track(record, *status.groups())
+        return "Execution Summary" in record.getMessage()
+
+    def _track(self, record: logging.LogRecord, task: str, status: str) -> bool:
+        if status == "PENDING":
+            self._pending.add(task)
+            return False
+        if task not in self._pending or status != "DONE":
+            return False
+        self._pending.remove(task)
+        self._num_done += 1
+        left = len(self._pending)
+        seconds = (time.monotonic() - self._start) / self._num_done * left
+        record.msg = f"done {self._num_done}/{self._num_done + left} {task}"
+        record.msg += f" (about {_duration(seconds)} left)" if left else ""
+        record.args = ()
+        return True
+
+
+def _duration(seconds: float) -> str:
+    minutes = round(seconds / 60)
+    return f"{minutes} min" if minutes else f"{max(1, round(seconds))} s"
+
+
+def install() -> None:
+    """Set the defaults and the log filter; called once when ``pipeline`` is imported."""
+    set_defaults()
+    logger = logging.getLogger("luigi-interface")
+    if not any(isinstance(item, ReadableLog) for item in logger.filters):
+        logger.addFilter(ReadableLog())

@@ -1,0 +1,26 @@
+"""What a worker process needs before it starts: a leash, and its share of the threads."""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import signal
+import sys
+
+_PR_SET_PDEATHSIG = 1
+_THREAD_VARIABLES = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
+
+
+def die_with_parent() -> None:
+    """Have the kernel kill this process when its parent dies, however it dies (Linux).
+
+    Without it a killed run leaves workers behind that race the next run for its files.
+    """
+    if sys.platform == "linux":
+        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+
+
+def limit_threads(count: int) -> None:
+    """Give numerical libraries not yet imported ``count`` threads, unless the user chose."""
+    for variable in (*_THREAD_VARIABLES, "NUMBA_NUM_THREADS"):
+        os.environ.setdefault(variable, str(count))

@@ -1,0 +1,43 @@
+"""The latest results at fixed places: ``<output>/<scene set>/metrics.json`` and the report.
+
+Artifacts live side by side by fingerprint; these copies say which of them the last run asked
+for. Going back to an earlier config copies, and computes nothing.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+from pathlib import Path
+
+from data.artifacts.store import METADATA, ArtifactKey, is_complete, write_text_atomic
+
+_POINTER = "latest.json"
+
+
+def is_current(output: Path, report: ArtifactKey) -> bool:
+    """Whether the files in ``output`` are this report's, and all there."""
+    try:
+        pointer = json.loads((output / _POINTER).read_text())
+        files = pointer["files"]
+        same = pointer["report"] == report.fingerprint
+        return bool(same and all((output / n).stat().st_size == files[n] for n in files))
+    except (OSError, ValueError, KeyError, TypeError):
+        return False
+
+
+def publish(output: Path, report: ArtifactKey) -> None:
+    """Copy the report's files beside each other, the pointer last."""
+    if not is_complete(report):
+        raise RuntimeError(f"{report.folder}: the report is not finished")
+    files = {}
+    for path in sorted(report.folder.iterdir()):
+        if path.name == METADATA or not path.is_file():
+            continue
+        aside = output / f".{path.name}.{os.getpid()}.tmp"
+        shutil.copyfile(path, aside)
+        os.replace(aside, output / path.name)
+        files[path.name] = path.stat().st_size
+    pointer = {"report": report.fingerprint, "folder": str(report.folder), "files": files}
+    write_text_atomic(output / _POINTER, json.dumps(pointer, indent=1) + "\n")

@@ -1,0 +1,1 @@
+"""One file per stage, one pure entry ``run(inputs, cfg, ...)`` each."""

@@ -1,0 +1,222 @@
+"""A scan drawn as a dollhouse: from above its corners, through the near walls and the ceiling.
+
+A scene is ray cast once per corner; what each pixel shows (which vertex, which colour) is kept,
+so that ``stages.pictures`` can recolour it for any mask. Walls and ceiling that turn their
+back to the camera are left out, which relies on the mesh's winding: it is checked against the
+views, which stand in free space, and where it cannot be trusted rays start behind the near
+walls and under the ceiling instead.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from data.cameras import pixel_centers, unproject
+from data.raycast import Raycaster
+from data.types import Array, Camera, Scene
+
+_SUPERSAMPLE = 2
+_ELEVATION = np.deg2rad(48.0)
+_DISTANCE = 2.6
+_MARGIN = 0.03
+_PROBE_RAYS = 2048
+_TRUSTED_SHARE = 0.8
+_WALL_SLAB = 0.3
+_CEILING_SHARE = 0.04
+
+
+@dataclass(frozen=True, eq=False)
+class Corner:
+    """The scene seen from above one corner: a picture of P pixels, S samples in each.
+
+    ``vertex`` (P, S) int64 is the mesh vertex nearest to what a sample shows, -1 outside the
+    scene; ``color`` (P, S, 3) float32 its pale colour and ``light`` (P, S) its brightness in
+    0..1; ``picture`` (H, W, 4) uint8 RGBA shows the scene without any mask.
+    """
+
+    vertex: Array
+    color: Array
+    light: Array
+    picture: Array
+
+    def shown(self, mask: Array) -> Array:
+        """(P, S) bool: samples that show a point of ``mask`` (N,) bool."""
+        return np.asarray(np.append(mask, False)[self.vertex])
+
+
+def draw_corners(scene: Scene, width: int, height: int) -> list[Corner]:
+    """The scene from its four upper corners; pictures will be ``width`` x ``height`` pixels.
+
+    An empty list when the scene has no triangles to draw.
+    """
+    points, triangles = scene.cloud.points, scene.triangles
+    if not len(triangles) or not len(points):
+        return []
+    low, high = np.percentile(points.astype(np.float64), [0.5, 99.5], axis=0)
+    normals = _face_normals(points, triangles)
+    facing = _facing(scene, normals)
+    corners = []
+    for sign_x, sign_y in ((1, 1), (-1, 1), (-1, -1), (1, -1)):
+        camera, pose = _oblique_camera(low, high, (sign_x, sign_y), width, height)
+        corners.append(_draw(scene, normals * facing, bool(facing), (low, high), camera, pose))
+    return corners
+
+
+def _face_normals(points: Array, triangles: Array) -> Array:
+    a, b, c = (points[triangles[:, k]] for k in range(3))
+    normal = np.cross(b - a, c - a)
+    length = np.linalg.norm(normal, axis=1, keepdims=True)
+    return np.asarray(normal / np.maximum(length, 1e-12))
+
+
+def _facing(scene: Scene, normals: Array) -> int:
+    """1 when triangles face free space, -1 when all are wound the other way, 0 when mixed.
+
+    Free space is where the cameras stand: what they see first must face them.
+    """
+    centers = [view.camera_center for view in scene.views][:8]
+    if not centers:
+        return 1
+    rays = np.random.default_rng(0).normal(size=(_PROBE_RAYS, 3))
+    caster = Raycaster(scene.cloud.points, scene.triangles)
+    toward = hits = 0
+    for center in centers:
+        _, triangle = caster.cast(center, rays)
+        hit = triangle >= 0
+        dots = _dot(normals[triangle[hit]], rays[hit])
+        toward += int(np.count_nonzero(dots < 0))
+        hits += int(hit.sum())
+    share = toward / max(hits, 1)
+    if hits == 0 or share >= _TRUSTED_SHARE:
+        return 1
+    return -1 if share <= 1 - _TRUSTED_SHARE else 0
+
+
+def _oblique_camera(
+    low: Array, high: Array, signs: tuple[int, int], width: int, height: int
+) -> tuple[Camera, Array]:
+    """A pinhole that looks down on the box from beyond one corner and just holds it."""
+    center, radius = (low + high) / 2, np.linalg.norm(high - low) / 2 + 1e-6
+    azimuth = np.arctan2(signs[1], signs[0])
+    outward = np.array(
+        [
+            np.cos(_ELEVATION) * np.cos(azimuth),
+            np.cos(_ELEVATION) * np.sin(azimuth),
+            np.sin(_ELEVATION),
+        ]
+    )
+    forward = -outward
+    right = np.cross(forward, [0.0, 0.0, 1.0])
+    right /= np.linalg.norm(right)
+    rotation = np.stack([right, np.cross(forward, right), forward])
+    pose = np.eye(4)
+    pose[:3, :3] = rotation
+    pose[:3, 3] = -rotation @ (center + outward * _DISTANCE * radius)
+    box = np.stack(np.meshgrid(*zip(low, high), indexing="ij"), axis=-1).reshape(8, 3)
+    seen = box @ rotation.T + pose[:3, 3]
+    ab = seen[:, :2] / seen[:, 2:]
+    size = np.array([width, height]) * _SUPERSAMPLE
+    focal = float(((1 - 2 * _MARGIN) * size / np.maximum(np.ptp(ab, axis=0), 1e-9)).min())
+    cx, cy = size / 2 - focal * (ab.min(axis=0) + ab.max(axis=0)) / 2
+    K = np.array([[focal, 0, cx], [0, focal, cy], [0, 0, 1.0]])
+    return Camera("PINHOLE", K, int(size[1]), int(size[0])), pose
+
+
+def _draw(
+    scene: Scene,
+    normals: Array,
+    cull: bool,
+    box: tuple[Array, Array],
+    camera: Camera,
+    pose: Array,
+) -> Corner:
+    """Cast one ray through every sample and shade what it hits."""
+    points, triangles = scene.cloud.points, scene.triangles
+    camera_to_world = np.linalg.inv(pose)
+    eye = camera_to_world[:3, 3]
+    seen = unproject(camera, _samples(camera)).astype(np.float32)
+    eye, turn = eye.astype(np.float32), camera_to_world[:3, :3].astype(np.float32)
+    rays = np.einsum("nj,ij->ni", seen, turn)
+    origins = np.broadcast_to(eye, rays.shape)
+    ceiling = box[1][2] - _CEILING_SHARE * (box[1][2] - box[0][2])
+    kept = points[triangles, 2].min(axis=1) < ceiling
+    if cull:
+        kept &= _dot(normals, points[triangles[:, 0]] - eye) < 0
+    else:
+        origins = eye + rays * _entry(eye, rays, box)[:, None]
+    vertex = np.full(len(rays), -1, np.int64)
+    color = np.zeros((len(rays), 3), np.float32)
+    if kept.any():
+        distance, triangle = Raycaster(points, triangles[kept]).cast(origins, rays)
+        hit = np.flatnonzero(triangle >= 0)
+        spots = origins[hit] + rays[hit] * distance[hit, None]
+        ids = np.flatnonzero(kept)[triangle[hit]]
+        ring = triangles[ids]
+        weights = _barycentric(points[ring], spots)
+        vertex[hit] = ring[np.arange(len(ring)), weights.argmax(axis=1)]
+        mixed = np.einsum("nkc,nk->nc", scene.cloud.colors[ring].astype(np.float32), weights)
+        color[hit] = mixed * _shade(normals[ids], rays[hit])[:, None]
+    return _corner(vertex, color, camera.height // _SUPERSAMPLE, camera.width // _SUPERSAMPLE)
+
+
+def _samples(camera: Camera) -> Array:
+    """(P * S, 2) float64 sample positions, all samples of one picture pixel together."""
+    rows, columns = camera.height // _SUPERSAMPLE, camera.width // _SUPERSAMPLE
+    grid = pixel_centers(camera.height, camera.width)
+    blocks = grid.reshape(rows, _SUPERSAMPLE, columns, _SUPERSAMPLE, 2)
+    return np.asarray(blocks.swapaxes(1, 2).reshape(-1, 2))
+
+
+def _corner(vertex: Array, color: Array, height: int, width: int) -> Corner:
+    gray = color @ np.array([0.299, 0.587, 0.114], np.float32)
+    pale = (0.3 * color + 0.42 * gray[:, None] + 0.28 * 255).astype(np.float32)
+    vertex, pale = vertex.reshape(height * width, -1), pale.reshape(height * width, -1, 3)
+    picture = mean_color(pale, vertex >= 0).reshape(height, width, 4)
+    return Corner(vertex, pale, gray.reshape(vertex.shape) / 255, picture)
+
+
+def mean_color(color: Array, inside: Array) -> Array:
+    """(P, 4) uint8 RGBA of samples (P, S, 3), of which only those ``inside`` (P, S) count."""
+    weight = inside.astype(np.float32)
+    total = weight.sum(axis=1, keepdims=True)
+    mean = np.einsum("psc,ps->pc", color, weight) / np.maximum(total, 1)
+    alpha = 255 * total / inside.shape[1]
+    return np.asarray(np.rint(np.concatenate([mean, alpha], axis=1)).clip(0, 255), np.uint8)
+
+
+def _dot(a: Array, b: Array) -> Array:
+    """(n,) row by row."""
+    return np.asarray(np.einsum("ij,ij->i", a, b))
+
+
+def _shade(normals: Array, rays: Array) -> Array:
+    """(n,) brightness factor: surfaces seen head-on are lighter than grazed ones."""
+    cosine = np.abs(_dot(normals, rays)) / np.sqrt(_dot(rays, rays))
+    return np.asarray(0.72 + 0.28 * cosine)
+
+
+def _barycentric(corners: Array, spots: Array) -> Array:
+    """Weights (n, 3) in 0..1 of each triangle's corners (n, 3, 3) at points (n, 3) on it."""
+    edge1, edge2 = corners[:, 1] - corners[:, 0], corners[:, 2] - corners[:, 0]
+    offset = spots - corners[:, 0]
+    d11, d12, d22 = _dot(edge1, edge1), _dot(edge1, edge2), _dot(edge2, edge2)
+    d31, d32 = _dot(offset, edge1), _dot(offset, edge2)
+    area = np.maximum(d11 * d22 - d12 * d12, np.float32(1e-18))
+    v, w = (d22 * d31 - d12 * d32) / area, (d11 * d32 - d12 * d31) / area
+    weights = np.stack([1 - v - w, v, w], axis=1)
+    np.clip(weights, 0, 1, out=weights)
+    weights /= np.maximum(weights.sum(axis=1, keepdims=True), np.float32(1e-12))
+    return weights
+
+
+def _entry(eye: Array, rays: Array, box: tuple[Array, Array]) -> Array:
+    """(n,) how far along each ray the box without its near walls and ceiling begins."""
+    low, high = box[0].copy(), box[1].copy()
+    near_high = eye > high
+    slab = np.minimum(_WALL_SLAB, (high - low) / 4)
+    low, high = np.where(eye < low, low + slab, low), np.where(near_high, high - slab, high)
+    with np.errstate(divide="ignore", invalid="ignore"):
+        first = np.minimum((low - eye) / rays, (high - eye) / rays)
+    return np.asarray(np.nan_to_num(first, nan=0.0, posinf=0.0, neginf=0.0).max(axis=1).clip(0))

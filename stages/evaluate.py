@@ -1,0 +1,173 @@
+"""Stage ``evaluate``: predicted masks against ground truth, on original points.
+
+Masks of two sources are scored alike: the student's predictions and, as ``fusion_only``, the
+lifted pseudo-labels it was taught with.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from data.artifacts.evaluation import SOURCES, Evaluation, QueryRow, Score, TargetCount
+from data.errors import DataError
+from data.types import Array, GroundTruth, Prompt, PromptTruth
+from stages import metrics
+from stages.configs import EvaluateConfig
+
+_TARGET_COUNTS: tuple[TargetCount, ...] = ("zero", "single", "multiple")
+_FALSE_MASK_RATE = "false_mask_rate"
+
+
+@dataclass(frozen=True, eq=False)
+class EvaluationScene:
+    """One scene's queries, their truth and the masks to score.
+
+    ``truths`` is by prompt id; ``masks`` by source ("student", "fusion_only"), then by prompt
+    id, each (N,) bool over the scan's original points. A mask that is not there scores as
+    empty.
+    """
+
+    scene_id: str
+    prompts: Sequence[Prompt]
+    truths: Mapping[str, PromptTruth]
+    ground_truth: GroundTruth
+    masks: Mapping[str, Mapping[str, Array]]
+
+
+def run(
+    scenes: Iterable[EvaluationScene],
+    cfg: EvaluateConfig,
+    progress: Callable[[int, int], None] = lambda done, total: None,
+) -> Evaluation:
+    """Score every query of every scene; scenes are taken one at a time.
+
+    Raises DataError for a query without truth, for a truth that names an object the scene does
+    not have, for a mask of another scan's length, for a query asked twice, and when there is
+    no query at all. ``progress`` gets (scenes done, 0): the number of scenes is not known.
+    """
+    rows: list[QueryRow] = []
+    for done, scene in enumerate(scenes, start=1):
+        rows.extend(_row(scene, prompt) for prompt in scene.prompts)
+        progress(done, 0)
+    _refuse_unusable(rows)
+    return Evaluation(tuple(rows), summarise(rows))
+
+
+def summarise(rows: Sequence[QueryRow]) -> dict[str, Any]:
+    """The content of ``metrics.json``: the student's figures, then each source's in full.
+
+    All figures are fractions in [0, 1]; None stands where a group has no query.
+    """
+    by_source = {source: _source_summary(rows, source) for source in SOURCES}
+    shared = {key: value for key, value in by_source["student"].items() if key != "num_missing"}
+    return {**shared, **by_source}
+
+
+def _source_summary(rows: Sequence[QueryRow], source: str) -> dict[str, Any]:
+    counts = _counts(rows, source)
+    tasks = sorted({row.task for row in rows})
+    by_target = {
+        target: metrics.headline(_counts([r for r in rows if r.target_count == target], source))
+        for target in _TARGET_COUNTS
+    }
+    absent = [row.scores[source] for row in rows if row.target_count == "zero"]
+    false_masks = sum(score.predicted_points > 0 for score in absent)
+    by_target["zero"][_FALSE_MASK_RATE] = false_masks / len(absent) if absent else None
+    return {
+        **metrics.headline(counts),
+        "conventions": metrics.conventions(counts),
+        "by_task": {
+            task: metrics.headline(_counts([r for r in rows if r.task == task], source))
+            for task in tasks
+        },
+        "by_target_count": by_target,
+        "num_missing": sum(row.scores[source].missing for row in rows),
+    }
+
+
+def _counts(rows: Sequence[QueryRow], source: str) -> metrics.Counts:
+    scores = [row.scores[source] for row in rows]
+    return metrics.Counts(
+        np.array([score.intersection for score in scores], np.int64),
+        np.array([score.union for score in scores], np.int64),
+    )
+
+
+def _row(scene: EvaluationScene, prompt: Prompt) -> QueryRow:
+    object_ids = _object_ids(scene, prompt)
+    truth = scene.ground_truth.mask(object_ids)
+    scores = {
+        source: _score(scene, source, prompt.prompt_id, scene.masks.get(source, {}), truth)
+        for source in SOURCES
+    }
+    return QueryRow(
+        prompt.prompt_id,
+        scene.scene_id,
+        prompt.text,
+        prompt.task,
+        _TARGET_COUNTS[min(len(set(object_ids)), 2)],
+        int(np.count_nonzero(truth)),
+        scores,
+    )
+
+
+def _object_ids(scene: EvaluationScene, prompt: Prompt) -> tuple[int, ...]:
+    place = f"scene {scene.scene_id}, query {prompt.prompt_id}"
+    truth = scene.truths.get(prompt.prompt_id)
+    if truth is None or prompt.scene_id != scene.scene_id:
+        found = "none" if truth is None else f"a query about scene {prompt.scene_id}"
+        raise DataError(place, "a query of this scene with its truth", found, "Mend the prompts.")
+    unknown = sorted(set(truth.object_ids) - set(scene.ground_truth.object_ids))
+    if unknown:
+        known = ", ".join(str(object_id) for object_id in scene.ground_truth.object_ids) or "none"
+        raise DataError(
+            place,
+            f"object ids annotated in the scene ({known})",
+            ", ".join(str(object_id) for object_id in unknown),
+            "Mend the query's object ids, or check that prompts and annotation are of the same "
+            "data set version.",
+        )
+    return truth.object_ids
+
+
+def _score(
+    scene: EvaluationScene, source: str, prompt_id: str, masks: Mapping[str, Array], truth: Array
+) -> Score:
+    mask = masks.get(prompt_id)
+    prediction = np.zeros(len(truth), bool) if mask is None else mask
+    try:
+        intersection, union = metrics.count_points(prediction, truth)
+    except ValueError as error:
+        raise DataError(
+            f"scene {scene.scene_id}, {source} mask of query {prompt_id}",
+            f"{len(truth)} bool values, one for each point of the scan",
+            str(error),
+            "Run the stage that wrote it again.",
+        ) from error
+    counts = metrics.Counts(np.array([intersection]), np.array([union]))
+    iou = float(metrics.strict_iou(counts)[0])
+    return Score(intersection, union, iou, int(np.count_nonzero(prediction)), mask is None)
+
+
+def _refuse_unusable(rows: Sequence[QueryRow]) -> None:
+    if not rows:
+        raise DataError(
+            "validation queries",
+            "at least one query",
+            "none",
+            "Add queries about the scenes of the validation split.",
+        )
+    seen: set[str] = set()
+    for row in rows:
+        if row.prompt_id in seen:
+            raise DataError(
+                f"scene {row.scene_id}, query {row.prompt_id}",
+                "every query once",
+                "it twice",
+                "Give each query an id of its own and each scene once.",
+            )
+        seen.add(row.prompt_id)

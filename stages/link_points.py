@@ -1,0 +1,30 @@
+"""Stage ``link_points``: which points each view sees, and at which pixel."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+
+from data.artifacts.links import ViewLinks
+from data.types import Array, Scene, View
+from data.visibility import Tolerance, visible_points
+from stages.configs import LinkConfig
+
+
+def _silent(done: int, total: int) -> None:
+    """Show nothing."""
+
+
+def links_of_view(points: Array, view: View, depth: Array, cfg: LinkConfig) -> ViewLinks:
+    """Links of one view: ``points`` (N, 3) metres world, ``depth`` (H, W) metres, 0 = none."""
+    tolerance = Tolerance(cfg.near, cfg.depth_tolerance, cfg.depth_tolerance_relative)
+    point_ids, uv = visible_points(points, view.camera, view.world_to_camera, depth, tolerance)
+    return ViewLinks(view.view_id, point_ids, uv)
+
+
+def run(
+    scene: Scene, cfg: LinkConfig, progress: Callable[[int, int], None] = _silent
+) -> Iterator[ViewLinks]:
+    """Links of every view of a scene, in the order of its views, one at a time."""
+    for index, view in enumerate(scene.views):
+        yield links_of_view(scene.cloud.points, view, scene.depths[index], cfg)
+        progress(index + 1, len(scene.views))

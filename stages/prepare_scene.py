@@ -1,0 +1,101 @@
+"""Stage ``prepare_scene``: a scan as read to what every later stage works on."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+
+import numpy as np
+
+from data.raycast import Raycaster
+from data.scan import Scan
+from data.superpoints import compact_segments, superpoints
+from data.types import Array, GroundTruth, PointCloud, View
+from data.views import cover_greedily
+from data.visibility import Tolerance, visible_points
+from stages.configs import PrepareConfig
+
+# A dataset's segments are its superpoints when they hold more points than this on average.
+_REAL_SEGMENT = 1.5
+# View selection looks at small depth maps and at most so many points, and so less sharply.
+_SELECTION_WIDTH = 160
+_SELECTION_POINTS = 50_000
+_SELECTION_TOLERANCE = Tolerance(near=0.05, absolute=0.1, relative=0.04)
+
+
+def _silent(done: int, total: int) -> None:
+    """Show nothing."""
+
+
+@dataclass(frozen=True, eq=False)
+class PreparedScene:
+    """What ``data.artifacts.scene.write_scene`` takes, name by name.
+
+    ``depths`` can be gone through once: each view's (H, W) float32 metres, 0 = no surface,
+    rendered when asked for.
+    """
+
+    scene_id: str
+    cloud: PointCloud
+    triangles: Array
+    superpoint_ids: Array
+    views: tuple[View, ...]
+    depths: Iterator[Array]
+    truth: GroundTruth
+
+
+def run(
+    scan: Scan, cfg: PrepareConfig, progress: Callable[[int, int], None] = _silent
+) -> PreparedScene:
+    """Choose views, find superpoints and render depth.
+
+    ``progress`` is told of every depth map rendered. ``cfg.camera`` is the reader's concern.
+    """
+    caster = Raycaster(scan.cloud.points, scan.triangles)
+    views = _select(scan, caster, cfg.max_views)
+    return PreparedScene(
+        scan.scene_id,
+        scan.cloud,
+        scan.triangles,
+        _superpoint_ids(scan, cfg),
+        views,
+        _depths(caster, views, progress),
+        scan.truth,
+    )
+
+
+def _superpoint_ids(scan: Scan, cfg: PrepareConfig) -> Array:
+    num_segments = len(np.unique(scan.segment_ids))
+    if len(scan.cloud) > _REAL_SEGMENT * num_segments:
+        return compact_segments(scan.segment_ids)
+    return superpoints(
+        scan.cloud.points,
+        scan.cloud.normals,
+        scan.triangles,
+        cfg.superpoint_threshold,
+        cfg.superpoint_min_points,
+    )
+
+
+def _select(scan: Scan, caster: Raycaster, max_views: int) -> tuple[View, ...]:
+    """The chosen views, in the scan's order (by view id)."""
+    if len(scan.views) <= max_views:
+        return scan.views
+    points = scan.cloud.points[:: max(1, len(scan.cloud) // _SELECTION_POINTS)]
+    visible = np.zeros((len(scan.views), len(points)), bool)
+    for row, view in zip(visible, scan.views):
+        width = min(_SELECTION_WIDTH, view.camera.width)
+        height = max(1, round(view.camera.height * width / view.camera.width))
+        camera = view.camera.scaled(height, width)
+        depth, _ = caster.render(camera, view.world_to_camera)
+        ids, _ = visible_points(points, camera, view.world_to_camera, depth, _SELECTION_TOLERANCE)
+        row[ids] = True
+    return tuple(scan.views[index] for index in cover_greedily(visible, max_views))
+
+
+def _depths(
+    caster: Raycaster, views: tuple[View, ...], progress: Callable[[int, int], None]
+) -> Iterator[Array]:
+    for index, view in enumerate(views):
+        yield caster.render(view.camera, view.world_to_camera)[0]
+        progress(index + 1, len(views))

@@ -1,0 +1,280 @@
+"""Stage: pseudo-labels of many scenes to one student network.
+
+Every epoch ends in a checkpoint; a run that was killed goes on from it and, on the CPU, ends
+with the same bits as one that was not. Memory does not grow with the number of scenes beyond
+a fixed budget of kept scenes.
+"""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from data import batches
+from data.artifacts.store import canonical_json
+from data.artifacts.student import STATE, read_state, write_log, write_model, write_state
+from data.batches import Augmentation, CompactScene, Sample, SampleSettings, TrainingScene
+from data.errors import ArtifactError, UserError
+from models import losses
+from models.student import Student
+from stages.configs import StudentConfig
+
+Progress = Callable[[int, int], None]
+_KEEP_BYTES = 1 << 30
+_WARM_UP = 0.1
+_MAX_GRADIENT = 10.0
+
+
+def _no_progress(done: int, total: int) -> None:
+    del done, total
+
+
+def run(
+    scenes: Sequence[TrainingScene],
+    cfg: StudentConfig,
+    work_dir: Path,
+    device: str = "cpu",
+    progress: Progress = _no_progress,
+) -> None:
+    """Train, or go on training, and write ``model.safetensors`` and its company.
+
+    Args:
+        scenes: read one at a time, whenever an index is asked for.
+        cfg: everything that shapes the result.
+        work_dir: holds ``state.pt`` and ``metrics.jsonl`` from the first epoch on.
+        device: "cpu" or "cuda[:i]"; float16 where it helps on CUDA.
+        progress: called with (steps done, steps in all).
+
+    Raises:
+        UserError: no scene, no labelled query, tokens of different lengths, no such device,
+            the wrong spconv, or a loss that is not finite (the last checkpoint stays).
+        ArtifactError: the checkpoint is damaged or of another run.
+    """
+    with _deterministic():
+        loader = _Loader(scenes, cfg)
+        trainer = _Trainer(cfg, loader, device)
+        log = trainer.resume(work_dir)
+        steps = math.ceil(len(loader.usable) / cfg.batch_scenes)
+        for epoch in range(len(log), cfg.epochs):
+            start = time.monotonic()
+            parts: list[dict[str, float]] = []
+            for step, batch in enumerate(loader.epoch(epoch)):
+                done = epoch * steps + step
+                parts.append(trainer.step(batch, done, cfg.epochs * steps, epoch))
+                progress(done + 1, cfg.epochs * steps)
+            means = {name: sum(part[name] for part in parts) / len(parts) for name in parts[0]}
+            seconds = round(time.monotonic() - start, 3)
+            log.append({"epoch": epoch + 1, **means, "seconds": seconds})
+            write_state(work_dir, trainer.state(), log)
+        write_model(work_dir, trainer.model.state_dict(), trainer.description)
+
+
+@contextmanager
+def _deterministic() -> Iterator[None]:
+    """Have torch choose deterministic algorithms meanwhile."""
+    before = torch.are_deterministic_algorithms_enabled()
+    warn_only = torch.is_deterministic_algorithms_warn_only_enabled()
+    fill = torch.utils.deterministic.fill_uninitialized_memory
+    torch.use_deterministic_algorithms(True, warn_only=True)
+    torch.utils.deterministic.fill_uninitialized_memory = False
+    try:
+        yield
+    finally:
+        torch.use_deterministic_algorithms(before, warn_only=warn_only)
+        torch.utils.deterministic.fill_uninitialized_memory = fill
+
+
+class _Loader:
+    """Samples of the scenes that have a labelled query; keeps as many scenes as fit."""
+
+    def __init__(self, scenes: Sequence[TrainingScene], cfg: StudentConfig) -> None:
+        self._scenes, self._cfg = scenes, cfg
+        self._kept: dict[int, CompactScene] = {}
+        self._room = _KEEP_BYTES
+        self._settings = SampleSettings(
+            cfg.voxel_size,
+            cfg.queries_per_scene,
+            cfg.negatives_per_scene,
+            Augmentation(**cfg.augment.model_dump()),
+        )
+        if len(scenes) == 0:
+            raise UserError("The training split has no scene. Name some in the split's file.")
+        tokens = {}
+        self.scene_ids: list[str] = []
+        for index in range(len(scenes)):
+            scene = self.scene(index)
+            self.scene_ids.append(scene.scene_id)
+            if len(scene.tokens):
+                tokens[index] = scene.tokens
+        self.usable = tuple(tokens)
+        if not tokens:
+            raise UserError(
+                f"None of the {len(scenes)} training scenes has a query with a token and a point "
+                f"of confidence {cfg.loss.confident} (student.loss.confident) or more. See why "
+                "views were dropped in the artifacts of FuseMasks, or lower that value."
+            )
+        lengths = {array.shape[1] for array in tokens.values()}
+        if len(lengths) > 1:
+            raise UserError(f"The scenes' tokens have different lengths: {sorted(lengths)}.")
+        self.token_dim = lengths.pop()
+        self._bank = batches.token_bank(tokens.values(), cfg.seed)
+
+    def scene(self, index: int) -> CompactScene:
+        if index in self._kept:
+            return self._kept[index]
+        scene = batches.compact(self._scenes[index], self._cfg.loss.confident)
+        if scene.num_bytes <= self._room:
+            self._room -= scene.num_bytes
+            self._kept[index] = scene
+        return scene
+
+    def epoch(self, epoch: int) -> Iterator[list[Sample]]:
+        """Yield the batches of one epoch."""
+        seed, size = self._cfg.seed, self._cfg.batch_scenes
+        order = [self.usable[i] for i in batches.scene_order(seed, epoch, len(self.usable))]
+        for start in range(0, len(order), size):
+            yield [self._sample(index, epoch) for index in order[start : start + size]]
+
+    def _sample(self, index: int, epoch: int) -> Sample:
+        scene = self.scene(index)
+        foreign = batches.foreign_tokens(self._bank, scene.tokens, self._cfg.negative_cosine)
+        rng = batches.sample_generator(self._cfg.seed, epoch, index)
+        return batches.draw_sample(scene, foreign, self._settings, rng)
+
+
+class _Trainer:
+    """The network, its optimiser and one step."""
+
+    def __init__(self, cfg: StudentConfig, loader: _Loader, device: str) -> None:
+        self._cfg, self._device = cfg, torch.device(device)
+        self._amp = self._device.type == "cuda"
+        if self._amp and not torch.cuda.is_available():
+            raise UserError(f"Device {device!r} was asked for, but torch finds no CUDA device.")
+        network = {
+            "preset": cfg.preset,
+            "c_in": batches.NUM_CHANNELS,
+            "token_dim": loader.token_dim,
+            "feature_dim": cfg.feature_dim,
+        }
+        self.description: dict[str, Any] = {
+            "network": network,
+            "training": cfg.model_dump(),
+            "scenes": loader.scene_ids,
+        }
+        try:
+            self.model = Student(**network, seed=cfg.seed).to(self._device)  # type: ignore[arg-type]
+        except ImportError as error:
+            raise UserError(str(error)) from error
+        self._optimizer = _optimizer(self.model, cfg)
+        self._scaler = torch.amp.GradScaler("cuda", enabled=self._amp)
+
+    def state(self) -> dict[str, Any]:
+        return {
+            "identity": canonical_json(self.description),
+            "model": self.model.state_dict(),
+            "optimizer": self._optimizer.state_dict(),
+            "scaler": self._scaler.state_dict(),
+        }
+
+    def resume(self, work_dir: Path) -> list[dict[str, Any]]:
+        """Take up the checkpoint in ``work_dir``, if any; the epochs it has behind it."""
+        state = read_state(work_dir)
+        if state is None:
+            return []
+        if state.get("identity") != canonical_json(self.description):
+            raise ArtifactError(
+                work_dir / STATE,
+                "a checkpoint of this config and these scenes",
+                "one of another run",
+                "Delete the folder to train anew.",
+            )
+        self.model.load_state_dict(state["model"])
+        self._optimizer.load_state_dict(state["optimizer"])
+        self._scaler.load_state_dict(state["scaler"])
+        log: list[dict[str, Any]] = state["log"]
+        write_log(work_dir, log)
+        return log
+
+    def step(self, batch: list[Sample], done: int, total: int, epoch: int) -> dict[str, float]:
+        """One step of the optimiser; the learning rate and the parts of the loss before it."""
+        lr = self._cfg.lr * _schedule(done, total)
+        for group in self._optimizer.param_groups:
+            group["lr"] = lr
+        self.model.train()
+        parts = self._losses(batch)
+        loss = parts["loss"]
+        self._optimizer.zero_grad(set_to_none=True)
+        self._scaler.scale(loss).backward()
+        self._scaler.unscale_(self._optimizer)
+        norm = torch.nn.utils.clip_grad_norm_(self.model.parameters(), _MAX_GRADIENT)
+        # Under float16 an overflowing gradient is met by the scaler, which skips the step.
+        if not math.isfinite(loss.item() if self._amp else loss.item() + norm.item()):
+            raise UserError(
+                f"Training broke down in epoch {epoch + 1}: loss {loss.item()}, gradient "
+                f"{norm.item()}. Lower student.lr (now {self._cfg.lr}). The checkpoint of the "
+                "epoch before was kept."
+            )
+        self._scaler.step(self._optimizer)
+        self._scaler.update()
+        return {"lr": lr, **{name: part.item() for name, part in parts.items()}}
+
+    def _losses(self, batch: list[Sample]) -> dict[str, Tensor]:
+        sizes = [len(sample.features) for sample in batch]
+        features = self._tensor(np.concatenate([sample.features for sample in batch]))
+        numbers = np.repeat(np.arange(len(batch), dtype=np.int32), sizes)[:, None]
+        coords = np.concatenate([sample.grid_coords for sample in batch])
+        indices = self._tensor(np.concatenate([numbers, coords], 1))
+        with torch.autocast(self._device.type, torch.float16, enabled=self._amp):
+            output = self.model(features, indices, len(batch))
+        masks, tokens = output.mask.float().split(sizes), output.token.float().split(sizes)
+        scenes = [self._scene_losses(*row) for row in zip(batch, masks, tokens, strict=True)]
+        parts = {name: sum(s[name] for s in scenes) / len(scenes) for name in scenes[0]}
+        weights = self._cfg.loss.model_dump()
+        loss = sum(weights[name] * part for name, part in parts.items())
+        return {"loss": loss, **parts}  # type: ignore[dict-item]
+
+    def _scene_losses(self, sample: Sample, mask: Tensor, token: Tensor) -> Mapping[str, Tensor]:
+        cfg = self._cfg.loss
+        soft, confidence = self._tensor(sample.soft), self._tensor(sample.confidence)
+        weights = torch.where(confidence >= cfg.confident, confidence, 0.0)
+        asked = self._tensor(sample.tokens)
+        logits = self.model.mask_logits(mask, asked)
+        foreign = self.model.mask_logits(mask, self._tensor(sample.negatives))
+        return {
+            "bce": losses.weighted_bce(logits, soft, weights, cfg.positive_weight),
+            "dice": losses.dice(logits, soft, weights),
+            "superpoint": losses.superpoint_spread(logits, self._tensor(sample.superpoint_ids)),
+            "feature": losses.feature_cosine(token, losses.claimed_tokens(soft, weights, asked)),
+            "absent": losses.absent(foreign, weights.amax(0)),
+        }
+
+    def _tensor(self, array: Any) -> Tensor:
+        return torch.from_numpy(np.ascontiguousarray(array)).to(self._device)
+
+
+def _optimizer(model: torch.nn.Module, cfg: StudentConfig) -> torch.optim.Optimizer:
+    """Weight decay acts on kernels and matrices only, not on norms, biases and scales."""
+    parameters = list(model.parameters())
+    groups = [
+        {"params": [p for p in parameters if p.ndim > 1], "weight_decay": cfg.weight_decay},
+        {"params": [p for p in parameters if p.ndim <= 1], "weight_decay": 0.0},
+    ]
+    if cfg.optimizer == "sgd":
+        return torch.optim.SGD(groups, lr=cfg.lr, momentum=0.9)
+    return torch.optim.AdamW(groups, lr=cfg.lr)
+
+
+def _schedule(done: int, total: int) -> float:
+    """Share of the peak learning rate: linear warm-up, then a half cosine to near 0."""
+    warm_up = max(1, round(_WARM_UP * total))
+    if done < warm_up:
+        return (done + 1) / warm_up
+    return 0.5 * (1 + math.cos(math.pi * (done - warm_up + 0.5) / max(1, total - warm_up)))

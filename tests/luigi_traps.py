@@ -1,0 +1,78 @@
+"""Tasks of a user who gets something wrong, for ``test_luigi_traps``."""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+
+import luigi
+
+import pipeline  # noqa: F401  (its import makes Luigi's defaults safe)
+
+
+class WritesNothing(luigi.Task):
+    """Claims an output and never writes it."""
+
+    folder = luigi.Parameter()
+
+    def output(self) -> luigi.LocalTarget:
+        return luigi.LocalTarget(str(Path(self.folder) / "never"))
+
+    def run(self) -> None:
+        pass
+
+
+class RaisesInRequires(luigi.Task):
+    """Fails before it can be scheduled."""
+
+    folder = luigi.Parameter()
+
+    def requires(self) -> luigi.Task:
+        raise RuntimeError("no such thing")
+
+
+class MissingInput(luigi.ExternalTask):
+    """Data somebody else should have put there."""
+
+    folder = luigi.Parameter()
+
+    def output(self) -> luigi.LocalTarget:
+        return luigi.LocalTarget(str(Path(self.folder) / "missing"))
+
+
+class NeedsMissingInput(luigi.Task):
+    """Waits for data that never comes."""
+
+    folder = luigi.Parameter()
+
+    def requires(self) -> luigi.Task:
+        return MissingInput(folder=self.folder)
+
+
+class Sleeper(pipeline.tasks.PipelineTask):  # type: ignore[name-defined,misc]
+    """A worker that would outlive its run: writes its process id, then sleeps."""
+
+    folder = luigi.Parameter()
+    number = luigi.IntParameter()
+
+    def output(self) -> luigi.LocalTarget:
+        return luigi.LocalTarget(str(Path(self.folder) / f"done{self.number}"))
+
+    def complete(self) -> bool:
+        return bool(self.output().exists())
+
+    def run(self) -> None:
+        import os
+
+        super().run()
+        (Path(self.folder) / f"pid{self.number}").write_text(str(os.getpid()))
+        time.sleep(120)
+
+
+class TwoSleepers(luigi.WrapperTask):
+    """Two of them at once."""
+
+    folder = luigi.Parameter()
+
+    def requires(self) -> list[luigi.Task]:
+        return [Sleeper(folder=self.folder, number=number) for number in range(2)]

@@ -1,0 +1,144 @@
+"""Builders for tests of teachers, their cache and fusion."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from PIL import Image
+
+from data.artifacts.links import ViewLinks
+from data.artifacts.teacher import MASK, TeacherCache, TeacherWriter, ViewAnswers, read_teacher
+from data.types import Array, Camera, PointCloud, Scene, View
+from models.oracle import OracleErrors, OracleTeacher
+from models.teacher import MaskGrid, TeacherAnswer
+
+EXACT = OracleErrors(
+    seed=0,
+    ragged=0,
+    miss=0,
+    confuse=0,
+    hallucinate=0,
+    token_noise=0,
+    iou_noise=0,
+    min_cells=1,
+)
+
+
+def finish(folder: Path) -> Path:
+    """Mark a folder as a finished artifact."""
+    (folder / "metadata.json").write_text("{}")
+    return folder
+
+
+def with_images(scene: Scene, folder: Path) -> Scene:
+    """The scene with a flat grey image on disk for every view."""
+    views = []
+    for index, view in enumerate(scene.views):
+        path = folder / f"{view.view_id}.png"
+        shape = (view.camera.height, view.camera.width, 3)
+        Image.fromarray(np.full(shape, 40 * index % 256, np.uint8)).save(path)
+        views.append(replace(view, image_path=path))
+    return replace(scene, views=tuple(views))
+
+
+def disc_teacher(errors: OracleErrors, num_views: int = 200) -> tuple[OracleTeacher, list[str]]:
+    """An oracle over three objects: two chairs of different size and a bed, all in each view."""
+    y, x = np.ogrid[:40, :60]
+    discs = [(10, 12, 6.0), (30, 20, 9.0), (18, 44, 10.0)]
+    masks = np.stack([np.hypot(y - row, x - column) <= radius for row, column, radius in discs])
+    teacher = OracleTeacher(
+        "scene",
+        (5, 6, 7),
+        ("chair", "chair", "bed"),
+        lambda view_id: masks,
+        {"the small chair": (5,), "the bed": (7,), "the toilet": (), "a chair or bed": (6, 7)},
+        MaskGrid(40, 60, (60.0, 40.0)),
+        errors,
+    )
+    return teacher, [f"view{i}" for i in range(num_views)]
+
+
+@dataclass
+class CountingTeacher:
+    """Wraps a teacher, counts its calls and calls ``before`` ahead of each encoding."""
+
+    inner: Any
+    before: Callable[[str], None] = lambda view_id: None
+    encoded: list[str] | None = None
+    asked: list[list[str]] | None = None
+    name: str = "counting"
+
+    @property
+    def embedding_dim(self) -> int:
+        return int(self.inner.embedding_dim)
+
+    def mask_grid(self, height: int, width: int) -> MaskGrid:
+        grid: MaskGrid = self.inner.mask_grid(height, width)
+        return grid
+
+    def encode_view(self, image: Array, view_id: str) -> Any:
+        self.before(view_id)
+        self.encoded = [*(self.encoded or []), view_id]
+        return self.inner.encode_view(image, view_id)
+
+    def answer(self, view: Any, texts: Sequence[str]) -> list[TeacherAnswer]:
+        self.asked = [*(self.asked or []), list(texts)]
+        answers: list[TeacherAnswer] = self.inner.answer(view, texts)
+        return answers
+
+
+@dataclass
+class FakeLinks:
+    """Links held in memory."""
+
+    views: list[ViewLinks]
+    num_points: int
+
+    @property
+    def view_ids(self) -> tuple[str, ...]:
+        return tuple(view.view_id for view in self.views)
+
+    def __len__(self) -> int:
+        return len(self.views)
+
+    def view(self, index: int) -> ViewLinks:
+        return self.views[index]
+
+
+def flat_scene(num_points: int, num_views: int, height: int, width: int) -> Scene:
+    """A scene whose geometry does not matter; superpoints are pairs of points."""
+    camera = Camera("PINHOLE", np.diag([50.0, 50.0, 1.0]), height, width)
+    views = tuple(
+        View(f"view{i}", camera, np.eye(4), Path(f"view{i}.png")) for i in range(num_views)
+    )
+    zeros = np.zeros((num_points, 3), np.float32)
+    cloud = PointCloud(zeros, zeros.astype(np.uint8), zeros)
+    superpoint_ids = (np.arange(num_points) // 2).astype(np.int32)
+    triangles = np.zeros((0, 3), np.int32)
+    return Scene("flat", cloud, triangles, superpoint_ids, views, [np.zeros((1, 1))] * num_views)
+
+
+def write_cache(
+    folder: Path,
+    status: Array,
+    logits: Array,
+    predicted_iou: Array,
+    embeddings: Array,
+    extent: tuple[float, float] | None = None,
+) -> TeacherCache:
+    """A finished cache: ``status`` (V, Q), ``logits`` (V, Q, h, w), ``embeddings`` (V, Q, D)."""
+    folder.mkdir(parents=True, exist_ok=True)
+    num_views, num_queries, height, width = logits.shape
+    writer = TeacherWriter(
+        folder, [f"view{i}" for i in range(num_views)], [f"q{i}" for i in range(num_queries)]
+    )
+    writer.begin((height, width), extent or (float(width), float(height)), embeddings.shape[2])
+    for view in range(num_views):
+        texts = tuple("[SEG]" if s == MASK else "no" for s in status[view])
+        row = (status[view], logits[view], predicted_iou[view], embeddings[view], texts)
+        writer.write_view(view, ViewAnswers(*row))
+    return read_teacher(finish(folder))

@@ -1,0 +1,125 @@
+"""Losses: gradients against finite differences, hand-computed values, and laws."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import pytest
+import torch
+from torch import Tensor
+
+from models import losses
+
+Q, M, T = 3, 8, 4
+
+
+def draw(seed: int, *shape: int) -> Tensor:
+    generator = torch.Generator().manual_seed(seed)
+    return torch.randn(*shape, dtype=torch.float64, generator=generator)
+
+
+TARGETS = draw(0, Q, M).sigmoid()
+WEIGHTS = draw(1, Q, M).abs() * (draw(2, Q, M) > -0.5)
+SUPERPOINTS = torch.tensor([0, 0, 1, 1, 1, 2, 3, 3])
+HARD = (draw(3, Q, M) > 0).double()
+TOKENS = draw(4, Q, T)
+WANTED = losses.claimed_tokens(TARGETS, WEIGHTS, TOKENS)
+
+OF_LOGITS: dict[str, Callable[[Tensor], Tensor]] = {
+    "bce": lambda x: losses.weighted_bce(x, TARGETS, WEIGHTS, 3.0),
+    "dice": lambda x: losses.dice(x, TARGETS, WEIGHTS),
+    "superpoint": lambda x: losses.superpoint_spread(x, SUPERPOINTS),
+    "absent": lambda x: losses.absent(x, WEIGHTS[0]),
+}
+
+
+@pytest.mark.parametrize("name", OF_LOGITS)
+def test_gradients_equal_finite_differences(name: str) -> None:
+    x = draw(5, Q, M).requires_grad_()
+    assert torch.autograd.gradcheck(OF_LOGITS[name], (x,))
+
+
+def test_gradient_of_feature_cosine() -> None:
+    x = draw(6, M, T).requires_grad_()
+    assert torch.autograd.gradcheck(lambda x: losses.feature_cosine(x, WANTED), (x,))
+
+
+@pytest.mark.parametrize("name", OF_LOGITS)
+def test_order_of_voxels_and_queries_does_not_matter(name: str) -> None:
+    x, columns, rows = draw(5, Q, M), torch.randperm(M), torch.randperm(Q)
+    mixed = {
+        "bce": lambda: losses.weighted_bce(
+            x[rows][:, columns], TARGETS[rows][:, columns], WEIGHTS[rows][:, columns], 3.0
+        ),
+        "dice": lambda: losses.dice(
+            x[rows][:, columns], TARGETS[rows][:, columns], WEIGHTS[rows][:, columns]
+        ),
+        "superpoint": lambda: losses.superpoint_spread(x[rows][:, columns], SUPERPOINTS[columns]),
+        "absent": lambda: losses.absent(x[rows][:, columns], WEIGHTS[0, columns]),
+    }
+    assert torch.allclose(mixed[name](), OF_LOGITS[name](x))
+
+
+def test_perfect_predictions_cost_nothing() -> None:
+    sure = (2 * HARD - 1) * 40
+    assert losses.weighted_bce(sure, HARD, WEIGHTS, 3.0) < 1e-6
+    assert losses.dice(sure, HARD, WEIGHTS) < 1e-6
+    assert losses.dice(TARGETS.logit(), TARGETS, WEIGHTS) < 1e-6
+    assert losses.weighted_bce(TARGETS.logit(), TARGETS, WEIGHTS, 1.0).abs() < 1e-9
+    assert losses.absent(torch.full((Q, M), -40.0), torch.ones(M)) < 1e-6
+    assert losses.feature_cosine(3 * WANTED, WANTED) < 1e-9
+    flat = torch.tensor([0.5, -1.0, 2.0, 0.0]).double()[SUPERPOINTS].expand(Q, M)
+    assert losses.superpoint_spread(flat, SUPERPOINTS) < 1e-12
+
+
+def test_perfect_bce_is_the_least_under_a_positive_weight() -> None:
+    best = (3 * TARGETS / (1 - TARGETS)).log()
+    assert losses.weighted_bce(best, TARGETS, WEIGHTS, 3.0).abs() < 1e-9
+    assert losses.weighted_bce(best + 0.1, TARGETS, WEIGHTS, 3.0) > 1e-4
+
+
+def test_hand_computed_values() -> None:
+    x, ones = torch.zeros(1, 2).double(), torch.ones(1, 2).double()
+    target = torch.tensor([[1.0, 0.0]]).double()
+    log2 = torch.log(torch.tensor(2.0)).item()
+    assert losses.weighted_bce(x, target, ones, 3.0).item() == pytest.approx(2 * log2)
+    assert losses.dice(x, target, ones).item() == pytest.approx(1 - 1 / 1.5, abs=1e-5)
+    assert losses.absent(x, ones[0]).item() == pytest.approx(log2)
+    steps = torch.tensor([[0.0, 1.0]]).double().logit(eps=1e-12)
+    assert losses.superpoint_spread(steps, torch.tensor([0, 0])).item() == pytest.approx(0.25)
+    cosine = losses.feature_cosine(
+        torch.tensor([[0.0, 2.0], [1.0, 1.0]]), torch.tensor([[1.0, 0.0], [0.0, 0.0]])
+    )
+    assert cosine.item() == pytest.approx(1.0)
+
+
+def test_unknown_voxels_do_not_count() -> None:
+    x = draw(5, Q, M)
+    changed = torch.where(WEIGHTS > 0, x, x + 5)
+    for name in ("bce", "dice"):
+        assert torch.equal(OF_LOGITS[name](x), OF_LOGITS[name](changed))
+
+
+def test_nothing_known_costs_nothing() -> None:
+    x = draw(5, Q, M).requires_grad_()
+    nothing = torch.zeros_like(WEIGHTS)
+    for loss in (
+        losses.weighted_bce(x, TARGETS, nothing, 3.0),
+        losses.dice(x, TARGETS, nothing),
+        losses.dice(x, torch.zeros_like(TARGETS), WEIGHTS),
+        losses.absent(x, nothing[0]),
+        losses.absent(x[:0], WEIGHTS[0]),
+    ):
+        assert loss.item() == 0
+        assert not torch.autograd.grad(loss, x)[0].any()
+    assert losses.feature_cosine(draw(6, M, T), torch.zeros(M, T).double()).item() == 0
+
+
+def test_claimed_tokens() -> None:
+    tokens = torch.tensor([[2.0, 0.0], [0.0, 5.0]])
+    targets = torch.tensor([[1.0, 1.0, 0.4, 1.0], [0.0, 0.8, 0.1, 1.0]])
+    weights = torch.tensor([[0.5, 0.8, 1.0, 0.0], [1.0, 1.0, 1.0, 0.0]])
+    wanted = losses.claimed_tokens(targets, weights, tokens)
+    half = 0.5**0.5
+    expected = torch.tensor([[1.0, 0.0], [half, half], [0.0, 0.0], [0.0, 0.0]])
+    assert torch.allclose(wanted, expected)
