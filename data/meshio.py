@@ -98,4 +98,4 @@ def vertex_normals(points: Array, triangles: Array) -> Array:
     length = np.linalg.norm(sums, axis=1)
     flat = length < 1e-20
     sums[flat], length[flat] = (0.0, 0.0, 1.0), 1.0
-    return (sums / length[:, None]).astype(np.float32)
+    return np.asarray(sums / length[:, None], np.float32)

@@ -87,7 +87,7 @@ def _record(entry: Any, path: Path, number: int) -> PromptRecord:
     }
     task = _text(entry, "task", path, number) if "task" in entry else DEFAULT_TASK
     raw = entry.get("object_id")
-    ids = raw if isinstance(raw, list) else [raw]
+    ids: list[Any] = raw if isinstance(raw, list) else [raw]
     if not all(is_int(value) for value in ids) or len(set(ids)) != len(ids):
         expected = f"object_id of record {number} as an integer or a list of different ones"
         raise DataError(path, expected, repr(raw)[:60], _REMEDY)

@@ -14,7 +14,7 @@ from types import ModuleType
 
 import numpy as np
 
-from data.cameras import pixel_centers, unproject
+from data.cameras import pixel_centers, rotate, unproject
 from data.errors import UserError
 from data.types import Array, Camera
 
@@ -32,14 +32,15 @@ def _open3d() -> ModuleType:
         import open3d
     except (ImportError, OSError) as error:
         raise UserError(f"Open3D cannot be loaded ({error}); run: {APT_LINE}") from error
-    return open3d  # type: ignore[no-any-return]
+    return open3d
 
 
 @lru_cache(maxsize=2)
 def _rays(camera: Camera) -> tuple[Array, Array]:
-    """Rays of ``unproject`` through all pixel centres, and which are usable; views share them."""
+    """Usable rays of ``unproject`` and (H * W,) bool, which pixels have one; views share them."""
     rays_in_camera = unproject(camera, pixel_centers(camera.height, camera.width))
-    return rays_in_camera, np.isfinite(rays_in_camera).all(axis=1)
+    usable = np.asarray(np.isfinite(rays_in_camera).all(axis=1))
+    return rays_in_camera[usable], usable
 
 
 class Raycaster:
@@ -82,7 +83,7 @@ class Raycaster:
         """
         rays_in_camera, usable = _rays(camera)
         camera_to_world = np.linalg.inv(world_to_camera)
-        directions = rays_in_camera[usable] @ camera_to_world[:3, :3].T
+        directions = rotate(camera_to_world[:3, :3], rays_in_camera)
         distance, triangle = self.cast(camera_to_world[:3, 3], directions)
         depth = np.zeros(len(usable), np.float32)
         ids = np.full(len(usable), -1, np.int64)

@@ -56,7 +56,8 @@ class PipelineTask(luigi.Task):
         self.plan.scenes()  # refuses a wrong config, scene set or split before any work
         identity = self.identity()
         if identity:
-            self.task_id = f"{self.task_id}_{identity}"
+            names = (self.task_family, getattr(self, "scene", None), identity)
+            self.task_id = "_".join(name for name in names if name)
 
     @property
     def plan(self) -> Plan:

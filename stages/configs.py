@@ -44,7 +44,7 @@ class GenerateConfig(StageConfig):
     width: Annotated[int, Field(ge=32, le=4096)] = 480
     """Image width, pixels."""
     vertex_spacing: Annotated[float, Field(ge=0.01, le=0.5)] = 0.05
-    """Longest mesh edge wanted on surfaces, metres."""
+    """Longest grid edge of the meshes, metres (diagonals are up to 1.42 times that)."""
     seed: Seed = 7
     """Base seed; room i of a split depends on (seed, split, i) only."""
 
@@ -89,7 +89,7 @@ class OracleConfig(StageConfig):
     """How far borders are gnawed: 0 none, 1 by about 10 % of the image."""
     miss: Fraction = 0.1
     """Visible objects answered without a mask."""
-    confuse: Fraction = 0.1
+    confuse: Fraction = 0.2
     """Masks drawn on another visible object instead."""
     hallucinate: Fraction = 0.3
     """Masks drawn though the object is not in view."""
@@ -121,11 +121,11 @@ class FuseConfig(StageConfig):
     """``uniform``: plain average of views (published baseline); ``gated``: token-for-query."""
     gate_iterations: Count = 10
     """Most rounds of re-centring the query token."""
-    gate_floor: Fraction = 0.1
+    gate_floor: Fraction = 0.3
     """Views whose weight is under this share of the largest are dropped."""
-    prior: NonNegative = 0.5
+    prior: NonNegative = 0.25
     """Lambda of the vote: pulls points few views agree on towards 0."""
-    no_seg_weight: NonNegative = 0.5
+    no_seg_weight: NonNegative = 0.2
     """How much a view that answered without [SEG] counts against the points it sees."""
     superpoints: bool = True
     """Average labels inside superpoints, weighted by confidence."""

@@ -51,6 +51,17 @@ def draw_corners(scene: Scene, width: int, height: int) -> list[Corner]:
 
     An empty list when the scene has no triangles to draw.
     """
+    return _draw_from(scene, ((1, 1, 1), (-1, 1, 1), (-1, -1, 1), (1, -1, 1)), width, height)
+
+
+def draw_below(scene: Scene, width: int, height: int) -> list[Corner]:
+    """The same from one lower corner, through the floor: the only way to see a ceiling."""
+    return _draw_from(scene, ((1, 1, -1),), width, height)
+
+
+def _draw_from(
+    scene: Scene, sides: tuple[tuple[int, int, int], ...], width: int, height: int
+) -> list[Corner]:
     points, triangles = scene.cloud.points, scene.triangles
     if not len(triangles) or not len(points):
         return []
@@ -58,8 +69,8 @@ def draw_corners(scene: Scene, width: int, height: int) -> list[Corner]:
     normals = _face_normals(points, triangles)
     facing = _facing(scene, normals)
     corners = []
-    for sign_x, sign_y in ((1, 1), (-1, 1), (-1, -1), (1, -1)):
-        camera, pose = _oblique_camera(low, high, (sign_x, sign_y), width, height)
+    for signs in sides:
+        camera, pose = _oblique_camera(low, high, signs, width, height)
         corners.append(_draw(scene, normals * facing, bool(facing), (low, high), camera, pose))
     return corners
 
@@ -95,16 +106,16 @@ def _facing(scene: Scene, normals: Array) -> int:
 
 
 def _oblique_camera(
-    low: Array, high: Array, signs: tuple[int, int], width: int, height: int
+    low: Array, high: Array, signs: tuple[int, int, int], width: int, height: int
 ) -> tuple[Camera, Array]:
-    """A pinhole that looks down on the box from beyond one corner and just holds it."""
+    """A pinhole beyond one corner of the box, above it or below, that just holds it."""
     center, radius = (low + high) / 2, np.linalg.norm(high - low) / 2 + 1e-6
     azimuth = np.arctan2(signs[1], signs[0])
     outward = np.array(
         [
             np.cos(_ELEVATION) * np.cos(azimuth),
             np.cos(_ELEVATION) * np.sin(azimuth),
-            np.sin(_ELEVATION),
+            np.sin(_ELEVATION) * signs[2],
         ]
     )
     forward = -outward
@@ -140,8 +151,10 @@ def _draw(
     eye, turn = eye.astype(np.float32), camera_to_world[:3, :3].astype(np.float32)
     rays = np.einsum("nj,ij->ni", seen, turn)
     origins = np.broadcast_to(eye, rays.shape)
-    ceiling = box[1][2] - _CEILING_SHARE * (box[1][2] - box[0][2])
-    kept = points[triangles, 2].min(axis=1) < ceiling
+    kept = np.ones(len(triangles), bool)
+    if eye[2] > box[1][2]:
+        ceiling = box[1][2] - _CEILING_SHARE * (box[1][2] - box[0][2])
+        kept = points[triangles, 2].min(axis=1) < ceiling
     if cull:
         kept &= _dot(normals, points[triangles[:, 0]] - eye) < 0
     else:
@@ -171,7 +184,7 @@ def _samples(camera: Camera) -> Array:
 
 def _corner(vertex: Array, color: Array, height: int, width: int) -> Corner:
     gray = color @ np.array([0.299, 0.587, 0.114], np.float32)
-    pale = (0.3 * color + 0.42 * gray[:, None] + 0.28 * 255).astype(np.float32)
+    pale = (0.22 * color + 0.45 * gray[:, None] + 0.33 * 255).astype(np.float32)
     vertex, pale = vertex.reshape(height * width, -1), pale.reshape(height * width, -1, 3)
     picture = mean_color(pale, vertex >= 0).reshape(height, width, 4)
     return Corner(vertex, pale, gray.reshape(vertex.shape) / 255, picture)

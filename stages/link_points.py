@@ -26,5 +26,6 @@ def run(
 ) -> Iterator[ViewLinks]:
     """Links of every view of a scene, in the order of its views, one at a time."""
     for index, view in enumerate(scene.views):
-        yield links_of_view(scene.cloud.points, view, scene.depths[index], cfg)
+        links = links_of_view(scene.cloud.points, view, scene.depths[index], cfg)
         progress(index + 1, len(scene.views))
+        yield links

@@ -97,5 +97,6 @@ def _depths(
     caster: Raycaster, views: tuple[View, ...], progress: Callable[[int, int], None]
 ) -> Iterator[Array]:
     for index, view in enumerate(views):
-        yield caster.render(view.camera, view.world_to_camera)[0]
+        depth, _ = caster.render(view.camera, view.world_to_camera)
         progress(index + 1, len(views))
+        yield depth

@@ -10,6 +10,7 @@ import base64
 import hashlib
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cache, partial
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +23,7 @@ from data.artifacts.report import ReportFiles
 from data.types import Array, Scene
 from stages.charts import line_chart
 from stages.configs import Experiment, ReportConfig, StageConfig
-from stages.dollhouse import Corner, draw_corners
+from stages.dollhouse import Corner, draw_below, draw_corners
 from stages.pictures import Tile, best_corner, overview, paint_query, webp
 
 _HERE = Path(__file__).parent
@@ -80,10 +81,10 @@ class ReportInputs:
 
 @dataclass(frozen=True)
 class _Card:
-    """Pictures of one query as data URIs by name; ``visible``: the target or mask can be seen."""
+    """Pictures of one query as data URIs by name, and what to know about the viewpoint."""
 
     pictures: Mapping[str, str]
-    visible: bool
+    note: str
 
 
 def run(
@@ -100,16 +101,16 @@ def run(
     cards: dict[str, _Card] = {}
     tiles: dict[str, Tile] = {}
     wanted = {row.prompt_id for row in _overview_rows(drawn)}
-    for row, corner, scene in _to_draw(inputs, drawn, cfg.picture_width):
-        pictures, visible = _pictures(row, corner, scene)
-        cards[row.prompt_id] = _Card({k: _data_uri(p) for k, p in pictures.items()}, visible)
+    for row, house, scene in _to_draw(inputs, drawn, cfg.picture_width):
+        pictures, note = _pictures(row, house, scene)
+        cards[row.prompt_id] = _Card({k: _data_uri(p) for k, p in pictures.items()}, note)
         if row.prompt_id in wanted:
             scores = f"{row.task}   IoU {100 * row.scores['student'].iou:.0f} %"
             tiles[row.prompt_id] = Tile(row.text, scores, pictures["student"], pictures["truth"])
         progress(len(cards), len(drawn))
     ordered = [tiles[row.prompt_id] for row in _overview_rows(drawn) if row.prompt_id in tiles]
     return ReportFiles(
-        _page(inputs, cards),
+        _page(inputs, cards, cfg.picture_width),
         metrics_text(inputs.evaluation.summary),
         overview(ordered),
     )
@@ -130,36 +131,54 @@ def _overview_rows(rows: Sequence[QueryRow]) -> list[QueryRow]:
     return [ranked[i] for i in np.rint(picks).astype(int).tolist()]
 
 
+@dataclass(frozen=True, eq=False)
+class _House:
+    """A scene's four upper corners, and its view from below for what those do not show."""
+
+    corners: list[Corner]
+    below: Callable[[], list[Corner]]
+
+
 def _to_draw(
     inputs: ReportInputs, rows: Sequence[QueryRow], width: int
-) -> Iterable[tuple[QueryRow, list[Corner], ReportScene]]:
-    """Each row with its scene and the scene's corners, drawn once a scene."""
+) -> Iterable[tuple[QueryRow, _House, ReportScene]]:
+    """Each row with its scene, which is drawn once for all its rows."""
     if not rows:
         return
-    for scene in inputs.scenes():
-        mine = [row for row in rows if row.scene_id == scene.scene.scene_id]
-        corners = draw_corners(scene.scene, width, width * 3 // 4) if mine else []
+    size = width, _height(width)
+    for item in inputs.scenes():
+        mine = [row for row in rows if row.scene_id == item.scene.scene_id]
+        corners = draw_corners(item.scene, *size) if mine else []
         if corners:
-            for row in mine:
-                yield row, corners, scene
+            house = _House(corners, cache(partial(draw_below, item.scene, *size)))
+            yield from ((row, house, item) for row in mine)
 
 
-def _pictures(
-    row: QueryRow, corners: list[Corner], scene: ReportScene
-) -> tuple[dict[str, Array], bool]:
-    empty = np.zeros(len(scene.scene.cloud), bool)
-    truth = scene.truths.get(row.prompt_id, empty)
-    masks = {s: scene.masks.get(s, {}).get(row.prompt_id, empty) for s in SOURCES}
+def _height(width: int) -> int:
+    return width * 5 // 6
+
+
+def _pictures(row: QueryRow, house: _House, item: ReportScene) -> tuple[dict[str, Array], str]:
+    empty = np.zeros(len(item.scene.cloud), bool)
+    truth = item.truths.get(row.prompt_id, empty)
+    masks = {s: item.masks.get(s, {}).get(row.prompt_id, empty) for s in SOURCES}
     wanted = [mask for mask in (truth, *masks.values()) if mask.any()]
-    corner, visible = best_corner(corners, wanted)
-    return paint_query(corner, masks, truth), visible or not wanted
+    corner, visible = best_corner(house.corners, wanted[:1])
+    note = ""
+    if wanted and not visible:
+        corner, visible = best_corner(house.below(), wanted[:1])
+        note = "Seen from below, through the floor."
+    if wanted and not visible:
+        corner, _ = best_corner(house.corners, wanted)
+        note = "Hidden from every side."
+    return paint_query(corner, masks, truth), note
 
 
 def _data_uri(picture: Array) -> str:
     return "data:image/webp;base64," + base64.b64encode(webp(picture)).decode()
 
 
-def _page(inputs: ReportInputs, cards: Mapping[str, _Card]) -> str:
+def _page(inputs: ReportInputs, cards: Mapping[str, _Card], picture_width: int) -> str:
     environment = Environment(
         loader=FileSystemLoader(_HERE),
         autoescape=True,
@@ -179,6 +198,7 @@ def _page(inputs: ReportInputs, cards: Mapping[str, _Card]) -> str:
         rows=rows,
         num_scenes=len({row.scene_id for row in rows}),
         cards=cards,
+        picture_size=(picture_width, _height(picture_width)),
         machine_rows=[_machine_row(row) for row in rows],
         sources=_SOURCE_NAMES,
         figures=_FIGURES,

@@ -11,11 +11,24 @@ from PIL import Image
 from plyfile import PlyData, PlyElement
 from scipy.spatial.transform import Rotation
 
+from data.readers.scannetpp_layout import CameraChoice
 from data.types import Array, Camera, GroundTruth, Scene
 from tests.tiny_scene import make_tiny_scene
 
 SCENE = "00000000aa"
 HEIGHT, WIDTH = 96, 128
+MESH = "scans/mesh_aligned_0.05.ply"
+SEGMENTS = "scans/segments.json"
+ANNOTATION = "scans/segments_anno.json"
+CAMERAS = "dslr/colmap/cameras.txt"
+IMAGES = "dslr/colmap/images.txt"
+PINHOLES = "dslr/nerfstudio/transforms_undistorted.json"
+FISHEYES = "dslr/nerfstudio/transforms.json"
+IMAGE = "dslr/resized_undistorted_images/view1.JPG"
+FISHEYE_IMAGE = "dslr/resized_images/view1.JPG"
+EVERY_FILE: list[tuple[CameraChoice, str]] = [
+    ("undistorted", name) for name in (MESH, SEGMENTS, ANNOTATION, CAMERAS, IMAGES, PINHOLES, IMAGE)
+] + [("fisheye", name) for name in (FISHEYES, FISHEYE_IMAGE)]
 FISHEYE = Camera(
     "OPENCV_FISHEYE",
     np.array([[60.0, 0, 63.0], [0, 60.5, 47.0], [0, 0, 1]]),
@@ -95,8 +108,8 @@ def _write_cameras(folder: Path) -> None:
     for index, view in enumerate(room()[0].views):
         pose = view.world_to_camera
         x, y, z, w = Rotation.from_matrix(pose[:3, :3]).as_quat()
-        numbers = " ".join(repr(float(v)) for v in (w, x, y, z, *pose[:3, 3]))
-        lines += [f"{index + 1} {numbers} 1 dslr/{view.view_id}.JPG", "1.5 2.5 -1" * (index % 2)]
+        values = " ".join(repr(float(v)) for v in (w, x, y, z, *pose[:3, 3]))
+        lines += [f"{index + 1} {values} 1 dslr/{view.view_id}.JPG", "1.5 2.5 -1" * (index % 2)]
         frames.append({"file_path": f"{view.view_id}.JPG", "transform_matrix": _gl(pose).tolist()})
     header = f"# Image list with two lines\n# Number of images: {len(frames)}, mean: 1\n"
     (folder / "colmap" / "images.txt").write_text(header + "\n".join(lines) + "\n")

@@ -11,8 +11,17 @@ import numpy as np
 from PIL import Image
 
 from data.artifacts.links import ViewLinks
-from data.artifacts.teacher import MASK, TeacherCache, TeacherWriter, ViewAnswers, read_teacher
+from data.artifacts.teacher import (
+    FAILED,
+    MASK,
+    NO_SEG,
+    TeacherCache,
+    TeacherWriter,
+    ViewAnswers,
+    read_teacher,
+)
 from data.types import Array, Camera, PointCloud, Scene, View
+from models.codes import code
 from models.oracle import OracleErrors, OracleTeacher
 from models.teacher import MaskGrid, TeacherAnswer
 
@@ -142,3 +151,29 @@ def write_cache(
         row = (status[view], logits[view], predicted_iou[view], embeddings[view], texts)
         writer.write_view(view, ViewAnswers(*row))
     return read_teacher(finish(folder))
+
+
+def random_case(
+    folder: Path, seed: int = 0, num_views: int = 7, num_queries: int = 4
+) -> tuple[Scene, FakeLinks, TeacherCache]:
+    """Random answers of every status, a shared token with noise, points seen at random."""
+    rng = np.random.default_rng(seed)
+    scene = flat_scene(30, num_views, 40, 60)
+    views = []
+    for view in scene.views:
+        ids = np.flatnonzero(rng.random(30) < 0.5).astype(np.int32)
+        uv = (rng.random((len(ids), 2)) * (60, 40)).astype(np.float32)
+        views.append(ViewLinks(view.view_id, ids, uv))
+    shape = (num_views, num_queries)
+    status = rng.choice([MASK, MASK, MASK, NO_SEG, FAILED], shape).astype(np.uint8)
+    status[:, -1] = rng.choice([NO_SEG, FAILED], num_views)
+    tokens = code("topic") + 0.15 * rng.normal(size=(*shape, 64))
+    cache = write_cache(
+        folder,
+        status,
+        rng.normal(0, 3, (*shape, 8, 10)).astype(np.float32),
+        rng.random(shape, np.float32),
+        tokens.astype(np.float32),
+        (10.0, 6.67),
+    )
+    return scene, FakeLinks(views, 30), cache

@@ -27,7 +27,9 @@ FISHEYE = Camera("OPENCV_FISHEYE", CAMERA.K, 30, 40, (0.05, -0.02, 0.004, -0.001
 CFG = LinkConfig(near=0.0625, depth_tolerance=0.05, depth_tolerance_relative=0.02)
 
 
-def link(points: object, depth: object, camera: Camera = CAMERA, pose: Array | None = None) -> ViewLinks:
+def link(
+    points: object, depth: object, camera: Camera = CAMERA, pose: Array | None = None
+) -> ViewLinks:
     view = View("v0", camera, np.eye(4) if pose is None else pose, Path("v0.JPG"))
     full = np.broadcast_to(np.asarray(depth, np.float32), (camera.height, camera.width))
     return link_points.links_of_view(np.asarray(points, np.float32), view, full, CFG)
@@ -42,7 +44,7 @@ def test_of_two_planes_the_front_one_hides_the_back_one() -> None:
     links = link(np.concatenate([back, front]), depth)
     assert links.point_ids.tolist() == [1, 2, 3]
     np.testing.assert_allclose(links.uv, [[20, 15], [28, 15], [12, 15]])
-    assert (links.point_ids.dtype, links.uv.dtype) == (np.int32, np.float32)
+    assert links.point_ids.dtype == np.int32 and links.uv.dtype == np.float32
 
 
 def test_a_point_behind_the_camera_is_not_seen_even_where_depth_is_missing() -> None:
@@ -208,7 +210,7 @@ def test_links_come_back_as_they_were_written(
         assert found.view_id == expected.view_id
         np.testing.assert_array_equal(found.point_ids, expected.point_ids)
         np.testing.assert_array_equal(found.uv, expected.uv)
-        assert (found.point_ids.dtype, found.uv.dtype) == (np.int32, np.float32)
+        assert found.point_ids.dtype == np.int32 and found.uv.dtype == np.float32
     with pytest.raises(IndexError):
         links.view(5)
 

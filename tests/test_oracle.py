@@ -86,6 +86,17 @@ def test_hallucinations_are_visible_objects_and_believed_less() -> None:
     assert 0.75 < auc < 0.999, "useful, but no perfect detector"
 
 
+def test_an_object_is_in_view_from_min_cells_on() -> None:
+    """Without its target in view the oracle finds nothing, or another object of the same name."""
+    cells = int(_truth()[0].sum())
+    for min_cells, found in ((cells, True), (cells + 1, False)):
+        (answer,) = _ask(replace(EXACT, min_cells=min_cells), "the small chair", 1)
+        assert len(answer.mask_logits) == found
+    errors = replace(EXACT, min_cells=cells + 1, hallucinate=1)
+    for answer in _ask(errors, "the small chair", 30):
+        np.testing.assert_array_equal(answer.mask_logits[0] > 0, _truth()[1])
+
+
 def test_without_visible_objects_a_hallucination_is_a_disc() -> None:
     teacher = OracleTeacher(
         "s", (1,), ("bed",), lambda view: np.zeros((1, 30, 40), bool), {"bed": (1,)},

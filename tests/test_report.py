@@ -153,7 +153,7 @@ def test_figures_settings_and_costs_are_shown(html: str) -> None:
     assert "link_points 0123456789ab 18 12.5 345" in text
     assert "fuse.gate uniform gated" in text
     assert "no mask" in text and "(missing)" in text
-    assert "Hidden from all four corners" not in text
+    assert "from below" not in text and "Hidden" not in text
 
 
 def test_an_oracle_is_announced_loudly_and_only_an_oracle() -> None:
@@ -191,6 +191,21 @@ def test_page_without_pictures_curve_or_some_target_counts() -> None:
     assert "–" in page.text and "Every setting has its default" in page.text
     assert "0 of 3 queries have pictures" in page.text
     assert files.overview_png.startswith(b"\x89PNG")
+
+
+def test_a_ceiling_is_shown_from_below_and_a_hidden_target_is_told() -> None:
+    inputs = make_inputs()
+    (item,) = inputs.scenes()
+    points, normals = item.scene.cloud.points, item.scene.cloud.normals
+    ceiling = (points[:, 2] > 2.39) & (normals[:, 2] < 0)
+    inside = np.zeros(len(points), bool)
+    under_bed = (points[:, 2] < 0.01) & (normals[:, 2] > 0) & (points[:, :2] < 1.2).all(axis=1)
+    inside[np.flatnonzero(under_bed & (points[:, :2] > 0.5).all(axis=1))] = True
+    for target, told in ((ceiling, "Seen from below"), (inside, "Hidden from every side")):
+        truths = {**item.truths, inputs.evaluation.rows[0].prompt_id: target}
+        changed = replace(item, truths=truths)
+        html = run(replace(inputs, scenes=lambda item=changed: [item]), SMALL).html
+        assert html.count(told) == 1
 
 
 def test_number_of_pictures_is_limited() -> None:

@@ -66,7 +66,11 @@ def test_images_are_read_in_pairs_whatever_the_second_line(tmp_path: Path) -> No
         f"11 {POSE} 1 c.JPG\n"
     )
     images = read_images(path)
-    assert [(i.name, i.camera_id) for i in images.values()] == [("a.JPG", 1), ("b c.JPG", 2), ("c.JPG", 1)]
+    assert [(i.name, i.camera_id) for i in images.values()] == [
+        ("a.JPG", 1),
+        ("b c.JPG", 2),
+        ("c.JPG", 1),
+    ]
     np.testing.assert_allclose(images["a.JPG"].world_to_camera[:3, 3], [1, 2, 3])
 
 
@@ -94,7 +98,9 @@ def test_wrong_images_are_refused(tmp_path: Path, content: str) -> None:
 
 def test_both_camera_models_are_read(tmp_path: Path) -> None:
     path = tmp_path / "cameras.txt"
-    path.write_text("# c\n\n3 PINHOLE 640 480 1 2 3 4\n5 OPENCV_FISHEYE 64 48 1 2 3 4 .1 .2 .3 .4\n")
+    path.write_text(
+        "# c\n\n3 PINHOLE 640 480 1 2 3 4\n5 OPENCV_FISHEYE 64 48 1 2 3 4 .1 .2 .3 .4\n"
+    )
     cameras = read_cameras(path)
     assert (cameras[3].model, cameras[3].width, cameras[3].height) == ("PINHOLE", 640, 480)
     np.testing.assert_array_equal(cameras[5].K, [[1, 0, 3], [0, 2, 4], [0, 0, 1]])

@@ -8,12 +8,20 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from data.meshio import vertex_normals
-from data.superpoints import compact_segments, edge_weights, mesh_edges, superpoint_pairs, superpoints
+from data.superpoints import (
+    compact_segments,
+    edge_weights,
+    mesh_edges,
+    superpoint_pairs,
+    superpoints,
+)
 from data.types import Array
 from tests.tiny_scene import box_mesh, make_tiny_scene
 
 
-def reference(points: Array, normals: Array, triangles: Array, k: float, smallest: int) -> list[int]:
+def reference(
+    points: Array, normals: Array, triangles: Array, k: float, smallest: int
+) -> list[int]:
     """The same rule on dicts and sets, one edge at a time."""
     edges = set()
     for a, b, c in triangles.tolist():
@@ -27,10 +35,10 @@ def reference(points: Array, normals: Array, triangles: Array, k: float, smalles
         edges.update(zip(group, group[1:]))
     weighted = []
     for i, j in sorted(edges):
-        weight = np.float32(1) - np.float32(normals[i] @ normals[j])
+        weight = float(np.float32(1) - np.float32(normals[i] @ normals[j]))
         if normals[j] @ (points[j] - points[i]) > 0:
-            weight = weight * weight
-        weighted.append((max(float(weight), 0.0), i, j))
+            weight = float(np.float32(weight) * np.float32(weight))
+        weighted.append((max(weight, 0.0), i, j))
     weighted.sort()
     pieces = {i: {i} for i in range(len(points))}
     limit = {i: k for i in range(len(points))}
@@ -59,7 +67,9 @@ def bumpy_grid(seed: int, size: int = 6) -> tuple[Array, Array, Array]:
     z = rng.choice([0.0, 0.1, 2.0], (size, size)) + 0.05 * rng.random((size, size))
     points = np.stack([x, y, z], axis=-1).reshape(-1, 3).astype(np.float32)
     index = np.arange(size * size).reshape(size, size)
-    a, b, c, d = (p.ravel() for p in (index[:-1, :-1], index[1:, :-1], index[1:, 1:], index[:-1, 1:]))
+    a, b, c, d = (
+        p.ravel() for p in (index[:-1, :-1], index[1:, :-1], index[1:, 1:], index[:-1, 1:])
+    )
     triangles = np.concatenate([np.stack([a, b, c], 1), np.stack([a, c, d], 1)]).astype(np.int32)
     return points, vertex_normals(points, triangles), triangles
 
@@ -114,7 +124,7 @@ def test_min_points_holds_wherever_there_is_a_neighbour() -> None:
 
 def test_a_mesh_without_edges_gives_one_superpoint_a_point() -> None:
     points = np.arange(9, dtype=np.float32).reshape(3, 3)
-    normals = np.tile(np.float32([0, 0, 1]), (3, 1))
+    normals = np.tile(np.array([0, 0, 1], np.float32), (3, 1))
     assert superpoints(points, normals, np.zeros((0, 3), np.int32), 0.1, 5).tolist() == [0, 1, 2]
 
 

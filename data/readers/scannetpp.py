@@ -102,7 +102,7 @@ def _check_transforms(transforms: Transforms, paths: ScenePaths, remedy: str) ->
 
 
 def _match(frame: Frame, images: dict[str, ColmapImage], paths: ScenePaths) -> ColmapImage:
-    """COLMAP's image of a frame, once both poses have been found equal."""
+    """Find a frame in COLMAP's images, whose pose must be the frame's own."""
     if frame.name not in images:
         expected = f"image {frame.name}, a frame of {paths.transforms.name}"
         raise DataError(paths.colmap_images, expected, "no such image", SCENE_REMEDY)

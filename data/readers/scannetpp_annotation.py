@@ -110,4 +110,4 @@ def _ranges(starts: Array, stops: Array) -> Array:
     sizes = stops - starts
     ends = np.cumsum(sizes)
     total = int(ends[-1]) if len(ends) else 0
-    return np.arange(total) + np.repeat(starts - (ends - sizes), sizes)
+    return np.asarray(np.arange(total) + np.repeat(starts - (ends - sizes), sizes))

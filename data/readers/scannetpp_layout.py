@@ -113,15 +113,15 @@ class ScenePaths:
 
     @property
     def images(self) -> Path:
-        """Folder of the chosen camera's images (the toolkit's own name as second choice)."""
-        names = ("resized_images",)
+        """Folder of the chosen camera's images; the toolkit's own name is the second choice."""
+        names: tuple[str, ...] = ("resized_images",)
         if self.camera == "undistorted":
             names = ("resized_undistorted_images", "undistorted_images")
         folders = [self.folder / "dslr" / name for name in names]
         return next((folder for folder in folders if folder.is_dir()), folders[0])
 
     def files(self) -> tuple[Path, ...]:
-        """Every single file the reader opens, images apart."""
+        """Return every single file the reader opens, images apart."""
         return (
             self.mesh,
             self.segments,
@@ -158,7 +158,7 @@ def _identity(path: Path, always_hash: bool) -> str:
 
 @functools.lru_cache(maxsize=100_000)
 def _content_hash(path: Path, size: int, mtime_ns: int) -> str:
-    """Hash of a file, computed once a process; size and time are only the cache's key."""
+    """SHA-256 of a file, computed once a process; size and time are only the cache's key."""
     return sha256_of(path)
 
 

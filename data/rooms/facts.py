@@ -21,7 +21,8 @@ class Fact:
     """One object as annotated.
 
     ``color`` is its one clear colour or ""; ``all_colors`` every colour it might be called;
-    ``volume`` m3 of its box, ``top`` its highest z (m); ``host`` is the object id of what it
+    ``volume`` m3 of its box, ``bottom`` and ``top`` its lowest and highest z above
+    the room's floor (m); ``host`` is the object id of what it
     stands on (0 none); ``views`` (number of views,) int pixels it covers in each.
     """
 
@@ -31,6 +32,7 @@ class Fact:
     all_colors: frozenset[str]
     points: Array
     volume: float
+    bottom: float
     top: float
     host: int
     views: Array
@@ -78,12 +80,15 @@ def gather_facts(room: Room, scan: RoomScan, pixels: Sequence[Array]) -> list[Fa
     """Facts of all objects in file order; ``pixels[v][k]``: size of object k in view v."""
     object_id = {group.index: group.object_id for group in scan.groups}
     counts = np.stack(list(pixels))
+    floor = float(room.from_room[2, 3])
     facts = []
     for group in scan.groups:
         item = room.objects[group.index]
+        if len(group.vertex_ids) == 0:
+            continue
         own = scan.owners == group.index
         main, every = _nominal_colors(room, group.index)
-        seen = color_name(np.median(scan.colors[own], axis=0)) if own.any() else ""
+        seen = color_name(np.median(scan.colors[own], axis=0))
         points = scan.vertices[group.vertex_ids].astype(np.float64)
         facts.append(
             Fact(
@@ -93,7 +98,8 @@ def gather_facts(room: Room, scan: RoomScan, pixels: Sequence[Array]) -> list[Fa
                 frozenset({*every, seen} - {""}),
                 points,
                 float(np.prod(group.lengths)),
-                float(points[:, 2].max()) if len(points) else 0.0,
+                float(points[:, 2].min()) - floor,
+                float(points[:, 2].max()) - floor,
                 object_id.get(item.support, 0),
                 counts[:, group.index],
             )
@@ -116,7 +122,17 @@ def _nominal_colors(room: Room, index: int) -> tuple[str, set[str]]:
     return (main if share[main] >= _MAIN_SHARE else ""), every
 
 
-def distance(first: Fact, second: Fact) -> float:
-    """Least distance in metres between the annotated points of two objects."""
-    few, many = sorted((first.points, second.points), key=len)
-    return float(cKDTree(many).query(few)[0].min())
+class Distances:
+    """Least distances between the annotated points of objects, their trees built once."""
+
+    def __init__(self) -> None:
+        self._trees: dict[int, cKDTree] = {}
+
+    def between(self, first: Fact, second: Fact) -> float:
+        """Metres from the nearest point of one to the nearest point of the other."""
+        few, many = sorted((first, second), key=lambda fact: len(fact.points))
+        if many.object_id not in self._trees:
+            self._trees[many.object_id] = cKDTree(many.points)
+        tree = self._trees[many.object_id]
+        bound = float(tree.query(few.points[::40])[0].min())
+        return min(bound, float(tree.query(few.points, distance_upper_bound=bound)[0].min()))

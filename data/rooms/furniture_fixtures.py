@@ -112,9 +112,7 @@ def door(b: Builder) -> None:
         for column in range(columns):
             w, h = (width - 0.16) / columns, (height - 0.2) / rows
             left, low = -x + 0.08 + column * w, 0.1 + row * h
-            b.box(
-                leaf, (left + 0.03, 0.035, low + 0.03), (left + w - 0.03, 0.05, low + h - 0.03)
-            )
+            b.box(leaf, (left + 0.03, 0.035, low + 0.03), (left + w - 0.03, 0.05, low + h - 0.03))
     at = x - 0.16 if b.chance(0.5) else -x + 0.04
     b.box(material("grey"), (at, 0.035, 1.0), (at + 0.12, 0.09, 1.05))
 
@@ -125,7 +123,7 @@ def window(b: Builder) -> None:
     width, height = b.uniform(0.9, 1.6), b.uniform(0.9, 1.3)
     x, t = width / 2, 0.07
     sky = Texture("plain", (0.78, 0.88, 0.98), (0.95, 0.97, 1.0), 0.5, 0, 1.15, "")
-    b.box(sky, (-x, 0.0, t), (x, 0.02, height - t))
+    b.box(sky, (-x + 0.03, 0.005, 0.03), (x - 0.03, 0.02, height - 0.03))
     for z in (0.0, height - t):
         b.box(frame, (-x, 0.0, z), (x, 0.06, z + t))
     for left in (-x, x - t):
@@ -173,7 +171,11 @@ def wall_clock(b: Builder) -> None:
     face_y = 0.034 if len(b.surfaces) == 2 and b.surfaces[1].vertices[:, 1].max() < 0.04 else 0.054
     b.box(hand, (-0.012, face_y, r - 0.02), (0.012, face_y + 0.01, 1.7 * r))
     left = b.chance(0.5)
-    b.box(hand, (-0.5 * r if left else 0, face_y, r - 0.012), (0 if left else 0.5 * r, face_y + 0.01, r + 0.012))
+    b.box(
+        hand,
+        (-0.5 * r if left else 0, face_y, r - 0.012),
+        (0 if left else 0.5 * r, face_y + 0.01, r + 0.012),
+    )
 
 
 def picture(b: Builder) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from data.rooms.model import Builder
-from data.rooms.shapes import shaped, rounded_box
+from data.rooms.shapes import rounded_box, shaped
 from data.rooms.textures import material
 from data.types import Array
 
@@ -14,9 +14,12 @@ FRAME = ("wood", "plain")
 def bed(b: Builder) -> None:
     """Frame, mattress, blanket over the foot half, headboard of three styles."""
     width, length = b.uniform(1.0, 1.8), b.uniform(1.95, 2.15)
-    seat, frame, sheet, cover = b.uniform(0.42, 0.55), b.texture(FRAME, 0.6), b.texture(
-        ("plain",), 0.8
-    ), b.texture(CLOTH, 0.15)
+    seat, frame, sheet, cover = (
+        b.uniform(0.42, 0.55),
+        b.texture(FRAME, 0.6),
+        b.texture(("plain",), 0.8),
+        b.texture(CLOTH, 0.15),
+    )
     x, back, front = width / 2, -length / 2, length / 2
     low = 0.28 if b.chance(0.5) else 0.2
     if b.chance(0.5):
@@ -110,10 +113,6 @@ def sofa(b: Builder) -> None:
     inner = (width - 2 * thick) / places
     for place in range(places):
         left = -x + thick + place * inner
-        b.cushion(
-            cloth, (left, -y + 0.2, seat - 0.16), (left + inner, y, seat), 0.22
-        )
-        b.cushion(
-            cloth, (left, -y + 0.16, seat), (left + inner, -y + 0.36, back - 0.06), 0.35
-        )
+        b.cushion(cloth, (left, -y + 0.2, seat - 0.16), (left + inner, y, seat), 0.22)
+        b.cushion(cloth, (left, -y + 0.16, seat), (left + inner, -y + 0.36, back - 0.06), 0.35)
     b.top(-x + thick + 0.03, -y + 0.36, x - thick - 0.03, y, seat)

@@ -21,7 +21,10 @@ def lamp(b: Builder) -> None:
     shade = Texture(plain.kind, plain.base, plain.second, plain.scale, 2, 0.9, plain.color)
     height, r = b.uniform(0.42, 0.58), b.uniform(0.08, 0.11)
     if b.chance(0.5):
-        b.lathe(foot, [(0, 0.0), (r, 0.0), (r, 0.03), (0.03, 0.06), (0.025, height * 0.6), (0, height * 0.6)])
+        b.lathe(
+            foot,
+            [(0, 0.0), (r, 0.0), (r, 0.03), (0.03, 0.06), (0.025, height * 0.6), (0, height * 0.6)],
+        )
     else:
         body = [(0, 0.0), (0.05, 0.0), (r, 0.09), (r * 0.8, 0.17), (0.03, 0.24)]
         b.lathe(foot, [*body, (0.025, height * 0.6), (0, height * 0.6)])
@@ -33,7 +36,10 @@ def floor_lamp(b: Builder) -> None:
     foot, plain = b.texture(("plain", "wood"), 0.5), b.texture(("plain", "stripes"), 0.4)
     shade = Texture(plain.kind, plain.base, plain.second, plain.scale, 2, 0.9, plain.color)
     height, r = b.uniform(1.4, 1.7), b.uniform(0.15, 0.19)
-    b.lathe(foot, [(0, 0.0), (r, 0.0), (r, 0.03), (0.03, 0.07), (0.025, height - 0.25), (0, height - 0.25)])
+    b.lathe(
+        foot,
+        [(0, 0.0), (r, 0.0), (r, 0.03), (0.03, 0.07), (0.025, height - 0.25), (0, height - 0.25)],
+    )
     _shade(b, shade, b.uniform(0.2, 0.27), height - 0.33, height)
 
 

@@ -123,13 +123,22 @@ def trash_bin(b: Builder) -> None:
         inner = r - 0.025
         b.lathe(
             main,
-            [(0, 0.0), (0.75 * r, 0.0), (r, height), (inner, height), (0.7 * inner, 0.05), (0, 0.05)],
+            [
+                (0, 0.0),
+                (0.75 * r, 0.0),
+                (r, height),
+                (inner, height),
+                (0.7 * inner, 0.05),
+                (0, 0.05),
+            ],
         )
         return
     if style == "pedal":
         r, lid = b.uniform(0.14, 0.18), b.texture(("plain",), 0.7)
         b.lathe(main, [(0, 0.0), (r, 0.0), (r, height), (0, height)])
-        b.lathe(lid, [(0, height), (r + 0.01, height), (0.8 * r, height + 0.07), (0, height + 0.08)])
+        b.lathe(
+            lid, [(0, height), (r + 0.01, height), (0.8 * r, height + 0.07), (0, height + 0.08)]
+        )
         b.box(lid, (-0.05, r - 0.02, 0.01), (0.05, r + 0.07, 0.04))
         return
     half, lid = b.uniform(0.13, 0.18), b.texture(("plain",), 0.7)

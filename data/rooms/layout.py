@@ -162,9 +162,12 @@ class Furnisher:
     ) -> Placed:
         """At ``along`` metres from the left end of a wall (seen facing it from the back)."""
         width, depth = self.size[:2]
-        x, y = ((along, off), (width - off, along), (width - along, depth - off), (off, depth - along))[
-            wall
-        ]
+        x, y = (
+            (along, off),
+            (width - off, along),
+            (width - along, depth - off),
+            (off, depth - along),
+        )[wall]
         cosine, sine = _QUARTERS[wall]
         return Placed(name, model, x, y, z, cosine, sine, -1, wall)
 
@@ -182,9 +185,7 @@ class Furnisher:
 
     def _on_top(self, name: str, model: Model) -> Placed | None:
         hosts = [
-            (i, p)
-            for i, p in enumerate(self.placed)
-            if p.name in HOSTS[name] and p.model.tops
+            (i, p) for i, p in enumerate(self.placed) if p.name in HOSTS[name] and p.model.tops
         ]
         if not hosts:
             raise LayoutError(f"nothing to put {name} on")

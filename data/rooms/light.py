@@ -14,7 +14,9 @@ from data.types import Array
 _DIRECTIONS = 48
 _REACH = 1.2
 _OFFSET = 1e-3
+_INTO_FACE = 0.15
 _AMBIENT = np.array([0.50, 0.50, 0.51])
+_BOUNCE = 0.55
 _LAMP = np.array([0.62, 0.60, 0.55])
 _WINDOW = np.array([0.36, 0.39, 0.43])
 
@@ -69,15 +71,25 @@ def _dot(a: Array, b: Array) -> Array:
     return np.asarray(a[..., 0] * b[..., 0] + a[..., 1] * b[..., 1] + a[..., 2] * b[..., 2])
 
 
-def _openness(
-    starts: Array, normals: Array, face_normals: Array, caster: Raycaster
-) -> tuple[Array, Array]:
-    """Ambient light (V,) 0..1, and the share (V,) of rays that meet a front side.
+def surface_starts(vertices: Array, normals: Array, triangles: Array) -> Array:
+    """(V, 3) starts of rays: just above the surface and drawn off the edges it shares."""
+    middles = vertices[triangles].mean(axis=1)
+    count = np.maximum(np.bincount(triangles.ravel(), minlength=len(vertices)), 1)
+    mean = np.empty_like(vertices)
+    for axis in range(3):
+        weights = np.repeat(middles[:, axis], 3)
+        mean[:, axis] = np.bincount(triangles.ravel(), weights, len(vertices)) / count
+    inwards = _INTO_FACE * (mean - vertices)
+    along = inwards - _dot(inwards, normals)[:, None] * normals
+    return np.asarray(vertices + along + _OFFSET * normals)
 
-    Rays that leave the closed room or meet a surface from behind start inside something.
+
+def _ambient(starts: Array, normals: Array, face_normals: Array, caster: Raycaster) -> Array:
+    """(V,) 0..1: how open the space above each point is.
+
+    Rays that leave the closed room or meet a surface from behind do not count.
     """
-    ambient, total = np.zeros(len(starts)), np.zeros(len(starts))
-    front, count = np.zeros(len(starts)), np.zeros(len(starts))
+    ambient, total = np.zeros(len(starts)), np.full(len(starts), 1e-9)
     for direction in sphere_directions(_DIRECTIONS):
         cosine = _dot(normals, direction)
         rows = np.flatnonzero(cosine > 0.05)
@@ -86,10 +98,8 @@ def _openness(
         outside = (triangle >= 0) & (_dot(face_normals[triangle], direction) < 0)
         away = np.where(outside, np.minimum(distance / _REACH, 1.0), 0.0)
         ambient[rows] += cosine[rows] * away
-        total[rows] += cosine[rows]
-        front[rows] += outside & (distance > 0.01)
-        count[rows] += 1
-    return ambient / np.maximum(total, 1e-9), front / np.maximum(count, 1)
+        total[rows] += cosine[rows] * outside
+    return ambient / total
 
 
 def _from_point(
@@ -108,37 +118,31 @@ def _from_point(
 
 
 def bake(
-    vertices: Array,
+    starts: Array,
     normals: Array,
-    triangles: Array,
+    face_normals: Array,
     caster: Raycaster,
     light: Light,
     from_room: Array,
-) -> tuple[Array, Array]:
-    """Light (V, 3) reaching each vertex and its openness (V,): 0 where nothing can see it."""
-    corners = vertices[triangles]
-    first, second = corners[:, 1] - corners[:, 0], corners[:, 2] - corners[:, 0]
-    face_normals = np.cross(first, second)
-    starts = vertices + _OFFSET * normals
-    ambient, openness = _openness(starts, normals, face_normals, caster)
+) -> Array:
+    """Light (V, 3) that reaches surface points ``starts`` with ``normals`` (V, 3)."""
+    bounced = 1 + _BOUNCE * np.maximum(-normals[:, 2], 0)
+    ambient = _ambient(starts, normals, face_normals, caster) * bounced
     total = ambient[:, None] * _AMBIENT
-    lit = np.flatnonzero(openness > 0)
-    where, facing = starts[lit], normals[lit]
     for x, y in light.lamps:
         for dx, dy in ((-0.2, -0.1), (0.2, 0.1), (-0.1, 0.2), (0.1, -0.2)):
             source = _to_world(from_room, np.array([x + dx, y + dy, light.height - 0.08]))
-            amount, offset = _from_point(where, facing, source, caster)
+            amount, offset = _from_point(starts, normals, source, caster)
             fall = 1 / (1 + _dot(offset, offset) / 12)
-            total[lit] += (amount * fall / 4 / len(light.lamps) ** 0.5)[:, None] * _LAMP
+            total += (amount * fall / 4 / len(light.lamps) ** 0.5)[:, None] * _LAMP
     for point, inward in light.windows:
         source = _to_world(from_room, point)
         axis = _to_world(from_room, point + inward) - source
-        amount, offset = _from_point(where, facing, source, caster)
+        amount, offset = _from_point(starts, normals, source, caster)
         square = _dot(offset, offset)
         beam = np.maximum(-_dot(offset, axis), 0) / np.sqrt(np.maximum(square, 1e-6))
-        strength = amount * beam / (1 + square / 5) / 4
-        total[lit] += strength[:, None] * _WINDOW
-    return total, openness
+        total += (amount * beam / (1 + square / 5) / 4)[:, None] * _WINDOW
+    return np.asarray(total)
 
 
 def _to_world(pose: Array, point: Array) -> Array:

@@ -101,12 +101,20 @@ class Builder:
         """Add a body of revolution about the vertical through ``at``."""
         self.add(texture, lathe(profile, self.spacing).moved(at[0], at[1], 0.0))
 
-    def rod(self, texture: Texture, radius: float, z0: float, z1: float, x: float, y: float) -> None:
+    def rod(
+        self, texture: Texture, radius: float, z0: float, z1: float, x: float, y: float
+    ) -> None:
         """Add an upright closed cylinder."""
         self.lathe(texture, [(0, z0), (radius, z0), (radius, z1), (0, z1)], (x, y))
 
     def legs(
-        self, texture: Texture, width: float, depth: float, height: float, thick: float, round_: bool
+        self,
+        texture: Texture,
+        width: float,
+        depth: float,
+        height: float,
+        thick: float,
+        round_: bool,
     ) -> None:
         """Add four legs under a rectangle of ``width`` by ``depth``."""
         for x in (-width / 2 + thick / 2, width / 2 - thick / 2):

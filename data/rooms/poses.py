@@ -6,6 +6,7 @@ import numpy as np
 
 from data.rooms.catalog import STRUCTURE
 from data.rooms.room import Room, apply
+from data.rooms.visibility import free_floor
 from data.types import Array
 
 _WALL_DISTANCE = 0.45
@@ -14,6 +15,7 @@ _POSITIONS = 64
 _SAMPLES = 16
 _TAN_ACROSS, _TAN_UP = 1.15, 0.75
 _GOOD_DISTANCE = 2.5
+_SAME_PLACE = 1.6
 
 
 def look_at(eye: Array, target: Array) -> Array:
@@ -40,20 +42,9 @@ def _unit(v: Array) -> Array:
 
 def _positions(room: Room, rng: np.random.Generator) -> Array:
     """(P, 3) world positions in free space, away from walls and furniture."""
-    width, depth, _ = room.size
-    edge = _WALL_DISTANCE
-    draw = rng.uniform(
-        [edge, edge, 1.2], [width - edge, depth - edge, 1.8], size=(20 * _POSITIONS, 3)
-    ).round(3)
-    for clearance in (_CLEARANCE, 0.2, 0.1, 0.02):
-        free = np.ones(len(draw), bool)
-        for item in room.placed:
-            zone = item.body.grown(clearance)
-            if item.z < 2.0:
-                free &= ~zone.holds(draw[:, 0], draw[:, 1])
-        if free.sum() >= _POSITIONS // 4 or clearance == 0.02:
-            break
-    return apply(room.from_room, draw[free][:_POSITIONS])
+    floor = free_floor(room.size, room.placed, rng, _POSITIONS, _CLEARANCE, _WALL_DISTANCE)
+    heights = rng.uniform(1.2, 1.8, size=(len(floor), 1)).round(3)
+    return apply(room.from_room, np.concatenate([floor, heights], axis=1))
 
 
 def _samples(room: Room, rng: np.random.Generator) -> tuple[Array, Array]:
@@ -109,13 +100,21 @@ def choose_poses(room: Room, count: int) -> list[Array]:
     near = np.minimum(1.0, _GOOD_DISTANCE / np.sqrt(np.maximum(away, 1e-6)))
     worth = (in_view * near[stands]).reshape(len(poses), num_objects, _SAMPLES).mean(axis=2)
     worth[worth < 0.1] = 0
-    seen = np.zeros(num_objects)
-    used = np.zeros(len(positions))
+    seen, alike = np.zeros(num_objects), np.zeros(len(poses))
     chosen = []
     for _ in range(count):
-        gain = (worth / (0.3 + seen)).sum(axis=1) / (1 + 2 * used[stands])
+        gain = (worth / (0.3 + seen)).sum(axis=1) / (1 + 3 * alike)
         best = int(np.argmax(gain.round(9)))
         seen += worth[best]
-        used[stands[best]] += 1
+        alike += _alike(positions[stands], poses, best)
         chosen.append(poses[best])
     return chosen
+
+
+def _alike(eyes: Array, poses: Array, one: int) -> Array:
+    """(C,) 0..1: how nearly each candidate repeats one of them, in place and direction."""
+    offset = eyes - eyes[one]
+    apart = np.sqrt(offset[:, 0] ** 2 + offset[:, 1] ** 2)
+    forward = poses[:, 2, :3]
+    cosine = (forward * forward[one]).sum(axis=1)
+    return np.asarray(np.maximum(1 - apart / _SAME_PLACE, 0) * np.maximum(cosine, 0))

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from data.rooms.catalog import LABELS, STRUCTURE
-from data.rooms.facts import Fact, distance
+from data.rooms.facts import Distances, Fact
 from data.rooms.model import PLAIN_COLORS
 from data.rooms.wordings import MULTIPLE, NEEDS, REFERRING, SPATIAL, Wording, plural
 
@@ -19,6 +19,7 @@ CLEAR_RATIO = 1.25
 _NUMBERS = {2: "two", 3: "three", 4: "four", 5: "five", 6: "six"}
 _SEEN_SHARE = 0.0006
 _HELD_OUT_RATE = 0.5
+_ANCHORS = 5
 
 
 @dataclass(frozen=True)
@@ -68,9 +69,7 @@ class Inquirer:
                     there = [f for f in facts if f.host and self.facts[f.host].label == host]
                     if len(there) == 1 and self.single(host):
                         more = (*slots, ("host", host))
-                        yield Question(
-                            "referring", (fact.object_id,), label, REFERRING["on"], more
-                        )
+                        yield Question("referring", (fact.object_id,), label, REFERRING["on"], more)
 
     def implicit(self) -> Iterator[Question]:
         """All objects that meet a need."""
@@ -84,14 +83,17 @@ class Inquirer:
         """One of several like things, by its distance to something or by its size."""
         anchors = [facts[0] for label, facts in self.by_label.items() if self.single(label)]
         anchors = [a for a in anchors if a.label not in STRUCTURE and self.shown([a.object_id])]
+        chosen = self.rng.permutation(len(anchors))[:_ANCHORS]
+        distances = Distances()
         for label, facts in self.by_label.items():
             if len(facts) < 2 or label in ("floor", "ceiling"):
                 continue
-            for anchor in anchors:
-                gaps = [distance(fact, anchor) for fact in facts]
+            for anchor in (anchors[int(i)] for i in chosen):
+                gaps = [distances.between(fact, anchor) for fact in facts]
                 yield from self._extreme(facts, gaps, anchor)
             if label == "wall":
                 continue
+            standing = all(fact.bottom < 0.2 for fact in facts)
             slots = (("name", label), ("names", plural(label)))
             for kind, sizes in (
                 ("largest", [f.volume for f in facts]),
@@ -99,8 +101,8 @@ class Inquirer:
             ):
                 order = np.argsort(sizes)[::-1]
                 best, second = sizes[order[0]], sizes[order[1]]
-                clear = best > 1.4 * second if kind == "largest" else best > second + 0.12
-                if clear:
+                clear = best > 1.4 * second if kind == "largest" else best > second + 0.15
+                if clear and (kind == "largest" or standing):
                     target = facts[int(order[0])].object_id
                     yield Question("spatial", (target,), label, SPATIAL[kind], slots)
 
@@ -193,7 +195,9 @@ def ask(
                 words = question.wording.held_out
             text = words[int(rng.integers(len(words)))].format(**dict(question.slots))
             pixels = sum((inquirer.facts[t].views for t in question.targets), np.zeros(1))
-            view = int(np.argmax(pixels)) if question.targets else int(rng.integers(len(view_names)))
+            view = (
+                int(np.argmax(pixels)) if question.targets else int(rng.integers(len(view_names)))
+            )
             records.append(
                 {
                     "scene_id": scene_id,

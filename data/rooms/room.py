@@ -13,13 +13,13 @@ import numpy as np
 
 from data.raycast import Raycaster
 from data.rooms.layout import Placed
-from data.rooms.light import Light, bake, make_light
+from data.rooms.light import Light, bake, make_light, surface_starts
 from data.rooms.recipes import furnish
 from data.rooms.shapes import Surface, box, merge, rectangle
 from data.rooms.textures import Texture, TextureTable, material
+from data.rooms.visibility import scanner_stands, seen_from
 from data.types import Array
 
-_HIDDEN = 0.04
 _MOST_TURN = 9.0
 
 
@@ -97,13 +97,12 @@ def make_room(seed: Sequence[int], kind: str, spacing: float = 0.05) -> Room:
         pose[:3, 3] = item.x, item.y, item.z
         surface, own = item.model.surface, item.model.textures
         support = item.support + shift if item.support >= 0 else -1
-        objects.append(
-            _object(item.model.label, item.name, surface, own, pose, from_room, support)
-        )
+        objects.append(_object(item.model.label, item.name, surface, own, pose, from_room, support))
         moved = _in_world(_in_world(surface, pose), from_room)
         surfaces.append((moved, item.model.texture_ids + len(textures)))
         textures.extend(own)
-    mesh, caster = _visible_mesh(surfaces, light, from_room)
+    stands = apply(from_room, scanner_stands(size, placed, rng))
+    mesh, caster = _visible_mesh(surfaces, light, from_room, stands)
     return Room(
         kind,
         entropy,
@@ -208,9 +207,9 @@ def _structure(
 
 
 def _visible_mesh(
-    surfaces: Sequence[tuple[Surface, Array]], light: Light, from_room: Array
+    surfaces: Sequence[tuple[Surface, Array]], light: Light, from_room: Array, stands: Array
 ) -> tuple[Mesh, Raycaster]:
-    """Everything as one mesh, lit; what no free space can see (undersides, backs) is dropped."""
+    """All surfaces as one mesh, lit; triangles with no corner seen from ``stands`` are dropped."""
     whole = merge([surface for surface, _ in surfaces])
     vertices = whole.vertices.round(5)
     sizes = [len(surface.vertices) for surface, _ in surfaces]
@@ -218,18 +217,16 @@ def _visible_mesh(
     textures = np.zeros(len(vertices), np.int64)
     textures[whole.triangles] = np.concatenate([ids for _, ids in surfaces])[:, None]
     caster = Raycaster(vertices, whole.triangles)
-    brightness, openness = bake(vertices, whole.normals, whole.triangles, caster, light, from_room)
-    seen = (openness[whole.triangles] > _HIDDEN).any(axis=1)
-    kept = whole.triangles[seen]
+    starts = surface_starts(vertices, whole.normals, whole.triangles)
+    seen = seen_from(starts, whole.normals, caster, stands)
+    kept = whole.triangles[seen[whole.triangles].any(axis=1)]
     used = np.zeros(len(vertices), bool)
     used[kept] = True
-    renumber = np.cumsum(used) - 1
+    corners = vertices[whole.triangles]
+    faces = np.cross(corners[:, 1] - corners[:, 0], corners[:, 2] - corners[:, 0])
+    brightness = bake(starts[used], whole.normals[used], faces, caster, light, from_room)
+    triangles = (np.cumsum(used) - 1)[kept]
     mesh = Mesh(
-        vertices[used],
-        whole.normals[used],
-        renumber[kept],
-        owners[used],
-        textures[used],
-        brightness[used],
+        vertices[used], whole.normals[used], triangles, owners[used], textures[used], brightness
     )
     return mesh, Raycaster(mesh.vertices, mesh.triangles)

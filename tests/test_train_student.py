@@ -1,0 +1,349 @@
+"""Training: exact resumption after kills, a task it must solve, and inputs it refuses."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any, overload
+
+import numpy as np
+import pytest
+import torch
+
+from data.artifacts import store
+from data.artifacts import student as artifact
+from data.artifacts.predictions import Predictions, read_predictions, write_predictions
+from data.batches import TrainingScene
+from data.errors import ArtifactError, UserError
+from stages import predict_masks, train_student
+from stages.configs import AugmentConfig, LossConfig, PredictConfig, StudentConfig
+from tests.test_batches import tiny_training_scene
+from tests.tiny_scene import make_tiny_scene
+
+CFG = StudentConfig(
+    preset="tiny", voxel_size=0.2, feature_dim=8, epochs=4, batch_scenes=2, queries_per_scene=3
+)
+
+
+class Lazy(Sequence[TrainingScene]):
+    """Scenes made when asked for, with a count of how often."""
+
+    def __init__(self, count: int) -> None:
+        self.count, self.reads = count, 0
+
+    def __len__(self) -> int:
+        return self.count
+
+    @overload
+    def __getitem__(self, index: int) -> TrainingScene: ...
+    @overload
+    def __getitem__(self, index: slice) -> Sequence[TrainingScene]: ...
+    def __getitem__(self, index: int | slice) -> Any:
+        if not isinstance(index, int) or not 0 <= index < self.count:
+            raise IndexError(index)
+        self.reads += 1
+        return tiny_training_scene(f"{index:08d}aa")
+
+
+class Killed(Exception):
+    pass
+
+
+def killer(at: int) -> Callable[[int, int], None]:
+    def progress(done: int, total: int) -> None:
+        assert 0 < done <= total
+        if done == at:
+            raise Killed
+
+    return progress
+
+
+def train(folder: Path, cfg: StudentConfig = CFG, **arguments: Any) -> Path:
+    folder.mkdir(exist_ok=True)
+    train_student.run(Lazy(3), cfg, folder, **arguments)
+    return folder
+
+
+def outcome(folder: Path) -> tuple[bytes, list[dict[str, float]]]:
+    log = [json.loads(line) for line in (folder / artifact.METRICS).read_text().splitlines()]
+    for line in log:
+        del line["seconds"]
+    return (folder / artifact.MODEL).read_bytes(), log
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = train(tmp_path_factory.mktemp("student"))
+    (folder / store.METADATA).write_text("{}")
+    return folder
+
+
+def test_files_and_log(finished: Path) -> None:
+    _, log = outcome(finished)
+    assert [line["epoch"] for line in log] == [1, 2, 3, 4]
+    names = {"lr", "loss", "bce", "dice", "superpoint", "feature", "absent", "epoch"}
+    assert set(log[0]) == names
+    weights, config = artifact.read_model(finished)
+    assert config["network"]["token_dim"] == 8 and config["training"] == CFG.model_dump()
+    assert all(torch.isfinite(value).all() for value in weights.values())
+    assert artifact.read_log(finished)[0]["epoch"] == 1
+
+
+@pytest.mark.parametrize("step", [1, 4, 5])  # Two steps an epoch: first, ends an epoch, amid one.
+def test_killed_and_resumed_equals_uninterrupted(
+    finished: Path, tmp_path: Path, step: int
+) -> None:
+    with pytest.raises(Killed):
+        train(tmp_path / "a", progress=killer(step))
+    assert not (tmp_path / "a" / artifact.MODEL).exists()
+    assert outcome(train(tmp_path / "a")) == outcome(finished)
+
+
+def test_kill_between_checkpoint_and_log(
+    finished: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    calls: list[int] = []
+
+    def dies(*arguments: Any) -> None:
+        calls.append(1)
+        if len(calls) == 2:
+            raise Killed
+        artifact_write_log(*arguments)
+
+    artifact_write_log = artifact.write_log
+    monkeypatch.setattr(artifact, "write_log", dies)
+    with pytest.raises(Killed):
+        train(tmp_path / "a")
+    monkeypatch.undo()
+    assert len(artifact.read_log(tmp_path / "a")) == 1
+    state = artifact.read_state(tmp_path / "a")
+    assert state is not None and len(state["log"]) == 2
+    assert outcome(train(tmp_path / "a")) == outcome(finished)
+
+
+def test_kill_while_the_checkpoint_is_written(
+    finished: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    save, calls = torch.save, []
+
+    def dies(state: Any, stream: Any) -> None:
+        calls.append(1)
+        if len(calls) == 3:
+            stream.write(b"half a checkpoint")
+            raise Killed
+        save(state, stream)
+
+    monkeypatch.setattr(torch, "save", dies)
+    with pytest.raises(Killed):
+        train(tmp_path / "a")
+    monkeypatch.undo()
+    assert outcome(train(tmp_path / "a")) == outcome(finished)
+
+
+def test_finished_training_is_not_repeated(finished: Path) -> None:
+    before = outcome(finished)
+    train(finished, progress=killer(1))
+    assert outcome(finished) == before
+
+
+def test_sgd_trains_and_resumes(tmp_path: Path) -> None:
+    cfg = CFG.model_copy(update={"optimizer": "sgd", "epochs": 2, "lr": 0.01})
+    with pytest.raises(Killed):
+        train(tmp_path / "a", cfg, progress=killer(3))
+    assert outcome(train(tmp_path / "a", cfg)) == outcome(train(tmp_path / "b", cfg))
+
+
+def test_scenes_are_kept_within_the_budget(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    cfg = CFG.model_copy(update={"epochs": 2})
+    for budget, reads in ((1 << 30, 3), (0, 9)):
+        scenes = Lazy(3)
+        monkeypatch.setattr(train_student, "_KEEP_BYTES", budget)
+        folder = tmp_path / str(budget)
+        folder.mkdir()
+        train_student.run(scenes, cfg, folder)
+        assert scenes.reads == reads
+    assert outcome(tmp_path / "0") == outcome(tmp_path / str(1 << 30))
+
+
+def test_global_settings_and_random_numbers_are_left_alone(tmp_path: Path) -> None:
+    torch.manual_seed(5)
+    np.random.seed(5)
+    before = torch.get_rng_state(), np.random.get_state()[1].copy()  # type: ignore[index,union-attr]
+    train(tmp_path / "a", CFG.model_copy(update={"epochs": 1}))
+    assert not torch.are_deterministic_algorithms_enabled()
+    assert torch.equal(before[0], torch.get_rng_state())
+    assert np.array_equal(before[1], np.random.get_state()[1])  # type: ignore[index]
+
+
+def test_learns_the_tiny_room_and_predicts_its_objects(tmp_path: Path) -> None:
+    cfg = CFG.model_copy(
+        update={
+            "epochs": 40, "lr": 0.01, "batch_scenes": 1, "feature_dim": 16, "voxel_size": 0.1,
+            "queries_per_scene": 4, "augment": AugmentConfig(mirror=False),
+            "loss": LossConfig(absent=0.0),
+        }
+    )  # fmt: skip
+    training = tiny_training_scene()
+    train_student.run([training], cfg, tmp_path)
+    (tmp_path / store.METADATA).write_text("{}")
+    predictions = predict_masks.run(
+        training.scene, training.labels, tmp_path, PredictConfig(superpoints=False)
+    )
+    truth = training.labels.soft > 0.5
+    overlap = (predictions.masks & truth).sum(1)[:4] / (predictions.masks | truth).sum(1)[:4]
+    assert (overlap > 0.7).all(), overlap
+    assert not predictions.masks[4].any() and not predictions.probs[4].any()
+
+
+def test_predictions_hold_their_shapes_and_smooth(finished: Path, tmp_path: Path) -> None:
+    training = tiny_training_scene()
+    plain, smooth, everything = (
+        predict_masks.run(training.scene, training.labels, finished, cfg)
+        for cfg in (
+            PredictConfig(superpoints=False),
+            PredictConfig(superpoints=True),
+            PredictConfig(threshold=0.0),
+        )
+    )
+    assert plain.probs.shape == (5, len(training.scene.cloud))
+    assert plain.prompt_ids == training.labels.prompt_ids
+    assert np.array_equal(plain.masks, plain.probs >= 0.5)
+    for superpoint in range(4):
+        inside = training.scene.superpoint_ids == superpoint
+        assert np.ptp(smooth.probs[:, inside], axis=1).max() == 0
+        means = plain.probs[:, inside].mean(1)
+        assert np.allclose(smooth.probs[:, inside][:, 0], means, atol=1e-5)
+    assert everything.masks[:4].all() and not everything.masks[4].any()
+
+
+def test_prediction_needs_no_labels(finished: Path) -> None:
+    training = tiny_training_scene()
+    blind = replace(
+        training.labels,
+        soft=np.zeros_like(training.labels.soft),
+        confidence=np.zeros_like(training.labels.confidence),
+    )
+    a = predict_masks.run(training.scene, training.labels, finished, PredictConfig())
+    b = predict_masks.run(training.scene, blind, finished, PredictConfig())
+    assert np.array_equal(a.probs, b.probs)
+
+
+def test_predictions_artifact_round_trip(tmp_path: Path) -> None:
+    rng = np.random.default_rng(0)
+    probs = rng.random((3, 13)).astype(np.float32)
+    for rows in (probs, probs[:0]):
+        names = tuple(f"p{i}" for i in range(len(rows)))
+        written = Predictions("scène", names, rows, rows > 0.4)
+        write_predictions(tmp_path, written)
+        (tmp_path / store.METADATA).write_text("{}")
+        read = read_predictions(tmp_path)
+        assert read.scene_id == "scène" and read.prompt_ids == names
+        assert np.array_equal(read.masks, written.masks)
+        assert np.allclose(read.probs, rows, atol=0.5 / 255 + 1e-6)
+    with pytest.raises(ValueError, match="probs must be"):
+        Predictions("s", ("a",), probs, probs > 0.4)
+    with pytest.raises(ArtifactError, match="Run PredictMasks again"):
+        read_predictions(tmp_path / "nowhere")
+
+
+@pytest.mark.parametrize("damage", ["no labels", "no token", "no scene"])
+def test_nothing_to_learn_from_is_refused(tmp_path: Path, damage: str) -> None:
+    training = tiny_training_scene()
+    labels = training.labels
+    if damage == "no labels":
+        labels = replace(labels, confidence=np.zeros_like(labels.confidence))
+    if damage == "no token":
+        labels = replace(labels, query_tokens=np.zeros_like(labels.query_tokens))
+    scenes = [] if damage == "no scene" else [replace(training, labels=labels)]
+    with pytest.raises(UserError, match="no scene" if damage == "no scene" else "confident"):
+        train_student.run(scenes, CFG, tmp_path)
+
+
+def test_tokens_of_two_lengths_are_refused(tmp_path: Path) -> None:
+    scenes = [tiny_training_scene(), tiny_training_scene("00000000bb", token_dim=6)]
+    with pytest.raises(UserError, match=r"\[6, 8\]"):
+        train_student.run(scenes, CFG, tmp_path)
+
+
+def test_a_loss_that_is_not_finite_ends_with_a_message(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    train_student_dice, calls = train_student.losses.dice, []
+
+    def breaks(*arguments: Any) -> Any:
+        calls.append(1)
+        return train_student_dice(*arguments) * (float("nan") if len(calls) > 4 else 1)
+
+    monkeypatch.setattr(train_student.losses, "dice", breaks)
+    with pytest.raises(UserError, match="epoch 2.*student.lr"):
+        train(tmp_path / "a")
+    state = artifact.read_state(tmp_path / "a")
+    assert state is not None and len(state["log"]) == 1
+    assert all(torch.isfinite(value).all() for value in state["model"].values())
+
+
+def test_foreign_or_damaged_checkpoints_are_refused(finished: Path, tmp_path: Path) -> None:
+    state = (finished / artifact.STATE).read_bytes()
+    (tmp_path / artifact.STATE).write_bytes(state)
+    with pytest.raises(ArtifactError, match="another run"):
+        train(tmp_path, CFG.model_copy(update={"lr": 0.5}))
+    (tmp_path / artifact.STATE).write_bytes(state[: len(state) // 2])
+    with pytest.raises(ArtifactError, match=r"state\.pt"):
+        train(tmp_path)
+
+
+def test_missing_or_damaged_students_are_refused(finished: Path, tmp_path: Path) -> None:
+    training = tiny_training_scene()
+
+    def predict() -> None:
+        predict_masks.run(training.scene, training.labels, tmp_path, PredictConfig())
+
+    with pytest.raises(ArtifactError, match="Run TrainStudent"):
+        predict()
+    (tmp_path / store.METADATA).write_text("{}")
+    with pytest.raises(ArtifactError, match=r"config\.yaml"):
+        predict()
+    (tmp_path / artifact.CONFIG).write_bytes((finished / artifact.CONFIG).read_bytes())
+    (tmp_path / artifact.MODEL).write_bytes((finished / artifact.MODEL).read_bytes()[:999])
+    with pytest.raises(ArtifactError, match=r"model\.safetensors"):
+        predict()
+    (tmp_path / artifact.CONFIG).write_text("network: {preset: tiny}\n")
+    (tmp_path / artifact.MODEL).write_bytes((finished / artifact.MODEL).read_bytes())
+    with pytest.raises(ArtifactError, match="config of these weights"):
+        predict()
+
+
+def test_tokens_of_another_teacher_are_refused(finished: Path) -> None:
+    training = tiny_training_scene(token_dim=6)
+    with pytest.raises(UserError, match="length 6"):
+        predict_masks.run(training.scene, training.labels, finished, PredictConfig())
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="needs a machine without CUDA")
+def test_missing_cuda_is_said(finished: Path, tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="no CUDA"):
+        train(tmp_path / "a", device="cuda")
+    training = tiny_training_scene()
+    with pytest.raises(UserError, match="no CUDA"):
+        predict_masks.run(training.scene, training.labels, finished, PredictConfig(), "cuda")
+
+
+def test_the_wrong_wheel_is_said(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse() -> None:
+        raise ImportError("The CPU-only wheel 'spconv' is installed")
+
+    monkeypatch.setattr("models.sparse.load_spconv", refuse)
+    with pytest.raises(UserError, match="CPU-only wheel"):
+        train(tmp_path / "a")
+
+
+def test_smoothing_by_hand() -> None:
+    probs = np.array([[0.0, 1.0, 0.5]], np.float32)
+    assert predict_masks.smooth(probs, np.array([0, 0, 1])).tolist() == [[0.5, 0.5, 0.5]]
+    assert predict_masks.smooth(probs[:0], np.array([0, 0, 1])).shape == (0, 3)
+
+
+def test_tiny_scene_has_one_superpoint_an_object() -> None:
+    assert set(make_tiny_scene()[0].superpoint_ids) == {0, 1, 2, 3}
