@@ -7,7 +7,6 @@ BIN := $(VENV)/bin
 
 demo: $(VENV)/.installed
 	$(BIN)/luigi --module pipeline RunAll --scene-set demo
-	@echo "Results: $${MLLM3D_OUTPUT:-output}/demo/report.html and metrics.json"
 
 test: $(VENV)/.installed
 	$(BIN)/python -m pytest

@@ -13,6 +13,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 from models.sparse import downsample, sparse_tensor, submanifold, upsample
 
@@ -50,7 +51,12 @@ class _Norm(nn.Module):
         self.relu = relu
 
     def forward(self, x: Any) -> Any:
-        features = self.norm(x.features)
+        # One voxel has no variance: it takes the running statistics, as in prediction.
+        if len(x.features) > 1:
+            features = self.norm(x.features)
+        else:
+            n = self.norm
+            features = F.batch_norm(x.features, n.running_mean, n.running_var, n.weight, n.bias)
         return x.replace_feature(features.relu_() if self.relu else features)
 
 

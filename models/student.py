@@ -42,10 +42,11 @@ class Student(nn.Module):
         super().__init__()
         if preset not in PRESETS:
             raise ValueError(f"preset must be one of {sorted(PRESETS)}, got {preset!r}")
-        self.backbone = SparseUNet(c_in, PRESETS[preset])
-        self.mask_head = nn.Linear(self.backbone.out_channels, feature_dim)
-        self.token_head = nn.Linear(self.backbone.out_channels, token_dim)
-        self.token_map = nn.Linear(token_dim, feature_dim, bias=False)
+        with torch.random.fork_rng(devices=[]):  # Layers draw weights nobody keeps.
+            self.backbone = SparseUNet(c_in, PRESETS[preset])
+            self.mask_head = nn.Linear(self.backbone.out_channels, feature_dim)
+            self.token_head = nn.Linear(self.backbone.out_channels, token_dim)
+            self.token_map = nn.Linear(token_dim, feature_dim, bias=False)
         self.scale = nn.Parameter(torch.ones(()))
         self.bias = nn.Parameter(torch.full((), -2.0))  # Most points belong to no mask.
         generator = torch.Generator().manual_seed(seed)

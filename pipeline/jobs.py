@@ -7,6 +7,7 @@ report.
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -17,10 +18,11 @@ from pipeline.plan import Plan
 from pipeline.scene_sets import SPLITS
 
 if TYPE_CHECKING:
-    from data.batches import TrainingScene
     from data.types import Array, Prompt
     from stages.evaluate import EvaluationScene
     from stages.report import ReportScene, StageRecord
+
+_LOG = logging.getLogger("luigi-interface.stages")
 
 Job = Callable[["Plan", "str | None", Path, str], None]
 
@@ -76,6 +78,7 @@ def prepare_scene(plan: Plan, scene_id: str | None, folder: Path, device: str) -
         prepared.depths,
         prepared.truth,
         name,
+        plan.root,
     )
 
 
@@ -93,6 +96,8 @@ def prepare_prompts(plan: Plan, scene_id: str | None, folder: Path, device: str)
         lambda scene: plan.reader.read_group_names(plan.root, scene),
         plan.experiment.prompts,
     )
+    for scene in prepared.unreadable:
+        _LOG.warning("PreparePrompts: queries of %s left out, its annotation is unreadable", scene)
     write_prompts(folder, prepared.prompts, prepared.truths, prepared.id_space)
 
 
@@ -124,7 +129,7 @@ def run_teacher(plan: Plan, scene_id: str | None, folder: Path, device: str) -> 
     from stages.oracle import make_oracle
 
     name, source = _scene(scene_id), plan.prepare(_scene(scene_id)).folder
-    scene, prompts = read_scene(source), _prompts_of(plan, name)
+    scene, prompts = read_scene(source, plan.root), _prompts_of(plan, name)
 
     writer = TeacherWriter(
         folder,
@@ -132,7 +137,7 @@ def run_teacher(plan: Plan, scene_id: str | None, folder: Path, device: str) -> 
         [prompt.prompt_id for prompt in prompts],
     )
     truths = read_truths(plan.prompts().folder)
-    stage.run(
+    report = stage.run(
         scene,
         prompts,
         lambda: make_oracle(
@@ -145,6 +150,14 @@ def run_teacher(plan: Plan, scene_id: str | None, folder: Path, device: str) -> 
         writer,
         progress.reporter(f"RunTeacher {name}"),
     )
+    if report.failed:
+        _LOG.warning(
+            "RunTeacher %s: %d of %d answers failed; %s",
+            name,
+            report.failed,
+            report.masks + report.no_seg + report.failed,
+            "; ".join(f"view {view}: {reason}" for view, reason in report.failures[:3]),
+        )
 
 
 def fuse_masks(plan: Plan, scene_id: str | None, folder: Path, device: str) -> None:
@@ -166,7 +179,7 @@ def fuse_masks(plan: Plan, scene_id: str | None, folder: Path, device: str) -> N
     write_pseudo(folder, labels)
 
 
-class _TrainingScenes(Sequence["TrainingScene"]):
+class _TrainingScenes(Sequence[Any]):
     """The training split, each scene read from its artifacts whenever it is asked for."""
 
     def __init__(self, plan: Plan) -> None:

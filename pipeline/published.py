@@ -7,6 +7,7 @@ for. Going back to an earlier config copies, and computes nothing.
 from __future__ import annotations
 
 import json
+import logging
 import os
 import shutil
 from pathlib import Path
@@ -14,6 +15,7 @@ from pathlib import Path
 from data.artifacts.store import METADATA, ArtifactKey, is_complete, write_text_atomic
 
 _POINTER = "latest.json"
+_LOG = logging.getLogger("luigi-interface.results")
 
 
 def is_current(output: Path, report: ArtifactKey) -> bool:
@@ -41,3 +43,15 @@ def publish(output: Path, report: ArtifactKey) -> None:
         files[path.name] = path.stat().st_size
     pointer = {"report": report.fingerprint, "folder": str(report.folder), "files": files}
     write_text_atomic(output / _POINTER, json.dumps(pointer, indent=1) + "\n")
+    _LOG.info("results in %s: %s", output / "report.html", _headline(output / "metrics.json"))
+
+
+def _headline(path: Path) -> str:
+    metrics = json.loads(path.read_text())
+    names = {"student": "student", "fusion_only": "lifted labels"}
+    figures = {"miou": "mIoU", "acc25": "Acc@0.25", "acc50": "Acc@0.50"}
+    parts = [
+        f"{name} " + ", ".join(f"{label} {metrics[key][f]:.1%}" for f, label in figures.items())
+        for key, name in names.items()
+    ]
+    return f"{metrics['num_queries']} queries; " + "; ".join(parts)

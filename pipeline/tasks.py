@@ -133,31 +133,31 @@ class SceneTask(PipelineTask):
         if self.scene is not None:
             self.plan.split_of(self.scene)
 
-    def scene_key(self) -> ArtifactKey:
-        """The artifact of ``self.scene``."""
+    def scene_key(self, scene: str) -> ArtifactKey:
+        """The artifact of one scene."""
         raise NotImplementedError
 
-    def scene_requires(self) -> list[PipelineTask]:
-        """What the stage of ``self.scene`` needs."""
+    def scene_requires(self, scene: str) -> list[PipelineTask]:
+        """What the stage of one scene needs."""
         return []
 
     def key(self) -> ArtifactKey | None:
         """The scene's artifact."""
-        return self.scene_key() if self.scene is not None else None
+        return self.scene_key(self.scene) if self.scene is not None else None
 
     def requires(self) -> list[PipelineTask]:
         """What the scene needs, or all scenes' tasks."""
         if self.scene is not None:
-            return self.scene_requires()
+            return self.scene_requires(self.scene)
         return list(self.each_scene(type(self)))
 
 
 class GenerateRoom(SceneTask):
     """One procedural room of a generated scene set."""
 
-    def scene_key(self) -> ArtifactKey:
+    def scene_key(self, scene: str) -> ArtifactKey:
         """The room's scene folder."""
-        return self.plan.room(self.scene)
+        return self.plan.room(scene)
 
 
 class GenerateRooms(PipelineTask):
@@ -175,13 +175,13 @@ class GenerateRooms(PipelineTask):
 class PrepareScene(SceneTask):
     """Scan to scene: points, superpoints, cameras, depth, and apart, labels."""
 
-    def scene_key(self) -> ArtifactKey:
+    def scene_key(self, scene: str) -> ArtifactKey:
         """The prepared scene."""
-        return self.plan.prepare(self.scene)
+        return self.plan.prepare(scene)
 
-    def scene_requires(self) -> list[PipelineTask]:
+    def scene_requires(self, scene: str) -> list[PipelineTask]:
         """The room, where rooms are generated."""
-        return [self.other(GenerateRoom, self.scene)] if self.plan.scene_set.generated else []
+        return [self.other(GenerateRoom, scene)] if self.plan.scene_set.generated else []
 
 
 class PreparePrompts(PipelineTask):
@@ -199,37 +199,37 @@ class PreparePrompts(PipelineTask):
 class LinkPoints(SceneTask):
     """Visible points per view, with pixel coordinates."""
 
-    def scene_key(self) -> ArtifactKey:
+    def scene_key(self, scene: str) -> ArtifactKey:
         """The scene's links."""
-        return self.plan.link(self.scene)
+        return self.plan.link(scene)
 
-    def scene_requires(self) -> list[PipelineTask]:
+    def scene_requires(self, scene: str) -> list[PipelineTask]:
         """The prepared scene."""
-        return [self.other(PrepareScene, self.scene)]
+        return [self.other(PrepareScene, scene)]
 
 
 class RunTeacher(SceneTask):
     """The 2D teacher's answers to every query in every view."""
 
-    def scene_key(self) -> ArtifactKey:
+    def scene_key(self, scene: str) -> ArtifactKey:
         """The scene's teacher cache."""
-        return self.plan.teacher(self.scene)
+        return self.plan.teacher(scene)
 
-    def scene_requires(self) -> list[PipelineTask]:
+    def scene_requires(self, scene: str) -> list[PipelineTask]:
         """The prepared scene and the queries."""
-        return [self.other(PrepareScene, self.scene), self.other(PreparePrompts)]
+        return [self.other(PrepareScene, scene), self.other(PreparePrompts)]
 
 
 class FuseMasks(SceneTask):
     """Masks of many views to one soft label per point."""
 
-    def scene_key(self) -> ArtifactKey:
+    def scene_key(self, scene: str) -> ArtifactKey:
         """The scene's soft labels."""
-        return self.plan.fuse(self.scene)
+        return self.plan.fuse(scene)
 
-    def scene_requires(self) -> list[PipelineTask]:
+    def scene_requires(self, scene: str) -> list[PipelineTask]:
         """Links and teacher cache."""
-        return [self.other(LinkPoints, self.scene), self.other(RunTeacher, self.scene)]
+        return [self.other(LinkPoints, scene), self.other(RunTeacher, scene)]
 
 
 class TrainStudent(PipelineTask):
@@ -247,18 +247,18 @@ class TrainStudent(PipelineTask):
 class PredictMasks(SceneTask):
     """The student's masks on the original points; validation scenes when none is named."""
 
-    def scene_key(self) -> ArtifactKey:
+    def scene_key(self, scene: str) -> ArtifactKey:
         """The scene's masks."""
-        return self.plan.predict(self.scene)
+        return self.plan.predict(scene)
 
-    def scene_requires(self) -> list[PipelineTask]:
+    def scene_requires(self, scene: str) -> list[PipelineTask]:
         """The student, and the scene's query tokens."""
-        return [self.other(TrainStudent), self.other(FuseMasks, self.scene)]
+        return [self.other(TrainStudent), self.other(FuseMasks, scene)]
 
     def requires(self) -> list[PipelineTask]:
         """What the scene needs, or all validation scenes' tasks."""
         if self.scene is not None:
-            return self.scene_requires()
+            return self.scene_requires(self.scene)
         return list(self.each_scene(PredictMasks, "val"))
 
 

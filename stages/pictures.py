@@ -36,7 +36,7 @@ def paint(corner: Corner, mask: Array, other: Array, alone: tuple[int, int, int]
     pixels = np.flatnonzero(shown.any(axis=1))
     tinted, sample = shown[pixels], corner.vertex[pixels]
     agree = np.append(other, False)[sample][..., None]
-    tint = np.where(agree, np.float32(BOTH), np.float32(alone))
+    tint = np.where(agree, np.array(BOTH, np.float32), np.array(alone, np.float32))
     tint = tint * (0.72 + 0.28 * corner.light[pixels])[..., None]
     color = corner.color[pixels]
     color = np.where(tinted[..., None], (1 - _TINT) * color + _TINT * tint, color)
@@ -52,7 +52,7 @@ def paint_query(corner: Corner, masks: Mapping[str, Array], truth: Array) -> dic
     the first source found it and blue where that missed it.
     """
     pictures = {name: paint(corner, mask, truth, ONLY) for name, mask in masks.items()}
-    first = next(iter(masks.values()), None)
+    first = next(iter(masks.values()), np.zeros_like(truth))
     pictures["truth"] = paint(corner, truth, first, MISSED)
     return pictures
 

@@ -22,11 +22,16 @@ from stages.configs import PromptsConfig
 
 @dataclass(frozen=True)
 class PreparedPrompts:
-    """``prompts`` by split, one truth a prompt, and the id space the file was found to use."""
+    """``prompts`` by split, one truth a prompt, and the id space the file was found to use.
+
+    ``unreadable`` are the scenes whose annotation cannot be read, with the reason: their
+    queries are left out, and preparing the scene itself refuses the same file.
+    """
 
     prompts: dict[str, list[Prompt]]
     truths: list[PromptTruth]
     id_space: IdSpace
+    unreadable: dict[str, str]
 
 
 def run(
@@ -53,6 +58,8 @@ def run(
     def groups(scene_id: str) -> Sequence[GroupName]:
         return groups_of(scene_id)
 
+    unreadable = _unreadable(records, groups)
+    records = [record for record in records if record.scene_id not in unreadable]
     space = cfg.id_space
     if space == "auto":
         space = decide_id_space(records, groups, cfg.min_agreement)
@@ -66,7 +73,18 @@ def run(
         prompts[split_of[record.scene_id]].append(prompt)
         targets = object_ids_of(record, space, groups)
         truths.append(PromptTruth(prompt_id, targets, record.object_name))
-    return PreparedPrompts(prompts, truths, space)
+    return PreparedPrompts(prompts, truths, space, unreadable)
+
+
+def _unreadable(records: Sequence[PromptRecord], groups_of: GroupsOf) -> dict[str, str]:
+    """Why the annotation of a scene cannot be read, by scene; one bad scan stops no other."""
+    reasons = {}
+    for scene_id in sorted({record.scene_id for record in records}):
+        try:
+            groups_of(scene_id)
+        except DataError as error:
+            reasons[scene_id] = str(error)
+    return reasons
 
 
 def _split_of_scene(
@@ -86,6 +104,7 @@ def _split_of_scene(
         shown = f"{unknown[:10]}{' and more' if len(unknown) > 10 else ''}"
         remedy = "Add these scenes to a split, or remove their queries."
         expected = f"queries about scenes of the splits {list(splits)}"
+        source = next(record.source for record in records if record.scene_id == unknown[0])
         raise DataError(source, expected, f"{len(unknown)} unknown: {shown}", remedy)
     used = {split_of[record.scene_id] for record in records}
     for name in splits:

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from data.artifacts.links import ViewLinks
+from data.artifacts.links import Links, ViewLinks
 from data.artifacts.teacher import (
     FAILED,
     MASK,
@@ -100,19 +100,13 @@ class CountingTeacher:
         return answers
 
 
-@dataclass
-class FakeLinks:
+class FakeLinks(Links):
     """Links held in memory."""
 
-    views: list[ViewLinks]
-    num_points: int
-
-    @property
-    def view_ids(self) -> tuple[str, ...]:
-        return tuple(view.view_id for view in self.views)
-
-    def __len__(self) -> int:
-        return len(self.views)
+    def __init__(self, views: list[ViewLinks], num_points: int) -> None:
+        self.views = views
+        self.num_points = num_points
+        self.view_ids = tuple(view.view_id for view in views)
 
     def view(self, index: int) -> ViewLinks:
         return self.views[index]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import given
@@ -127,8 +128,8 @@ def test_a_missing_or_binary_file_is_refused_by_name(tmp_path: Path) -> None:
 
 
 def test_every_key_has_a_description_and_is_reachable() -> None:
-    def check(model: type, prefix: str) -> None:
-        for name, info in model.model_fields.items():  # type: ignore[attr-defined]
+    def check(model: Any, prefix: str) -> None:
+        for name, info in model.model_fields.items():
             assert info.description, f"{prefix}{name} has no description"
 
     check(Experiment, "")

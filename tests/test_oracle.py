@@ -154,7 +154,7 @@ def _answers(teacher: OracleTeacher, view: str, texts: list[str]) -> list[Teache
 
 def test_tokens_tell_what_was_masked() -> None:
     def unit(vector: np.ndarray) -> np.ndarray:
-        return vector / np.linalg.norm(vector)
+        return np.asarray(vector / np.linalg.norm(vector))
 
     (exact,) = _ask(EXACT, "the bed", 1)
     words = (code("the") + code("bed")) / 2

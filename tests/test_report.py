@@ -20,8 +20,8 @@ from PIL import Image
 from data.artifacts.report import HTML, METRICS, OVERVIEW, write_report
 from data.types import Prompt
 from stages.charts import line_chart
-from stages.configs import Experiment, FuseConfig, ReportConfig
-from stages.evaluate import EvaluateConfig, EvaluationScene
+from stages.configs import EvaluateConfig, Experiment, FuseConfig, ReportConfig
+from stages.evaluate import EvaluationScene
 from stages.evaluate import run as evaluate
 from stages.pictures import BOTH, MISSED, ONLY
 from stages.report import ReportInputs, ReportScene, StageRecord, changed_values, run
@@ -203,8 +203,8 @@ def test_a_ceiling_is_shown_from_below_and_a_hidden_target_is_told() -> None:
     inside[np.flatnonzero(under_bed & (points[:, :2] > 0.5).all(axis=1))] = True
     for target, told in ((ceiling, "Seen from below"), (inside, "Hidden from every side")):
         truths = {**item.truths, inputs.evaluation.rows[0].prompt_id: target}
-        changed = replace(item, truths=truths)
-        html = run(replace(inputs, scenes=lambda item=changed: [item]), SMALL).html
+        changed = [replace(item, truths=truths)]
+        html = run(replace(inputs, scenes=changed.copy), SMALL).html
         assert html.count(told) == 1
 
 

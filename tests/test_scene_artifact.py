@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from dataclasses import replace
 from pathlib import Path
 
 import h5py
@@ -130,3 +131,16 @@ def test_as_many_depth_maps_as_views(tmp_path: Path) -> None:
             truth,
             "s",
         )
+
+
+def test_image_paths_follow_a_dataset_that_moves(tmp_path: Path) -> None:
+    scene, truth = make_tiny_scene(spacing=0.3, height=24, width=32)
+    view = replace(scene.views[0], image_path=Path("/old/place/data/x/dslr/a.JPG"))
+    key = ArtifactKey.make(tmp_path, "prepare_scene", 1, {}, {})
+    with writing(key) as path:
+        assert path is not None
+        depths = [scene.depths[0]]
+        parts = (scene.cloud, scene.triangles, scene.superpoint_ids, [view], depths, truth)
+        write_scene(path, *parts, scene.scene_id, Path("/old/place"))
+    moved = read_scene(key.folder, Path("/new"))
+    assert moved.views[0].image_path == Path("/new/data/x/dslr/a.JPG")

@@ -60,15 +60,17 @@ def make_tiny_scene(
     scene_id: str = "00000000aa", spacing: float = 0.1, height: int = 96, width: int = 128
 ) -> tuple[Scene, GroundTruth]:
     """The room, its three boxes as objects 11, 12 and 13, and six views from the corners."""
-    parts = [(*box_mesh(np.array(ROOM[0]), np.array(ROOM[1]), spacing, True), (200, 200, 190))]
+    parts = [box_mesh(np.array(ROOM[0]), np.array(ROOM[1]), spacing, True)]
+    paints = [(200, 200, 190)]
     for _, low, high, color in BOXES.values():
-        parts.append((*box_mesh(np.array(low), np.array(high), spacing, False), color))
+        parts.append(box_mesh(np.array(low), np.array(high), spacing, False))
+        paints.append(color)
     sizes = [len(part[0]) for part in parts]
     starts = np.concatenate([[0], np.cumsum(sizes)])
     points = np.concatenate([part[0] for part in parts]).astype(np.float32)
     triangles = np.concatenate([p[1] + s for p, s in zip(parts, starts)]).astype(np.int32)
     normals = np.concatenate([part[2] for part in parts]).astype(np.float32)
-    colors = np.concatenate([np.tile(p[3], (n, 1)) for p, n in zip(parts, sizes)]).astype(np.uint8)
+    colors = np.repeat(np.array(paints, np.uint8), sizes, axis=0)
     superpoint_ids = np.repeat(np.arange(len(parts)), sizes).astype(np.int32)
     K = np.array([[70.0, 0, width / 2], [0, 70.0, height / 2], [0, 0, 1]])
     camera = Camera("PINHOLE", K, height, width)

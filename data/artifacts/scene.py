@@ -1,10 +1,12 @@
 """Scene artifact: ``scene.h5`` with the scan's geometry, its views and, apart, its labels.
 
-``read_scene`` never opens the ``ground_truth`` group; only ``read_ground_truth`` does.
+``read_scene`` never opens the ``ground_truth`` group; only ``read_ground_truth`` does. Image
+paths are kept relative to the dataset's folder, which may move between two runs.
 """
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
@@ -48,8 +50,12 @@ def write_scene(
     depths: Iterable[Array],
     truth: GroundTruth,
     scene_id: str,
+    image_root: Path = Path(),
 ) -> None:
-    """Write ``scene.h5``; ``depths`` are float32 metres, taken one at a time."""
+    """Write ``scene.h5``; ``depths`` are float32 metres, taken one at a time.
+
+    Image paths are stored relative to ``image_root`` (to the working folder when left out).
+    """
     with h5py.File(folder / FILE, "w", track_order=False) as file:
         file.attrs["scene_id"] = scene_id
         file.attrs["num_views"] = len(views)
@@ -62,7 +68,8 @@ def write_scene(
         ):
             file.create_dataset(name, data=array, compression="lzf")
         for index, (view, depth) in enumerate(zip(views, depths, strict=True)):
-            _write_view(file.create_group(f"views/{index:04d}"), view, depth)
+            group = file.create_group(f"views/{index:04d}")
+            _write_view(group, view, depth, os.path.relpath(view.image_path, image_root))
         group = file.create_group("ground_truth")
         group["object_ids"] = np.asarray(truth.object_ids, np.int64)
         group["labels"] = np.asarray(truth.labels, dtype=h5py.string_dtype())
@@ -70,10 +77,10 @@ def write_scene(
         group["offsets"] = truth.offsets.astype(np.int64)
 
 
-def _write_view(group: h5py.Group, view: View, depth: Array) -> None:
+def _write_view(group: h5py.Group, view: View, depth: Array, image_path: str) -> None:
     camera = view.camera
     group.attrs["view_id"] = view.view_id
-    group.attrs["image_path"] = str(view.image_path)
+    group.attrs["image_path"] = image_path
     group.attrs["model"] = camera.model
     group.attrs["size"] = (camera.height, camera.width)
     group.attrs["distortion"] = np.asarray(camera.distortion, np.float64)
@@ -83,7 +90,7 @@ def _write_view(group: h5py.Group, view: View, depth: Array) -> None:
     group.create_dataset("depth", data=millimetres, compression="lzf")
 
 
-def _read_view(group: h5py.Group) -> View:
+def _read_view(group: h5py.Group, image_root: Path) -> View:
     attrs = group.attrs
     height, width = (int(size) for size in attrs["size"])
     camera = Camera(
@@ -93,16 +100,20 @@ def _read_view(group: h5py.Group) -> View:
         width,
         tuple(float(value) for value in attrs["distortion"]),
     )
-    return View(attrs["view_id"], camera, group["world_to_camera"][...], Path(attrs["image_path"]))
+    image_path = image_root / attrs["image_path"]
+    return View(attrs["view_id"], camera, group["world_to_camera"][...], image_path)
 
 
-def read_scene(folder: Path) -> Scene:
-    """The scene without its labels; ArtifactError when the artifact cannot be read."""
+def read_scene(folder: Path, image_root: Path = Path()) -> Scene:
+    """The scene without its labels; ``image_root`` is where the dataset lies now.
+
+    Raises ArtifactError when the artifact cannot be read.
+    """
     require_complete(folder, _REMEDY)
     path = folder / FILE
     try:
         with h5py.File(path) as file:
-            views = tuple(_views(file))
+            views = tuple(_views(file, image_root))
             return Scene(
                 str(file.attrs["scene_id"]),
                 PointCloud(file["points"][...], file["colors"][...], file["normals"][...]),
@@ -115,9 +126,9 @@ def read_scene(folder: Path) -> Scene:
         raise ArtifactError(path, "a scene of this schema", str(error), _REMEDY) from error
 
 
-def _views(file: h5py.File) -> Iterator[View]:
+def _views(file: h5py.File, image_root: Path) -> Iterator[View]:
     for index in range(int(file.attrs["num_views"])):
-        yield _read_view(file[f"views/{index:04d}"])
+        yield _read_view(file[f"views/{index:04d}"], image_root)
 
 
 def read_ground_truth(folder: Path) -> GroundTruth:

@@ -7,6 +7,7 @@ import json
 from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -89,12 +90,11 @@ def write_index(root: Path, train: Sequence[str], val: Sequence[str]) -> None:
     _write_classes(root / "metadata", counts)
 
 
-def _load(path: Path) -> list[dict[str, object]] | dict[str, list[dict[str, str]]]:
+def _load(path: Path) -> Any:
     try:
-        content: list[dict[str, object]] = json.loads(path.read_text(encoding="utf-8"))
+        return json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
         raise DataError(path, "a finished room's JSON file", str(error), _REMEDY) from error
-    return content
 
 
 def _write_classes(folder: Path, counts: Counter[str]) -> None:

@@ -99,7 +99,7 @@ def _ambient(starts: Array, normals: Array, face_normals: Array, caster: Raycast
         away = np.where(outside, np.minimum(distance / _REACH, 1.0), 0.0)
         ambient[rows] += cosine[rows] * away
         total[rows] += cosine[rows] * outside
-    return ambient / total
+    return np.asarray(ambient / total)
 
 
 def _from_point(

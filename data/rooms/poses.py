@@ -49,7 +49,8 @@ def _positions(room: Room, rng: np.random.Generator) -> Array:
 
 def _samples(room: Room, rng: np.random.Generator) -> tuple[Array, Array]:
     """Points (S, 3) on the furniture and the position (S,) of the object each belongs to."""
-    points, owners = [], []
+    points: list[Array] = []
+    owners: list[Array] = []
     for index, item in enumerate(room.objects):
         rows = np.flatnonzero(room.mesh.vertex_objects == index)
         if item.label in STRUCTURE or len(rows) == 0:
@@ -78,7 +79,7 @@ def _in_view(poses: Array, points: Array) -> Array:
         for row in range(3)
     ]
     x, y, z = frame
-    return (z > 0.2) & (np.abs(x) < _TAN_ACROSS * z) & (np.abs(y) < _TAN_UP * z)
+    return np.asarray((z > 0.2) & (np.abs(x) < _TAN_ACROSS * z) & (np.abs(y) < _TAN_UP * z))
 
 
 def choose_poses(room: Room, count: int) -> list[Array]:

@@ -12,6 +12,7 @@ from data.rooms.facts import Distances, Fact
 from data.rooms.model import PLAIN_COLORS
 from data.rooms.wordings import MULTIPLE, NEEDS, REFERRING, SPATIAL, Wording, plural
 
+Slots = tuple[tuple[str, str], ...]
 TASKS = ("referring", "implicit", "spatial", "multiple", "absent")
 WANTED = {"referring": 4, "implicit": 4, "spatial": 3, "multiple": 2, "absent": 3}
 CLEAR_DISTANCE = 0.35
@@ -30,7 +31,7 @@ class Question:
     targets: tuple[int, ...]
     name: str
     wording: Wording
-    slots: tuple[tuple[str, str], ...] = ()
+    slots: Slots = ()
 
 
 class Inquirer:
@@ -126,7 +127,7 @@ class Inquirer:
             count = _NUMBERS.get(len(facts))
             if count:
                 ids = tuple(sorted(f.object_id for f in facts))
-                slots = (("name", label), ("names", plural(label)), ("count", count))
+                slots: Slots = (("name", label), ("names", plural(label)), ("count", count))
                 yield Question("multiple", ids, label, MULTIPLE["all"], slots)
         for host in self.facts.values():
             items = [f for f in self.facts.values() if f.host == host.object_id]
@@ -147,7 +148,7 @@ class Inquirer:
         for label in LABELS:
             facts = self.by_label.get(label, [])
             if not facts:
-                slots = (("name", label),)
+                slots: Slots = (("name", label),)
                 yield Question("absent", (), label, REFERRING["name"], slots)
                 color = PLAIN_COLORS[int(self.rng.integers(len(PLAIN_COLORS)))]
                 more = (*slots, ("color", color))
@@ -217,7 +218,9 @@ def _varied(questions: list[Question], count: int, rng: np.random.Generator) -> 
     chosen: list[Question] = []
     while left and len(chosen) < count:
         worth = [
-            2 * sum(q.name == c.name for c in chosen) + sum(q.wording == c.wording for c in chosen)
+            2 * sum(q.name == c.name for c in chosen)
+            + sum(q.wording == c.wording for c in chosen)
+            + (q.name in STRUCTURE)
             for q in left
         ]
         chosen.append(left.pop(int(np.argmin(worth))))

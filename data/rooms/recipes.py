@@ -142,8 +142,10 @@ def furnish(
     """Size (width, depth, height) in metres and furniture of a random room of a kind.
 
     Needed things always fit (sizes and places are drawn again until they do); extras that
-    find no place are left out.
+    find no place are left out. ValueError for an unknown kind.
     """
+    if kind not in RECIPES:
+        raise ValueError(f"expected a room kind of {sorted(RECIPES)}, got {kind!r}")
     recipe = RECIPES[kind]
     for _ in range(_ATTEMPTS):
         size = (

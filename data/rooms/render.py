@@ -21,9 +21,10 @@ _CHUNK = 16384
 
 @dataclass(frozen=True, eq=False)
 class Picture:
-    """``image`` (H, W, 3) uint8 RGB; ``depth`` (H, W) float32 m along z, 0 = nothing;
+    """What one camera sees.
 
-    ``object_ids`` (H, W) int32: positions in ``room.objects``, -1 = nothing.
+    ``image`` (H, W, 3) uint8 RGB; ``depth`` (H, W) float32 metres along z, 0 = nothing;
+    ``object_ids`` (H, W) int32 positions in ``room.objects``, -1 = nothing.
     """
 
     image: Array

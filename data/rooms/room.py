@@ -21,6 +21,7 @@ from data.rooms.visibility import scanner_stands, seen_from
 from data.types import Array
 
 _MOST_TURN = 9.0
+_RINGS = 2
 
 
 @dataclass(frozen=True, eq=False)
@@ -95,12 +96,16 @@ def make_room(seed: Sequence[int], kind: str, spacing: float = 0.05) -> Room:
         pose = np.eye(4)
         pose[:2, :2] = [[item.cosine, -item.sine], [item.sine, item.cosine]]
         pose[:3, 3] = item.x, item.y, item.z
-        surface, own = item.model.surface, item.model.textures
+        surface = item.model.surface
         support = item.support + shift if item.support >= 0 else -1
-        objects.append(_object(item.model.label, item.name, surface, own, pose, from_room, support))
+        objects.append(
+            _object(
+                item.model.label, item.name, surface, item.model.textures, pose, from_room, support
+            )
+        )
         moved = _in_world(_in_world(surface, pose), from_room)
         surfaces.append((moved, item.model.texture_ids + len(textures)))
-        textures.extend(own)
+        textures.extend(item.model.textures)
     stands = apply(from_room, scanner_stands(size, placed, rng))
     mesh, caster = _visible_mesh(surfaces, light, from_room, stands)
     return Room(
@@ -181,7 +186,8 @@ def _structure(
     paint = [material("white"), material("beige"), material("grey")]
     tints = ((0.80, 0.86, 0.93), (0.93, 0.88, 0.76), (0.84, 0.90, 0.82), (0.92, 0.84, 0.82))
     tint = tints[int(rng.integers(4))]
-    paint.append(Texture("plain", tint, tuple(0.93 * v for v in tint), 0.4))  # type: ignore[arg-type]
+    darker = (0.93 * tint[0], 0.93 * tint[1], 0.93 * tint[2])
+    paint.append(Texture("plain", tint, darker, 0.4))
     wall = paint[int(rng.choice(4, p=[0.35, 0.2, 0.05, 0.4]))]
     parts: list[tuple[str, Surface, Array, list[Texture]]] = []
 
@@ -209,7 +215,7 @@ def _structure(
 def _visible_mesh(
     surfaces: Sequence[tuple[Surface, Array]], light: Light, from_room: Array, stands: Array
 ) -> tuple[Mesh, Raycaster]:
-    """All surfaces as one mesh, lit; triangles with no corner seen from ``stands`` are dropped."""
+    """All surfaces as one mesh, lit; what ``stands`` do not see, nor next to it, is dropped."""
     whole = merge([surface for surface, _ in surfaces])
     vertices = whole.vertices.round(5)
     sizes = [len(surface.vertices) for surface, _ in surfaces]
@@ -219,9 +225,10 @@ def _visible_mesh(
     caster = Raycaster(vertices, whole.triangles)
     starts = surface_starts(vertices, whole.normals, whole.triangles)
     seen = seen_from(starts, whole.normals, caster, stands)
-    kept = whole.triangles[seen[whole.triangles].any(axis=1)]
-    used = np.zeros(len(vertices), bool)
-    used[kept] = True
+    used = seen.copy()
+    for _ in range(_RINGS):
+        kept = whole.triangles[used[whole.triangles].any(axis=1)]
+        used[kept] = True
     corners = vertices[whole.triangles]
     faces = np.cross(corners[:, 1] - corners[:, 0], corners[:, 2] - corners[:, 0])
     brightness = bake(starts[used], whole.normals[used], faces, caster, light, from_room)

@@ -111,7 +111,7 @@ def _pattern(kind: str, points: Array, scale: Array, axis: Array) -> Array:
         stretch = np.full((len(points), 3), 1.0)
         stretch[rows, axis] = 0.08
         ring = smooth_noise(units * stretch) * 4
-        return np.abs(ring - np.floor(ring) - 0.5) * 1.6
+        return np.asarray(np.abs(ring - np.floor(ring) - 0.5) * 1.6)
     if kind == "stripes":
         return np.asarray((np.floor(units[rows, axis] + 1e-4).astype(np.int64) & 1) * 0.9)
     if kind == "checker":

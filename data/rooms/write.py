@@ -49,7 +49,14 @@ def write_ply(path: Path, vertices: Array, triangles: Array) -> None:
 def write_scan(folder: Path, scan: RoomScan) -> None:
     """``scans/``: meshes, segments (one per vertex) and annotation groups."""
     folder.mkdir(parents=True, exist_ok=True)
-    fields = [("x", "f4"), ("y", "f4"), ("z", "f4"), ("red", "u1"), ("green", "u1"), ("blue", "u1")]
+    fields: list[tuple[str, str]] = [
+        ("x", "f4"),
+        ("y", "f4"),
+        ("z", "f4"),
+        ("red", "u1"),
+        ("green", "u1"),
+        ("blue", "u1"),
+    ]
     vertices = np.empty(len(scan.vertices), dtype=[*fields, ("label", "i4")])
     for axis, name in enumerate(("x", "y", "z")):
         vertices[name] = scan.vertices[:, axis]
@@ -91,7 +98,7 @@ def write_pictures(
         (folder / kind).mkdir(parents=True, exist_ok=True)
     quality = [cv2.IMWRITE_JPEG_QUALITY, _JPEG_QUALITY]
     for view, (name, image) in enumerate(zip(names, images, strict=True)):
-        mask = anonymised(*image.shape[:2], view)
+        mask = anonymised(image.shape[0], image.shape[1], view)
         shown = np.where(mask[..., None] == 0, np.uint8(127), image)
         stem = Path(name).stem
         cv2.imwrite(str(folder / "resized_images" / name), shown[..., ::-1], quality)
