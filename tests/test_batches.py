@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from functools import cache
 from typing import Any
 
 import numpy as np
@@ -17,6 +18,7 @@ from tests.tiny_scene import make_tiny_prompts, make_tiny_scene
 SETTINGS = SampleSettings(0.1, 3, 2, Augmentation())
 
 
+@cache
 def tiny_training_scene(scene_id: str = "00000000aa", token_dim: int = 8) -> TrainingScene:
     """The tiny scene with labels made of its truth; the last query has no token."""
     scene, truth = make_tiny_scene(scene_id)

@@ -38,9 +38,9 @@ def write_ply(path: Path, vertices: Array, triangles: Array) -> None:
     table = vertices.astype(vertices.dtype.newbyteorder("<"))
     faces = np.empty(len(triangles), dtype=[("count", "u1"), ("vertex_indices", "<i4", (3,))])
     faces["count"], faces["vertex_indices"] = 3, triangles
-    fields = table.dtype.fields or {}
+    kinds = [(name, table.dtype[name]) for name in table.dtype.names or ()]
     header = ["ply", "format binary_little_endian 1.0", f"element vertex {len(table)}"]
-    header += [f"property {types[kind.str[1:]]} {name}" for name, (kind, *_) in fields.items()]
+    header += [f"property {types[kind.str[1:]]} {name}" for name, kind in kinds]
     header += [f"element face {len(faces)}", "property list uchar int vertex_indices", "end_header"]
     text = "".join(f"{line}\n" for line in header).encode("ascii")
     path.write_bytes(text + table.tobytes() + faces.tobytes())
