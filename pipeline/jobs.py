@@ -1,26 +1,20 @@
 """From artifacts to a stage and back: loads what a stage needs, calls it, saves what it gives.
 
-Each job imports its stage when it runs, so that planning stays light. Labels are read in
-three places only, by functions of their own: the oracle teacher, the evaluation and the
-report.
+Each job imports its stage when it runs, so that planning stays light. Of the jobs here only
+the oracle teacher's reads labels; those of ``pipeline.results`` do too.
 """
 
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-from data.artifacts.store import ArtifactKey, read_metadata, writing
-from pipeline import progress
+from data.artifacts.store import ArtifactKey, writing
+from pipeline import progress, results
 from pipeline.plan import Plan
 from pipeline.scene_sets import SPLITS
-
-if TYPE_CHECKING:
-    from data.types import Array, Prompt
-    from stages.evaluate import EvaluationScene
-    from stages.report import ReportScene, StageRecord
 
 _LOG = logging.getLogger("luigi-interface.stages")
 
@@ -101,13 +95,6 @@ def prepare_prompts(plan: Plan, scene_id: str | None, folder: Path, device: str)
     write_prompts(folder, prepared.prompts, prepared.truths, prepared.id_space)
 
 
-def _prompts_of(plan: Plan, scene_id: str) -> list[Prompt]:
-    from data.artifacts.prompts import read_prompts
-
-    prompts = read_prompts(plan.prompts().folder)[plan.split_of(scene_id)]
-    return [prompt for prompt in prompts if prompt.scene_id == scene_id]
-
-
 def link_points(plan: Plan, scene_id: str | None, folder: Path, device: str) -> None:
     """Visible points per view."""
     from data.artifacts.links import write_links
@@ -129,7 +116,7 @@ def run_teacher(plan: Plan, scene_id: str | None, folder: Path, device: str) -> 
     from stages.oracle import make_oracle
 
     name, source = _scene(scene_id), plan.prepare(_scene(scene_id)).folder
-    scene, prompts = read_scene(source, plan.root), _prompts_of(plan, name)
+    scene, prompts = read_scene(source, plan.root), results.prompts_of(plan, name)
 
     writer = TeacherWriter(
         folder,
@@ -151,13 +138,8 @@ def run_teacher(plan: Plan, scene_id: str | None, folder: Path, device: str) -> 
         progress.reporter(f"RunTeacher {name}"),
     )
     if report.failed:
-        _LOG.warning(
-            "RunTeacher %s: %d of %d answers failed; %s",
-            name,
-            report.failed,
-            report.masks + report.no_seg + report.failed,
-            "; ".join(f"view {view}: {reason}" for view, reason in report.failures[:3]),
-        )
+        first = "; ".join(f"view {view}: {reason}" for view, reason in report.failures[:3])
+        _LOG.warning("RunTeacher %s: %d answers failed; %s", name, report.failed, first)
 
 
 def fuse_masks(plan: Plan, scene_id: str | None, folder: Path, device: str) -> None:
@@ -196,7 +178,7 @@ class _TrainingScenes(Sequence[Any]):
         name = self._names[index]
         return TrainingScene(
             read_scene(self._plan.prepare(name).folder),
-            _prompts_of(self._plan, name),
+            results.prompts_of(self._plan, name),
             read_pseudo(self._plan.fuse(name).folder),
         )
 
@@ -227,101 +209,6 @@ def predict_masks(plan: Plan, scene_id: str | None, folder: Path, device: str) -
     write_predictions(folder, predictions)
 
 
-def _masks(plan: Plan, scene_id: str) -> dict[str, dict[str, Array]]:
-    """Masks of one scene by source and prompt id: the student's, and the labels it learnt from."""
-    from data.artifacts.predictions import read_predictions
-    from data.artifacts.pseudo import read_pseudo
-
-    student, labels = (
-        read_predictions(plan.predict(scene_id).folder),
-        read_pseudo(plan.fuse(scene_id).folder),
-    )
-    lifted = labels.soft >= plan.experiment.predict.threshold
-    return {
-        "student": dict(zip(student.prompt_ids, student.masks, strict=True)),
-        "fusion_only": dict(zip(labels.prompt_ids, lifted, strict=True)),
-    }
-
-
-def _evaluation_scenes(plan: Plan) -> Iterator[EvaluationScene]:
-    from data.artifacts.prompts import read_truths
-    from data.artifacts.scene import read_ground_truth
-    from stages.evaluate import EvaluationScene
-
-    truths = read_truths(plan.prompts().folder)
-    for name in plan.scenes("val"):
-        prompts = _prompts_of(plan, name)
-        truth = read_ground_truth(plan.prepare(name).folder)
-        yield EvaluationScene(name, prompts, truths, truth, _masks(plan, name))
-
-
-def evaluate(plan: Plan, scene_id: str | None, folder: Path, device: str) -> None:
-    """Metrics over the validation split."""
-    from data.artifacts.evaluation import write_evaluation
-    from stages import evaluate as stage
-
-    cfg = plan.experiment.evaluate
-    write_evaluation(folder, stage.run(_evaluation_scenes(plan), cfg))
-
-
-def _report_scenes(plan: Plan) -> Iterator[ReportScene]:
-    from data.artifacts.scene import read_scene
-    from stages.report import ReportScene
-
-    for item in _evaluation_scenes(plan):
-        scene = read_scene(plan.prepare(item.scene_id).folder)
-        targets = {p.prompt_id: item.truths[p.prompt_id].object_ids for p in item.prompts}
-        truths = {name: item.ground_truth.mask(ids) for name, ids in targets.items()}
-        yield ReportScene(scene, item.masks, truths)
-
-
-def _stage_records(plan: Plan) -> list[StageRecord]:
-    """What each stage of this run cost, from the metadata of its artifacts."""
-    from stages.report import StageRecord
-
-    every, val = plan.scenes(), plan.scenes("val")
-    keys = {
-        "generate_rooms": [plan.room(name) for name in every] if plan.scene_set.generated else [],
-        "prepare_scene": [plan.prepare(name) for name in every],
-        "prepare_prompts": [plan.prompts()],
-        "link_points": [plan.link(name) for name in every],
-        "run_teacher": [plan.teacher(name) for name in every],
-        "fuse_masks": [plan.fuse(name) for name in every],
-        "train_student": [plan.student()],
-        "predict_masks": [plan.predict(name) for name in val],
-        "evaluate": [plan.evaluate()],
-    }
-    records = []
-    for stage, of_stage in keys.items():
-        contents = [content for key in of_stage if (content := read_metadata(key.folder))]
-        if contents:
-            seconds = sum(content["wall_seconds"] for content in contents)
-            memory = max(content["peak_memory_mb"] for content in contents)
-            digest = contents[0]["fingerprint"] if len(contents) == 1 else ""
-            records.append(StageRecord(stage, digest, seconds, memory, len(contents)))
-    return records
-
-
-def report(plan: Plan, scene_id: str | None, folder: Path, device: str) -> None:
-    """``report.html``, ``metrics.json`` and the overview picture."""
-    from data.artifacts.evaluation import read_evaluation
-    from data.artifacts.report import write_report
-    from data.artifacts.student import read_log
-    from stages import report as stage
-
-    inputs = stage.ReportInputs(
-        read_evaluation(plan.evaluate().folder),
-        lambda: _report_scenes(plan),
-        plan.scene_set.name,
-        plan.experiment.teacher.name,
-        plan.experiment,
-        _stage_records(plan),
-        read_log(plan.student().folder),
-    )
-    cfg = plan.experiment.report
-    write_report(folder, stage.run(inputs, cfg, progress.reporter("Report", alone=True)))
-
-
 # Each stage's job, and whether it goes on from what an earlier attempt left in its folder.
 _JOBS: dict[str, tuple[Job, bool]] = {
     "generate_rooms": (generate_rooms, True),
@@ -332,6 +219,6 @@ _JOBS: dict[str, tuple[Job, bool]] = {
     "fuse_masks": (fuse_masks, False),
     "train_student": (train_student, True),
     "predict_masks": (predict_masks, False),
-    "evaluate": (evaluate, False),
-    "report": (report, False),
+    "evaluate": (results.evaluate, False),
+    "report": (results.report, False),
 }

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import luigi
 
-from pipeline.tasks import PipelineTask
+from pipeline.base import PipelineTask
 
 
 class WritesNothing(luigi.Task):

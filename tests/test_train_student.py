@@ -180,7 +180,7 @@ def test_global_settings_and_random_numbers_are_left_alone(tmp_path: Path) -> No
 def test_learns_the_tiny_room_and_predicts_its_objects(tmp_path: Path) -> None:
     cfg = CFG.model_copy(
         update={
-            "epochs": 40, "lr": 0.01, "batch_scenes": 1, "feature_dim": 16, "voxel_size": 0.1,
+            "epochs": 30, "lr": 0.03, "batch_scenes": 1, "feature_dim": 16, "voxel_size": 0.13,
             "queries_per_scene": 4, "augment": AugmentConfig(mirror=False),
             "loss": LossConfig(absent=0.0),
         }

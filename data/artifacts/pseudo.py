@@ -60,6 +60,10 @@ class PseudoLabels:
         if [len(row) for row in self.drop_reasons] != [num_views] * num_queries:
             raise ValueError("drop_reasons must hold one text per query and view")
 
+    def masks(self, threshold: float) -> Array:
+        """(Q, N) bool: the lifted labels taken as an answer by themselves."""
+        return np.asarray(self.soft >= threshold)
+
 
 def _quantise(values: Array) -> Array:
     return np.asarray(np.rint(np.clip(values, 0, 1) * 255).astype(np.uint8))

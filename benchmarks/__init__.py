@@ -1,0 +1,1 @@
+"""Speed and memory against the formulas users run today: ``python -m benchmarks``."""

@@ -1,0 +1,159 @@
+"""Fair comparisons: the same answer first, then paired, interleaved repeats in one process.
+
+Both sides are functions that yield their answer in parts (one per view, or just one), so that
+neither has to hold all of it. A wrong answer raises ``WrongAnswer``; a slow one is only a row.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import gc
+import statistics
+import time
+import tracemalloc
+from collections import deque
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+Side = Callable[[], Iterable[Any]]
+Check = Callable[[Any, Any], None]
+_PROC = Path("/proc/self")
+
+
+class WrongAnswer(Exception):
+    """Ours and the reference disagree."""
+
+
+@dataclass(frozen=True)
+class Row:
+    """One measured quantity; ``ratio`` = ``reference`` / ``ours``, so larger is better.
+
+    ``target`` is the ratio to reach, None for a row that only informs. Where the name says
+    "limit", ``reference`` is that limit and not a measurement.
+    """
+
+    name: str
+    ratio: float
+    target: float | None
+    ours: float
+    reference: float
+    unit: str
+    repeats: int
+
+
+@dataclass(frozen=True)
+class Scale:
+    """How large the inputs are; image sizes in pixels, ``mask_size`` (height, width) in cells."""
+
+    points: int
+    faces: int
+    views: int
+    height: int
+    width: int
+    lift_points: int
+    queries: int
+    mask_size: tuple[int, int]
+    eval_points: int
+    eval_queries: int
+
+
+SCALES = {
+    "full": Scale(1_000_000, 1_000_000, 10, 1168, 1752, 300_000, 20, (171, 256), 300_000, 300),
+    "quick": Scale(100_000, 100_000, 4, 584, 876, 50_000, 20, (171, 256), 100_000, 50),
+    "tiny": Scale(3_000, 4_000, 2, 96, 144, 2_000, 4, (18, 27), 2_000, 6),
+}
+
+
+def row(
+    name: str, ours: float, reference: float, unit: str, target: float | None, repeats: int
+) -> Row:
+    """A row of two figures in ``unit``."""
+    return Row(name, reference / ours, target, ours, reference, unit, repeats)
+
+
+def verify(name: str, ours: Side, reference: Side, check: Check) -> None:
+    """Raise WrongAnswer unless ``check`` accepts every part of both answers."""
+    try:
+        for mine, theirs in zip(ours(), reference(), strict=True):
+            check(mine, theirs)
+    except (WrongAnswer, ValueError) as error:
+        raise WrongAnswer(f"{name}: {error}") from error
+
+
+def require(agrees: bool, difference: str) -> None:
+    """Raise WrongAnswer with ``difference`` unless ``agrees``."""
+    if not agrees:
+        raise WrongAnswer(difference)
+
+
+def seconds(ours: Side, reference: Side, repeats: int) -> tuple[float, float]:
+    """Median wall time of both; the pairs alternate which side goes first."""
+    times: dict[int, list[float]] = {0: [], 1: []}
+    for repeat in range(repeats):
+        for side in (0, 1) if repeat % 2 == 0 else (1, 0):
+            times[side].append(_elapsed((ours, reference)[side]))
+    return statistics.median(times[0]), statistics.median(times[1])
+
+
+def compare(
+    name: str, ours: Side, reference: Side, check: Check, target: float, repeats: int
+) -> list[Row]:
+    """Verify, then time: one row in seconds, or none when ``repeats`` is 0."""
+    verify(name, ours, reference, check)
+    if repeats == 0:
+        return []
+    return [row(f"{name}: time", *seconds(ours, reference, repeats), "s", target, repeats)]
+
+
+def _elapsed(side: Side) -> float:
+    gc.collect()
+    start = time.perf_counter()
+    _consume(side)
+    return time.perf_counter() - start
+
+
+def _consume(side: Side) -> None:
+    deque(side(), maxlen=0)
+
+
+def peak_megabytes(side: Side) -> float:
+    """Most memory one run holds beyond what the process held before it, in MB (1e6 bytes).
+
+    From the kernel's high-water mark of resident memory, which also sees what compiled code
+    allocates; where that mark cannot be reset, from tracemalloc, which does not.
+    """
+    gc.collect()
+    try:
+        ctypes.CDLL(None).malloc_trim(0)  # Freed memory kept by malloc would hide a peak.
+        (_PROC / "clear_refs").write_text("5")
+    except (OSError, AttributeError):
+        return _traced_megabytes(side)
+    before = _resident("VmRSS")
+    _consume(side)
+    return max(_resident("VmHWM") - before, 1) * 1024 / 1e6
+
+
+def _resident(field: str) -> int:
+    for line in (_PROC / "status").read_text().splitlines():
+        if line.startswith(field):
+            return int(line.split()[1])
+    raise OSError(f"no {field} in {_PROC / 'status'}")
+
+
+def _traced_megabytes(side: Side) -> float:
+    tracemalloc.start()
+    try:
+        _consume(side)
+        return max(tracemalloc.get_traced_memory()[1], 1024) / 1e6
+    finally:
+        tracemalloc.stop()
+
+
+def amount(number: int) -> str:
+    """A count for people: 1000000 is "1 M", 300000 "300 k"."""
+    for size, letter in ((10**6, " M"), (10**3, " k")):
+        if number >= size:
+            return f"{number / size:.3g}{letter}"
+    return str(number)

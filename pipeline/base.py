@@ -1,0 +1,152 @@
+"""What all Luigi tasks share: parameters, completeness and one way of running.
+
+A task knows its artifact's key from the plan, is complete when that artifact is, and runs the
+stage of its name through ``pipeline.jobs``. A per-scene task without ``--scene`` stands for all
+scenes of the set, so every stage can be asked for by name alone.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from typing import Any
+
+import luigi
+from luigi.task import flatten
+
+from data.artifacts.store import ArtifactKey, is_complete
+from data.errors import UserError
+from pipeline import process
+from pipeline.plan import Plan, load_plan
+
+
+class ArtifactTarget(luigi.Target):
+    """An artifact as Luigi sees it: it exists when it is complete."""
+
+    def __init__(self, key: ArtifactKey) -> None:
+        self.key = key
+
+    def exists(self) -> bool:
+        """Whether metadata of this very fingerprint is there, and the files it lists."""
+        return is_complete(self.key)
+
+    def __str__(self) -> str:
+        return str(self.key.folder)
+
+
+class PipelineTask(luigi.Task):
+    """Parameters and behaviour every task shares."""
+
+    scene_set = luigi.Parameter(
+        default="demo", description="a file in configs/scene_sets, or the path of one"
+    )
+    config = luigi.Parameter(default="", description="experiment file laid over the defaults")
+    overrides = luigi.Parameter(
+        default="", description="key=value,key=value laid over everything, e.g. student.lr=0.02"
+    )
+    device = luigi.ChoiceParameter(
+        choices=["auto", "cpu", "cuda"],
+        default="auto",
+        significant=False,
+        description="where tensors live; never changes what is computed",
+    )
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self.plan.scenes()  # refuses a wrong config, scene set or split before any work
+        identity = self.identity()
+        if identity:
+            names = (self.task_family, getattr(self, "scene", None), identity)
+            self.task_id = "_".join(name for name in names if name)
+
+    @property
+    def plan(self) -> Plan:
+        """The plan of this task's parameters, loaded once per process."""
+        return load_plan(self.scene_set, self.config, self.overrides)
+
+    def key(self) -> ArtifactKey | None:
+        """The artifact this task makes; None for one that only stands for others."""
+        return None
+
+    def identity(self) -> str:
+        """What tells two configs' tasks apart on a shared scheduler."""
+        key = self.key()
+        return key.fingerprint[:12] if key else ""
+
+    def output(self) -> list[ArtifactTarget]:
+        """The artifact, or nothing."""
+        key = self.key()
+        return [ArtifactTarget(key)] if key else []
+
+    def complete(self) -> bool:
+        """Whether the artifact is there; for a task without one, whether all it needs is."""
+        if self.key():
+            return all(target.exists() for target in self.output())
+        return all(task.complete() for task in flatten(self.requires()))
+
+    def run(self) -> None:
+        """Make the artifact in this worker process."""
+        process.die_with_parent()
+        key = self.key()
+        if key is None:
+            return
+        per_scene = isinstance(self, SceneTask)
+        cores = os.cpu_count() or 1
+        process.limit_threads(max(1, cores // num_workers()) if per_scene else cores)
+        from pipeline import jobs
+
+        jobs.run(key, self.plan, getattr(self, "scene", None), self.device)
+
+    def on_failure(self, exception: BaseException) -> Any:
+        """The message of a user's mistake, Luigi's traceback for anything else."""
+        if isinstance(exception, UserError):
+            return str(exception)
+        return super().on_failure(exception)
+
+    def other(self, task: type[PipelineTask], scene: str | None = None) -> PipelineTask:
+        """Another stage's task under the same parameters."""
+        same = {
+            "scene_set": self.scene_set,
+            "config": self.config,
+            "overrides": self.overrides,
+            "device": self.device,
+        }
+        return task(**same, scene=scene) if scene else task(**same)
+
+    def each_scene(self, task: type[PipelineTask], *splits: Any) -> Iterator[PipelineTask]:
+        """A stage's tasks of all scenes of the splits (of all splits when none is named)."""
+        return (self.other(task, scene) for scene in self.plan.scenes(*splits))
+
+
+def num_workers() -> int:
+    """Worker processes of this run, as Luigi resolved them."""
+    return max(1, int(luigi.interface.core().workers))
+
+
+class SceneTask(PipelineTask):
+    """A stage of one scene, or of all scenes when none is named."""
+
+    scene = luigi.OptionalParameter(default=None, description="one scene id; all when left out")
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        if self.scene is not None:
+            self.plan.split_of(self.scene)
+
+    def scene_key(self, scene: str) -> ArtifactKey:
+        """The artifact of one scene."""
+        raise NotImplementedError
+
+    def scene_requires(self, scene: str) -> list[PipelineTask]:
+        """What the stage of one scene needs."""
+        return []
+
+    def key(self) -> ArtifactKey | None:
+        """The scene's artifact."""
+        return self.scene_key(self.scene) if self.scene is not None else None
+
+    def requires(self) -> list[PipelineTask]:
+        """What the scene needs, or all scenes' tasks."""
+        if self.scene is not None:
+            return self.scene_requires(self.scene)
+        return list(self.each_scene(type(self)))

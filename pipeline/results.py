@@ -1,0 +1,119 @@
+"""Jobs of evaluation and report: where predictions and labels meet, scene by scene."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from data.artifacts.store import read_metadata
+from pipeline import progress
+from pipeline.plan import Plan
+
+if TYPE_CHECKING:
+    from data.types import Array, Prompt
+    from stages.evaluate import EvaluationScene
+    from stages.report import ReportScene, StageRecord
+
+
+def prompts_of(plan: Plan, scene_id: str) -> list[Prompt]:
+    """Queries of one scene, without any label."""
+    from data.artifacts.prompts import read_prompts
+
+    prompts = read_prompts(plan.prompts().folder)[plan.split_of(scene_id)]
+    return [prompt for prompt in prompts if prompt.scene_id == scene_id]
+
+
+def _masks(plan: Plan, scene_id: str) -> dict[str, dict[str, Array]]:
+    """Masks of one scene by source and prompt id: the student's, and the labels it learnt from."""
+    from data.artifacts.predictions import read_predictions
+    from data.artifacts.pseudo import read_pseudo
+
+    student, labels = (
+        read_predictions(plan.predict(scene_id).folder),
+        read_pseudo(plan.fuse(scene_id).folder),
+    )
+    lifted = labels.masks(plan.experiment.predict.threshold)
+    return {
+        "student": dict(zip(student.prompt_ids, student.masks, strict=True)),
+        "fusion_only": dict(zip(labels.prompt_ids, lifted, strict=True)),
+    }
+
+
+def _evaluation_scenes(plan: Plan) -> Iterator[EvaluationScene]:
+    from data.artifacts.prompts import read_truths
+    from data.artifacts.scene import read_ground_truth
+    from stages.evaluate import EvaluationScene
+
+    truths = read_truths(plan.prompts().folder)
+    for name in plan.scenes("val"):
+        prompts = prompts_of(plan, name)
+        truth = read_ground_truth(plan.prepare(name).folder)
+        yield EvaluationScene(name, prompts, truths, truth, _masks(plan, name))
+
+
+def evaluate(plan: Plan, scene_id: str | None, folder: Path, device: str) -> None:
+    """Metrics over the validation split."""
+    from data.artifacts.evaluation import write_evaluation
+    from stages import evaluate as stage
+
+    cfg = plan.experiment.evaluate
+    write_evaluation(folder, stage.run(_evaluation_scenes(plan), cfg))
+
+
+def _report_scenes(plan: Plan) -> Iterator[ReportScene]:
+    from data.artifacts.scene import read_scene
+    from stages.report import ReportScene
+
+    for item in _evaluation_scenes(plan):
+        scene = read_scene(plan.prepare(item.scene_id).folder)
+        targets = {p.prompt_id: item.truths[p.prompt_id].object_ids for p in item.prompts}
+        truths = {name: item.ground_truth.mask(ids) for name, ids in targets.items()}
+        yield ReportScene(scene, item.masks, truths)
+
+
+def _stage_records(plan: Plan) -> list[StageRecord]:
+    """What each stage of this run cost, from the metadata of its artifacts."""
+    from stages.report import StageRecord
+
+    every, val = plan.scenes(), plan.scenes("val")
+    keys = {
+        "generate_rooms": [plan.room(name) for name in every] if plan.scene_set.generated else [],
+        "prepare_scene": [plan.prepare(name) for name in every],
+        "prepare_prompts": [plan.prompts()],
+        "link_points": [plan.link(name) for name in every],
+        "run_teacher": [plan.teacher(name) for name in every],
+        "fuse_masks": [plan.fuse(name) for name in every],
+        "train_student": [plan.student()],
+        "predict_masks": [plan.predict(name) for name in val],
+        "evaluate": [plan.evaluate()],
+    }
+    records = []
+    for stage, of_stage in keys.items():
+        contents = [content for key in of_stage if (content := read_metadata(key.folder))]
+        if contents:
+            seconds = sum(content["wall_seconds"] for content in contents)
+            memory = max(content["peak_memory_mb"] for content in contents)
+            digest = contents[0]["fingerprint"] if len(contents) == 1 else ""
+            records.append(StageRecord(stage, digest, seconds, memory, len(contents)))
+    return records
+
+
+def report(plan: Plan, scene_id: str | None, folder: Path, device: str) -> None:
+    """``report.html``, ``metrics.json`` and the overview picture."""
+    from data.artifacts.evaluation import read_evaluation
+    from data.artifacts.report import write_report
+    from data.artifacts.student import read_log
+    from stages import report as stage
+
+    inputs = stage.ReportInputs(
+        read_evaluation(plan.evaluate().folder),
+        lambda: _report_scenes(plan),
+        plan.scene_set.name,
+        plan.experiment.teacher.name,
+        plan.experiment,
+        _stage_records(plan),
+        read_log(plan.student().folder),
+    )
+    cfg = plan.experiment.report
+    write_report(folder, stage.run(inputs, cfg, progress.reporter("Report", alone=True)))
