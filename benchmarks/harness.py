@@ -14,12 +14,14 @@ import tracemalloc
 from collections import deque
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
+from itertools import zip_longest
 from pathlib import Path
 from typing import Any
 
 Side = Callable[[], Iterable[Any]]
 Check = Callable[[Any, Any], None]
 _PROC = Path("/proc/self")
+_MISSING = object()
 
 
 class WrongAnswer(Exception):
@@ -76,9 +78,10 @@ def row(
 def verify(name: str, ours: Side, reference: Side, check: Check) -> None:
     """Raise WrongAnswer unless ``check`` accepts every part of both answers."""
     try:
-        for mine, theirs in zip(ours(), reference(), strict=True):
+        for mine, theirs in zip_longest(ours(), reference(), fillvalue=_MISSING):
+            require(mine is not _MISSING and theirs is not _MISSING, "answers of different length")
             check(mine, theirs)
-    except (WrongAnswer, ValueError) as error:
+    except WrongAnswer as error:
         raise WrongAnswer(f"{name}: {error}") from error
 
 

@@ -51,7 +51,7 @@ def box_mesh(low: Array, high: Array, spacing: float, inward: bool) -> tuple[Arr
 
 def room_mesh(spacing: float) -> tuple[Array, Array, Array]:
     """Vertices float64, triangles int32 and normals float64 of the room and its furniture."""
-    boxes = [box_mesh(*map(np.array, _ROOM), spacing, True)]  # type: ignore[arg-type]
+    boxes = [box_mesh(np.array(_ROOM[0]), np.array(_ROOM[1]), spacing, True)]
     boxes += [box_mesh(np.array(low), np.array(high), spacing, False) for low, high in _FURNITURE]
     starts = np.cumsum([0, *(len(box[0]) for box in boxes)])
     triangles = np.concatenate([box[1] + start for box, start in zip(boxes, starts)])

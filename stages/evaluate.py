@@ -6,7 +6,7 @@ lifted pseudo-labels it was taught with.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -14,6 +14,7 @@ import numpy as np
 
 from data.artifacts.evaluation import SOURCES, Evaluation, QueryRow, Score, TargetCount
 from data.errors import DataError
+from data.progress import Progress, silent
 from data.types import Array, GroundTruth, Prompt, PromptTruth
 from stages import metrics
 from stages.configs import EvaluateConfig
@@ -41,7 +42,7 @@ class EvaluationScene:
 def run(
     scenes: Iterable[EvaluationScene],
     cfg: EvaluateConfig,
-    progress: Callable[[int, int], None] = lambda done, total: None,
+    progress: Progress = silent,
 ) -> Evaluation:
     """Score every query of every scene; scenes are taken one at a time.
 

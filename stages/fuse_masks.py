@@ -26,7 +26,6 @@ own, or the mean where that is larger.
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import NamedTuple
 
 import numpy as np
@@ -34,6 +33,7 @@ import numpy as np
 from data.artifacts.links import Links
 from data.artifacts.pseudo import PseudoLabels
 from data.artifacts.teacher import FAILED, MASK, NO_SEG, TeacherCache
+from data.progress import Progress, silent
 from data.types import Array, Scene
 from stages.configs import FuseConfig
 
@@ -65,7 +65,7 @@ def run(
     links: Links,
     cache: TeacherCache,
     cfg: FuseConfig,
-    progress: Callable[[int, int], None] = lambda done, total: None,
+    progress: Progress = silent,
 ) -> PseudoLabels:
     """Fuse all views of a scene; masks are read one view at a time.
 
@@ -167,7 +167,7 @@ def collect_votes(
     cache: TeacherCache,
     weights: Array,
     cfg: FuseConfig,
-    progress: Callable[[int, int], None],
+    progress: Progress,
 ) -> Votes:
     """Sum every view's say over the points it sees; ``weights`` (Q, V)."""
     no_seg_weight = cfg.no_seg_weight if cfg.gate == "gated" else 0.0

@@ -2,16 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 
 from data.artifacts.links import ViewLinks
+from data.progress import Progress, silent
 from data.types import Array, Scene, View
 from data.visibility import Tolerance, visible_points
 from stages.configs import LinkConfig
-
-
-def _silent(done: int, total: int) -> None:
-    """Show nothing."""
 
 
 def links_of_view(points: Array, view: View, depth: Array, cfg: LinkConfig) -> ViewLinks:
@@ -21,9 +18,7 @@ def links_of_view(points: Array, view: View, depth: Array, cfg: LinkConfig) -> V
     return ViewLinks(view.view_id, point_ids, uv)
 
 
-def run(
-    scene: Scene, cfg: LinkConfig, progress: Callable[[int, int], None] = _silent
-) -> Iterator[ViewLinks]:
+def run(scene: Scene, cfg: LinkConfig, progress: Progress = silent) -> Iterator[ViewLinks]:
     """Links of every view of a scene, in the order of its views, one at a time."""
     for index, view in enumerate(scene.views):
         links = links_of_view(scene.cloud.points, view, scene.depths[index], cfg)

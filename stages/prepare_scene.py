@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
 
+from data.progress import Progress, silent
 from data.raycast import Raycaster
 from data.scan import Scan
 from data.superpoints import compact_segments, superpoints
@@ -21,10 +22,6 @@ _REAL_SEGMENT = 1.5
 _SELECTION_WIDTH = 160
 _SELECTION_POINTS = 50_000
 _SELECTION_TOLERANCE = Tolerance(near=0.05, absolute=0.1, relative=0.04)
-
-
-def _silent(done: int, total: int) -> None:
-    """Show nothing."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -44,9 +41,7 @@ class PreparedScene:
     truth: GroundTruth
 
 
-def run(
-    scan: Scan, cfg: PrepareConfig, progress: Callable[[int, int], None] = _silent
-) -> PreparedScene:
+def run(scan: Scan, cfg: PrepareConfig, progress: Progress = silent) -> PreparedScene:
     """Choose views, find superpoints and render depth.
 
     ``progress`` is told of every depth map rendered. ``cfg.camera`` is the reader's concern.
@@ -93,9 +88,7 @@ def _select(scan: Scan, caster: Raycaster, max_views: int) -> tuple[View, ...]:
     return tuple(scan.views[index] for index in cover_greedily(visible, max_views))
 
 
-def _depths(
-    caster: Raycaster, views: tuple[View, ...], progress: Callable[[int, int], None]
-) -> Iterator[Array]:
+def _depths(caster: Raycaster, views: tuple[View, ...], progress: Progress) -> Iterator[Array]:
     for index, view in enumerate(views):
         depth, _ = caster.render(view.camera, view.world_to_camera)
         progress(index + 1, len(views))

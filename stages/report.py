@@ -20,6 +20,7 @@ from markupsafe import Markup
 
 from data.artifacts.evaluation import SOURCES, Evaluation, QueryRow, metrics_text
 from data.artifacts.report import ReportFiles
+from data.progress import Progress, silent
 from data.types import Array, Scene
 from stages.charts import line_chart
 from stages.configs import Experiment, ReportConfig, StageConfig
@@ -90,7 +91,7 @@ class _Card:
 def run(
     inputs: ReportInputs,
     cfg: ReportConfig,
-    progress: Callable[[int, int], None] = lambda done, total: None,
+    progress: Progress = silent,
 ) -> ReportFiles:
     """The page, its metrics and a picture for the front page, all in memory.
 

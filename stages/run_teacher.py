@@ -11,6 +11,7 @@ from PIL import Image, UnidentifiedImageError
 
 from data.artifacts.teacher import FAILED, MASK, NO_SEG, TeacherWriter, ViewAnswers
 from data.errors import DataError, UserError
+from data.progress import Progress, silent
 from data.types import Array, Prompt, Scene, View
 from models.teacher import AnyTeacher, MaskGrid, TeacherAnswer
 
@@ -33,7 +34,7 @@ def run(
     prompts: Sequence[Prompt],
     make_teacher: Callable[[], AnyTeacher],
     writer: TeacherWriter,
-    progress: Callable[[int, int], None] = lambda done, total: None,
+    progress: Progress = silent,
 ) -> TeacherReport:
     """Fill ``writer`` with the answers it lacks; the teacher is made only if there are any.
 

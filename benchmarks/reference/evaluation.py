@@ -18,7 +18,7 @@ def score(prediction: Array, instance_ids: Array, object_ids: Sequence[int]) -> 
 
 
 def summary(counts: Sequence[tuple[int, int]]) -> dict[str, float]:
-    """mIoU and Acc@0.25 / 0.50 of all queries, IoU = I / (U + 1e-6), strict comparison."""
+    """Mean IoU and Acc@0.25 / 0.50 of all queries, IoU = I / (U + 1e-6), strictly above."""
     ious = np.array([i / (u + 1e-6) for i, u in counts])
     return {
         "miou": float(ious.mean()),

@@ -67,7 +67,7 @@ def _edges(points: Array, triangles: Array) -> Array:
     keys = np.sort(sides[:, 0] * len(points) + sides[:, 1])
     keys = keys[np.concatenate([[True], keys[1:] != keys[:-1]])]
     edges = np.column_stack([keys // len(points), keys % len(points)])
-    return edges[edges[:, 0] != edges[:, 1]]
+    return np.asarray(edges[edges[:, 0] != edges[:, 1]])
 
 
 def _weights(points: Array, normals: Array, edges: Array) -> Array:
@@ -76,4 +76,4 @@ def _weights(points: Array, normals: Array, edges: Array) -> Array:
     bend = np.clip(1 - np.einsum("ek,ek->e", normals[start], normals[end]), 0, 2)
     rise = np.einsum("ek,ek->e", normals[end], points[end] - points[start])
     bend[rise > 0] **= 2
-    return bend
+    return np.asarray(bend)
