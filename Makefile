@@ -3,7 +3,7 @@ PYTHON ?= python3.11
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: demo test lint bench format clean
+.PHONY: demo test lint bench bench-quick format clean
 
 demo: $(VENV)/.installed
 	$(BIN)/luigi --module pipeline RunAll --scene-set demo
@@ -24,6 +24,9 @@ format: $(VENV)/.installed
 
 bench: $(VENV)/.installed
 	$(BIN)/python -m benchmarks
+
+bench-quick: $(VENV)/.installed
+	$(BIN)/python -m benchmarks --quick --output $$(mktemp)
 
 .PHONY: venv
 venv: $(VENV)/.installed

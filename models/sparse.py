@@ -124,9 +124,9 @@ class SparseConv(nn.Module):
         return weight
 
     def forward(self, x: Any) -> Any:
-        """SparseConvTensor to SparseConvTensor."""
+        """Apply the layer to a SparseConvTensor."""
         algo = self._cuda_algo if x.features.is_cuda else self._cpu_algo
-        self.layer.algo = algo  # type: ignore[assignment]
+        self.layer.algo = algo
         return self.layer(x)
 
 

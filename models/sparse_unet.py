@@ -71,7 +71,7 @@ class ResidualBlock(nn.Module):
         self.shortcut = nn.Identity() if c_in == c_out else nn.Linear(c_in, c_out, bias=False)
 
     def forward(self, x: Any) -> Any:
-        """SparseConvTensor of c_in channels to one of c_out."""
+        """Apply the block to a SparseConvTensor of c_in channels."""
         y = self.norm2(self.conv2(self.norm1(self.conv1(x))))
         return y.replace_feature((y.features + self.shortcut(x.features)).relu_())
 

@@ -22,7 +22,7 @@ class Student(nn.Module):
     """Backbone and two linear heads; masks are dot products with mapped tokens.
 
     The mask logit of voxel i and query q is ``scale * <f_i, W t_q> + bias``: ``t_q`` has unit
-    length, ``W`` (D, T) starts orthogonal, ``scale`` at 1 / sqrt(D) times a learnt factor.
+    length, ``W`` (D, T) starts orthogonal, ``scale`` at 1, ``bias`` below 0.
     """
 
     def __init__(self, preset: str, c_in: int, token_dim: int, feature_dim: int, seed: int) -> None:
@@ -72,4 +72,5 @@ class Student(nn.Module):
         unit = F.normalize(tokens.float(), dim=1)
         asked = self.token_map(unit)
         logits = self.scale * (asked @ mask_features.float().T) + self.bias
-        return logits.masked_fill((unit == 0).all(1, keepdim=True), -torch.inf)
+        empty: Tensor = logits.masked_fill((unit == 0).all(1, keepdim=True), -torch.inf)
+        return empty

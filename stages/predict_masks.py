@@ -74,9 +74,13 @@ def smooth(probs: Array, superpoint_ids: Array) -> Array:
         superpoint_ids: (N,) i4, 0..S-1.
     """
     num = int(superpoint_ids.max()) + 1
-    return np.stack(
-        [mean_by_group(row[:, None], superpoint_ids, num)[superpoint_ids, 0] for row in probs]
-    ) if len(probs) else probs
+    return (
+        np.stack(
+            [mean_by_group(row[:, None], superpoint_ids, num)[superpoint_ids, 0] for row in probs]
+        )
+        if len(probs)
+        else probs
+    )
 
 
 def _load(student_dir: Path, device: str) -> tuple[Student, float]:

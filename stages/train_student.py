@@ -18,17 +18,16 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from data import batches
 from data.artifacts.store import canonical_json
 from data.artifacts.student import STATE, read_state, write_log, write_model, write_state
-from data.batches import Augmentation, CompactScene, Sample, SampleSettings, TrainingScene
+from data.batches import NUM_CHANNELS, Sample, TrainingScene
 from data.errors import ArtifactError, UserError
 from models import losses
 from models.student import Student
 from stages.configs import StudentConfig
+from stages.sample_loader import SampleLoader
 
 Progress = Callable[[int, int], None]
-_KEEP_BYTES = 1 << 30
 _WARM_UP = 0.1
 _MAX_GRADIENT = 10.0
 
@@ -59,7 +58,7 @@ def run(
         ArtifactError: the checkpoint is damaged or of another run.
     """
     with _deterministic():
-        loader = _Loader(scenes, cfg)
+        loader = SampleLoader(scenes, cfg)
         trainer = _Trainer(cfg, loader, device)
         log = trainer.resume(work_dir)
         steps = math.ceil(len(loader.usable) / cfg.batch_scenes)
@@ -82,85 +81,28 @@ def _deterministic() -> Iterator[None]:
     """Have torch choose deterministic algorithms meanwhile."""
     before = torch.are_deterministic_algorithms_enabled()
     warn_only = torch.is_deterministic_algorithms_warn_only_enabled()
-    fill = torch.utils.deterministic.fill_uninitialized_memory
+    options: Any = torch.utils.deterministic
+    fill = options.fill_uninitialized_memory
     torch.use_deterministic_algorithms(True, warn_only=True)
-    torch.utils.deterministic.fill_uninitialized_memory = False
+    options.fill_uninitialized_memory = False  # A debugging aid that costs time.
     try:
         yield
     finally:
         torch.use_deterministic_algorithms(before, warn_only=warn_only)
-        torch.utils.deterministic.fill_uninitialized_memory = fill
-
-
-class _Loader:
-    """Samples of the scenes that have a labelled query; keeps as many scenes as fit."""
-
-    def __init__(self, scenes: Sequence[TrainingScene], cfg: StudentConfig) -> None:
-        self._scenes, self._cfg = scenes, cfg
-        self._kept: dict[int, CompactScene] = {}
-        self._room = _KEEP_BYTES
-        self._settings = SampleSettings(
-            cfg.voxel_size,
-            cfg.queries_per_scene,
-            cfg.negatives_per_scene,
-            Augmentation(**cfg.augment.model_dump()),
-        )
-        if len(scenes) == 0:
-            raise UserError("The training split has no scene. Name some in the split's file.")
-        tokens = {}
-        self.scene_ids: list[str] = []
-        for index in range(len(scenes)):
-            scene = self.scene(index)
-            self.scene_ids.append(scene.scene_id)
-            if len(scene.tokens):
-                tokens[index] = scene.tokens
-        self.usable = tuple(tokens)
-        if not tokens:
-            raise UserError(
-                f"None of the {len(scenes)} training scenes has a query with a token and a point "
-                f"of confidence {cfg.loss.confident} (student.loss.confident) or more. See why "
-                "views were dropped in the artifacts of FuseMasks, or lower that value."
-            )
-        lengths = {array.shape[1] for array in tokens.values()}
-        if len(lengths) > 1:
-            raise UserError(f"The scenes' tokens have different lengths: {sorted(lengths)}.")
-        self.token_dim = lengths.pop()
-        self._bank = batches.token_bank(tokens.values(), cfg.seed)
-
-    def scene(self, index: int) -> CompactScene:
-        if index in self._kept:
-            return self._kept[index]
-        scene = batches.compact(self._scenes[index], self._cfg.loss.confident)
-        if scene.num_bytes <= self._room:
-            self._room -= scene.num_bytes
-            self._kept[index] = scene
-        return scene
-
-    def epoch(self, epoch: int) -> Iterator[list[Sample]]:
-        """Yield the batches of one epoch."""
-        seed, size = self._cfg.seed, self._cfg.batch_scenes
-        order = [self.usable[i] for i in batches.scene_order(seed, epoch, len(self.usable))]
-        for start in range(0, len(order), size):
-            yield [self._sample(index, epoch) for index in order[start : start + size]]
-
-    def _sample(self, index: int, epoch: int) -> Sample:
-        scene = self.scene(index)
-        foreign = batches.foreign_tokens(self._bank, scene.tokens, self._cfg.negative_cosine)
-        rng = batches.sample_generator(self._cfg.seed, epoch, index)
-        return batches.draw_sample(scene, foreign, self._settings, rng)
+        options.fill_uninitialized_memory = fill
 
 
 class _Trainer:
     """The network, its optimiser and one step."""
 
-    def __init__(self, cfg: StudentConfig, loader: _Loader, device: str) -> None:
+    def __init__(self, cfg: StudentConfig, loader: SampleLoader, device: str) -> None:
         self._cfg, self._device = cfg, torch.device(device)
         self._amp = self._device.type == "cuda"
         if self._amp and not torch.cuda.is_available():
             raise UserError(f"Device {device!r} was asked for, but torch finds no CUDA device.")
-        network = {
+        network: dict[str, Any] = {
             "preset": cfg.preset,
-            "c_in": batches.NUM_CHANNELS,
+            "c_in": NUM_CHANNELS,
             "token_dim": loader.token_dim,
             "feature_dim": cfg.feature_dim,
         }
@@ -170,7 +112,7 @@ class _Trainer:
             "scenes": loader.scene_ids,
         }
         try:
-            self.model = Student(**network, seed=cfg.seed).to(self._device)  # type: ignore[arg-type]
+            self.model = Student(**network, seed=cfg.seed).to(self._device)
         except ImportError as error:
             raise UserError(str(error)) from error
         self._optimizer = _optimizer(self.model, cfg)
@@ -212,7 +154,8 @@ class _Trainer:
         parts = self._losses(batch)
         loss = parts["loss"]
         self._optimizer.zero_grad(set_to_none=True)
-        self._scaler.scale(loss).backward()
+        scaled: Any = self._scaler.scale(loss)
+        scaled.backward()
         self._scaler.unscale_(self._optimizer)
         norm = torch.nn.utils.clip_grad_norm_(self.model.parameters(), _MAX_GRADIENT)
         # Under float16 an overflowing gradient is met by the scaler, which skips the step.
@@ -239,7 +182,7 @@ class _Trainer:
         parts = {name: sum(s[name] for s in scenes) / len(scenes) for name in scenes[0]}
         weights = self._cfg.loss.model_dump()
         loss = sum(weights[name] * part for name, part in parts.items())
-        return {"loss": loss, **parts}  # type: ignore[dict-item]
+        return {"loss": loss, **parts}
 
     def _scene_losses(self, sample: Sample, mask: Tensor, token: Tensor) -> Mapping[str, Tensor]:
         cfg = self._cfg.loss

@@ -82,7 +82,9 @@ def test_words_of_side(text: str) -> None:
     assert batches.depends_on_side(text)
 
 
-@pytest.mark.parametrize("text", ["the bright lamp", "leftovers", "copyright", "the wall clock", ""])
+@pytest.mark.parametrize(
+    "text", ["the bright lamp", "leftovers", "copyright", "the wall clock", ""]
+)
 def test_other_words(text: str) -> None:
     assert not batches.depends_on_side(text)
 

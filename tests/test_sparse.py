@@ -70,9 +70,11 @@ def test_strided_equals_dense() -> None:
     x = random_features(indices, 4, 4).requires_grad_()
     conv = sparse.downsample(4, 6, "d")
     y = conv(sparse.sparse_tensor(x, indices, 2))
-    coarse = torch.cat([indices[:, :1], indices[:, 1:] // 2], 1).unique(dim=0)
-    assert torch.equal(y.indices.unique(dim=0), coarse) and len(y.indices) == len(coarse)
-    dense = at(F.conv3d(to_dense(x, indices), conv.weight.permute(0, 4, 1, 2, 3), stride=2), y.indices)
+    coarse = torch.unique(torch.cat([indices[:, :1], indices[:, 1:] // 2], 1), dim=0)
+    assert torch.equal(torch.unique(y.indices, dim=0), coarse) and len(y.indices) == len(coarse)
+    dense = at(
+        F.conv3d(to_dense(x, indices), conv.weight.permute(0, 4, 1, 2, 3), stride=2), y.indices
+    )
     probe = random_features(y.indices, 6, 5)
     assert_same(
         [y.features, *gradients(y.features, probe, x, conv.weight)],
@@ -88,9 +90,7 @@ def test_inverse_equals_dense_transposed() -> None:
     features = middle.features.detach().requires_grad_()
     y = up(middle.replace_feature(features))
     assert torch.equal(y.indices, indices)
-    coarse = features.new_zeros(2, 4, 5, 3, 4).index_put(
-        tuple(middle.indices.long().T), features
-    )
+    coarse = features.new_zeros(2, 4, 5, 3, 4).index_put(tuple(middle.indices.long().T), features)
     weight = up.weight.permute(4, 0, 1, 2, 3)
     dense = at(F.conv_transpose3d(coarse.permute(0, 4, 1, 2, 3), weight, stride=2), indices)
     probe = random_features(indices, 5, 8)

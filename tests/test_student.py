@@ -38,7 +38,10 @@ def test_weights_depend_on_the_seed_only() -> None:
     torch.manual_seed(1)
     a = Student("tiny", 3, 5, 8, seed=0).state_dict()
     torch.manual_seed(2)
-    b, c = Student("tiny", 3, 5, 8, seed=0).state_dict(), Student("tiny", 3, 5, 8, seed=1)
+    b, c = (
+        Student("tiny", 3, 5, 8, seed=0).state_dict(),
+        Student("tiny", 3, 5, 8, seed=1).state_dict(),
+    )
     assert all(torch.equal(a[name], b[name]) for name in a)
     assert not torch.equal(a["token_map.weight"], c["token_map.weight"])
     gram = a["token_map.weight"].T @ a["token_map.weight"]
@@ -68,9 +71,7 @@ def test_whole_coarsest_cells_may_shift() -> None:
     model = SparseUNet(3, SMALL).eval()
     features, indices = cloud(4)
     shifted = indices + torch.tensor([0, 4, 8, 0], dtype=torch.int32)
-    assert torch.allclose(
-        model(features, indices, 1), model(features, shifted, 1), atol=1e-4
-    )
+    assert torch.allclose(model(features, indices, 1), model(features, shifted, 1), atol=1e-4)
 
 
 def test_mask_logits_by_hand_and_scale_of_tokens() -> None:

@@ -79,11 +79,11 @@ def read_predictions(folder: Path) -> Predictions:
         group = zarr.open_group(path, mode="r", zarr_format=3)
         attrs = dict(group.attrs)
         num_points = int(str(attrs["num_points"]))
-        packed = np.asarray(group["masks"][...], np.uint8)  # type: ignore[index]
+        packed = np.asarray(group["masks"][...], np.uint8)
         return Predictions(
             str(attrs["scene_id"]),
-            tuple(attrs["prompt_ids"]),  # type: ignore[arg-type]
-            np.asarray(group["probs"][...], np.float32) / np.float32(255),  # type: ignore[index]
+            tuple(attrs["prompt_ids"]),
+            np.asarray(group["probs"][...], np.float32) / np.float32(255),
             np.unpackbits(packed, axis=1, count=num_points).astype(bool),
         )
     except (OSError, KeyError, ValueError, TypeError, RuntimeError) as error:
