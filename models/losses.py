@@ -27,12 +27,12 @@ def weighted_bce(
         weights: (Q, M).
         positive_weight: factor on the positive part.
     """
-    positive = targets * F.softplus(-mask_logits)
-    negative = (1 - targets) * F.softplus(mask_logits)
+    wrong = F.softplus(mask_logits)  # Cost of a negative; that of a positive is less its logit.
     # The best logit for a soft target under the positive weight, and what it costs.
     share = positive_weight * targets / (positive_weight * targets + 1 - targets)
     floor = -(torch.xlogy(positive_weight * targets, share) + torch.xlogy(1 - targets, 1 - share))
-    cost = (positive_weight * positive + negative - floor) * weights
+    positive = positive_weight * targets
+    cost = ((positive + 1 - targets) * wrong - positive * mask_logits - floor) * weights
     return _mean_of_rows(cost.sum(1), weights.sum(1))
 
 

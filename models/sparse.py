@@ -8,6 +8,7 @@ imported when the first layer or tensor is made.
 
 from __future__ import annotations
 
+import importlib
 import logging
 from collections.abc import Iterable
 from functools import cache
@@ -54,7 +55,11 @@ def load_spconv() -> Any:
     level = tracer.level
     tracer.setLevel(logging.ERROR)  # spconv's import sets off a warning that helps no user.
     try:
-        import spconv.pytorch as spconv
+        if not torch.cuda.is_available():
+            # Describing 500 CUDA kernels takes 5 s of every start; a CPU can run none of them.
+            core: Any = importlib.import_module("spconv.core")
+            core.ALL_IMPGEMM_PARAMS = []
+        spconv = importlib.import_module("spconv.pytorch")
     finally:
         tracer.setLevel(level)
     return spconv

@@ -26,7 +26,6 @@ DEFAULTS: dict[str, dict[str, str]] = {
     "worker": {
         "force_multiprocessing": "true",
         "check_complete_on_run": "true",
-        "cache_task_completion": "true",
     },
     # Of the scheduler inside the process; luigid reads the repository's luigi.cfg instead. A
     # failed task is not tried again in the same run: a user's mistake would only be told twice.

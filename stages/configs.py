@@ -33,7 +33,7 @@ class StageConfig(BaseModel):
 class GenerateConfig(StageConfig):
     """Procedural rooms in ScanNet++'s layout."""
 
-    train_rooms: Count = 12
+    train_rooms: Count = 16
     """Rooms of the training split."""
     val_rooms: Count = 6
     """Rooms of the validation split."""
@@ -159,24 +159,26 @@ class LossConfig(StageConfig):
     """Cross entropy of negatives: queries of other scenes, taken to be absent here."""
     positive_weight: Positive = 3.0
     """How much more a positive point counts in the cross entropy."""
-    confident: Fraction = 0.3
+    confident: Fraction = 0.1
     """Points with less fusion confidence are left out."""
+    hard_labels: bool = True
+    """Labels count as 1 from one half on and as 0 below, all confident points alike."""
 
 
 class StudentConfig(StageConfig):
     """The sparse 3D U-Net and its training."""
 
-    preset: Literal["tiny", "minkunet14", "minkunet34"] = "minkunet14"
+    preset: Literal["tiny", "minkunet14", "minkunet34"] = "tiny"
     """Size of the backbone."""
-    voxel_size: Annotated[float, Field(ge=0.005, le=0.5)] = 0.05
-    """Edge of a voxel, metres."""
+    voxel_size: Annotated[float, Field(ge=0.005, le=0.5)] = 0.1
+    """Edge of a voxel, metres; real scans deserve 0.02 to 0.05 and a larger preset."""
     feature_dim: Annotated[int, Field(ge=4, le=1024)] = 64
     """Length of the point features."""
     epochs: Count = 40
     """Passes over the training scenes."""
-    batch_scenes: Count = 2
+    batch_scenes: Count = 1
     """Scenes per optimiser step."""
-    queries_per_scene: Count = 12
+    queries_per_scene: Count = 16
     """Queries drawn per scene and step."""
     negatives_per_scene: Annotated[int, Field(ge=0, le=4096)] = 4
     """Queries of other scenes drawn per scene and step, as objects that are absent."""
@@ -184,7 +186,7 @@ class StudentConfig(StageConfig):
     """Only tokens whose cosine to all tokens of the scene is lower serve as negatives."""
     optimizer: Literal["adamw", "sgd"] = "adamw"
     """``sgd`` with momentum 0.9 is what the paper used."""
-    lr: Positive = 0.003
+    lr: Positive = 0.01
     """Peak learning rate."""
     weight_decay: NonNegative = 0.01
     """Weight decay."""
@@ -200,9 +202,15 @@ class PredictConfig(StageConfig):
     """Student to masks on the original points."""
 
     threshold: Fraction = 0.5
-    """A point belongs to the mask from this probability on."""
+    """A point belongs to the mask from this probability on, unless ``adaptive``."""
     superpoints: bool = True
     """Average probabilities inside superpoints first."""
+    turns: Annotated[int, Field(ge=1, le=36)] = 4
+    """Average over this many turns of the scene about the vertical axis."""
+    adaptive: bool = True
+    """Per query the threshold whose mask has the largest expected Dice overlap."""
+    presence: Fraction = 0.3
+    """With ``adaptive``: queries no point of which reaches this probability have no object."""
 
 
 class EvaluateConfig(StageConfig):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 
 from data import batches
 from data.batches import Augmentation, CompactScene, Sample, SampleSettings, TrainingScene
@@ -59,11 +60,19 @@ class SampleLoader:
         return scene
 
     def epoch(self, epoch: int) -> Iterator[list[Sample]]:
-        """Yield the batches of one epoch."""
+        """Yield the batches of one epoch; a thread prepares the next while one is in use."""
         seed, size = self._cfg.seed, self._cfg.batch_scenes
         order = [self.usable[i] for i in batches.scene_order(seed, epoch, len(self.usable))]
-        for start in range(0, len(order), size):
-            yield [self._sample(index, epoch) for index in order[start : start + size]]
+        chunks = [order[start : start + size] for start in range(0, len(order), size)]
+        with ThreadPoolExecutor(max_workers=1) as pool:
+            coming = pool.submit(self._batch, chunks[0], epoch)
+            for chunk in chunks[1:]:
+                batch, coming = coming.result(), pool.submit(self._batch, chunk, epoch)
+                yield batch
+            yield coming.result()
+
+    def _batch(self, indices: Sequence[int], epoch: int) -> list[Sample]:
+        return [self._sample(index, epoch) for index in indices]
 
     def _sample(self, index: int, epoch: int) -> Sample:
         scene = self.scene(index)

@@ -9,8 +9,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +24,7 @@ from data.errors import ArtifactError, UserError
 from models import losses
 from models.student import Student
 from stages.configs import StudentConfig
+from stages.repeatable import repeatable
 from stages.sample_loader import SampleLoader
 
 Progress = Callable[[int, int], None]
@@ -57,7 +57,7 @@ def run(
             the wrong spconv, or a loss that is not finite (the last checkpoint stays).
         ArtifactError: the checkpoint is damaged or of another run.
     """
-    with _deterministic():
+    with repeatable():
         loader = SampleLoader(scenes, cfg)
         trainer = _Trainer(cfg, loader, device)
         log = trainer.resume(work_dir)
@@ -74,22 +74,6 @@ def run(
             log.append({"epoch": epoch + 1, **means, "seconds": seconds})
             write_state(work_dir, trainer.state(), log)
         write_model(work_dir, trainer.model.state_dict(), trainer.description)
-
-
-@contextmanager
-def _deterministic() -> Iterator[None]:
-    """Have torch choose deterministic algorithms meanwhile."""
-    before = torch.are_deterministic_algorithms_enabled()
-    warn_only = torch.is_deterministic_algorithms_warn_only_enabled()
-    options: Any = torch.utils.deterministic
-    fill = options.fill_uninitialized_memory
-    torch.use_deterministic_algorithms(True, warn_only=True)
-    options.fill_uninitialized_memory = False  # A debugging aid that costs time.
-    try:
-        yield
-    finally:
-        torch.use_deterministic_algorithms(before, warn_only=warn_only)
-        options.fill_uninitialized_memory = fill
 
 
 class _Trainer:
@@ -188,6 +172,8 @@ class _Trainer:
         cfg = self._cfg.loss
         soft, confidence = self._tensor(sample.soft), self._tensor(sample.confidence)
         weights = torch.where(confidence >= cfg.confident, confidence, 0.0)
+        if cfg.hard_labels:
+            soft, weights = (soft >= 0.5).float(), (weights > 0).float()
         asked = self._tensor(sample.tokens)
         logits = self.model.mask_logits(mask, asked)
         foreign = self.model.mask_logits(mask, self._tensor(sample.negatives))
@@ -212,7 +198,7 @@ def _optimizer(model: torch.nn.Module, cfg: StudentConfig) -> torch.optim.Optimi
     ]
     if cfg.optimizer == "sgd":
         return torch.optim.SGD(groups, lr=cfg.lr, momentum=0.9)
-    return torch.optim.AdamW(groups, lr=cfg.lr)
+    return torch.optim.AdamW(groups, lr=cfg.lr, fused=True)
 
 
 def _schedule(done: int, total: int) -> float:

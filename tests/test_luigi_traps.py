@@ -61,12 +61,16 @@ def wait_for(condition: Callable[[], bool], seconds: float, what: str) -> None:
         time.sleep(0.05)
 
 
-def alive(pid: int) -> bool:
-    """Whether a process still runs (a zombie does not)."""
-    try:
-        return Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()[0] != "Z"
-    except OSError:
-        return False
+def processes_naming(folder: Path) -> set[int]:
+    """Running processes with ``folder`` in their command line: a run and all it started."""
+    found = set()
+    for entry in Path("/proc").iterdir():
+        try:
+            if entry.name.isdigit() and str(folder) in (entry / "cmdline").read_text():
+                found.add(int(entry.name))
+        except OSError:
+            continue
+    return found
 
 
 def test_runs_from_any_folder_without_a_scheduler_and_twice_does_nothing(
@@ -148,11 +152,10 @@ def test_a_killed_run_leaves_no_workers_behind(tmp_path: Path) -> None:
     )
     notes = [tmp_path / f"pid{number}" for number in range(2)]
     wait_for(lambda: all(n.exists() and n.read_text() for n in notes), 60, "two workers")
-    pids = [int(note.read_text()) for note in notes]
-    assert all(alive(pid) for pid in pids)
+    assert {int(note.read_text()) for note in notes} < processes_naming(tmp_path)
     run.send_signal(signal.SIGKILL)
     run.wait()
-    wait_for(lambda: not any(alive(pid) for pid in pids), 10, "the workers to die")
+    wait_for(lambda: not processes_naming(tmp_path), 10, "every process of the run to die")
 
 
 def test_no_boolean_parameter_defaults_to_true() -> None:

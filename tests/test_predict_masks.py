@@ -53,9 +53,9 @@ def test_predictions_hold_their_shapes_and_smooth(finished: Path, tmp_path: Path
     plain, smooth, everything = (
         predict_masks.run(training.scene, training.labels, finished, cfg)
         for cfg in (
-            PredictConfig(superpoints=False),
-            PredictConfig(superpoints=True),
-            PredictConfig(threshold=0.0),
+            PredictConfig(superpoints=False, adaptive=False, turns=1),
+            PredictConfig(superpoints=True, adaptive=False, turns=1),
+            PredictConfig(threshold=0.0, adaptive=False),
         )
     )
     assert plain.probs.shape == (5, len(training.scene.cloud))
@@ -134,3 +134,46 @@ def test_smoothing_by_hand() -> None:
 
 def test_tiny_scene_has_one_superpoint_an_object() -> None:
     assert set(make_tiny_scene()[0].superpoint_ids) == {0, 1, 2, 3}
+
+
+def test_best_threshold_by_hand_and_by_trying_all() -> None:
+    # One point: 2 * 0.6 / (1 + 0.8) = 0.67; two: 2 * 0.8 / (2 + 0.8) = 0.57.
+    assert predict_masks.best_threshold(np.array([0.2, 0.6, 0.0])) == 0.6
+    assert predict_masks.best_threshold(np.array([0.3, 0.4, 0.35])) == 0.3
+    probs = np.random.default_rng(0).random(50) ** 3
+    overlap = {t: 2 * probs[probs >= t].sum() / ((probs >= t).sum() + probs.sum()) for t in probs}
+    assert predict_masks.best_threshold(probs) == max(overlap, key=lambda t: overlap[t])
+
+
+def test_presence_empties_masks_of_unsure_queries(finished: Path) -> None:
+    training = tiny_training_scene()
+    for presence, expected in ((0.0, True), (1.0, False)):
+        cfg = PredictConfig(presence=presence)
+        predictions = predict_masks.run(training.scene, training.labels, finished, cfg)
+        assert predictions.masks[:4].any(1).tolist() == [expected] * 4
+        assert not predictions.masks[4].any()
+
+
+def test_more_turns_are_averaged_and_repeatable(finished: Path) -> None:
+    training = tiny_training_scene()
+    one, three, again = (
+        predict_masks.run(training.scene, training.labels, finished, PredictConfig(turns=turns))
+        for turns in (1, 3, 3)
+    )
+    assert np.array_equal(three.probs, again.probs) and not np.array_equal(one.probs, three.probs)
+
+
+def test_no_queries_give_no_masks(finished: Path) -> None:
+    training = tiny_training_scene()
+    labels = training.labels
+    none = replace(
+        labels,
+        prompt_ids=(),
+        drop_reasons=(),
+        **{
+            name: getattr(labels, name)[:0]
+            for name in ("soft", "confidence", "view_weights", "query_tokens")
+        },
+    )
+    predictions = predict_masks.run(training.scene, none, finished, PredictConfig())
+    assert predictions.masks.shape == predictions.probs.shape == (0, len(training.scene.cloud))

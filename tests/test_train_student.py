@@ -148,6 +148,17 @@ def test_sgd_trains_and_resumes(tmp_path: Path) -> None:
     assert outcome(train(tmp_path / "a", cfg)) == outcome(train(tmp_path / "b", cfg))
 
 
+def test_number_of_threads_does_not_matter(finished: Path, tmp_path: Path) -> None:
+    threads = torch.get_num_threads()
+    try:
+        for count in (1, 2):
+            torch.set_num_threads(count)
+            assert outcome(train(tmp_path / str(count))) == outcome(finished)
+            assert torch.get_num_threads() == count
+    finally:
+        torch.set_num_threads(threads)
+
+
 def test_scenes_are_kept_within_the_budget(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     cfg = CFG.model_copy(update={"epochs": 2})
     for budget, reads in ((1 << 30, 3), (0, 9)):
