@@ -33,7 +33,7 @@ def _masks(plan: Plan, scene_id: str) -> dict[str, dict[str, Array]]:
         read_predictions(plan.predict(scene_id).folder),
         read_pseudo(plan.fuse(scene_id).folder),
     )
-    lifted = labels.masks(plan.experiment.predict.threshold)
+    lifted = labels.masks(plan.experiment.evaluate.lifted_threshold)
     return {
         "student": dict(zip(student.prompt_ids, student.masks, strict=True)),
         "fusion_only": dict(zip(labels.prompt_ids, lifted, strict=True)),

@@ -214,7 +214,10 @@ class PredictConfig(StageConfig):
 
 
 class EvaluateConfig(StageConfig):
-    """Metrics; nothing to choose: both published conventions are always reported."""
+    """Metrics; of conventions nothing is to choose: both published ones are always reported."""
+
+    lifted_threshold: Fraction = 0.5
+    """A point belongs to the answer of the lifted labels alone from this label on."""
 
 
 class ReportConfig(StageConfig):

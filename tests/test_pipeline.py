@@ -217,6 +217,7 @@ STAGES = ("prepare", "link", "teacher", "fuse", "student", "predict", "evaluate"
         ("teacher.seed=3", {"teacher", "fuse", "student", "predict", "evaluate", "report"}),
         ("link.depth_tolerance=0.1", {"link", "fuse", "student", "predict", "evaluate", "report"}),
         ("predict.threshold=0.4", {"predict", "evaluate", "report"}),
+        ("evaluate.lifted_threshold=0.4", {"evaluate", "report"}),
         ("report.max_pictures=3", {"report"}),
         ("prepare.superpoint_threshold=0.1", set(STAGES) - {"link", "teacher"}),
         ("prepare.max_views=3", set(STAGES)),
