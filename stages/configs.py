@@ -33,7 +33,7 @@ class StageConfig(BaseModel):
 class GenerateConfig(StageConfig):
     """Procedural rooms in ScanNet++'s layout."""
 
-    train_rooms: Count = 16
+    train_rooms: Count = 12
     """Rooms of the training split."""
     val_rooms: Count = 6
     """Rooms of the validation split."""
@@ -174,7 +174,7 @@ class StudentConfig(StageConfig):
     """Edge of a voxel, metres; real scans deserve 0.02 to 0.05 and a larger preset."""
     feature_dim: Annotated[int, Field(ge=4, le=1024)] = 64
     """Length of the point features."""
-    epochs: Count = 40
+    epochs: Count = 50
     """Passes over the training scenes."""
     batch_scenes: Count = 1
     """Scenes per optimiser step."""
