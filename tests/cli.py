@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import os
+import re
 import subprocess
 import sys
+from collections import Counter
 from pathlib import Path
 
 REPOSITORY = Path(__file__).resolve().parent.parent
@@ -37,3 +39,8 @@ def luigi(
         timeout=240,
         check=False,
     )
+
+
+def tasks_done(printed: str) -> Counter[str]:
+    """How many tasks of each stage a run finished."""
+    return Counter(re.findall(r"done \d+/\d+ ([A-Za-z]+)", printed))

@@ -23,6 +23,7 @@ import pipeline
 from data.errors import ConfigError
 from pipeline import luigi_setup
 from pipeline.base import PipelineTask, SceneTask
+from stages.configs import Experiment
 from tests.cli import LUIGI, REPOSITORY, command, environment, luigi
 
 TRAPS = "tests.luigi_traps"
@@ -179,7 +180,8 @@ def test_no_task_asks_for_a_resource_nobody_declared() -> None:
 def test_two_configs_never_share_a_task_or_an_artifact() -> None:
     one = pipeline.TrainStudent(scene_set="demo")
     two = pipeline.TrainStudent(scene_set="demo", overrides="student.lr=0.5")
-    same = pipeline.TrainStudent(scene_set="demo", overrides="student.lr=0.003")
+    default = Experiment().student.lr
+    same = pipeline.TrainStudent(scene_set="demo", overrides=f"student.lr={default}")
     assert one.task_id != two.task_id
     assert one.key().folder != two.key().folder
     assert same.key().folder == one.key().folder

@@ -6,7 +6,6 @@ import html
 import json
 import re
 import shutil
-from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -15,7 +14,7 @@ import pytest
 from data.artifacts.predictions import read_predictions
 from data.artifacts.prompts import read_prompts
 from pipeline.plan import load_plan
-from tests.cli import luigi
+from tests.cli import luigi, tasks_done
 from tests.tiny_set import write_set
 
 
@@ -30,11 +29,6 @@ class Finished:
     @property
     def results(self) -> Path:
         return self.folder / "output" / "tiny"
-
-
-def tasks_done(printed: str) -> Counter[str]:
-    """How many tasks of each stage a run finished."""
-    return Counter(re.findall(r"done \d+/\d+ ([A-Za-z]+)", printed))
 
 
 @pytest.fixture(scope="module")

@@ -1,0 +1,78 @@
+"""The latest results at fixed places, and the progress that leads to them."""
+
+from __future__ import annotations
+
+import json
+import logging
+from pathlib import Path
+
+import pytest
+
+from data.artifacts.store import ArtifactKey, writing
+from pipeline import progress, published
+
+FIGURES = {"miou": 0.25, "acc25": 0.5, "acc50": 0.125}
+
+
+def finished_report(output: Path, config: dict[str, str]) -> ArtifactKey:
+    """A report artifact whose page says which config it is of."""
+    key = ArtifactKey.make(output, "report", 1, config, {})
+    with writing(key) as folder:
+        assert folder is not None
+        (folder / "report.html").write_text(json.dumps(config))
+        metrics = {"num_queries": 8, "student": FIGURES, "fusion_only": FIGURES}
+        (folder / "metrics.json").write_text(json.dumps(metrics))
+    return key
+
+
+def test_the_results_in_place_are_those_last_asked_for(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    first, second = (finished_report(tmp_path, {"name": name}) for name in "ab")
+    assert not published.is_current(tmp_path, first)
+    with caplog.at_level(logging.INFO, "luigi-interface.results"):
+        published.publish(tmp_path, first)
+    assert "8 queries; student mIoU 25.0%, Acc@0.25 50.0%, Acc@0.50 12.5%" in caplog.text
+    assert published.is_current(tmp_path, first)
+    assert not published.is_current(tmp_path, second)
+    published.publish(tmp_path, second)
+    assert json.loads((tmp_path / "report.html").read_text()) == {"name": "b"}
+    assert not published.is_current(tmp_path, first)
+    assert not list(tmp_path.glob(".*.tmp"))
+
+
+def test_results_that_were_changed_or_deleted_are_put_back(tmp_path: Path) -> None:
+    key = finished_report(tmp_path, {"name": "a"})
+    published.publish(tmp_path, key)
+    (tmp_path / "report.html").write_text("")
+    assert not published.is_current(tmp_path, key)
+    published.publish(tmp_path, key)
+    (tmp_path / "metrics.json").unlink()
+    assert not published.is_current(tmp_path, key)
+    (tmp_path / "latest.json").write_text("[1]")
+    assert not published.is_current(tmp_path, key)
+
+
+def test_an_unfinished_report_is_not_published(tmp_path: Path) -> None:
+    key = ArtifactKey.make(tmp_path, "report", 1, {}, {})
+    with pytest.raises(RuntimeError, match="not finished"):
+        published.publish(tmp_path, key)
+
+
+def test_a_log_gets_a_line_every_half_minute_with_the_time_left(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    now = 100.0
+    monkeypatch.setattr(progress.time, "monotonic", lambda: now)
+    show = progress.reporter("Work")
+    with caplog.at_level(logging.INFO, "luigi-interface.progress"):
+        for done in range(1, 11):
+            now += 20.0
+            show(done, 10)
+    lines = [record.getMessage() for record in caplog.records]
+    assert lines == [
+        "Work: 2/10, about 160 s left",
+        "Work: 4/10, about 120 s left",
+        "Work: 6/10, about 80 s left",
+        "Work: 8/10, about 40 s left",
+    ]
