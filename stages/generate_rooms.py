@@ -12,8 +12,6 @@ from typing import Literal
 from data.rooms.ids import room_kind, room_seed, scene_id
 from stages.configs import GenerateConfig
 
-SCHEMA_VERSION = 1
-
 
 def scene_ids(cfg: GenerateConfig, split: Literal["train", "val"]) -> list[str]:
     """Ids of a split's rooms, in order: a pure function of seed, split and index."""

@@ -63,7 +63,7 @@ def test_a_log_gets_a_line_every_half_minute_with_the_time_left(
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     now = 100.0
-    monkeypatch.setattr(progress.time, "monotonic", lambda: now)
+    monkeypatch.setattr("pipeline.progress.time.monotonic", lambda: now)
     show = progress.reporter("Work")
     with caplog.at_level(logging.INFO, "luigi-interface.progress"):
         for done in range(1, 11):

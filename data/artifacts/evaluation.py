@@ -9,9 +9,10 @@ from pathlib import Path
 from typing import Any, Literal
 
 from data.artifacts.store import require_complete, write_text_atomic
+from data.artifacts.versions import VERSIONS
 from data.errors import ArtifactError
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = VERSIONS["evaluate"]
 METRICS = "metrics.json"
 QUERIES = "queries.json"
 SOURCES = ("student", "fusion_only")

@@ -16,10 +16,11 @@ import numpy as np
 import zarr
 from zarr.codecs import BloscCodec
 
+from data.artifacts.versions import VERSIONS
 from data.errors import ArtifactError
 from data.types import Array
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = VERSIONS["link_points"]
 FOLDER = "links.zarr"
 _REMEDY = "Run LinkPoints again."
 _CHUNK = 1 << 16

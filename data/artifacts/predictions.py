@@ -11,13 +11,12 @@ from pathlib import Path
 
 import numpy as np
 import zarr
-from zarr.codecs import ZstdCodec
 
+from data.artifacts.rows import write_rows
 from data.artifacts.store import require_complete
 from data.errors import ArtifactError
 from data.types import Array
 
-SCHEMA_VERSION = 1
 FILE = "predictions.zarr"
 _REMEDY = "Run PredictMasks again."
 
@@ -57,18 +56,7 @@ def write_predictions(folder: Path, predictions: Predictions) -> None:
         "masks": np.packbits(predictions.masks, axis=1),
     }
     for name, array in arrays.items():
-        rows, columns = (max(size, 1) for size in array.shape)
-        stored = group.create_array(
-            name,
-            shape=array.shape,
-            dtype=array.dtype,
-            chunks=(1, columns),
-            shards=(rows, columns),
-            compressors=ZstdCodec(level=3),
-            fill_value=0,
-        )
-        if array.size:
-            stored[...] = array
+        write_rows(group, name, array)
 
 
 def read_predictions(folder: Path) -> Predictions:

@@ -12,10 +12,11 @@ from pathlib import Path
 from typing import Any
 
 from data.artifacts.store import write_text_atomic
+from data.artifacts.versions import VERSIONS
 from data.errors import ArtifactError
 from data.types import Prompt, PromptTruth
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = VERSIONS["prepare_prompts"]
 PROMPTS_FILE = "prompts.json"
 TRUTHS_FILE = "truths.json"
 _REMEDY = "Run PreparePrompts again."

@@ -12,13 +12,12 @@ from pathlib import Path
 
 import numpy as np
 import zarr
-from zarr.codecs import ZstdCodec
 
+from data.artifacts.rows import write_rows
 from data.artifacts.store import require_complete
 from data.errors import ArtifactError
 from data.types import Array
 
-SCHEMA_VERSION = 1
 FILE = "pseudo.zarr"
 _REMEDY = "Run FuseMasks again."
 
@@ -86,18 +85,7 @@ def write_pseudo(folder: Path, labels: PseudoLabels) -> None:
         "query_tokens": labels.query_tokens,
     }
     for name, array in arrays.items():
-        rows, columns = (max(size, 1) for size in array.shape)
-        stored = group.create_array(
-            name,
-            shape=array.shape,
-            dtype=array.dtype,
-            chunks=(1, columns),
-            shards=(rows, columns),
-            compressors=ZstdCodec(level=3, checksum=True),
-            fill_value=0,
-        )
-        if array.size:
-            stored[...] = array
+        write_rows(group, name, array)
 
 
 def read_pseudo(folder: Path) -> PseudoLabels:

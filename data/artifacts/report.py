@@ -7,7 +7,6 @@ from pathlib import Path
 
 from data.artifacts.store import write_text_atomic
 
-SCHEMA_VERSION = 1
 HTML = "report.html"
 METRICS = "metrics.json"
 OVERVIEW = "overview.png"

@@ -17,7 +17,6 @@ from data.artifacts.store import require_complete
 from data.errors import ArtifactError
 from data.types import Array, Camera, GroundTruth, PointCloud, Scene, View
 
-SCHEMA_VERSION = 1
 FILE = "scene.h5"
 _REMEDY = "Run PrepareScene again."
 

@@ -22,7 +22,6 @@ from data.errors import ArtifactError
 if TYPE_CHECKING:
     from torch import Tensor
 
-SCHEMA_VERSION = 1
 MODEL = "model.safetensors"
 CONFIG = "config.yaml"
 METRICS = "metrics.jsonl"

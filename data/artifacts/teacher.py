@@ -26,7 +26,6 @@ from data.artifacts.store import require_complete
 from data.errors import ArtifactError
 from data.types import Array
 
-SCHEMA_VERSION = 1
 FILE = "teacher.zarr"
 NOT_DONE, MASK, NO_SEG, FAILED = 0, 1, 2, 3
 LOGIT_STEP = 0.125
