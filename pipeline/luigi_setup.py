@@ -27,7 +27,7 @@ DEFAULTS: dict[str, dict[str, str]] = {
         "force_multiprocessing": "true",
         "check_complete_on_run": "true",
     },
-    # Of the scheduler inside the process; luigid reads the repository's luigi.cfg instead. A
+    # Of the scheduler inside the process; luigid reads configs/luigid.cfg instead. A
     # failed task is not tried again in the same run: a user's mistake would only be told twice.
     "scheduler": {"retry_count": "1"},
     "retcode": {

@@ -232,11 +232,11 @@ def test_a_log_file_holds_lines_not_redrawn_bars(tmp_path: Path, tiny_set: str) 
 
 @contextmanager
 def central_scheduler(folder: Path) -> Iterator[str]:
-    """A real luigid under the repository's luigi.cfg; yields its URL."""
+    """A real luigid under configs/luigid.cfg; yields its URL."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
-    env = environment(folder / "output", LUIGI_CONFIG_PATH=str(REPOSITORY / "luigi.cfg"))
+    env = environment(folder / "output", LUIGI_CONFIG_PATH=str(REPOSITORY / "configs/luigid.cfg"))
     line = [str(LUIGI.with_name("luigid")), "--address", "127.0.0.1", "--port", str(port)]
     line += ["--state-path", str(folder / "state"), "--logdir", str(folder)]
     daemon = subprocess.Popen(line, cwd=folder, env=env, stdout=subprocess.DEVNULL, stderr=-3)
@@ -268,7 +268,7 @@ def test_luigid_makes_again_what_was_deleted_a_moment_ago(tmp_path: Path, tiny_s
 
 def test_luigid_recovers_fast_from_a_lost_worker(tmp_path: Path) -> None:
     daemon = configparser.ConfigParser()
-    daemon.read(REPOSITORY / "luigi.cfg")
+    daemon.read(REPOSITORY / "configs/luigid.cfg")
     assert daemon.getboolean("scheduler", "prune_on_get_work")
     assert daemon.getfloat("scheduler", "worker_disconnect_delay") <= 60
     assert daemon.getfloat("scheduler", "retry_delay") <= 60
