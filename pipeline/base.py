@@ -8,6 +8,7 @@ scenes of the set, so every stage can be asked for by name alone.
 from __future__ import annotations
 
 import os
+from abc import abstractmethod
 from collections.abc import Iterator
 from typing import Any
 
@@ -133,9 +134,9 @@ class SceneTask(PipelineTask):
         if self.scene is not None:
             self.plan.split_of(self.scene)
 
+    @abstractmethod
     def scene_key(self, scene: str) -> ArtifactKey:
         """The artifact of one scene."""
-        raise NotImplementedError
 
     def scene_requires(self, scene: str) -> list[PipelineTask]:
         """What the stage of one scene needs."""
