@@ -51,18 +51,14 @@ def load_spconv() -> Any:
         ImportError: the wrong wheel is installed, or none.
     """
     check_wheels(dist.metadata["Name"] for dist in metadata.distributions())
+    # spconv's tensors set off a warning of torch.fx that no user can do anything about.
     tracer = logging.getLogger("torch.fx._symbolic_trace")
-    level = tracer.level
-    tracer.setLevel(logging.ERROR)  # spconv's import sets off a warning that helps no user.
-    try:
-        if not torch.cuda.is_available():
-            # Describing 500 CUDA kernels takes 5 s of every start; a CPU can run none of them.
-            core: Any = importlib.import_module("spconv.core")
-            core.ALL_IMPGEMM_PARAMS = []
-        spconv = importlib.import_module("spconv.pytorch")
-    finally:
-        tracer.setLevel(level)
-    return spconv
+    tracer.addFilter(lambda record: "is_fx_tracing" not in str(record.msg))
+    if not torch.cuda.is_available():
+        # Describing 500 CUDA kernels takes 5 s of every start; a CPU can run none of them.
+        core: Any = importlib.import_module("spconv.core")
+        core.ALL_IMPGEMM_PARAMS = []
+    return importlib.import_module("spconv.pytorch")
 
 
 def sparse_tensor(features: Tensor, indices: Tensor, batch_size: int, multiple: int = 1) -> Any:

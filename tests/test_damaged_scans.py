@@ -31,22 +31,7 @@ from tests.scannetpp_tree import (
     SEGMENTS,
     room,
     write_mesh,
-    write_tree,
 )
-
-
-@pytest.fixture(scope="module")
-def whole(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    root = tmp_path_factory.mktemp("whole")
-    write_tree(root)
-    return root
-
-
-@pytest.fixture
-def root(whole: Path, tmp_path: Path) -> Path:
-    """A copy of the whole tree, to break."""
-    shutil.copytree(whole, tmp_path / "root")
-    return tmp_path / "root"
 
 
 def broken(root: Path, camera: CameraChoice = "undistorted") -> DataError:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 
 import numpy as np
@@ -16,7 +16,7 @@ from data.types import GroundTruth
 from stages import fuse_masks, link_points, run_teacher
 from stages.configs import FuseConfig, LinkConfig, OracleConfig, TeacherConfig
 from stages.oracle import make_oracle
-from tests.teacher_world import finish, random_case, with_images
+from tests.teacher_world import EXACT, finish, random_case, with_images
 from tests.tiny_scene import make_tiny_prompts, make_tiny_scene
 
 PLAIN = FuseConfig(superpoints=False, gate_floor=0.3, prior=0.5, no_seg_weight=0.5)
@@ -90,16 +90,8 @@ def _chain(
 
 
 def test_an_exact_oracle_gives_exact_labels(tmp_path: Path) -> None:
-    exact = OracleConfig(
-        ragged=0,
-        miss=0,
-        confuse=0,
-        hallucinate=0,
-        token_noise=0,
-        iou_noise=0,
-        min_cells=1,
-        stride=1,
-    )
+    errors = {name: value for name, value in asdict(EXACT).items() if name != "seed"}
+    exact = OracleConfig(**errors, stride=1)
     labels, truth, targets = _chain(tmp_path / "a", exact, PLAIN)
     height = make_tiny_scene()[0].cloud.points[:, 2]
     seen = (labels.confidence > 0) & (height > 0.05)  # feet and floor share their place

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -32,20 +31,6 @@ from tests.scannetpp_tree import (
     room,
     write_tree,
 )
-
-
-@pytest.fixture(scope="module")
-def whole(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    root = tmp_path_factory.mktemp("whole")
-    write_tree(root)
-    return root
-
-
-@pytest.fixture
-def root(whole: Path, tmp_path: Path) -> Path:
-    """A copy of the whole tree, to break."""
-    shutil.copytree(whole, tmp_path / "root")
-    return tmp_path / "root"
 
 
 def edit(path: Path, change: Callable[[Any], object]) -> None:

@@ -43,10 +43,6 @@ class RoomScan:
     owners: Array
     groups: tuple[Group, ...]
 
-    def group_of(self, index: int) -> Group:
-        """The group of the object at a position in ``room.objects``."""
-        return next(group for group in self.groups if group.index == index)
-
 
 def scan_room(room: Room) -> RoomScan:
     """Weld the vertices of each object and group them.
