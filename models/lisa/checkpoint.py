@@ -1,0 +1,225 @@
+"""Reads checkpoint folders in the published layout: LISA's, LISA++'s and our own.
+
+A folder holds ``config.json``, weights with the published keys, a tokenizer's files, and names
+the CLIP model whose vision tower it was trained with. Loading holds each weight once: the
+network is built without memory and takes the tensors as they come, mapped or converted.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+from torch import Tensor
+from transformers.models.llama.modeling_llama import LlamaRotaryEmbedding
+
+from data.errors import DataError, UserError
+from models.lisa import key_names
+from models.lisa.hub import checkpoint_folder, tower_folder
+from models.lisa.images import ClipTransform
+from models.lisa.network import LisaConfig, LisaNetwork
+from models.lisa.quantize import Bits, is_quantised, quantise, require_bitsandbytes
+from models.lisa.saving import save_lisa
+from models.lisa.shards import read_object, read_tensors
+from models.lisa.sizes import read_clip_sizes, read_sizes
+from models.lisa.tokenizer import LisaTokenizer
+
+__all__ = ["Dtype", "LoadedLisa", "load_lisa", "save_lisa"]
+
+Dtype = Literal["float32", "bfloat16", "float16"]
+
+_DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
+# SAM and the head that asks it stay in float32, as they are published; it costs 2.5 GB at most.
+_LOW_PRECISION = ("language_model.", "projector.", "vision_tower.")
+_MOST_NAMED = 10
+
+
+@dataclass(frozen=True, eq=False)
+class LoadedLisa:
+    """A network that is ready to answer: in evaluation mode, its weights frozen.
+
+    ``dtype`` is that of the language model, the projector and CLIP; the rest is float32.
+    """
+
+    network: LisaNetwork
+    tokenizer: LisaTokenizer
+    clip_transform: ClipTransform
+    dtype: torch.dtype
+    device: torch.device
+
+
+def load_lisa(
+    weights: str | Path,
+    vision_tower: str | Path | None = None,
+    dtype: Dtype = "float32",
+    device: str | torch.device = "cpu",
+    quantize: Bits | None = None,
+) -> LoadedLisa:
+    """Load a checkpoint in the published layout.
+
+    Args:
+        weights: its folder, or a hub id (``xinlai/LISA-7B-v1``), which is fetched.
+        vision_tower: folder or hub id of its CLIP model; None to use what ``config.json``
+            names: a folder in the checkpoint's or beside it, else a hub id.
+        dtype: precision of the language model, the projector and CLIP; float16 with 8 bits.
+        device: where the network shall be.
+        quantize: hold the language model's blocks in 8 or 4 bits (needs bitsandbytes, a GPU).
+
+    Raises:
+        UserError: the hub does not have it, or the device or quantisation cannot be had.
+        DataError: a file is missing or damaged, or weights are missing, unexpected or
+            misshapen (all such keys in one message).
+    """
+    place, kind = _device(device), _dtype(dtype)
+    if quantize is not None:
+        require_bitsandbytes(quantize, place)
+        if quantize == "8bit":
+            kind = torch.float16  # bitsandbytes' 8-bit products know no other.
+    folder = checkpoint_folder(weights)
+    config = read_object(folder / "config.json")
+    tower = tower_folder(folder, config, vision_tower)
+    tokenizer, transform = LisaTokenizer.from_folder(folder), ClipTransform.from_folder(tower)
+    network = _load_network(folder, config, tower, kind, place, quantize)
+    _check_fit(folder, tower, network.config, tokenizer, transform)
+    return LoadedLisa(network, tokenizer, transform, kind, place)
+
+
+def _device(device: str | torch.device) -> torch.device:
+    try:
+        place = torch.device(device)
+        torch.empty(0, device=place)
+    except (RuntimeError, AssertionError) as error:
+        # torch says what it lacks in its first line; an absent CUDA is an AssertionError.
+        reason = str(error).splitlines()[0]
+        raise UserError(f"the device {str(device)!r} cannot be used: {reason}") from error
+    return place
+
+
+def _dtype(dtype: str) -> torch.dtype:
+    if dtype not in _DTYPES:
+        raise UserError(f"dtype must be one of {', '.join(_DTYPES)}, not {dtype!r}")
+    return _DTYPES[dtype]
+
+
+def _load_network(
+    folder: Path,
+    config: Mapping[str, Any],
+    tower: Path,
+    dtype: torch.dtype,
+    device: torch.device,
+    bits: Bits | None,
+) -> LisaNetwork:
+    clip = read_clip_sizes(tower / "config.json", read_object(tower / "config.json"))
+    ours, towers = _lisa_tensors(folder, config), _tower_tensors(tower)
+    sizes = read_sizes(
+        folder / "config.json", config, clip, {key: tuple(t.shape) for key, t in ours.items()}
+    )
+    try:
+        with torch.device("meta"):
+            network = LisaNetwork(sizes)
+    except (ValueError, LookupError, RuntimeError, ArithmeticError) as error:
+        remedy = "Do config.json and the weights belong together?"
+        raise DataError(folder, "sizes of one network", str(error), remedy) from error
+    expected = {name: tuple(tensor.shape) for name, tensor in network.state_dict().items()}
+    state = _renamed(folder, ours, expected, of_tower=False)
+    state |= _renamed(tower, towers, expected, of_tower=True)
+    for name, tensor in state.items():
+        # Blocks that will be rounded stay where they are, mapped, until it is their turn.
+        if not (bits and is_quantised(name)):
+            low = name.startswith(_LOW_PRECISION)
+            state[name] = tensor.to(device, dtype if low else torch.float32)
+    network.load_state_dict(state, assign=True)
+    _recompute_buffers(network, device)
+    if bits:
+        quantise(network.language_model, bits, dtype, device)
+    return network.requires_grad_(False).eval()
+
+
+def _lisa_tensors(folder: Path, config: Mapping[str, Any]) -> dict[str, Tensor]:
+    """A checkpoint's own weights by published key."""
+    found = read_tensors(folder)
+    tensors = {key: tensor for key, tensor in found.items() if not key_names.is_ignored(key)}
+    if config.get("tie_word_embeddings") and "model.embed_tokens.weight" in tensors:
+        tensors.setdefault("lm_head.weight", tensors["model.embed_tokens.weight"])
+    return tensors
+
+
+def _tower_tensors(tower: Path) -> dict[str, Tensor]:
+    """The vision side of a CLIP folder's weights."""
+    found = read_tensors(tower)
+    return {key: tensor for key, tensor in found.items() if not key_names.is_ignored_in_tower(key)}
+
+
+def _renamed(
+    folder: Path,
+    tensors: Mapping[str, Tensor],
+    expected: Mapping[str, tuple[int, ...]],
+    of_tower: bool,
+) -> dict[str, Tensor]:
+    """Tensors by their names in ``LisaNetwork``; DataError unless all fit and none is missing.
+
+    ``expected``: the network's shapes by name, of which the tower's part or the rest is meant.
+    """
+    to_network = key_names.tower_to_network if of_tower else key_names.to_network
+    to_published = key_names.tower_to_published if of_tower else key_names.to_published
+    wanted = {name for name in expected if key_names.is_tower(name) == of_tower}
+    keys = {key: to_network(key) for key in tensors}
+    state = {name: tensors[key] for key, name in keys.items() if name in wanted}
+    missing = [to_published(name) for name in expected if name in wanted - set(state)]
+    unexpected = [key for key, name in keys.items() if name not in wanted]
+    misshapen = [
+        f"{to_published(name)} {list(tensor.shape)} instead of {list(expected[name])}"
+        for name, tensor in state.items()
+        if tuple(tensor.shape) != expected[name]
+    ]
+    # Sizes come from shapes: while keys are missing, what the others should be is a guess.
+    faults = {
+        "missing": missing,
+        "unexpected": unexpected,
+        "misshapen": [] if missing else misshapen,
+    }
+    if any(faults.values()):
+        what = "the vision tower of CLIP" if of_tower else "the weights of LISA"
+        remedy = "Fetch the checkpoint again, or give the one that is meant."
+        raise DataError(folder, f"{what}, each as it is published", _listed(faults), remedy)
+    return state
+
+
+def _listed(faults: Mapping[str, list[str]]) -> str:
+    """One line of all faults, the first keys of each kind by name."""
+    parts = []
+    for fault, keys in faults.items():
+        if keys:
+            more = ", ..." if len(keys) > _MOST_NAMED else ""
+            parts.append(f"{len(keys)} {fault}: {', '.join(keys[:_MOST_NAMED])}{more}")
+    return "keys " + "; ".join(parts)
+
+
+def _recompute_buffers(network: LisaNetwork, device: torch.device) -> None:
+    """Buffers that no checkpoint holds, still without memory, get their values."""
+    llama, embeddings = network.language_model.model, network.vision_tower.embeddings
+    llama.rotary_emb = LlamaRotaryEmbedding(config=network.config.llama).to(device)
+    ids = torch.arange(embeddings.position_embedding.num_embeddings, device=device)
+    embeddings.register_buffer("position_ids", ids[None], persistent=False)
+
+
+def _check_fit(
+    folder: Path,
+    tower: Path,
+    sizes: LisaConfig,
+    tokenizer: LisaTokenizer,
+    transform: ClipTransform,
+) -> None:
+    """Raise DataError for a tokenizer or an image size that is not this network's."""
+    remedy = "Fetch the folder again: its files do not belong together."
+    rows = sizes.llama.vocab_size
+    beyond = {token: id_ for token, id_ in tokenizer.added.items() if id_ >= rows}
+    if beyond:
+        raise DataError(folder / "added_tokens.json", f"ids below {rows}", str(beyond), remedy)
+    if transform.side != sizes.clip.image_size:
+        expected = f"images of {sizes.clip.image_size} pixels, as in config.json"
+        found = f"{transform.side} pixels"
+        raise DataError(tower / "preprocessor_config.json", expected, found, remedy)

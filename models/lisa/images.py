@@ -1,0 +1,247 @@
+"""Pixels for CLIP and for SAM, and SAM's masks back to the image's pixels.
+
+Both towers see PIL's antialiased resizing of the 8-bit image, as upstream does it: CLIP
+bicubic with the centre cropped out (a wide image loses its sides), SAM bilinear, whole, padded
+on the right and at the bottom. Sizes are (height, width), always.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from PIL import Image
+from torch import Tensor
+from torch.nn import functional as F
+
+from data.errors import DataError
+from data.jsonio import is_int, read_json
+
+Image8 = NDArray[np.uint8]
+Size = tuple[int, int]
+Triple = tuple[float, float, float]
+
+_SAM_MEAN = (123.675, 116.28, 103.53)
+_SAM_STD = (58.395, 57.12, 57.375)
+
+
+@dataclass(frozen=True)
+class ClipTransform:
+    """CLIP's image preprocessing; the defaults are those of CLIP at 224 pixels.
+
+    Attributes:
+        resize_to: length of the shorter side, or (height, width) to squash to, or None.
+        crop: side of the square cut out of the centre, or None; black fills what is missing.
+        resample: PIL's number of the resizing filter, 3 for bicubic.
+        rescale: what an 8-bit value is multiplied by, before mean and std.
+        mean, std: of the three channels, in [0, 1] units.
+    """
+
+    resize_to: int | Size | None = 224
+    crop: int | None = 224
+    resample: int = int(Image.Resampling.BICUBIC)
+    rescale: float = 1 / 255
+    mean: Triple = (0.48145466, 0.4578275, 0.40821073)
+    std: Triple = (0.26862954, 0.26130258, 0.27577711)
+
+    @classmethod
+    def from_folder(cls, folder: Path) -> ClipTransform:
+        """What ``preprocessor_config.json`` of a CLIP folder says; CLIP's own without the file.
+
+        Raises:
+            DataError: the file is damaged, or its images would not be square.
+        """
+        path = folder / "preprocessor_config.json"
+        if not path.exists():
+            return cls()
+        expected = "the JSON object of a CLIP image processor"
+        content = read_json(path, expected, _REMEDY)
+        if not isinstance(content, dict):
+            raise DataError(path, expected, f"a {type(content).__name__}", _REMEDY)
+        return _Fields(path, content).transform()
+
+    @property
+    def side(self) -> int:
+        """Side S of the square this makes, pixels.
+
+        Raises:
+            ValueError: neither crop nor squashing makes a square.
+        """
+        if self.crop is not None:
+            return self.crop
+        if isinstance(self.resize_to, tuple) and self.resize_to[0] == self.resize_to[1]:
+            return self.resize_to[0]
+        raise ValueError(f"resizing to {self.resize_to} without a crop makes no square")
+
+    def __call__(self, image: Image8) -> Tensor:
+        """From (H, W, 3) uint8 RGB to (3, S, S) float32."""
+        height, width, _ = _checked(image).shape
+        resized = _resized(image, self._target(height, width), self.resample)
+        square = resized if self.crop is None else _centre(resized, self.crop)
+        if square.shape[:2] != (self.side, self.side):
+            raise ValueError(f"made {square.shape[:2]}, expected a square of {self.side} pixels")
+        scaled = (square * np.float64(self.rescale)).astype(np.float32)
+        values = (scaled - np.array(self.mean, np.float32)) / np.array(self.std, np.float32)
+        return torch.from_numpy(np.ascontiguousarray(values.transpose(2, 0, 1)))
+
+    def _target(self, height: int, width: int) -> Size:
+        if self.resize_to is None:
+            return height, width
+        if isinstance(self.resize_to, tuple):
+            return self.resize_to
+        longer = int(self.resize_to * max(height, width) / min(height, width))
+        return (self.resize_to, longer) if height <= width else (longer, self.resize_to)
+
+
+def resized_size(height: int, width: int, size: int) -> Size:
+    """Size of an image whose longer side is brought to ``size`` pixels; at least 1 each."""
+    scale = size * 1.0 / max(height, width)
+    return max(int(height * scale + 0.5), 1), max(int(width * scale + 0.5), 1)
+
+
+def sam_pixels(image: Image8, size: int) -> tuple[Tensor, Size]:
+    """From (H, W, 3) uint8 RGB to SAM's input (3, size, size) float32 and the size resized to.
+
+    Padding comes after normalising, so it is 0.
+    """
+    height, width, _ = _checked(image).shape
+    resized = resized_size(height, width, size)
+    small = _resized(image, resized, int(Image.Resampling.BILINEAR)).astype(np.float32)
+    values = (small - np.array(_SAM_MEAN, np.float32)) / np.array(_SAM_STD, np.float32)
+    pixels = torch.zeros(3, size, size)
+    pixels[:, : resized[0], : resized[1]] = torch.from_numpy(values).permute(2, 0, 1)
+    return pixels, resized
+
+
+def upsample_masks(low_res: Tensor, sam_size: int, resized: Size, original: Size) -> Tensor:
+    """Mask logits of SAM at the image's own size: (n, h, w) to (n, H, W) float32, n may be 0.
+
+    Args:
+        low_res: logits over SAM's whole padded input.
+        sam_size: side of that input, pixels.
+        resized: (h', w') of the image in it, as ``sam_pixels`` told.
+        original: (H, W) of the image.
+    """
+    if not len(low_res):
+        return low_res.new_zeros((0, *original), dtype=torch.float32)
+    whole = _interpolated(low_res.float(), (sam_size, sam_size))
+    return _interpolated(whole[:, : resized[0], : resized[1]], original)
+
+
+def _interpolated(masks: Tensor, size: Size) -> Tensor:
+    return F.interpolate(masks[:, None], size, mode="bilinear", align_corners=False)[:, 0]
+
+
+def _checked(image: Image8) -> Image8:
+    if image.ndim != 3 or image.shape[2] != 3 or image.dtype != np.uint8 or not image.size:
+        raise ValueError(
+            f"an image must be (H, W, 3) uint8 with pixels, got {image.shape} {image.dtype}"
+        )
+    return image
+
+
+def _resized(image: Image8, size: Size, resample: int) -> Image8:
+    picture = Image.fromarray(np.ascontiguousarray(image))
+    return np.asarray(picture.resize((size[1], size[0]), Image.Resampling(resample)))
+
+
+def _centre(image: Image8, side: int) -> Image8:
+    """The central square; as in transformers, an odd border is larger after the centre."""
+    height, width = image.shape[:2]
+    pad_top, pad_left = (max(side - extent + 1, 0) // 2 for extent in (height, width))
+    canvas = np.zeros((max(side, height), max(side, width), 3), np.uint8)
+    canvas[pad_top : pad_top + height, pad_left : pad_left + width] = image
+    top, left = ((extent - side) // 2 for extent in canvas.shape[:2])
+    return canvas[top : top + side, left : left + side]
+
+
+_REMEDY = "Fetch the CLIP folder again, or mend this file; it is read as transformers reads it."
+
+
+@dataclass(frozen=True)
+class _Fields:
+    """``preprocessor_config.json``, field by field; absent or null means CLIP's default."""
+
+    path: Path
+    content: dict[str, Any]
+
+    def transform(self) -> ClipTransform:
+        default = ClipTransform()
+        identity = not self._flag("do_normalize")
+        transform = ClipTransform(
+            resize_to=self._resize() if self._flag("do_resize") else None,
+            crop=self._crop() if self._flag("do_center_crop") else None,
+            resample=self._resample(),
+            rescale=self._rescale(default.rescale) if self._flag("do_rescale") else 1.0,
+            mean=(0.0, 0.0, 0.0) if identity else self._triple("image_mean", default.mean),
+            std=(1.0, 1.0, 1.0) if identity else self._triple("image_std", default.std),
+        )
+        try:
+            _ = transform.side
+        except ValueError as error:
+            raise self._error("settings that make square images", str(error)) from None
+        return transform
+
+    def _get(self, key: str, default: Any) -> Any:
+        value = self.content.get(key)
+        return default if value is None else value
+
+    def _error(self, expected: str, found: Any) -> DataError:
+        shown = found if isinstance(found, str) else repr(found)
+        return DataError(self.path, expected, shown[:120], _REMEDY)
+
+    def _flag(self, key: str) -> bool:
+        value = self._get(key, True)
+        if not isinstance(value, bool):
+            raise self._error(f"{key}: true or false", value)
+        return value
+
+    def _sides(self, key: str) -> int | Size:
+        """A length or (height, width): 224, {"shortest_edge": 224}, {"height": .., "width": ..}."""
+        value = self._get(key, 224)
+        if isinstance(value, dict):
+            keys = {name for name, length in value.items() if length is not None}
+            if keys == {"shortest_edge"}:
+                value = value["shortest_edge"]
+            elif keys == {"height", "width"}:
+                value = [value["height"], value["width"]]
+        lengths = value if isinstance(value, list) and len(value) == 2 else [value]
+        if not all(is_int(length) and length > 0 for length in lengths):
+            raise self._error(f"{key}: a length, shortest_edge, or height and width", value)
+        return (lengths[0], lengths[1]) if len(lengths) == 2 else int(lengths[0])
+
+    def _resize(self) -> int | Size:
+        return self._sides("size")
+
+    def _crop(self) -> int:
+        sides = self._sides("crop_size")
+        if isinstance(sides, int):
+            return sides
+        if sides[0] != sides[1]:
+            raise self._error("crop_size: a square", f"{sides[0]} x {sides[1]}")
+        return sides[0]
+
+    def _resample(self) -> int:
+        value = self._get("resample", int(Image.Resampling.BICUBIC))
+        if not is_int(value) or value not in set(map(int, Image.Resampling)):
+            raise self._error("resample: one of PIL's filters, 0 to 5", value)
+        return int(value)
+
+    def _rescale(self, default: float) -> float:
+        value = self._get("rescale_factor", default)
+        if isinstance(value, bool) or not isinstance(value, int | float):
+            raise self._error("rescale_factor: a number", value)
+        return float(value)
+
+    def _triple(self, key: str, default: Triple) -> Triple:
+        value = self._get(key, default)
+        numbers = isinstance(value, list | tuple) and len(value) == 3
+        if not numbers or not all(type(number) in (int, float) for number in value):
+            raise self._error(f"{key}: three numbers", value)
+        if key == "image_std" and not all(number > 0 for number in value):
+            raise self._error(f"{key}: three positive numbers", value)
+        return float(value[0]), float(value[1]), float(value[2])

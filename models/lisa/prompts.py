@@ -1,0 +1,165 @@
+"""What LISA and LISA++ are asked, to the letter: conversation templates and question forms.
+
+The network was trained on these very strings; a space more or less is another prompt.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Mapping
+from types import MappingProxyType
+from typing import Literal
+
+Conversation = Literal["llava_v1", "llava_llama_2"]
+QuestionForm = Literal["auto", "sentence", "phrase", "explain", "raw"]
+
+IMAGE_MARKER = "<image>"
+SEG_MARKER = "[SEG]"
+START_MARKER = "<im_start>"
+END_MARKER = "<im_end>"
+_MARKERS = (IMAGE_MARKER, SEG_MARKER, START_MARKER, END_MARKER, "<im_patch>")
+
+_LLAVA_V1_SYSTEM = (
+    "A chat between a curious human and an artificial intelligence assistant. "
+    "The assistant gives helpful, detailed, and polite answers to the human's questions."
+)
+_LLAMA_2_SYSTEM = (
+    "You are a helpful language and vision assistant. "
+    "You are able to understand the visual content that the user provides, "
+    "and assist the user with a variety of tasks using natural language."
+)
+
+TASK_SUFFIXES: Mapping[str, str] = MappingProxyType(
+    {
+        "semantic": (
+            " Generate a mask for semantic segmentation. Focus on identifying the category as a"
+            " whole; do not distinguish between individual instances within the same category."
+        ),
+        "instance": (
+            " Generate instance segmentation masks. Each countable object within the same"
+            " category should have a separate mask. Ignore uncountable categories for individual"
+            " masking."
+        ),
+        "semantic_text": (
+            " Provide a textual answer and generate a semantic segmentation mask. Focus on"
+            " categorizing the entire class without separating individual instances."
+        ),
+        "instance_text": (
+            " Respond with text and provide instance segmentation mask predictions. Different"
+            " instances within the same countable category should be identified with separate"
+            " masks. A single mask suffices for uncountable categories."
+        ),
+        "text": (
+            " Respond to the question using text only. Do not generate any segmentation masks."
+        ),
+        "steps": " Answer the question with a step-by-step explanation.",
+    }
+)
+"""LISA++'s tasks; each is appended to a question, its leading space included."""
+
+_MASK_REQUEST = "Please output segmentation mask."
+_EXPLAIN_REQUEST = "Please output segmentation mask and explain why."
+_ASKS_ALREADY = re.compile(r"(?:(?:can|could|would) you |please )?segment\b", re.IGNORECASE)
+_SENTENCE_ENDS = (".", "?", "!")
+_SENTENCE_STARTS = frozenset(
+    "are can choose could detect did do does find get give has have highlight how identify if"
+    " is let locate please segment select should show tell was were what when where which who"
+    " whom whose why will would".split()
+)
+
+
+def strip_markers(text: str) -> str:
+    """User text without the strings that mean something to the model.
+
+    A second ``<image>`` would break the splice of the image tokens, and a ``[SEG]`` in the
+    question would be taken for one in the answer. What remains holds no marker, not even one
+    that the removal of another put together.
+    """
+    return _without(text, _MARKERS)
+
+
+def question_of(text: str, form: QuestionForm) -> str:
+    """The question that asks for the mask of ``text``, markers removed.
+
+    Args:
+        text: what is looked for: a phrase ("the red chair") or a sentence ("Find the chair.").
+        form: ``sentence``: the text, then the request for a mask; ``phrase``: "What is <text>
+            in this image?", then the request; ``auto``: one of these two, by the text's end
+            and first word; ``explain``: as ``auto``, the answer shall say why; ``raw``: the
+            text is the whole question. A text that asks for a segmentation mask is left as
+            it is, and so is, with ``auto``, "Can you segment ...".
+
+    Raises:
+        ValueError: ``form`` is none of these.
+    """
+    text = strip_markers(text)
+    if form == "raw":
+        return text
+    text = text.strip()
+    if "segmentation mask" in text.lower():
+        return text
+    match form:
+        case "sentence":
+            return _request(text, _MASK_REQUEST)
+        case "phrase":
+            return _request(_what_is(text), _MASK_REQUEST)
+        case "auto":
+            if _ASKS_ALREADY.match(text):
+                return text
+            return _request(text if _is_sentence(text) else _what_is(text), _MASK_REQUEST)
+        case "explain":
+            return _request(text if _is_sentence(text) else _what_is(text), _EXPLAIN_REQUEST)
+    raise ValueError(f"unknown question form {form!r}")
+
+
+def build_prompt(
+    question: str, conversation: Conversation, use_start_end: bool, answer: str | None = None
+) -> str:
+    """One turn about one image, as the model was trained to read it.
+
+    Args:
+        question: the user's question; markers in it are removed.
+        conversation: the template (``llava_v1`` for all published checkpoints' chats).
+        use_start_end: whether ``<im_start>`` and ``<im_end>`` stand around the image.
+        answer: the assistant's answer, its ``[SEG]`` included, to force or train on; None
+            leaves the prompt open for the model to go on.
+
+    Returns:
+        The prompt; it holds ``<image>`` exactly once.
+
+    Raises:
+        ValueError: ``conversation`` is none of the two.
+    """
+    image = f"{START_MARKER}{IMAGE_MARKER}{END_MARKER}" if use_start_end else IMAGE_MARKER
+    message = f"{image}\n{strip_markers(question)}"
+    said = None if answer is None else _without(answer, (IMAGE_MARKER,))
+    match conversation:
+        case "llava_v1":
+            prompt = f"{_LLAVA_V1_SYSTEM} USER: {message} ASSISTANT:"
+            return prompt if said is None else f"{prompt} {said}</s>"
+        case "llava_llama_2":
+            prompt = f"[INST] <<SYS>>\n{_LLAMA_2_SYSTEM}\n<</SYS>>\n\n{message} [/INST]"
+            return prompt if said is None else f"{prompt} {said} </s>"
+    raise ValueError(f"unknown conversation {conversation!r}")
+
+
+def _without(text: str, markers: Iterable[str]) -> str:
+    """``text`` without any of ``markers``, removed again until none is left."""
+    pattern = re.compile("|".join(map(re.escape, markers)))
+    removed = 1
+    while removed:
+        text, removed = pattern.subn("", text)
+    return text
+
+
+def _is_sentence(text: str) -> bool:
+    first = re.match(r"[a-z]+", text.lower())
+    return text.endswith(_SENTENCE_ENDS) or bool(first and first[0] in _SENTENCE_STARTS)
+
+
+def _what_is(phrase: str) -> str:
+    return f"What is {phrase.rstrip(' .')} in this image?"
+
+
+def _request(text: str, request: str) -> str:
+    return f"{text} {request}".lstrip()
