@@ -1,33 +1,21 @@
 """One frozen config per stage; a YAML file or ``--overrides`` may set nothing else.
 
-They stand together here, apart from the stages, so that planning a run reads them without
-importing torch. Every field enters the fingerprint of its stage, so device, worker count
-and paths have no place here. Unknown keys, wrong types and values out of range are refused.
+They stand together here (the teachers' in ``stages.teacher_config``), apart from the stages, so
+that planning a run reads them without importing torch. Every field enters the fingerprint of its
+stage, so device, worker count and output paths have no place here (a teacher's weights enter by
+their content). Unknown keys, wrong types and values out of range are refused.
 """
 
 from __future__ import annotations
 
 from typing import Annotated, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import Field
 
-Fraction = Annotated[float, Field(ge=0, le=1)]
-Positive = Annotated[float, Field(gt=0)]
-NonNegative = Annotated[float, Field(ge=0)]
-Count = Annotated[int, Field(ge=1)]
-Seed = Annotated[int, Field(ge=0, le=2**31 - 1)]
-
-
-class StageConfig(BaseModel):
-    """Base of all stage configs: immutable, strict, closed, finite."""
-
-    model_config = ConfigDict(
-        frozen=True,
-        extra="forbid",
-        strict=True,
-        allow_inf_nan=False,
-        use_attribute_docstrings=True,
-    )
+from stages.config_base import Count, Fraction, NonNegative, Positive, Seed
+from stages.config_base import StageConfig as StageConfig
+from stages.teacher_config import OracleConfig as OracleConfig  # noqa: F401 - for others
+from stages.teacher_config import TeacherConfig as TeacherConfig
 
 
 class GenerateConfig(StageConfig):
@@ -80,38 +68,6 @@ class LinkConfig(StageConfig):
     """Largest difference between a point's z and the depth map, metres (absolute part)."""
     depth_tolerance_relative: NonNegative = 0.02
     """The same, relative to z; the larger of the two counts."""
-
-
-class OracleConfig(StageConfig):
-    """Errors of the oracle teacher, each a rate of (view, query) pairs."""
-
-    ragged: Fraction = 0.3
-    """How far borders are gnawed: 0 none, 1 by about 10 % of the image."""
-    miss: Fraction = 0.1
-    """Visible objects answered without a mask."""
-    confuse: Fraction = 0.2
-    """Masks drawn on another visible object instead."""
-    hallucinate: Fraction = 0.3
-    """Masks drawn though the object is not in view."""
-    token_noise: NonNegative = 0.3
-    """Length of the noise added to unit [SEG] vectors."""
-    iou_noise: NonNegative = 0.15
-    """Standard deviation of the noise on predicted IoUs."""
-    min_cells: Count = 8
-    """An object is in view from this many mask cells on."""
-    stride: Annotated[int, Field(ge=1, le=64)] = 4
-    """Image pixels per mask cell."""
-
-
-class TeacherConfig(StageConfig):
-    """The 2D teacher and how it is asked."""
-
-    name: Literal["oracle"] = "oracle"
-    """Which teacher; ``oracle`` reads ground truth and spoils it (never label-free)."""
-    seed: Seed = 0
-    """Seed of whatever the teacher draws."""
-    oracle: OracleConfig = OracleConfig()
-    """Error model of the oracle."""
 
 
 class FuseConfig(StageConfig):
@@ -213,6 +169,13 @@ class PredictConfig(StageConfig):
     """With ``adaptive``: queries no point of which reaches this probability have no object."""
 
 
+class JudgeConfig(StageConfig):
+    """The teacher's masks against ground truth, in 2D."""
+
+    stride: Annotated[int, Field(ge=1, le=64)] = 2
+    """Image pixels per cell at which ground truth is rendered and masks are compared."""
+
+
 class EvaluateConfig(StageConfig):
     """Metrics; of conventions nothing is to choose: both published ones are always reported."""
 
@@ -248,6 +211,8 @@ class Experiment(StageConfig):
     """Sparse U-Net."""
     predict: PredictConfig = PredictConfig()
     """Student to masks."""
+    judge: JudgeConfig = JudgeConfig()
+    """Teacher in 2D."""
     evaluate: EvaluateConfig = EvaluateConfig()
     """Metrics."""
     report: ReportConfig = ReportConfig()

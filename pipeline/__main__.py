@@ -1,0 +1,52 @@
+"""``python -m pipeline COMMAND``: what is asked for directly, outside of Luigi's tasks."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Sequence
+from typing import NoReturn
+
+from data.errors import UserError
+from pipeline import teacher_commands
+from pipeline.command import Command, Failure
+
+COMMANDS: dict[str, Command] = {
+    "teacher": teacher_commands.TEACHER,
+    "check-teacher": teacher_commands.CHECK_TEACHER,
+}
+
+
+class _Parser(argparse.ArgumentParser):
+    """Refuses in one line, without the usage, and takes no shortened options."""
+
+    def error(self, message: str) -> NoReturn:
+        self.exit(2, f"{self.prog}: {message} (--help lists the options)\n")
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run one command; the exit code: 0, 1 for a failed run, 2 for what the user must mend."""
+    told = "What is asked for directly; stages are run by luigi --module pipeline TASK."
+    parser = _Parser(prog="python -m pipeline", description=told, allow_abbrev=False)
+    subparsers = parser.add_subparsers(metavar="COMMAND", parser_class=_Parser)
+    for name, command in COMMANDS.items():
+        added = subparsers.add_parser(
+            name, help=command.summary, description=command.summary, allow_abbrev=False
+        )
+        command.add_arguments(added)
+        added.set_defaults(command=command, name=name)
+    options = parser.parse_args(arguments)
+    if not hasattr(options, "command"):
+        parser.print_help()
+        return 0
+    try:
+        options.command.run(options)
+    except (UserError, Failure, OSError, MemoryError) as error:
+        text = " ".join(str(error).split()) or type(error).__name__
+        print(f"{parser.prog} {options.name}: {text}", file=sys.stderr)
+        return 2 if isinstance(error, UserError) else 1
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
