@@ -4,11 +4,17 @@ from pipeline import luigi_setup
 
 luigi_setup.install()
 
+from pipeline.nano import (  # noqa: E402  (Luigi reads its defaults when tasks are defined)
+    NanoPictures,
+    NanoTraining,
+    TrainNanoTeacher,
+)
 from pipeline.tasks import (  # noqa: E402  (Luigi reads its defaults when tasks are defined)
     Evaluate,
     FuseMasks,
     GenerateRoom,
     GenerateRooms,
+    JudgeTeacher,
     LinkPoints,
     PredictMasks,
     PreparePrompts,
@@ -24,12 +30,16 @@ __all__ = [
     "FuseMasks",
     "GenerateRoom",
     "GenerateRooms",
+    "JudgeTeacher",
     "LinkPoints",
+    "NanoPictures",
+    "NanoTraining",
     "PredictMasks",
     "PreparePrompts",
     "PrepareScene",
     "Report",
     "RunAll",
     "RunTeacher",
+    "TrainNanoTeacher",
     "TrainStudent",
 ]

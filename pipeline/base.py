@@ -35,35 +35,28 @@ class ArtifactTarget(luigi.Target):
         return str(self.key.folder)
 
 
-class PipelineTask(luigi.Task):
-    """Parameters and behaviour every task shares."""
+class ArtifactTask(luigi.Task):
+    """A task that makes one artifact, or none and stands for those it needs."""
 
-    scene_set = luigi.Parameter(
-        default="demo", description="a file in configs/scene_sets, or the path of one"
-    )
     config = luigi.Parameter(default="", description="experiment file laid over the defaults")
     overrides = luigi.Parameter(
         default="", description="key=value,key=value laid over everything, e.g. student.lr=0.02"
     )
-    device = luigi.ChoiceParameter(
-        choices=["auto", "cpu", "cuda"],
-        default="auto",
-        significant=False,
-        description="where tensors live; never changes what is computed",
-    )
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
-        self.plan.scenes()  # refuses a wrong config, scene set or split before any work
+        self.check()
         identity = self.identity()
         if identity:
-            names = (self.task_family, getattr(self, "scene", None), identity)
+            names = (self.task_family, self.unit(), identity)
             self.task_id = "_".join(name for name in names if name)
 
-    @property
-    def plan(self) -> Plan:
-        """The plan of this task's parameters, loaded once per process."""
-        return load_plan(self.scene_set, self.config, self.overrides)
+    def check(self) -> None:
+        """Refuse wrong parameters before any work."""
+
+    def unit(self) -> str | None:
+        """What of many like it the task works on, such as a scene."""
+        return None
 
     def key(self) -> ArtifactKey | None:
         """The artifact this task makes; None for one that only stands for others."""
@@ -89,20 +82,53 @@ class PipelineTask(luigi.Task):
         """Make the artifact in this worker process."""
         process.die_with_parent()
         key = self.key()
-        if key is None:
-            return
-        per_scene = isinstance(self, SceneTask)
-        cores = os.cpu_count() or 1
-        process.limit_threads(max(1, cores // num_workers()) if per_scene else cores)
-        from pipeline import jobs
+        if key is not None:
+            cores = os.cpu_count() or 1
+            process.limit_threads(max(1, cores // num_workers()) if self.unit() else cores)
+            self.make(key)
 
-        jobs.run(key, self.plan, getattr(self, "scene", None), self.device)
+    def make(self, key: ArtifactKey) -> None:
+        """Run the stage."""
+        raise NotImplementedError
 
     def on_failure(self, exception: BaseException) -> Any:
         """The message of a user's mistake, Luigi's traceback for anything else."""
         if isinstance(exception, UserError):
             return str(exception)
         return super().on_failure(exception)
+
+
+class PipelineTask(ArtifactTask):
+    """Parameters and behaviour that all tasks on a scene set share."""
+
+    scene_set = luigi.Parameter(
+        default="demo", description="a file in configs/scene_sets, or the path of one"
+    )
+    device = luigi.ChoiceParameter(
+        choices=["auto", "cpu", "cuda"],
+        default="auto",
+        significant=False,
+        description="where tensors live; never changes what is computed",
+    )
+
+    def check(self) -> None:
+        """Refuse a wrong config, scene set or split."""
+        self.plan.scenes()
+
+    def unit(self) -> str | None:
+        """The scene, for a task of one."""
+        return getattr(self, "scene", None)
+
+    @property
+    def plan(self) -> Plan:
+        """The plan of this task's parameters, loaded once per process."""
+        return load_plan(self.scene_set, self.config, self.overrides)
+
+    def make(self, key: ArtifactKey) -> None:
+        """Run the stage of the artifact's name."""
+        from pipeline import jobs
+
+        jobs.run(key, self.plan, self.unit(), self.device)
 
     def other(self, task: type[PipelineTask], scene: str | None = None) -> PipelineTask:
         """Another stage's task under the same parameters."""
@@ -129,8 +155,9 @@ class SceneTask(PipelineTask):
 
     scene = luigi.OptionalParameter(default=None, description="one scene id; all when left out")
 
-    def __init__(self, *args: Any, **kwargs: Any) -> None:
-        super().__init__(*args, **kwargs)
+    def check(self) -> None:
+        """Refuse also a scene of neither split."""
+        super().check()
         if self.scene is not None:
             self.plan.split_of(self.scene)
 

@@ -10,7 +10,7 @@ import difflib
 import re
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import yaml
 from pydantic import BaseModel, ValidationError
@@ -19,6 +19,7 @@ from data.errors import ConfigError
 from stages.configs import Experiment
 
 _OVERRIDES = "--overrides"
+Config = TypeVar("Config", bound=BaseModel)
 
 
 class _Loader(yaml.SafeLoader):
@@ -100,10 +101,11 @@ def merge(base: Mapping[str, Any], layer: Mapping[str, Any]) -> dict[str, Any]:
 def valid_keys(model: type[BaseModel], prefix: str = "") -> Iterator[str]:
     """Every dotted key a config accepts, sections included."""
     for name, field in model.model_fields.items():
-        yield prefix + name
+        key = prefix + (field.alias or name)
+        yield key
         kind = field.annotation
         if isinstance(kind, type) and issubclass(kind, BaseModel):
-            yield from valid_keys(kind, f"{prefix}{name}.")
+            yield from valid_keys(kind, f"{key}.")
 
 
 def nearest_key(key: str, model: type[BaseModel]) -> str:
@@ -131,14 +133,19 @@ def explain(error: ValidationError, source: str, model: type[BaseModel]) -> Conf
     return ConfigError("\n".join(lines))
 
 
-def load_experiment(layers: list[tuple[str, Mapping[str, Any]]]) -> Experiment:
-    """The experiment that the layers (source name, content) give over the defaults."""
+def load_layers(model: type[Config], layers: list[tuple[str, Mapping[str, Any]]]) -> Config:
+    """The config that the layers (source name, content) give over the defaults."""
     content: Mapping[str, Any] = {}
-    experiment = Experiment()
+    config = model()
     for source, layer in layers:
         content = merge(content, layer)
         try:
-            experiment = Experiment.model_validate(content)
+            config = model.model_validate(content)
         except ValidationError as error:
-            raise explain(error, source, Experiment) from error
-    return experiment
+            raise explain(error, source, model) from error
+    return config
+
+
+def load_experiment(layers: list[tuple[str, Mapping[str, Any]]]) -> Experiment:
+    """The experiment that the layers give."""
+    return load_layers(Experiment, layers)

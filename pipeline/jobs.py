@@ -9,12 +9,15 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from data.artifacts.store import ArtifactKey, writing
 from pipeline import progress, results
 from pipeline.plan import Plan
 from pipeline.scene_sets import SPLITS
+
+if TYPE_CHECKING:
+    from data.types import Prompt, Scene
 
 _LOG = logging.getLogger("luigi-interface.stages")
 
@@ -29,7 +32,8 @@ def run(key: ArtifactKey, plan: Plan, scene_id: str | None, device: str) -> None
             job(plan, scene_id, folder, device)
 
 
-def _resolved(device: str) -> str:
+def resolved(device: str) -> str:
+    """``auto`` as the device it means on this machine."""
     if device != "auto":
         return device
     import torch
@@ -107,14 +111,26 @@ def link_points(plan: Plan, scene_id: str | None, folder: Path, device: str) -> 
     write_links(folder, [view.view_id for view in scene.views], len(scene.cloud), links)
 
 
-def run_teacher(plan: Plan, scene_id: str | None, folder: Path, device: str) -> None:
-    """Fill the scene's teacher cache, going on where an earlier attempt stopped."""
+def _oracle(plan: Plan, scene: Scene, prompts: Sequence[Prompt]) -> Any:
+    """The one teacher that is given labels, those of its scene."""
     from data.artifacts.prompts import read_truths
-    from data.artifacts.scene import read_ground_truth, read_scene
-    from data.artifacts.teacher import TeacherWriter
-    from stages import run_teacher as stage
+    from data.artifacts.scene import read_ground_truth
     from stages.oracle import make_oracle
 
+    truth = read_ground_truth(plan.prepare(scene.scene_id).folder)
+    truths = read_truths(plan.prompts().folder)
+    of_prompts = [truths[prompt.prompt_id] for prompt in prompts]
+    return make_oracle(scene, truth, prompts, of_prompts, plan.experiment.teacher)
+
+
+def run_teacher(plan: Plan, scene_id: str | None, folder: Path, device: str) -> None:
+    """Fill the scene's teacher cache, going on where an earlier attempt stopped."""
+    from data.artifacts.scene import read_scene
+    from data.artifacts.teacher import TeacherWriter
+    from stages import run_teacher as stage
+    from stages.teachers import make_teacher
+
+    cfg = plan.experiment.teacher
     name, source = _scene(scene_id), plan.prepare(_scene(scene_id)).folder
     scene, prompts = read_scene(source, plan.root), results.prompts_of(plan, name)
 
@@ -123,17 +139,16 @@ def run_teacher(plan: Plan, scene_id: str | None, folder: Path, device: str) -> 
         [view.view_id for view in scene.views],
         [prompt.prompt_id for prompt in prompts],
     )
-    truths = read_truths(plan.prompts().folder)
+
+    def teacher() -> Any:
+        if cfg.name == "oracle":
+            return _oracle(plan, scene, prompts)
+        return make_teacher(cfg, resolved(device))
+
     report = stage.run(
         scene,
         prompts,
-        lambda: make_oracle(
-            scene,
-            read_ground_truth(source),
-            prompts,
-            [truths[prompt.prompt_id] for prompt in prompts],
-            plan.experiment.teacher,
-        ),
+        teacher,
         writer,
         progress.reporter(f"RunTeacher {name}"),
     )
@@ -188,7 +203,7 @@ def train_student(plan: Plan, scene_id: str | None, folder: Path, device: str) -
     from stages import train_student as stage
 
     show = progress.reporter("TrainStudent", alone=True)
-    stage.run(_TrainingScenes(plan), plan.experiment.student, folder, _resolved(device), show)
+    stage.run(_TrainingScenes(plan), plan.experiment.student, folder, resolved(device), show)
 
 
 def predict_masks(plan: Plan, scene_id: str | None, folder: Path, device: str) -> None:
@@ -204,7 +219,7 @@ def predict_masks(plan: Plan, scene_id: str | None, folder: Path, device: str) -
         read_pseudo(plan.fuse(name).folder),
         plan.student().folder,
         plan.experiment.predict,
-        _resolved(device),
+        resolved(device),
     )
     write_predictions(folder, predictions)
 
@@ -219,6 +234,7 @@ _JOBS: dict[str, tuple[Job, bool]] = {
     "fuse_masks": (fuse_masks, False),
     "train_student": (train_student, True),
     "predict_masks": (predict_masks, False),
+    "judge_teacher": (results.judge_teacher, False),
     "evaluate": (results.evaluate, False),
     "report": (results.report, False),
 }

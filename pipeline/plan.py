@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import hashlib
 import importlib
-import json
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -27,6 +26,7 @@ from data.rooms.ids import scene_id as room_id
 from pipeline.config import load_experiment, parse_overrides, read_yaml_mapping
 from pipeline.scene_sets import SPLITS, SceneSet, Split, load_scene_set
 from stages.configs import Experiment
+from stages.teacher_identity import teacher_identity
 
 OUTPUT_VARIABLE = "MLLM3D_OUTPUT"
 
@@ -131,18 +131,7 @@ class Plan:
 
     @cached_property
     def _query_records(self) -> dict[Split, Any]:
-        """The query files as parsed; what cannot be read stands as its error's name.
-
-        A plan never fails on a broken file: the stage that reads it does, and says why.
-        """
-        records: dict[Split, Any] = {}
-        for split in SPLITS:
-            try:
-                path = self.scene_set.query_path(self.root, split)
-                records[split] = json.loads(path.read_bytes())
-            except (OSError, ValueError) as error:
-                records[split] = type(error).__name__
-        return records
+        return self.scene_set.query_records(self.root)
 
     def _queries_identity(self, scene_id: str | None) -> str:
         """Identity of the queries of one scene, or of all for None."""
@@ -173,13 +162,18 @@ class Plan:
         inputs = {"views": self._views_identity(scene_id)}
         return self._key("link_points", self.experiment.link, inputs, scene_id)
 
+    @cached_property
+    def _teacher_identity(self) -> tuple[dict[str, Any], dict[str, str]]:
+        return teacher_identity(self.experiment.teacher)
+
     def teacher(self, scene_id: str) -> ArtifactKey:
-        """The teacher's answers."""
+        """The teacher's answers; UserError when the teacher's weights or code are missing."""
+        config, content = self._teacher_identity
         inputs = {
             "views": self._views_identity(scene_id),
             "queries": self._queries_identity(scene_id),
         }
-        return self._key("run_teacher", self.experiment.teacher, inputs, scene_id)
+        return self._key("run_teacher", config, inputs | content, scene_id)
 
     def fuse(self, scene_id: str) -> ArtifactKey:
         """Soft labels of points."""
@@ -204,11 +198,21 @@ class Plan:
         }
         return self._key("predict_masks", self.experiment.predict, inputs, scene_id)
 
+    def judge(self, scene_id: str) -> ArtifactKey:
+        """The teacher's masks of one scene against ground truth, in 2D."""
+        inputs = {
+            "scene": self.prepare(scene_id).fingerprint,
+            "teacher": self.teacher(scene_id).fingerprint,
+            "prompts": self.prompts().fingerprint,
+        }
+        return self._key("judge_teacher", self.experiment.judge, inputs, scene_id)
+
     def evaluate(self) -> ArtifactKey:
         """Metrics over the validation split."""
         inputs = {"prompts": self.prompts().fingerprint}
         for scene in self.scenes("val"):
             inputs[f"masks {scene}"] = self.predict(scene).fingerprint
+            inputs[f"judgement {scene}"] = self.judge(scene).fingerprint
         return self._key("evaluate", self.experiment.evaluate, inputs)
 
     def report(self) -> ArtifactKey:

@@ -54,4 +54,8 @@ def _headline(path: Path) -> str:
         f"{name} " + ", ".join(f"{label} {metrics[key][f]:.1%}" for f, label in figures.items())
         for key, name in names.items()
     ]
-    return f"{metrics['num_queries']} queries; " + "; ".join(parts)
+    text = f"{metrics['num_queries']} queries; " + "; ".join(parts)
+    teacher = metrics["teacher_2d"]
+    in_2d = {"mask_iou": "mask IoU", "presence": "presence"}
+    told = [f"{name} {teacher[k]:.1%}" for k, name in in_2d.items() if teacher[k] is not None]
+    return f"{text}; teacher in 2D {', '.join(told)}" if told else text

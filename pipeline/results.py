@@ -1,4 +1,4 @@
-"""Jobs of evaluation and report: where predictions and labels meet, scene by scene."""
+"""Jobs of evaluation and report: where answers and labels meet, scene by scene."""
 
 from __future__ import annotations
 
@@ -40,7 +40,31 @@ def _masks(plan: Plan, scene_id: str) -> dict[str, dict[str, Array]]:
     }
 
 
+def judge_teacher(plan: Plan, scene_id: str | None, folder: Path, device: str) -> None:
+    """The teacher's masks of one scene against ground truth, in 2D."""
+    from data.artifacts.judgement import write_judgement
+    from data.artifacts.prompts import read_truths
+    from data.artifacts.scene import read_ground_truth, read_scene
+    from data.artifacts.teacher import read_teacher
+    from stages import judge_teacher as stage
+
+    if scene_id is None:
+        raise ValueError("this stage works on one scene")
+    source = plan.prepare(scene_id).folder
+    judgement = stage.run(
+        read_scene(source),
+        read_ground_truth(source),
+        prompts_of(plan, scene_id),
+        read_truths(plan.prompts().folder),
+        read_teacher(plan.teacher(scene_id).folder),
+        plan.experiment.judge,
+        progress.reporter(f"JudgeTeacher {scene_id}"),
+    )
+    write_judgement(folder, judgement)
+
+
 def _evaluation_scenes(plan: Plan) -> Iterator[EvaluationScene]:
+    from data.artifacts.judgement import read_judgement
     from data.artifacts.prompts import read_truths
     from data.artifacts.scene import read_ground_truth
     from stages.evaluate import EvaluationScene
@@ -49,7 +73,8 @@ def _evaluation_scenes(plan: Plan) -> Iterator[EvaluationScene]:
     for name in plan.scenes("val"):
         prompts = prompts_of(plan, name)
         truth = read_ground_truth(plan.prepare(name).folder)
-        yield EvaluationScene(name, prompts, truths, truth, _masks(plan, name))
+        judgement = read_judgement(plan.judge(name).folder)
+        yield EvaluationScene(name, prompts, truths, truth, _masks(plan, name), judgement)
 
 
 def evaluate(plan: Plan, scene_id: str | None, folder: Path, device: str) -> None:
@@ -86,6 +111,7 @@ def _stage_records(plan: Plan) -> list[StageRecord]:
         "fuse_masks": [plan.fuse(name) for name in every],
         "train_student": [plan.student()],
         "predict_masks": [plan.predict(name) for name in val],
+        "judge_teacher": [plan.judge(name) for name in val],
         "evaluate": [plan.evaluate()],
     }
     records = []

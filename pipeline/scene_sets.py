@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 from importlib import resources
 from pathlib import Path
@@ -66,6 +67,19 @@ class SceneSet(BaseModel):
     def query_path(self, root: Path, split: Split) -> Path:
         """Where the queries of a split lie."""
         return root / self.expanded(getattr(self.queries, split))
+
+    def query_records(self, root: Path) -> dict[Split, Any]:
+        """The query files as parsed; what cannot be read stands as its error's name.
+
+        A plan never fails on a broken file: the stage that reads it does, and says why.
+        """
+        records: dict[Split, Any] = {}
+        for split in SPLITS:
+            try:
+                records[split] = json.loads(self.query_path(root, split).read_bytes())
+            except (OSError, ValueError) as error:
+                records[split] = type(error).__name__
+        return records
 
 
 def packaged_sets() -> dict[str, Path]:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import platform
+
 from data.artifacts.store import ArtifactKey
 from pipeline import process, published
 from pipeline.base import PipelineTask, SceneTask
@@ -74,6 +76,12 @@ class RunTeacher(SceneTask):
         """The prepared scene and the queries."""
         return [self.other(PrepareScene, scene), self.other(PreparePrompts)]
 
+    def process_resources(self) -> dict[str, int]:
+        """Big teachers work one at a time on a machine, unless luigi.cfg allows it more of them."""
+        is_small = self.plan.experiment.teacher.name in ("oracle", "lisa_nano")
+        one = {f"teacher_{platform.node().lower()}": 1}
+        return {} if is_small or self.scene is None else one
+
 
 class FuseMasks(SceneTask):
     """Masks of many views to one soft label per point."""
@@ -99,7 +107,17 @@ class TrainStudent(PipelineTask):
         return list(self.each_scene(FuseMasks, "train"))
 
 
-class PredictMasks(SceneTask):
+class ValidationTask(SceneTask):
+    """A stage of one scene, or of all validation scenes when none is named."""
+
+    def requires(self) -> list[PipelineTask]:
+        """What the scene needs, or all validation scenes' tasks."""
+        if self.scene is not None:
+            return self.scene_requires(self.scene)
+        return list(self.each_scene(type(self), "val"))
+
+
+class PredictMasks(ValidationTask):
     """The student's masks on the original points; validation scenes when none is named."""
 
     def scene_key(self, scene: str) -> ArtifactKey:
@@ -110,23 +128,31 @@ class PredictMasks(SceneTask):
         """The student, and the scene's query tokens."""
         return [self.other(TrainStudent), self.other(FuseMasks, scene)]
 
-    def requires(self) -> list[PipelineTask]:
-        """What the scene needs, or all validation scenes' tasks."""
-        if self.scene is not None:
-            return self.scene_requires(self.scene)
-        return list(self.each_scene(PredictMasks, "val"))
+
+class JudgeTeacher(ValidationTask):
+    """The teacher's masks against ground truth in 2D; validation scenes when none is named."""
+
+    def scene_key(self, scene: str) -> ArtifactKey:
+        """The scene's marked answers."""
+        return self.plan.judge(scene)
+
+    def scene_requires(self, scene: str) -> list[PipelineTask]:
+        """The scene with its labels, the queries with theirs, and the answers."""
+        needed = (self.other(PrepareScene, scene), self.other(PreparePrompts))
+        return [*needed, self.other(RunTeacher, scene)]
 
 
 class Evaluate(PipelineTask):
-    """Metrics over the validation split, of the student and of the lifted labels."""
+    """Metrics over the validation split, of student, lifted labels and the teacher in 2D."""
 
     def key(self) -> ArtifactKey:
         """The metrics."""
         return self.plan.evaluate()
 
     def requires(self) -> list[PipelineTask]:
-        """All validation scenes' masks."""
-        return list(self.each_scene(PredictMasks, "val"))
+        """All validation scenes' masks, and how good the teacher was on them."""
+        stages = (PredictMasks, JudgeTeacher)
+        return [task for stage in stages for task in self.each_scene(stage, "val")]
 
 
 class Report(PipelineTask):

@@ -1,7 +1,7 @@
 """Stage ``evaluate``: predicted masks against ground truth, on original points.
 
 Masks of two sources are scored alike: the student's predictions and, as ``fusion_only``, the
-lifted pseudo-labels it was taught with.
+lifted pseudo-labels it was taught with. Beside them stands how good the 2D teacher was in 2D.
 """
 
 from __future__ import annotations
@@ -13,11 +13,14 @@ from typing import Any
 import numpy as np
 
 from data.artifacts.evaluation import SOURCES, Evaluation, QueryRow, Score, TargetCount
+from data.artifacts.judgement import Judgement
 from data.errors import DataError
 from data.progress import Progress, silent
 from data.types import Array, GroundTruth, Prompt, PromptTruth
-from stages import metrics
+from stages import metrics, teacher_metrics
 from stages.configs import EvaluateConfig
+from stages.targets import target_ids
+from stages.teacher_metrics import Pairs
 
 _TARGET_COUNTS: tuple[TargetCount, ...] = ("zero", "single", "multiple")
 _FALSE_MASK_RATE = "false_mask_rate"
@@ -29,7 +32,7 @@ class EvaluationScene:
 
     ``truths`` is by prompt id; ``masks`` by source ("student", "fusion_only"), then by prompt
     id, each (N,) bool over the scan's original points. A mask that is not there scores as
-    empty.
+    empty. ``judgement`` is None where the teacher was not judged.
     """
 
     scene_id: str
@@ -37,6 +40,7 @@ class EvaluationScene:
     truths: Mapping[str, PromptTruth]
     ground_truth: GroundTruth
     masks: Mapping[str, Mapping[str, Array]]
+    judgement: Judgement | None = None
 
 
 def run(
@@ -51,21 +55,23 @@ def run(
     no query at all. ``progress`` gets (scenes done, 0): the number of scenes is not known.
     """
     rows: list[QueryRow] = []
+    judged: list[tuple[str, Pairs]] = []
     for done, scene in enumerate(scenes, start=1):
         rows.extend(_row(scene, prompt) for prompt in scene.prompts)
+        judged.extend(_judged(scene))
         progress(done, 0)
     _refuse_unusable(rows)
-    return Evaluation(tuple(rows), summarise(rows))
+    return Evaluation(tuple(rows), summarise(rows, judged))
 
 
-def summarise(rows: Sequence[QueryRow]) -> dict[str, Any]:
-    """The content of ``metrics.json``: the student's figures, then each source's in full.
+def summarise(rows: Sequence[QueryRow], judged: Sequence[tuple[str, Pairs]]) -> dict[str, Any]:
+    """The content of ``metrics.json``: the student's figures, each source's, the teacher's.
 
-    All figures are fractions in [0, 1]; None stands where a group has no query.
+    All figures but counts are fractions in [0, 1]; None stands where a group has no query.
     """
     by_source = {source: _source_summary(rows, source) for source in SOURCES}
     shared = {key: value for key, value in by_source["student"].items() if key != "num_missing"}
-    return {**shared, **by_source}
+    return {**shared, **by_source, "teacher_2d": teacher_metrics.summarise(judged)}
 
 
 def _source_summary(rows: Sequence[QueryRow], source: str) -> dict[str, Any]:
@@ -99,7 +105,7 @@ def _counts(rows: Sequence[QueryRow], source: str) -> metrics.Counts:
 
 
 def _row(scene: EvaluationScene, prompt: Prompt) -> QueryRow:
-    object_ids = _object_ids(scene, prompt)
+    object_ids = target_ids(scene.scene_id, prompt, scene.truths, scene.ground_truth)
     truth = scene.ground_truth.mask(object_ids)
     scores = {
         source: _score(scene, source, prompt.prompt_id, scene.masks.get(source, {}), truth)
@@ -114,25 +120,6 @@ def _row(scene: EvaluationScene, prompt: Prompt) -> QueryRow:
         int(np.count_nonzero(truth)),
         scores,
     )
-
-
-def _object_ids(scene: EvaluationScene, prompt: Prompt) -> tuple[int, ...]:
-    place = f"scene {scene.scene_id}, query {prompt.prompt_id}"
-    truth = scene.truths.get(prompt.prompt_id)
-    if truth is None or prompt.scene_id != scene.scene_id:
-        found = "none" if truth is None else f"a query about scene {prompt.scene_id}"
-        raise DataError(place, "a query of this scene with its truth", found, "Mend the prompts.")
-    unknown = sorted(set(truth.object_ids) - set(scene.ground_truth.object_ids))
-    if unknown:
-        known = ", ".join(str(object_id) for object_id in scene.ground_truth.object_ids) or "none"
-        raise DataError(
-            place,
-            f"object ids annotated in the scene ({known})",
-            ", ".join(str(object_id) for object_id in unknown),
-            "Mend the query's object ids, or check that prompts and annotation are of the same "
-            "data set version.",
-        )
-    return truth.object_ids
 
 
 def _score(
@@ -152,6 +139,21 @@ def _score(
     counts = metrics.Counts(np.array([intersection]), np.array([union]))
     iou = float(metrics.strict_iou(counts)[0])
     return Score(intersection, union, iou, int(np.count_nonzero(prediction)), mask is None)
+
+
+def _judged(scene: EvaluationScene) -> list[tuple[str, Pairs]]:
+    """(task, pairs) of each query of a scene whose teacher was judged."""
+    if scene.judgement is None:
+        return []
+    if scene.judgement.prompt_ids != tuple(prompt.prompt_id for prompt in scene.prompts):
+        raise DataError(
+            f"scene {scene.scene_id}, judgement of the teacher",
+            "one answer for each of the scene's queries",
+            "those of other queries",
+            "Run JudgeTeacher again.",
+        )
+    judgement = scene.judgement
+    return [(prompt.task, Pairs.of_query(judgement, k)) for k, prompt in enumerate(scene.prompts)]
 
 
 def _refuse_unusable(rows: Sequence[QueryRow]) -> None:

@@ -16,6 +16,7 @@ is an empty mask, never a smaller mean.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from fractions import Fraction
 from typing import Any
@@ -97,6 +98,21 @@ def cumulative_iou(counts: Counts) -> float:
     """cIoU: sum of intersections over sum of unions; 0 when every union is empty."""
     total = float(counts.union.sum()) + _LISA_TOTAL_EPSILON
     return float(counts.intersection.sum()) / total
+
+
+def auc(scores: Sequence[float] | Array, positive: Sequence[bool] | Array) -> float:
+    """Chance that a positive scores above a negative, ties counting half (Mann-Whitney).
+
+    NaN where there is no positive or no negative.
+    """
+    from scipy.stats import rankdata
+
+    wanted = np.asarray(positive, bool)
+    count, other = int(wanted.sum()), int((~wanted).sum())
+    if not count or not other:
+        return float("nan")
+    ranks = rankdata(np.asarray(scores, float))
+    return float((ranks[wanted].sum() - count * (count + 1) / 2) / (count * other))
 
 
 def boundary_cases(counts: Counts) -> dict[str, int]:

@@ -21,6 +21,7 @@ from markupsafe import Markup
 from data.artifacts.evaluation import SOURCES, Evaluation, QueryRow, metrics_text
 from data.artifacts.report import ReportFiles
 from data.progress import Progress, silent
+from data.rooms.view_queries import VISIBLE_SHARE
 from data.types import Array, Scene
 from stages.charts import line_chart
 from stages.configs import Experiment, ReportConfig, StageConfig
@@ -203,6 +204,7 @@ def _page(inputs: ReportInputs, cards: Mapping[str, _Card], picture_width: int) 
         machine_rows=[_machine_row(row) for row in rows],
         sources=_SOURCE_NAMES,
         figures=_FIGURES,
+        visible_share=VISIBLE_SHARE,
         scene_set=inputs.scene_set,
         teacher=inputs.teacher_name,
         is_oracle="oracle" in inputs.teacher_name.lower(),

@@ -77,9 +77,10 @@ def test_rows_hold_counts_by_hand(result: Evaluation) -> None:
 
 def test_headline_is_the_students_and_keys_are_stable(result: Evaluation) -> None:
     summary = result.summary
-    expected = [*HEADLINE, "conventions", "by_task", "by_target_count", "student", "fusion_only"]
-    assert list(summary) == expected
-    for key in [*HEADLINE, "conventions", "by_task", "by_target_count"]:
+    groups = ["conventions", "by_task", "by_target_count"]
+    assert list(summary) == [*HEADLINE, *groups, "student", "fusion_only", "teacher_2d"]
+    assert summary["teacher_2d"]["pairs"] == 0  # nobody judged the teacher here
+    for key in [*HEADLINE, *groups]:
         assert summary[key] == summary["student"][key]
         assert key in summary["fusion_only"]
     assert summary["num_queries"] == 4

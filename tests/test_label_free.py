@@ -32,7 +32,15 @@ LABEL_FREE = (
     "stages.train_student",
     "stages.predict_masks",
 )
-LABELS = ("GroundTruth", "PromptTruth", "read_ground_truth", "read_truths", "object_ids")
+LABELS = (
+    "GroundTruth",
+    "PromptTruth",
+    "read_ground_truth",
+    "read_truths",
+    "object_ids",
+    "judgement",  # made of labels
+    "InstanceRenderer",
+)
 
 
 @pytest.mark.parametrize("name", LABEL_FREE)

@@ -61,6 +61,7 @@ def test_every_stage_runs_once_per_scene(finished: Finished) -> None:
         "FuseMasks": 3,
         "TrainStudent": 1,
         "PredictMasks": 1,
+        "JudgeTeacher": 1,
         "Evaluate": 1,
         "Report": 1,
         "RunAll": 1,
@@ -77,6 +78,10 @@ def test_metrics_hold_what_users_read(finished: Finished) -> None:
         metrics["num_queries"]
     )
     assert metrics["fusion_only"]["miou"] > 0.05
+    teacher = metrics["teacher_2d"]
+    assert set(teacher["by_task"]) == set(metrics["by_task"])
+    assert teacher["pairs"] == 4 * metrics["num_queries"] and teacher["failed"] == 0
+    assert 0.1 < teacher["mask_iou"] < 1 and 0.5 < teacher["presence"] <= 1
     assert set(metrics["by_task"]) <= {"referring", "implicit", "spatial", "multiple", "absent"}
 
 
@@ -200,7 +205,17 @@ def test_splits_that_share_a_scene_are_refused(rooms_on_disk: Path, tmp_path: Pa
     assert run.returncode != 0 and "both splits" in run.stdout and "Traceback" not in run.stdout
 
 
-STAGES = ("prepare", "link", "teacher", "fuse", "student", "predict", "evaluate", "report")
+STAGES = (
+    "prepare",
+    "link",
+    "teacher",
+    "judge",
+    "fuse",
+    "student",
+    "predict",
+    "evaluate",
+    "report",
+)
 
 
 @pytest.mark.parametrize(
@@ -208,9 +223,10 @@ STAGES = ("prepare", "link", "teacher", "fuse", "student", "predict", "evaluate"
     [
         ("student.lr=0.02", {"student", "predict", "evaluate", "report"}),
         ("fuse.gate=uniform", {"fuse", "student", "predict", "evaluate", "report"}),
-        ("teacher.seed=3", {"teacher", "fuse", "student", "predict", "evaluate", "report"}),
+        ("teacher.seed=3", set(STAGES) - {"prepare", "link"}),
         ("link.depth_tolerance=0.1", {"link", "fuse", "student", "predict", "evaluate", "report"}),
         ("predict.threshold=0.4", {"predict", "evaluate", "report"}),
+        ("judge.stride=3", {"judge", "evaluate", "report"}),
         ("evaluate.lifted_threshold=0.4", {"evaluate", "report"}),
         ("report.max_pictures=3", {"report"}),
         ("prepare.superpoint_threshold=0.1", set(STAGES) - {"link", "teacher"}),

@@ -21,6 +21,7 @@ def finished_report(output: Path, config: dict[str, str]) -> ArtifactKey:
         assert folder is not None
         (folder / "report.html").write_text(json.dumps(config))
         metrics = {"num_queries": 8, "student": FIGURES, "fusion_only": FIGURES}
+        metrics["teacher_2d"] = {"mask_iou": 0.625, "presence": None}
         (folder / "metrics.json").write_text(json.dumps(metrics))
     return key
 
@@ -33,6 +34,7 @@ def test_the_results_in_place_are_those_last_asked_for(
     with caplog.at_level(logging.INFO, "luigi-interface.results"):
         published.publish(tmp_path, first)
     assert "8 queries; student mIoU 25.0%, Acc@0.25 50.0%, Acc@0.50 12.5%" in caplog.text
+    assert "; teacher in 2D mask IoU 62.5%\n" in caplog.text
     assert published.is_current(tmp_path, first)
     assert not published.is_current(tmp_path, second)
     published.publish(tmp_path, second)

@@ -14,6 +14,10 @@ VERSIONS: dict[str, int] = {
     "fuse_masks": 1,
     "train_student": 1,
     "predict_masks": 1,
-    "evaluate": 1,
-    "report": 1,
+    "judge_teacher": 1,
+    "evaluate": 2,
+    "report": 2,
+    "nano_pictures": 1,
+    "nano_training": 1,
+    "nano_teacher": 1,
 }
