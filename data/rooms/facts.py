@@ -87,7 +87,7 @@ def gather_facts(room: Room, scan: RoomScan, pixels: Sequence[Array]) -> list[Fa
         if len(group.vertex_ids) == 0:
             continue
         own = scan.owners == group.index
-        main, every = _nominal_colors(room, group.index)
+        main, every = nominal_colors(room, group.index)
         seen = color_name(np.median(scan.colors[own], axis=0))
         points = scan.vertices[group.vertex_ids].astype(np.float64)
         facts.append(
@@ -107,7 +107,7 @@ def gather_facts(room: Room, scan: RoomScan, pixels: Sequence[Array]) -> list[Fa
     return facts
 
 
-def _nominal_colors(room: Room, index: int) -> tuple[str, set[str]]:
+def nominal_colors(room: Room, index: int) -> tuple[str, set[str]]:
     """The colour of most of an object's surface ("" if none), and all that catch the eye."""
     mesh = room.mesh
     textures = mesh.vertex_textures[mesh.vertex_objects == index]
