@@ -99,7 +99,7 @@ def test_only_the_oracle_is_made_with_labels() -> None:
     source = inspect.getsource(teachers)
     assert not [word for word in ("GroundTruth", "PromptTruth", "truths") if word in source]
     with pytest.raises(ValueError, match="ground truth"):
-        make_teacher(TeacherConfig(), "cpu")
+        make_teacher(TeacherConfig(name="oracle"), "cpu")
 
 
 def test_lisa_is_loaded_once_per_config_and_asked_as_configured(
@@ -190,6 +190,27 @@ def test_a_plugged_in_teacher_runs_without_labels_and_again_when_its_source_chan
     changed = luigi(tmp_path, *line)
     assert set(tasks_done(changed.stdout)) == {"RunTeacher"}, changed.stdout
     assert len(list((tmp_path / "output/tiny/run_teacher").glob("*/*/metadata.json"))) == 6
+
+
+def test_one_process_makes_a_teacher_once_for_all_scenes(tmp_path: Path) -> None:
+    told = tmp_path / "made.txt"
+    noted = f"self.seed, self.size = seed, size; print('made', file=open({str(told)!r}, 'a'))"
+    (tmp_path / "own_teacher.py").write_text(
+        GOOD.replace("self.seed, self.size = seed, size", noted)
+    )
+    scene_set = write_set(tmp_path / "tiny.yaml")
+    line = [
+        "RunTeacher",
+        "--scene-set",
+        scene_set,
+        "--overrides",
+        "teacher.class=own_teacher:MyTeacher",
+    ]
+    config = Path(__file__).parents[1] / "configs" / "one_process.cfg"
+    run = luigi(tmp_path, *line, LUIGI_CONFIG_PATH=str(config))
+    assert run.returncode == 0, run.stdout
+    assert tasks_done(run.stdout)["RunTeacher"] == 4
+    assert told.read_text().split() == ["made"]
 
 
 def test_lisa_without_weights_is_refused_before_any_work(tmp_path: Path) -> None:

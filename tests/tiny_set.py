@@ -15,6 +15,7 @@ ROOMS = {
     "width": 96,
     "vertex_spacing": 0.2,
 }
+TEACHER = {"name": "oracle"}
 STUDENT = {"preset": "tiny", "voxel_size": 0.2, "epochs": 2, "feature_dim": 16}
 
 
@@ -24,7 +25,7 @@ def write_set(path: Path, **content: Any) -> str:
         "generated": "data_root" not in content,
         "splits": {"train": "nvs_sem_train", "val": "nvs_sem_val"},
         "queries": {"train": "queries/train.json", "val": "queries/val.json"},
-        "config": {"generate": ROOMS, "student": STUDENT},
+        "config": {"generate": ROOMS, "teacher": TEACHER, "student": STUDENT},
         **content,
     }
     path.write_text(yaml.safe_dump(whole))

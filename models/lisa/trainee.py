@@ -35,11 +35,11 @@ _TOKEN_SCALE = 12.0
 
 
 def nano_config(vocab_size: int) -> LisaConfig:
-    """About 4.5 M parameters: towers 4 layers deep, a Llama of 3; masks of 60 x 60 cells."""
+    """About 5 M parameters: towers 6 and 4 layers deep, a Llama of 3; masks of 60 x 60 cells."""
     clip = CLIPVisionConfig(
         hidden_size=160,
         intermediate_size=480,
-        num_hidden_layers=4,
+        num_hidden_layers=6,
         num_attention_heads=4,
         image_size=CLIP_SIZE,
         patch_size=PATCH,
