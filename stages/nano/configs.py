@@ -52,9 +52,9 @@ class NanoLossConfig(StageConfig):
 class NanoTrainConfig(StageConfig):
     """Training of LISA-nano."""
 
-    tower_steps: Count = 1800
+    tower_steps: Count = 1600
     """Steps without language."""
-    joint_steps: Count = 4600
+    joint_steps: Count = 4000
     """Steps of all parts together."""
     batch: Count = 16
     """Pictures per step and process."""
