@@ -87,9 +87,9 @@ class ArtifactTask(luigi.Task):
             process.limit_threads(max(1, cores // num_workers()) if self.unit() else cores)
             self.make(key)
 
+    @abstractmethod
     def make(self, key: ArtifactKey) -> None:
         """Run the stage."""
-        raise NotImplementedError
 
     def on_failure(self, exception: BaseException) -> Any:
         """The message of a user's mistake, Luigi's traceback for anything else."""

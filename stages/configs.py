@@ -14,7 +14,6 @@ from pydantic import Field
 
 from stages.config_base import Count, Fraction, NonNegative, Positive, Seed
 from stages.config_base import StageConfig as StageConfig
-from stages.teacher_config import OracleConfig as OracleConfig  # noqa: F401 - for others
 from stages.teacher_config import TeacherConfig as TeacherConfig
 
 

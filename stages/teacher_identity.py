@@ -10,7 +10,6 @@ import hashlib
 import importlib
 import json
 import os
-import re
 import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -18,11 +17,11 @@ from pathlib import Path
 from typing import Any
 
 from data.errors import ConfigError, DataError, UserError
+from models.lisa.hub import HUB_ID, tower_here
 from stages.teacher_config import TeacherConfig
 
 NANO = Path(__file__).resolve().parent.parent / "models" / "lisa" / "nano"
 """Where the package keeps the weights of ``lisa_nano``."""
-_HUB_ID = re.compile(r"[\w-][\w.-]*/[\w-][\w.-]*")
 _MIB = 1 << 20
 _NO_WEIGHTS = {".md", ".pyc"}
 
@@ -92,7 +91,7 @@ def _place(text: str, key: str) -> Path | str:
             remedy = f"{key} must be the folder that holds config.json and the weights."
             raise DataError(folder, "a folder of weights", "one without config.json", remedy)
         return folder
-    if _HUB_ID.fullmatch(text) and not folder.exists():
+    if HUB_ID.fullmatch(text) and not folder.exists():
         return text
     remedy = f"Put the weights there or change {key} (--weights, --vision-tower); see the README."
     if "$" in str(folder):
@@ -105,10 +104,9 @@ def _named_tower(checkpoint: Path) -> Path | None:
     try:
         config = json.loads((checkpoint / "config.json").read_text())
         named = config.get("mm_vision_tower") or config.get("vision_tower")
-        places = [checkpoint / named, checkpoint.resolve().parent / named]
+        return tower_here(checkpoint, named)
     except (OSError, ValueError, AttributeError, TypeError):
         return None
-    return next((place for place in places if place.is_dir()), None)
 
 
 def _identity(place: Path | str) -> str:

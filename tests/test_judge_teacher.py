@@ -14,9 +14,10 @@ from data.artifacts.teacher import FAILED, MASK, NO_SEG, TeacherWriter, read_tea
 from data.errors import ArtifactError, DataError
 from data.types import Array, PromptTruth
 from stages import judge_teacher, run_teacher
-from stages.configs import JudgeConfig, OracleConfig, TeacherConfig
+from stages.configs import JudgeConfig, TeacherConfig
 from stages.instance_renderer import InstanceRenderer
 from stages.oracle import make_oracle
+from stages.teacher_config import OracleConfig
 from stages.teacher_metrics import Pairs, summarise
 from tests.judged_world import (
     BIG,

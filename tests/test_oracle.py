@@ -12,9 +12,10 @@ from models.codes import code, seeded, words_code
 from models.oracle import NOT_FOUND, OracleErrors, OracleTeacher
 from models.ragged import iou, ragged, signed_distance, smooth_noise
 from models.teacher import MaskGrid, TeacherAnswer
-from stages.configs import OracleConfig, TeacherConfig
+from stages.configs import TeacherConfig
 from stages.instance_renderer import InstanceRenderer
 from stages.oracle import make_oracle
+from stages.teacher_config import OracleConfig
 from tests.teacher_world import EXACT, disc_teacher
 from tests.tiny_scene import make_tiny_prompts, make_tiny_scene
 

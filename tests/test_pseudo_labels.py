@@ -14,8 +14,9 @@ from data.artifacts.teacher import TeacherWriter, read_teacher
 from data.errors import ArtifactError
 from data.types import GroundTruth
 from stages import fuse_masks, link_points, run_teacher
-from stages.configs import FuseConfig, LinkConfig, OracleConfig, TeacherConfig
+from stages.configs import FuseConfig, LinkConfig, TeacherConfig
 from stages.oracle import make_oracle
+from stages.teacher_config import OracleConfig
 from tests.teacher_world import EXACT, finish, random_case, with_images
 from tests.tiny_scene import make_tiny_prompts, make_tiny_scene
 

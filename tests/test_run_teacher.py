@@ -16,8 +16,9 @@ from data.types import Prompt, Scene
 from models.oracle import OracleTeacher
 from models.teacher import MaskGrid, TeacherAnswer
 from stages import run_teacher
-from stages.configs import OracleConfig, TeacherConfig
+from stages.configs import TeacherConfig
 from stages.oracle import make_oracle
+from stages.teacher_config import OracleConfig
 from tests.teacher_world import CountingTeacher, finish, with_images
 from tests.tiny_scene import make_tiny_prompts, make_tiny_scene
 

@@ -9,7 +9,7 @@ from typing import Any
 
 from data.errors import DataError, UserError
 
-_HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*")
+HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*")
 _SMALL_FILES = ["*.json", "*.model"]
 
 
@@ -36,15 +36,18 @@ def tower_folder(
     if not isinstance(named, str):
         remedy = "Name the CLIP model's folder: --vision-tower."
         raise DataError(checkpoint / "config.json", '"mm_vision_tower"', "none", remedy)
-    for place in (checkpoint / named, checkpoint.resolve().parent / named):
-        if place.is_dir():
-            return place
     try:
-        return _folder(named, expected)
+        return tower_here(checkpoint, named) or _folder(named, expected)
     except DataError as error:
         found = f"{named!r}, which is neither there, beside it nor on the hub"
         remedy = "Name the CLIP model's folder: --vision-tower."
         raise DataError(checkpoint / "config.json", expected, found, remedy) from error
+
+
+def tower_here(checkpoint: Path, named: str) -> Path | None:
+    """The tower's folder in the checkpoint's or beside it, if it is there."""
+    places = (checkpoint / named, checkpoint.resolve().parent / named)
+    return next((place for place in places if place.is_dir()), None)
 
 
 def _folder(name: str | Path, expected: str) -> Path:
@@ -53,7 +56,7 @@ def _folder(name: str | Path, expected: str) -> Path:
         return path
     if path.exists():
         raise DataError(path, expected, "a file", "Give the folder that holds the file.")
-    if isinstance(name, str) and _HUB_ID.fullmatch(name):
+    if isinstance(name, str) and HUB_ID.fullmatch(name):
         return _fetch(name)
     raise DataError(path, expected, "nothing", "Correct the path, or fetch the weights first.")
 
