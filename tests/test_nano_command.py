@@ -17,7 +17,7 @@ from tests.nano_world import office
 
 OVERRIDES = (
     "pictures.shards=1,pictures.rooms_per_shard=1,pictures.views=2,pictures.vertex_spacing=0.3,"
-    "train.tower_steps=1,train.joint_steps=1,train.batch=1,train.queries=2,"
+    "train.tower_steps=1,train.joint_steps=1,train.wording_steps=1,train.batch=1,train.queries=2,"
     "exam.rooms=1,exam.views=1,exam.questions=2"
 )
 
@@ -71,7 +71,7 @@ def test_the_card_tells_how_it_was_made_and_how_good_it_is(made: Made) -> None:
     assert {"words", "kind", "label", "size"} == set(told["tables"])
     assert f"{told['summary']['names']:.3f}" in card
     assert " nan " not in card and "None" not in card
-    assert "2 steps of 2 pictures with 2 questions each" in card
+    assert "3 steps of 2 pictures with 2 questions each" in card
 
 
 def test_a_second_run_has_nothing_to_do(made: Made) -> None:

@@ -153,7 +153,7 @@ class Stopped(Exception):
     """What a test stops training with."""
 
 
-CFG = NanoTrainConfig(tower_steps=2, joint_steps=3, batch=2, queries=2, lr=0.05)
+CFG = NanoTrainConfig(tower_steps=1, joint_steps=2, wording_steps=2, batch=2, queries=2, lr=0.05)
 
 
 def go(folder: Path, inputs: Path, stop_at: int = 0, copy_at: int = 0) -> Trained:
@@ -194,7 +194,7 @@ def test_a_stopped_training_goes_on_to_the_same_bits(
     monkeypatch.setattr(train, "PROCESSES", 1)
     straight = go(tmp_path / "straight", inputs)
     assert straight.steps == [1, 2, 3, 4, 5]
-    for step in (3, 5):  # What is kept then: step 2, between the stages; step 4, in the second.
+    for step in (2, 4, 5):  # What is kept then: the step before, between stages or in the last.
         folder = tmp_path / f"stopped {step}"
         with pytest.raises(Stopped):
             go(folder, inputs, stop_at=step)
@@ -218,3 +218,17 @@ def test_two_processes_give_the_same_bits_whether_stopped_or_not(
     assert straight.steps == [1, 2, 3, 4, 5] and resumed.steps == [4, 5]
     assert resumed.weights == straight.weights
     assert {path.name for path in resumed.folder.iterdir()} == {"trainee.pt", "log.jsonl"}
+
+
+def test_the_last_stage_leaves_vision_as_it_is(
+    inputs: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(train, "PROCESSES", 1)
+    go(tmp_path / "whole", inputs, copy_at=4)  # What is kept then is step 3, between stages.
+    before = torch.load(tmp_path / "copy" / "checkpoint.pt", weights_only=True)["trainee"]
+    after = torch.load(tmp_path / "whole" / "trainee.pt", weights_only=True)
+    changed = {name for name, value in after.items() if not torch.equal(value, before[name])}
+    seeing = tuple(f"network.{part}" for part in ("vision_tower", "image_encoder", "mask_decoder"))
+    assert not any(name.startswith((*seeing, "dense", "paint")) for name in changed)
+    for part in ("language_model.model.layers.0.", "seg_head.0.", "projector.0."):
+        assert any(name.startswith(f"network.{part}") for name in changed), part

@@ -98,7 +98,7 @@ def say(rng: np.random.Generator, query: ViewQuery) -> str:
     label = query.label
     match query.kind:
         case "need":
-            return _say_need(rng, label)
+            return say_need(rng, label)
         case "name":
             return _pick(rng, NAME_FRAMES).format(name=any_name(rng, label))
         case "color":
@@ -138,7 +138,7 @@ def _fill(query: ViewQuery, frame: str) -> str:
     )
 
 
-def _say_need(rng: np.random.Generator, label: str) -> str:
+def say_need(rng: np.random.Generator, label: str) -> str:
     """A question that implies the label without naming it."""
     phrases = load_phrases()[label]
     kind = rng.random()

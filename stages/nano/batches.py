@@ -11,8 +11,9 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from data.rooms import sentences
 from data.rooms.catalog import STRUCTURE
+from data.rooms.loose_sentences import say_loosely
+from data.rooms.sentences import say
 from data.rooms.snapshots import NOTHING, Known, read_snapshots
 from data.rooms.view_queries import (
     ASKED_LABELS,
@@ -35,9 +36,23 @@ _CELL = PATCH // CELLS
 _SIDE = CLIP_SIZE // PATCH
 _SAMPLES = 4
 _COUNTED = 2000
-_STRUCTURE_WEIGHT = 0.2
 _SAM_STATS = torch.tensor([[123.675, 116.28, 103.53], [58.395, 57.12, 57.375]])
 _CLIP_STATS = 255 * torch.tensor([ClipTransform().mean, ClipTransform().std])
+
+
+@dataclass(frozen=True)
+class Asking:
+    """How questions are drawn and put.
+
+    ``structure`` is the share of floor, ceiling and walls, 1 being that of any other label.
+    """
+
+    kinds: Mapping[str, float]
+    structure: float = 0.2
+    loosely: bool = False
+
+
+JOINT = Asking(KINDS)
 
 
 @dataclass(frozen=True, eq=False)
@@ -80,7 +95,7 @@ class NanoData:
         self._shards = [read_snapshots(folder) for folder in folders]
         self._starts = np.cumsum([0, *(len(shard) for shard in self._shards)])
         self._answers = answers
-        self._weights = self._rarity()
+        self._counts = self._count_labels()
 
     def __len__(self) -> int:
         return int(self._starts[-1])
@@ -92,34 +107,40 @@ class NanoData:
         known = snapshots.rooms[int(snapshots.room_of[local])]
         return snapshots.images[local], snapshots.object_ids[local], known
 
-    def _rarity(self) -> dict[str, float]:
-        """One over how often each label shows, so that all are asked for alike."""
+    def _count_labels(self) -> dict[str, float]:
+        """In how many of the first pictures each label shows, and one more."""
         counts = dict.fromkeys(LABEL_IDS, 1.0)
         for row in range(min(len(self), _COUNTED)):
             _, ids, known = self.picture(row)
             for label in Viewer(ids, known, counts).shown:
                 counts[label] += 1
-        parts = {label: _STRUCTURE_WEIGHT for label in STRUCTURE}
-        return {label: parts.get(label, 1.0) / count for label, count in counts.items()}
+        return counts
+
+    def _rarity(self, structure: float) -> dict[str, float]:
+        """Weights that make all labels be asked for alike, but those of the structure."""
+        parts = dict.fromkeys(STRUCTURE, structure)
+        return {label: parts.get(label, 1.0) / count for label, count in self._counts.items()}
 
     def batch(
         self,
         rng: np.random.Generator,
         size: int,
         queries: int,
-        kinds: Mapping[str, float] = KINDS,
+        asking: Asking = JOINT,
     ) -> Batch:
-        """``size`` random pictures with ``queries`` random questions of ``kinds`` each."""
+        """``size`` random pictures with ``queries`` random questions each."""
         images, tokens, rest = [], [], []
+        weights = self._rarity(asking.structure)
+        speak = say_loosely if asking.loosely else say
         for row in rng.integers(len(self), size=size):
             image, ids, known = self.picture(int(row))
             if rng.random() < 0.5:
                 image, ids = image[:, ::-1], ids[:, ::-1]
-            viewer = Viewer(ids, known, self._weights)
-            asked = [ask_view(viewer, rng, kinds) for _ in range(queries)]
+            viewer = Viewer(ids, known, weights)
+            asked = [ask_view(viewer, rng, asking.kinds) for _ in range(queries)]
             images.append(np.ascontiguousarray(image))
             rest.append(_truth(viewer, asked, ids))
-            tokens.append([self._tokens(query, rng) for query in asked])
+            tokens.append([self._tokens(query, speak(rng, query), rng) for query in asked])
         stacked = {name: np.stack([one[name] for one in rest]) for name in rest[0]}
         stacked |= vars(self._answers.pack(tokens))
         gain = torch.from_numpy(rng.uniform(0.85, 1.15, (size, 1, 1, 1)).astype(np.float32))
@@ -133,8 +154,10 @@ class NanoData:
             **{name: torch.from_numpy(array) for name, array in stacked.items()},
         )
 
-    def _tokens(self, query: ViewQuery, rng: np.random.Generator) -> tuple[list[int], list[int]]:
-        question = self._answers.noisy_question(sentences.say(rng, query), rng)
+    def _tokens(
+        self, query: ViewQuery, text: str, rng: np.random.Generator
+    ) -> tuple[list[int], list[int]]:
+        question = self._answers.noisy_question(text, rng)
         return question, self._answers.answer(query.name, bool(query.targets))
 
 

@@ -30,7 +30,7 @@ def write_card(folder: Path, told: Mapping[str, Any], cfg: NanoConfig, command: 
     """Write ``README.md`` of a checkpoint folder from its figures."""
     pictures, train, exam = cfg.pictures, cfg.train, cfg.exam
     rooms = pictures.shards * pictures.rooms_per_shard
-    steps = train.tower_steps + train.joint_steps
+    steps = train.tower_steps + train.joint_steps + train.wording_steps
     size = sum(path.stat().st_size for path in folder.rglob("*.safetensors")) / 1e6
     parts = [
         "# LISA-nano",
@@ -42,8 +42,9 @@ def write_card(folder: Path, told: Mapping[str, Any], cfg: NanoConfig, command: 
         "the picture squashed, not cropped.",
         f"- **Files**: half precision, {size:.1f} MB.",
         f"- **Data**: {rooms * pictures.views:,} rendered pictures of {rooms:,} rooms, of seeds "
-        "that no demo room can have; sentences of `data/rooms/sentences.py`. No photograph, no "
-        "text and no weights of others, so no licence of others: MIT, as the project.",
+        "that no demo room can have; sentences of `data/rooms/sentences.py` and "
+        "`loose_sentences.py`. No photograph, no text and no weights of others, so no licence of "
+        "others: MIT, as the project.",
         f"- **Training**: {steps:,} steps of {PROCESSES * train.batch} pictures with "
         f"{train.queries} questions each, on CPU. Everything here, this card included, was made "
         f"by\n\n      {command}",

@@ -27,7 +27,7 @@ class NanoPicturesConfig(StageConfig):
 
 
 class NanoLossConfig(StageConfig):
-    """Weights of the terms of the losses, the same in both stages."""
+    """Weights of the terms of the losses, the same in all stages."""
 
     bce: NonNegative = 2.0
     """Masks, cross entropy over all cells."""
@@ -56,6 +56,8 @@ class NanoTrainConfig(StageConfig):
     """Steps without language."""
     joint_steps: Count = 4000
     """Steps of all parts together."""
+    wording_steps: Count = 300
+    """Steps of the language alone, asked more loosely."""
     batch: Count = 16
     """Pictures per step and process."""
     queries: Count = 6

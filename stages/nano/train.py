@@ -21,9 +21,10 @@ from data.progress import Progress, silent
 from data.rooms.view_queries import KINDS
 from models.lisa.tokenizer import LisaTokenizer
 from models.lisa.trainee import NanoTrainee, nano_network
-from stages.nano.batches import COLOR_IDS, LABEL_IDS, NanoData
+from stages.nano.batches import COLOR_IDS, JOINT, LABEL_IDS, Asking, NanoData
 from stages.nano.configs import NanoTrainConfig
 from stages.nano.losses import Terms, stage_one, stage_two
+from stages.nano.optimizers import new_optimizers, vision_of
 from stages.nano.packing import Answers
 
 PROCESSES = 2
@@ -33,7 +34,8 @@ _CHECKPOINT_STEPS = 100
 _LOG_STEPS = 20
 _WARMUP = 100
 _LEVEL_UNTIL = 0.4
-_TOWER_KINDS = {"name": 0.6, "color": 0.4}
+_TOWERS = Asking({"name": 0.6, "color": 0.4})
+_WORDINGS = Asking(KINDS, structure=1.0, loosely=True)
 _BORROWED_UNTIL = 0.12
 _ALIGNED_UNTIL = 0.6
 _WEIGHTLESS = ("reached", "decided", "named")
@@ -46,7 +48,7 @@ def run(
     cfg: NanoTrainConfig,
     progress: Progress = silent,
 ) -> None:
-    """Train both stages into ``folder/trainee.pt``, going on from its last checkpoint."""
+    """Train all stages into ``folder/trainee.pt``, going on from its last checkpoint."""
     os.environ.setdefault("GLOO_SOCKET_IFNAME", "lo")
     meeting = folder / "rendezvous"
     meeting.unlink(missing_ok=True)
@@ -92,7 +94,11 @@ def _work(
 
 
 class Trainer:
-    """Steps of both stages, numbered through."""
+    """Steps of all stages, numbered through.
+
+    First the towers, without language; then all parts together; then, with vision as it is, the
+    language alone, asked in many more ways.
+    """
 
     def __init__(
         self,
@@ -105,9 +111,9 @@ class Trainer:
     ) -> None:
         self.rank, self.folder, self.data, self.cfg = rank, folder, data, cfg
         self.prefix, self.trainee = prefix, trainee
-        self.parameters = [p for p in trainee.parameters() if p.requires_grad]
-        self.optimizers = self._new_optimizers()
-        self.total = cfg.tower_steps + cfg.joint_steps
+        self.optimizers = new_optimizers(trainee, cfg)
+        self.seeing = cfg.tower_steps + cfg.joint_steps
+        self.total = self.seeing + cfg.wording_steps
         self.step = 0
         self._seen: dict[str, float] = {}
 
@@ -115,6 +121,8 @@ class Trainer:
         """All steps that are left, then ``trainee.pt``."""
         self._load()
         while self.step < self.total:
+            if self.step == self.seeing:
+                self._keep_vision()
             terms = self._one_step()
             self.step += 1
             if self.rank == 0:
@@ -126,40 +134,25 @@ class Trainer:
             self._save("trainee.pt", self.trainee.state_dict())
             (self.folder / _CHECKPOINT).unlink(missing_ok=True)
 
-    def _new_optimizers(self) -> list[torch.optim.Optimizer]:
-        """Muon (Jordan et al., 2024) for the layers' matrices, AdamW for all the rest.
-
-        Muon's rate is relative to updates of AdamW's usual size.
-        """
-        cfg = self.cfg
-        inner = {id(p) for p in inner_matrices(self.trainee)}
-        matrices = [p for p in self.parameters if id(p) in inner]
-        others = [p for p in self.parameters if id(p) not in inner]
-        decayed = [p for p in others if p.ndim > 1]
-        plain = [p for p in others if p.ndim <= 1]
-        groups: list[dict[str, Any]] = [
-            {"params": decayed, "weight_decay": cfg.weight_decay},
-            {"params": plain, "weight_decay": 0.0},
-        ]
-        muon = torch.optim.Muon(
-            matrices,
-            lr=cfg.matrix_lr,
-            weight_decay=cfg.weight_decay,
-            adjust_lr_fn="match_rms_adamw",
-        )
-        return [muon, torch.optim.AdamW(groups, lr=cfg.lr, betas=(0.9, 0.98))]
+    def _keep_vision(self) -> None:
+        """From here on vision stays as it is, and what is left to train starts with new rates."""
+        for part in vision_of(self.trainee):
+            part.requires_grad_(False)
+        self.optimizers = new_optimizers(self.trainee, self.cfg)
 
     def _rate(self) -> float:
-        """The learning rate's share: up at first, then level, then down to nothing."""
-        up = (self.step + 1) / _WARMUP
-        down = (self.total - self.step) / (self.total * (1 - _LEVEL_UNTIL))
+        """The learning rate's share: up at first, then level, then down to nothing; twice."""
+        start, end = (0, self.seeing) if self.step < self.seeing else (self.seeing, self.total)
+        up = (self.step - start + 1) / min(_WARMUP, (end - start) / 10)
+        down = (end - self.step) / ((end - start) * (1 - _LEVEL_UNTIL))
         return min(1.0, up, down)
 
     def _one_step(self) -> Terms:
         cfg, share = self.cfg, self._rate()
         joint = self.step >= cfg.tower_steps
         rng = np.random.default_rng([cfg.seed, self.rank, self.step])
-        batch = self.data.batch(rng, cfg.batch, cfg.queries, KINDS if joint else _TOWER_KINDS)
+        asking = _TOWERS if not joint else JOINT if self.step < self.seeing else _WORDINGS
+        batch = self.data.batch(rng, cfg.batch, cfg.queries, asking)
         for optimizer, rate in zip(self.optimizers, (cfg.matrix_lr, cfg.lr), strict=True):
             for group in optimizer.param_groups:
                 group["lr"] = share * rate
@@ -179,14 +172,14 @@ class Trainer:
         self.trainee.zero_grad()
         torch.autograd.backward(loss)
         self._share_gradients()
-        torch.nn.utils.clip_grad_norm_(self.parameters, 1.0)
+        torch.nn.utils.clip_grad_norm_(self.trainee.parameters(), 1.0)
         for optimizer in self.optimizers:
             optimizer.step()
         return terms
 
     def _share_gradients(self) -> None:
         """The mean of all processes' gradients; parameters out of use stay without one."""
-        used = [p for p in self.parameters if p.grad is not None]
+        used = [p for p in self.trainee.parameters() if p.grad is not None]
         flat = torch.cat([p.grad.flatten() for p in used if p.grad is not None])
         distributed.all_reduce(flat)
         flat /= PROCESSES
@@ -221,9 +214,11 @@ class Trainer:
         if path.exists():
             state = torch.load(path, weights_only=True)
             self.trainee.load_state_dict(state["trainee"])
+            self.step = int(state["step"])
+            if self.step > self.seeing:
+                self._keep_vision()
             for optimizer, saved in zip(self.optimizers, state["optimizers"], strict=True):
                 optimizer.load_state_dict(saved)
-            self.step = int(state["step"])
         log = self.folder / _LOG
         if self.rank == 0 and log.exists():
             # What was noted after the checkpoint will be noted again.
@@ -231,18 +226,3 @@ class Trainer:
             log.write_text("".join(x for x in lines if json.loads(x)["step"] <= self.step))
         # All processes have read it before the first may write the next one.
         distributed.barrier()
-
-
-def inner_matrices(trainee: NanoTrainee) -> list[Tensor]:
-    """Weights of the linear layers between a network's first and last ones."""
-    network = trainee.network
-    parts = (
-        network.vision_tower.encoder,
-        network.projector,
-        network.language_model.model.layers,
-        network.seg_head,
-        network.image_encoder.layers,
-        network.mask_decoder,
-    )
-    modules = (module for part in parts for module in part.modules())
-    return [m.weight for m in modules if isinstance(m, torch.nn.Linear)]
