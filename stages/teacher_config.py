@@ -65,8 +65,8 @@ class LisaConfig(StageConfig):
 class TeacherConfig(StageConfig):
     """The 2D teacher and how it is asked."""
 
-    name: TeacherName = "oracle"
-    """Which teacher; ``oracle`` reads ground truth and spoils it (never label-free)."""
+    name: TeacherName = "lisa_nano"
+    """Which teacher; ``lisa_nano`` knows rendered rooms only; ``oracle`` reads ground truth."""
     seed: Seed = 0
     """Seed of whatever the teacher draws; LISA draws nothing."""
     oracle: OracleConfig = OracleConfig()

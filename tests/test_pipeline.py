@@ -223,7 +223,7 @@ STAGES = (
     [
         ("student.lr=0.02", {"student", "predict", "evaluate", "report"}),
         ("fuse.gate=uniform", {"fuse", "student", "predict", "evaluate", "report"}),
-        ("teacher.seed=3", set(STAGES) - {"prepare", "link"}),
+        ("teacher.lisa.max_new_tokens=9", set(STAGES) - {"prepare", "link"}),
         ("link.depth_tolerance=0.1", {"link", "fuse", "student", "predict", "evaluate", "report"}),
         ("predict.threshold=0.4", {"predict", "evaluate", "report"}),
         ("judge.stride=3", {"judge", "evaluate", "report"}),

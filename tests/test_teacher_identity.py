@@ -53,10 +53,10 @@ def weights(tmp_path: Path) -> Path:
 @pytest.mark.parametrize(
     ("before", "after", "same"),
     [
-        ("teacher.seed=0", "teacher.seed=1", False),
-        ("teacher.seed=0", "teacher.oracle.miss=0.2", False),
-        ("teacher.seed=0", "teacher.lisa.max_new_tokens=9", True),
-        ("teacher.seed=0", "teacher.options.size=3", True),
+        ("ORACLE", "ORACLE,teacher.seed=1", False),
+        ("ORACLE", "ORACLE,teacher.oracle.miss=0.2", False),
+        ("ORACLE", "ORACLE,teacher.lisa.max_new_tokens=9", True),
+        ("ORACLE", "ORACLE,teacher.options.size=3", True),
         ("LISA", "LISA,teacher.seed=3", True),
         ("LISA", "LISA,teacher.oracle.miss=0.2", True),
         ("LISA", "LISA,teacher.lisa.max_new_tokens=9", False),
@@ -76,6 +76,7 @@ def test_only_what_matters_to_the_chosen_teacher_counts(
     (here / "own_teacher.py").write_text(MODULE)
 
     def of(text: str) -> Any:
+        text = text.replace("ORACLE", "teacher.name=oracle")
         text = text.replace("LISA", f"teacher.name=lisa,teacher.lisa.weights={weights}")
         return identity(text.replace("OWN", "teacher.class=own_teacher:MyTeacher"))
 
