@@ -7,7 +7,6 @@ that what is asked for must be told from the words that say it.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from functools import cache
 
 import numpy as np
@@ -31,7 +30,7 @@ def say_loosely(rng: np.random.Generator, query: ViewQuery) -> str:
     core = _core(rng, query)
     if core is None:
         return sentences.say(rng, query)
-    end = _pick(rng, ("", "?", ".", ", please", "!"))
+    end = sentences.pick(rng, ("", "?", ".", ", please", "!"))
     return " ".join([*_filler(rng), core, *_filler(rng)]) + end
 
 
@@ -47,7 +46,7 @@ def _mixed_need(rng: np.random.Generator, label: str) -> str:
 
 
 def _core(rng: np.random.Generator, query: ViewQuery) -> str | None:
-    article = _pick(rng, ("the ", "the ", "a ", "that ", ""))
+    article = sentences.pick(rng, ("the ", "the ", "a ", "that ", ""))
     match query.kind:
         case "name":
             return article + sentences.any_name(rng, query.label)
@@ -61,13 +60,16 @@ def _core(rng: np.random.Generator, query: ViewQuery) -> str | None:
             between = " ".join(_filler(rng)[:2])
             return f"{article}{query.label} {between} on the {query.other}".replace("  ", " ")
         case "all":
-            return _pick(rng, ("all ", "every one of the ", "all the ")) + plural(query.label)
+            return sentences.pick(rng, ("all ", "every one of the ", "all the ")) + plural(
+                query.label
+            )
         case "everything":
             return (
-                _pick(rng, ("everything", "all things", "whatever is")) + f" on the {query.other}"
+                sentences.pick(rng, ("everything", "all things", "whatever is"))
+                + f" on the {query.other}"
             )
         case "both":
-            word = _pick(rng, ("and", "and", "plus", "together with", "and also"))
+            word = sentences.pick(rng, ("and", "and", "plus", "together with", "and also"))
             return f"the {query.label} {word} the {query.other}"
     return None
 
@@ -76,12 +78,15 @@ def _filler(rng: np.random.Generator) -> list[str]:
     """No word to six, most of them words of questions, some made up."""
     count = int(rng.integers(_MOST_WORDS + 1))
     words = _plain_words()
-    return [_invent(rng) if rng.random() < _INVENTED else _pick(rng, words) for _ in range(count)]
+    return [
+        _invent(rng) if rng.random() < _INVENTED else sentences.pick(rng, words)
+        for _ in range(count)
+    ]
 
 
 def _invent(rng: np.random.Generator) -> str:
     """A word nobody has heard, from the start of one and the end of another."""
-    start, end = (_pick(rng, _plain_words()) for _ in range(2))
+    start, end = (sentences.pick(rng, _plain_words()) for _ in range(2))
     return start[: int(rng.integers(1, len(start) + 1))] + end[int(rng.integers(len(end))) :]
 
 
@@ -96,7 +101,3 @@ def _plain_words() -> tuple[str, ...]:
     said = (text for each in phrases.values() for text in (*each.situations, *each.verbs))
     words = {word.strip("?,.!'") for text in (*frames, *said) for word in text.split()}
     return tuple(sorted(word for word in words - taken if word and "{" not in word))
-
-
-def _pick(rng: np.random.Generator, words: Sequence[str]) -> str:
-    return words[int(rng.integers(len(words)))]

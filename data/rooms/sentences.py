@@ -82,7 +82,8 @@ def load_phrases() -> Mapping[str, Phrases]:
     }
 
 
-def _pick(rng: np.random.Generator, words: Sequence[str]) -> str:
+def pick(rng: np.random.Generator, words: Sequence[str]) -> str:
+    """Any of the words, all alike."""
     return words[int(rng.integers(len(words)))]
 
 
@@ -90,7 +91,7 @@ def any_name(rng: np.random.Generator, label: str) -> str:
     """The label itself, or now and then another name of it."""
     if label in STRUCTURE or rng.random() < 0.65:
         return label
-    return _pick(rng, load_phrases()[label].names)
+    return pick(rng, load_phrases()[label].names)
 
 
 def say(rng: np.random.Generator, query: ViewQuery) -> str:
@@ -100,18 +101,18 @@ def say(rng: np.random.Generator, query: ViewQuery) -> str:
         case "need":
             return say_need(rng, label)
         case "name":
-            return _pick(rng, NAME_FRAMES).format(name=any_name(rng, label))
+            return pick(rng, NAME_FRAMES).format(name=any_name(rng, label))
         case "color":
-            return _pick(rng, COLOR_FRAMES).format(name=any_name(rng, label), color=query.color)
+            return pick(rng, COLOR_FRAMES).format(name=any_name(rng, label), color=query.color)
         case "on":
-            return _pick(rng, ON_FRAMES).format(name=label, host=query.other)
-    return _fill(query, _pick(rng, _demo_wording(rng, query).train))
+            return pick(rng, ON_FRAMES).format(name=label, host=query.other)
+    return _fill(query, pick(rng, _demo_wording(rng, query).train))
 
 
 def say_as_demo(rng: np.random.Generator, query: ViewQuery, held_out: bool) -> str:
     """As the demo asks: in its training rooms' words, or in those kept for validation rooms."""
     wording = _demo_wording(rng, query)
-    return _fill(query, _pick(rng, wording.held_out if held_out else wording.train))
+    return _fill(query, pick(rng, wording.held_out if held_out else wording.train))
 
 
 def _demo_wording(rng: np.random.Generator, query: ViewQuery) -> Wording:
@@ -121,7 +122,7 @@ def _demo_wording(rng: np.random.Generator, query: ViewQuery) -> Wording:
         case "name" | "color" | "on":
             return REFERRING[query.kind]
         case "relation":
-            return SPATIAL[_pick(rng, tuple(SPATIAL))]
+            return SPATIAL[pick(rng, tuple(SPATIAL))]
     return MULTIPLE[{"all": "all", "everything": "on", "both": "and"}[query.kind]]
 
 
@@ -143,7 +144,7 @@ def say_need(rng: np.random.Generator, label: str) -> str:
     phrases = load_phrases()[label]
     kind = rng.random()
     if kind < 0.35:
-        return _pick(rng, VERB_FRAMES).format(verb=_pick(rng, phrases.verbs))
+        return pick(rng, VERB_FRAMES).format(verb=pick(rng, phrases.verbs))
     if kind < 0.8:
-        return f"{_pick(rng, phrases.situations)} {_pick(rng, AFTER_SITUATION)}".strip()
-    return _pick(rng, DESCRIPTION_FRAMES).format(words=_pick(rng, phrases.descriptions))
+        return f"{pick(rng, phrases.situations)} {pick(rng, AFTER_SITUATION)}".strip()
+    return pick(rng, DESCRIPTION_FRAMES).format(words=pick(rng, phrases.descriptions))
