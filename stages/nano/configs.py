@@ -56,7 +56,7 @@ class NanoTrainConfig(StageConfig):
     """Steps without language."""
     joint_steps: Count = 4000
     """Steps of all parts together."""
-    wording_steps: Count = 400
+    wording_steps: Count = 600
     """Steps of the language alone, asked more loosely."""
     batch: Count = 16
     """Pictures per step and process."""

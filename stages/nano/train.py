@@ -35,7 +35,8 @@ _LOG_STEPS = 20
 _WARMUP = 100
 _LEVEL_UNTIL = 0.4
 _TOWERS = Asking({"name": 0.6, "color": 0.4})
-_WORDINGS = Asking(KINDS, structure=1.0, loosely=True)
+_WORDINGS = Asking({**KINDS, "both": 0.1}, structure=1.0, loosely=True)
+_GENTLY = 0.5
 _BORROWED_UNTIL = 0.12
 _ALIGNED_UNTIL = 0.6
 _WEIGHTLESS = ("reached", "decided", "named")
@@ -141,11 +142,15 @@ class Trainer:
         self.optimizers = new_optimizers(self.trainee, self.cfg)
 
     def _rate(self) -> float:
-        """The learning rate's share: up at first, then level, then down to nothing; twice."""
-        start, end = (0, self.seeing) if self.step < self.seeing else (self.seeing, self.total)
+        """The learning rate's share: up at first, then level, then down to nothing.
+
+        The last stage does so again, more gently, so as not to undo what was learnt.
+        """
+        last = self.step >= self.seeing
+        start, end = (self.seeing, self.total) if last else (0, self.seeing)
         up = (self.step - start + 1) / min(_WARMUP, (end - start) / 10)
         down = (end - self.step) / ((end - start) * (1 - _LEVEL_UNTIL))
-        return min(1.0, up, down)
+        return min(1.0, up, down) * (_GENTLY if last else 1.0)
 
     def _one_step(self) -> Terms:
         cfg, share = self.cfg, self._rate()
