@@ -11,18 +11,21 @@ from typing import Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from data.errors import ConfigError
+from data.splits import SPLITS, Split
 from pipeline.config import explain, read_yaml_mapping
-
-Split = Literal["train", "val"]
-SPLITS: tuple[Split, Split] = ("train", "val")
 
 
 class SplitFiles(BaseModel):
-    """One name or path per split."""
+    """One name or path per split; "" where a set has no tuning split."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
     train: str
     val: str
+    tune: str = ""
+
+    def named(self) -> dict[Split, str]:
+        """The splits there are, and their names."""
+        return {split: name for split in SPLITS if (name := getattr(self, split))}
 
 
 class SceneSet(BaseModel):
@@ -66,7 +69,7 @@ class SceneSet(BaseModel):
 
     def query_path(self, root: Path, split: Split) -> Path:
         """Where the queries of a split lie."""
-        return root / self.expanded(getattr(self.queries, split))
+        return root / self.expanded(self.queries.named()[split])
 
     def query_records(self, root: Path) -> dict[Split, Any]:
         """The query files as parsed; what cannot be read stands as its error's name.
@@ -74,7 +77,7 @@ class SceneSet(BaseModel):
         A plan never fails on a broken file: the stage that reads it does, and says why.
         """
         records: dict[Split, Any] = {}
-        for split in SPLITS:
+        for split in self.queries.named():
             try:
                 records[split] = json.loads(self.query_path(root, split).read_bytes())
             except (OSError, ValueError) as error:
@@ -103,6 +106,12 @@ def load_scene_set(name: str) -> SceneSet:
         scene_set = SceneSet.model_validate({**content, "name": path.stem, "source": str(path)})
     except ValidationError as error:
         raise explain(error, str(path), SceneSet) from error
+    splits, queries = (", ".join(files.named()) for files in (scene_set.splits, scene_set.queries))
+    if splits != queries:
+        raise ConfigError(
+            f"{path}: splits names {splits}, but queries names {queries}. Give each split both "
+            "a list of scenes and a query file."
+        )
     if not scene_set.generated and not scene_set.data_root:
         raise ConfigError(f"{path}: data_root is missing: the folder that holds the dataset")
     return scene_set

@@ -7,19 +7,18 @@ rooms: splits, class lists and query files.
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Literal
 
 from data.rooms.ids import room_kind, room_seed, scene_id
+from data.splits import SPLITS, Split
 from stages.configs import GenerateConfig
 
 
-def scene_ids(cfg: GenerateConfig, split: Literal["train", "val"]) -> list[str]:
+def scene_ids(cfg: GenerateConfig, split: Split) -> list[str]:
     """Ids of a split's rooms, in order: a pure function of seed, split and index."""
-    count = cfg.train_rooms if split == "train" else cfg.val_rooms
-    return [scene_id(cfg.seed, split, index) for index in range(count)]
+    return [scene_id(cfg.seed, split, index) for index in range(cfg.rooms(split))]
 
 
-def run_room(root: Path, split: Literal["train", "val"], index: int, cfg: GenerateConfig) -> None:
+def run_room(root: Path, split: Split, index: int, cfg: GenerateConfig) -> None:
     """Write room ``index`` of a split to ``root/data/<id>`` and its queries to ``root/queries``.
 
     Deterministic in (cfg, split, index); touches nothing another room writes.
@@ -40,10 +39,10 @@ def run_room(root: Path, split: Literal["train", "val"], index: int, cfg: Genera
 
 
 def run_index(root: Path, cfg: GenerateConfig) -> None:
-    """Write ``splits/``, ``metadata/`` and ``queries/{train,val}.json`` from finished rooms.
+    """Write ``splits/``, ``metadata/`` and ``queries/<split>.json`` from finished rooms.
 
-    DataError when a room's files are missing.
+    A split without rooms has no files. DataError when a room's files are missing.
     """
     from data.rooms.folder import write_index
 
-    write_index(root, scene_ids(cfg, "train"), scene_ids(cfg, "val"))
+    write_index(root, {split: scene_ids(cfg, split) for split in SPLITS if cfg.rooms(split)})

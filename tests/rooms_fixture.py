@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 from plyfile import PlyData
 
-from data.rooms.ids import SPLITS
+from data.splits import SPLITS
 from data.types import Array
 from stages.configs import GenerateConfig
 from stages.generate_rooms import run_index, run_room, scene_ids
@@ -25,10 +25,9 @@ TINY = GenerateConfig(
 
 
 def generate(root: Path, cfg: GenerateConfig) -> None:
-    for index in range(cfg.train_rooms):
-        run_room(root, "train", index, cfg)
-    for index in range(cfg.val_rooms):
-        run_room(root, "val", index, cfg)
+    for split in SPLITS:
+        for index in range(cfg.rooms(split)):
+            run_room(root, split, index, cfg)
     run_index(root, cfg)
 
 

@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from data.rooms.ids import KINDS, SPLITS, room_seed
+from data.rooms.ids import KINDS, room_seed
 from data.rooms.pictures import Undistorter, fisheye_camera
 from data.rooms.poses import choose_poses
 from data.rooms.render import Renderer
@@ -25,6 +25,7 @@ from data.rooms.snapshots import (
     small_pictures,
     write_snapshots,
 )
+from data.splits import SPLITS
 from data.types import Array
 from stages.nano import pictures
 from stages.nano.configs import NanoExamConfig, NanoPicturesConfig

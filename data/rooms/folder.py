@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import csv
+import itertools
 import json
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -75,16 +76,16 @@ def write_room(
     dump_json(root / "queries" / "rooms" / f"{scene_id}.json", records)
 
 
-def write_index(root: Path, train: Sequence[str], val: Sequence[str]) -> None:
+def write_index(root: Path, splits: Mapping[str, Sequence[str]]) -> None:
     """Write splits, class lists and the query files of finished rooms."""
-    for split, names in (("train", train), ("val", val)):
+    for split, names in splits.items():
         records = [r for name in names for r in _load(root / "queries" / "rooms" / f"{name}.json")]
         rows = ",\n".join(json.dumps(record) for record in records)
         (root / "queries" / f"{split}.json").write_text(f"[\n{rows}\n]\n", encoding="utf-8")
         (root / "splits").mkdir(exist_ok=True)
         dump_lines(root / "splits" / f"nvs_sem_{split}.txt", names)
     counts: Counter[str] = Counter()
-    for name in (*train, *val):
+    for name in itertools.chain.from_iterable(splits.values()):
         annotation = _load(root / "data" / name / "scans" / "segments_anno.json")
         counts.update(group["label"] for group in annotation["segGroups"])
     _write_classes(root / "metadata", counts)

@@ -176,7 +176,7 @@ def ask(
     """Records in Instruct3D's form plus ``task``: all five tasks where the room allows it.
 
     ``object_id`` holds ``objectId`` numbers; ``image`` names the view that shows the targets
-    best. Training rooms never use held-out wordings.
+    best. Held-out wordings are for validation rooms alone: those of other splits never use one.
     """
     rng = np.random.default_rng([*seed, 5])
     inquirer = Inquirer(facts, num_pixels, rng)

@@ -9,7 +9,7 @@ from data.rooms.ids import room_kind
 from data.rooms.snapshots import Snapshots, demo_pictures, join, small_pictures, write_snapshots
 from stages.nano.configs import NanoExamConfig, NanoPicturesConfig
 
-# Third entries of seeds, after those of the demo's training (0) and validation rooms (1).
+# Middles of seeds that no room of the demo has (``data.rooms.ids``).
 _TRAINING, _EXAM = 2, 3
 _DEMO_SPACING = 0.05
 
