@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from models.teacher import AnyTeacher, MaskGrid, TeacherAnswer
+from models.teacher import AnyTeacher, MaskGrid, TeacherAnswer, Unsaid
 
 Image = NDArray[np.uint8]
 _METHODS = ("mask_grid", "encode_view", "answer")
@@ -137,18 +137,37 @@ def check_answer(answer: Any, grid: MaskGrid, embedding_dim: int, where: str) ->
         ("predicted_iou", (num_seg,)),
         ("seg_embeddings", (num_seg, embedding_dim)),
     ):
-        array = getattr(answer, name)
-        kind = type(array).__name__
-        _require(isinstance(array, np.ndarray), f"{where}: {name} is a {kind}, not a numpy array")
-        _require(array.shape == shape, f"{where}: {name} is {array.shape}, expected {shape}")
-        is_float = array.dtype == np.float32
-        _require(is_float, f"{where}: {name} is {array.dtype}, expected float32")
-        _require(
-            bool(np.isfinite(array).all()), f"{where}: {name} holds a value that is not finite"
-        )
+        _check_array(answer, name, shape, f"{where}:")
     iou = answer.predicted_iou
     inside = bool(((iou >= 0) & (iou <= 1)).all())
     _require(inside, f"{where}: predicted_iou is {iou}, expected values in [0, 1]")
+    presence = answer.presence
+    if presence is not None:
+        wanted = "expected a number in [0, 1] or None"
+        _require(_is_fraction(presence), f"{where}: presence is {presence!r}, {wanted}")
+    if answer.unsaid is not None:
+        _require(num_seg == 0, f"{where}: unsaid stands beside {num_seg} said masks")
+        _check_unsaid(answer.unsaid, grid, embedding_dim, where)
+
+
+def _check_unsaid(unsaid: Any, grid: MaskGrid, embedding_dim: int, where: str) -> None:
+    kind = type(unsaid).__name__
+    _require(isinstance(unsaid, Unsaid), f"{where}: unsaid is a {kind}, not an Unsaid")
+    _check_array(unsaid, "mask_logits", (grid.height, grid.width), f"{where}: unsaid")
+    _check_array(unsaid, "seg_embedding", (embedding_dim,), f"{where}: unsaid")
+    iou = unsaid.predicted_iou
+    wanted = "expected a number in [0, 1]"
+    _require(_is_fraction(iou), f"{where}: unsaid predicted_iou is {iou!r}, {wanted}")
+
+
+def _check_array(holder: Any, name: str, shape: tuple[int, ...], where: str) -> None:
+    array = getattr(holder, name)
+    kind = type(array).__name__
+    _require(isinstance(array, np.ndarray), f"{where} {name} is a {kind}, not a numpy array")
+    _require(array.shape == shape, f"{where} {name} is {array.shape}, expected {shape}")
+    is_float = array.dtype == np.float32
+    _require(is_float, f"{where} {name} is {array.dtype}, expected float32")
+    _require(bool(np.isfinite(array).all()), f"{where} {name} holds a value that is not finite")
 
 
 def _compare(
@@ -163,12 +182,35 @@ def _compare(
     for a, b in zip(first, second, strict=True):
         where = f"{view_id}: the answer {a.text!r}"
         _require(a.text == b.text, f"{where} becomes {b.text!r} {when}")
-        for name in ("mask_logits", "predicted_iou", "seg_embeddings"):
-            old, new = getattr(a, name), getattr(b, name)
+        olds, news = _values(a), _values(b)
+        for name in ("presence", "unsaid"):
+            same = (getattr(a, name) is None) == (getattr(b, name) is None)
+            _require(same, f"{where}: {name} comes or goes {when}")
+        for name, old in olds.items():
+            new = news[name]
             _require(old.shape == new.shape, f"{where}: {name} changes its shape {when}")
             gap = float(np.abs(old - new).max(initial=0))
             scale = max(1.0, float(np.abs(old).max(initial=0)))
             _require(gap <= tolerance * scale, f"{where}: {name} changes by {gap:.3g} {when}")
+
+
+def _values(answer: TeacherAnswer) -> dict[str, NDArray[Any]]:
+    """All numbers of an answer, by their names."""
+    values: dict[str, Any] = {
+        "mask_logits": answer.mask_logits,
+        "predicted_iou": answer.predicted_iou,
+        "seg_embeddings": answer.seg_embeddings,
+    }
+    if answer.presence is not None:
+        values["presence"] = answer.presence
+    if answer.unsaid is not None:
+        values |= {f"unsaid {name}": value for name, value in vars(answer.unsaid).items()}
+    return {name: np.asarray(value) for name, value in values.items()}
+
+
+def _is_fraction(value: Any) -> bool:
+    number = isinstance(value, (int, float, np.floating)) and not isinstance(value, bool)
+    return number and bool(0 <= value <= 1)
 
 
 def _is_count(value: Any) -> bool:

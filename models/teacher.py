@@ -12,7 +12,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, NamedTuple, Protocol, TypeVar
+from typing import Any, NamedTuple, Protocol, TypeVar, runtime_checkable
 
 import numpy as np
 from numpy.typing import NDArray
@@ -30,26 +30,52 @@ class MaskGrid(NamedTuple):
 
 
 @dataclass(frozen=True, eq=False)
+class Unsaid:
+    """What an answer without ``[SEG]`` would have drawn, had it been made to say it.
+
+    ``mask_logits`` (h, w) and ``seg_embedding`` (D,) float32, ``predicted_iou`` in [0, 1].
+    """
+
+    mask_logits: FloatArray
+    predicted_iou: float
+    seg_embedding: FloatArray
+
+
+@dataclass(frozen=True, eq=False)
 class TeacherAnswer:
     """One query's answer; n is the number of ``[SEG]`` in it, 0 included.
 
     ``mask_logits`` (n, h, w) float32, positive inside; ``predicted_iou`` (n,) float32, the
-    teacher's own belief in [0, 1]; ``seg_embeddings`` (n, D) float32.
+    teacher's own belief in [0, 1]; ``seg_embeddings`` (n, D) float32. ``presence`` is how likely
+    the teacher was to say ``[SEG]`` where it came nearest to it, None if it cannot tell;
+    ``unsaid`` is what an answer without ``[SEG]`` held back, for teachers that can be made to
+    answer anyway.
     """
 
     text: str
     mask_logits: FloatArray
     predicted_iou: FloatArray
     seg_embeddings: FloatArray
+    presence: float | None = None
+    unsaid: Unsaid | None = None
 
     @classmethod
-    def without_mask(cls, text: str, grid: MaskGrid, embedding_dim: int) -> TeacherAnswer:
+    def without_mask(
+        cls,
+        text: str,
+        grid: MaskGrid,
+        embedding_dim: int,
+        presence: float | None = None,
+        unsaid: Unsaid | None = None,
+    ) -> TeacherAnswer:
         """An answer that holds no ``[SEG]``."""
         return cls(
             text,
             np.zeros((0, grid.height, grid.width), np.float32),
             np.zeros(0, np.float32),
             np.zeros((0, embedding_dim), np.float32),
+            presence,
+            unsaid,
         )
 
 
@@ -80,6 +106,24 @@ class Teacher(Protocol[EncodedView]):
 
     def answer(self, view: EncodedView, texts: Sequence[str]) -> list[TeacherAnswer]:
         """Answer each query; one answer per text, in their order."""
+        ...
+
+
+@runtime_checkable
+class FeatureTeacher(Protocol):
+    """What a teacher may offer besides masks: features of images for a student to be like."""
+
+    @property
+    def name(self) -> str:
+        """Short name, as configs spell it."""
+        ...
+
+    def feature_grid(self, height: int, width: int) -> MaskGrid:
+        """The grid of the features of an image of (``height``, ``width``) pixels."""
+        ...
+
+    def image_features(self, image: NDArray[np.uint8]) -> FloatArray:
+        """Features (C, h, w) float32 on ``feature_grid``; ``image`` (H, W, 3) uint8 RGB."""
         ...
 
 

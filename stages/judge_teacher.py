@@ -12,6 +12,7 @@ import numpy as np
 
 from data.artifacts.judgement import Judgement
 from data.artifacts.teacher import MASK, TeacherCache
+from data.bank import is_of_bank
 from data.mask_grid import cells_to_pixels
 from data.progress import Progress, silent
 from data.types import Array, GroundTruth, Prompt, PromptTruth, Scene
@@ -32,8 +33,10 @@ def run(
     """Mark all answers in ``cache``; ``truths`` is by prompt id.
 
     One view's masks are in memory at a time, brought to the truth's resolution one by one.
-    Raises DataError for a query whose truth is missing or names an object that the scene does
-    not have, ValueError for a cache of other views or queries.
+    The bank's categories, which the cache holds after the queries, are not marked, and neither
+    is a mask that the teacher held back. Raises DataError for a query whose truth is missing or
+    names an object that the scene does not have, ValueError for a cache of other views or
+    queries.
     """
     _check(scene, prompts, cache)
     rows = [_rows(scene, prompt, truths, ground_truth) for prompt in prompts]
@@ -52,23 +55,26 @@ def run(
             intersection[index, query] = np.count_nonzero(drawn & truth)
             union[index, query] = np.count_nonzero(drawn | truth)
     progress(len(scene.views), len(scene.views))
+    status, belief = cache.status[:, : len(prompts)], cache.predicted_iou[:, : len(prompts)]
     return Judgement(
         scene.scene_id,
         cache.view_ids,
-        cache.prompt_ids,
+        cache.prompt_ids[: len(prompts)],
         renderer.grid.height * renderer.grid.width,
-        cache.status.astype(np.uint8),
+        status.astype(np.uint8),
         covered,
         intersection,
         union,
-        cache.predicted_iou.astype(np.float32),
+        np.where(status == MASK, belief, 0).astype(np.float32),
     )
 
 
 def _check(scene: Scene, prompts: Sequence[Prompt], cache: TeacherCache) -> None:
     if cache.view_ids != tuple(view.view_id for view in scene.views):
         raise ValueError(f"scene {scene.scene_id}: the teacher cache is of other views")
-    if cache.prompt_ids != tuple(prompt.prompt_id for prompt in prompts):
+    asked, rest = cache.prompt_ids[: len(prompts)], cache.prompt_ids[len(prompts) :]
+    is_known = all(is_of_bank(prompt_id, scene.scene_id) for prompt_id in rest)
+    if asked != tuple(prompt.prompt_id for prompt in prompts) or not is_known:
         raise ValueError(f"scene {scene.scene_id}: the teacher cache is of other queries")
 
 

@@ -7,13 +7,13 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from PIL import Image, UnidentifiedImageError
 
 from data.artifacts.teacher import FAILED, MASK, NO_SEG, TeacherWriter, ViewAnswers
-from data.errors import DataError, UserError
+from data.errors import UserError
 from data.progress import Progress, silent
-from data.types import Array, Prompt, Scene, View
-from models.teacher import AnyTeacher, MaskGrid, TeacherAnswer
+from data.types import Prompt, Scene, View
+from models.teacher import AnyTeacher, MaskGrid, TeacherAnswer, Unsaid
+from stages.view_images import read_image
 
 _LOG = logging.getLogger(__name__)
 _LONGEST_REASON = 500
@@ -81,22 +81,6 @@ def _check(scene: Scene, prompts: Sequence[Prompt]) -> None:
         raise ValueError(f"scene {scene.scene_id}: views of different sizes {sorted(sizes)}")
 
 
-def read_image(view: View) -> Array:
-    """The view's image, (H, W, 3) uint8 RGB; DataError unless it is an image of that size."""
-    wanted = f"an image of {view.camera.width}x{view.camera.height} pixels"
-    remedy = "Restore the file from the data set, then run PrepareScene again."
-    try:
-        with Image.open(view.image_path) as image:
-            pixels = np.array(image.convert("RGB"))
-    except (OSError, UnidentifiedImageError, SyntaxError, ValueError) as error:
-        found = "none" if isinstance(error, FileNotFoundError) else str(error)
-        raise DataError(view.image_path, wanted, found, remedy) from error
-    if pixels.shape[:2] != (view.camera.height, view.camera.width):
-        found = f"one of {pixels.shape[1]}x{pixels.shape[0]}"
-        raise DataError(view.image_path, wanted, found, remedy)
-    return pixels
-
-
 def _ask_view(
     teacher: AnyTeacher, view: View, prompts: Sequence[Prompt], grid: MaskGrid
 ) -> tuple[ViewAnswers, str]:
@@ -124,6 +108,10 @@ def _check_answers(
         raise ValueError(f"expected {wanted} answers, got {len(answers)}")
     for answer in answers:
         num_seg = len(answer.mask_logits)
+        if answer.unsaid is not None:
+            _check_unsaid(answer.unsaid, f"{answer.text!r}", num_seg, grid, embedding_dim)
+        if answer.presence is not None and not 0 <= answer.presence <= 1:
+            raise ValueError(f"{answer.text!r}: presence {answer.presence} is not in [0, 1]")
         for array, shape in (
             (answer.mask_logits, (num_seg, grid.height, grid.width)),
             (answer.predicted_iou, (num_seg,)),
@@ -135,11 +123,30 @@ def _check_answers(
                 raise ValueError(f"{answer.text!r}: a value is not finite")
 
 
+def _check_unsaid(
+    unsaid: Unsaid, where: str, num_seg: int, grid: MaskGrid, embedding_dim: int
+) -> None:
+    if num_seg:
+        raise ValueError(f"{where}: an unsaid mask beside {num_seg} said ones")
+    wanted = (grid.height, grid.width), (embedding_dim,)
+    found = unsaid.mask_logits.shape, unsaid.seg_embedding.shape
+    if found != wanted:
+        raise ValueError(f"{where}: expected unsaid {wanted}, got {found}")
+    values = (unsaid.mask_logits, unsaid.seg_embedding, unsaid.predicted_iou)
+    if not all(np.isfinite(value).all() for value in values):
+        raise ValueError(f"{where}: an unsaid value is not finite")
+
+
 def _as_rows(
     answers: Sequence[TeacherAnswer], grid: MaskGrid, embedding_dim: int, without_mask: int
 ) -> ViewAnswers:
-    """Several masks of one answer become their union, with mean embedding and mean IoU."""
+    """Several masks of one answer become their union, with mean embedding and mean IoU.
+
+    A teacher that cannot tell the presence counts as sure of what it said.
+    """
     status = np.full(len(answers), without_mask, np.uint8)
+    unsaid = np.zeros(len(answers), bool)
+    presence = np.array([len(answer.mask_logits) > 0 for answer in answers], np.float32)
     logits = np.zeros((len(answers), grid.height, grid.width), np.float32)
     predicted_iou = np.zeros(len(answers), np.float32)
     embeddings = np.zeros((len(answers), embedding_dim), np.float32)
@@ -149,5 +156,12 @@ def _as_rows(
             logits[row] = answer.mask_logits.max(axis=0)
             predicted_iou[row] = answer.predicted_iou.mean()
             embeddings[row] = answer.seg_embeddings.mean(axis=0)
+        elif answer.unsaid is not None:
+            unsaid[row] = True
+            logits[row] = answer.unsaid.mask_logits
+            predicted_iou[row] = answer.unsaid.predicted_iou
+            embeddings[row] = answer.unsaid.seg_embedding
+        if answer.presence is not None:
+            presence[row] = answer.presence
     texts = tuple(answer.text for answer in answers)
-    return ViewAnswers(status, logits, predicted_iou, embeddings, texts)
+    return ViewAnswers(status, logits, predicted_iou, embeddings, texts, presence, unsaid)

@@ -52,10 +52,19 @@ def teacher_identity(cfg: TeacherConfig) -> tuple[dict[str, Any], dict[str, str]
     asked = cfg.lisa.model_dump(exclude={"weights", "vision_tower"})
     asked |= {"use_start_end": cfg.use_start_end, "dtype": cfg.dtype}
     weights = locate_weights(cfg)
-    identity = {"weights": _identity(weights.checkpoint)}
+    identity = {"weights": identity_of(weights.checkpoint)}
     if weights.vision_tower is not None:
-        identity["vision_tower"] = _identity(weights.vision_tower)
+        identity["vision_tower"] = identity_of(weights.vision_tower)
     return {"name": cfg.name, "lisa": asked}, identity
+
+
+def no_features(teacher: str) -> UserError:
+    """The refusal of a teacher that has no image features."""
+    return UserError(
+        f"student.loss.image: the teacher {teacher!r} has no image features (it lacks "
+        "feature_grid and image_features, see models/teacher.py). Choose a LISA, or set "
+        "student.loss.image=0."
+    )
 
 
 def locate_weights(cfg: TeacherConfig) -> Weights:
@@ -74,16 +83,16 @@ def locate_weights(cfg: TeacherConfig) -> Weights:
             "published checkpoint, one with config.json, tokenizer.model and the weight files "
             "(such as weights/LISA-7B-v1), or to its hub id (such as xinlai/LISA-7B-v1)."
         )
-    checkpoint = _place(given, "teacher.lisa.weights")
+    checkpoint = place_of(given, "teacher.lisa.weights")
     tower: Path | str | None = None
     if cfg.lisa.vision_tower:
-        tower = _place(cfg.lisa.vision_tower, "teacher.lisa.vision_tower")
+        tower = place_of(cfg.lisa.vision_tower, "teacher.lisa.vision_tower")
     elif isinstance(checkpoint, Path):
         tower = _named_tower(checkpoint)
     return Weights(checkpoint, tower)
 
 
-def _place(text: str, key: str) -> Path | str:
+def place_of(text: str, key: str) -> Path | str:
     """A folder with a ``config.json``, or a hub id; UserError for anything else."""
     folder = Path(os.path.expandvars(os.path.expanduser(text))).absolute()
     if folder.is_dir():
@@ -93,7 +102,8 @@ def _place(text: str, key: str) -> Path | str:
         return folder
     if HUB_ID.fullmatch(text) and not folder.exists():
         return text
-    remedy = f"Put the weights there or change {key} (--weights, --vision-tower); see the README."
+    flags = " (--weights, --vision-tower)" if key.startswith("teacher.") else ""
+    remedy = f"Put the weights there or change {key}{flags}; see the README."
     if "$" in str(folder):
         remedy = f"An environment variable in {key} is not set: export it."
     raise DataError(folder, "a folder of weights", "no such folder", remedy)
@@ -109,7 +119,7 @@ def _named_tower(checkpoint: Path) -> Path | None:
         return None
 
 
-def _identity(place: Path | str) -> str:
+def identity_of(place: Path | str) -> str:
     """A hub id stands for itself; a folder for the names, sizes and content of its files."""
     if isinstance(place, str):
         return f"{place}@main"

@@ -113,13 +113,15 @@ class FakeLinks(Links):
 
 
 def flat_scene(num_points: int, num_views: int, height: int, width: int) -> Scene:
-    """A scene whose geometry does not matter; superpoints are pairs of points."""
+    """A row of points 4 cm apart, facing up; superpoints are pairs of neighbours."""
     camera = Camera("PINHOLE", np.diag([50.0, 50.0, 1.0]), height, width)
     views = tuple(
         View(f"view{i}", camera, np.eye(4), Path(f"view{i}.png")) for i in range(num_views)
     )
-    zeros = np.zeros((num_points, 3), np.float32)
-    cloud = PointCloud(zeros, zeros.astype(np.uint8), zeros)
+    points = np.zeros((num_points, 3), np.float32)
+    points[:, 0] = 0.04 * np.arange(num_points)
+    up = np.tile(np.array([0, 0, 1], np.float32), (num_points, 1))
+    cloud = PointCloud(points, np.full((num_points, 3), 90, np.uint8), up)
     superpoint_ids = (np.arange(num_points) // 2).astype(np.int32)
     triangles = np.zeros((0, 3), np.int32)
     return Scene("flat", cloud, triangles, superpoint_ids, views, [np.zeros((1, 1))] * num_views)
@@ -132,25 +134,36 @@ def write_cache(
     predicted_iou: Array,
     embeddings: Array,
     extent: tuple[float, float] | None = None,
+    unsaid: Array | None = None,
+    more_ids: Sequence[str] = (),
+    presence: Array | None = None,
 ) -> TeacherCache:
-    """A finished cache: ``status`` (V, Q), ``logits`` (V, Q, h, w), ``embeddings`` (V, Q, D)."""
+    """A finished cache: ``status`` (V, Q), ``logits`` (V, Q, h, w), ``embeddings`` (V, Q, D).
+
+    ``unsaid`` (V, Q) bool is for masks held back, ``presence`` (V, Q) how likely [SEG] was;
+    ``more_ids`` are those of the last queries.
+    """
     folder.mkdir(parents=True, exist_ok=True)
     num_views, num_queries, height, width = logits.shape
-    writer = TeacherWriter(
-        folder, [f"view{i}" for i in range(num_views)], [f"q{i}" for i in range(num_queries)]
-    )
+    prompt_ids = [*(f"q{i}" for i in range(num_queries - len(more_ids))), *more_ids]
+    writer = TeacherWriter(folder, [f"view{i}" for i in range(num_views)], prompt_ids)
     writer.begin((height, width), extent or (float(width), float(height)), embeddings.shape[2])
     for view in range(num_views):
         texts = tuple("[SEG]" if s == MASK else "no" for s in status[view])
         row = (status[view], logits[view], predicted_iou[view], embeddings[view], texts)
-        writer.write_view(view, ViewAnswers(*row))
+        held = None if unsaid is None else unsaid[view]
+        likely = None if presence is None else presence[view]
+        writer.write_view(view, ViewAnswers(*row, presence=likely, unsaid=held))
     return read_teacher(finish(folder))
 
 
 def random_case(
     folder: Path, seed: int = 0, num_views: int = 7, num_queries: int = 4
 ) -> tuple[Scene, FakeLinks, TeacherCache]:
-    """Random answers of every status, a shared token with noise, points seen at random."""
+    """Random answers of every status, some masks held back, a shared token with noise.
+
+    Points are seen at random; nothing is drawn for the last query.
+    """
     rng = np.random.default_rng(seed)
     scene = flat_scene(30, num_views, 40, 60)
     views = []
@@ -162,6 +175,9 @@ def random_case(
     status = rng.choice([MASK, MASK, MASK, NO_SEG, FAILED], shape).astype(np.uint8)
     status[:, -1] = rng.choice([NO_SEG, FAILED], num_views)
     tokens = code("topic") + 0.15 * rng.normal(size=(*shape, 64))
+    unsaid = (status == NO_SEG) & (rng.random(shape) < 0.7)
+    unsaid[:, -1] = False
+    likely = rng.random(shape) * 0.5 + 0.5 * (status == MASK)
     cache = write_cache(
         folder,
         status,
@@ -169,5 +185,31 @@ def random_case(
         rng.random(shape, np.float32),
         tokens.astype(np.float32),
         (10.0, 6.67),
+        unsaid,
+        presence=np.where(status == FAILED, 0, likely).astype(np.float32),
     )
     return scene, FakeLinks(views, 30), cache
+
+
+def copied(
+    folder: Path,
+    cache: TeacherCache,
+    views: Sequence[int],
+    queries: Sequence[int] | None = None,
+) -> TeacherCache:
+    """A cache of these views and queries of another, in this order; -1 is a view without masks."""
+    queries = range(len(cache.prompt_ids)) if queries is None else queries
+    logits = np.stack([cache.mask_logits(view) for view in views])[:, queries]
+    blank = np.array(views)[:, None] < 0
+    pick = np.ix_(views, queries)
+    status = np.where(blank, NO_SEG, cache.status[pick]).astype(np.uint8)
+    return write_cache(
+        folder,
+        status,
+        logits,
+        cache.predicted_iou[pick],
+        cache.seg_embeddings[pick],
+        (float(cache.mask_extent[0]), float(cache.mask_extent[1])),
+        (status == NO_SEG) & cache.drawn[pick] & ~blank,
+        presence=np.where(blank, 0, cache.presence[pick]).astype(np.float32),
+    )

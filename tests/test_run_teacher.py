@@ -103,7 +103,9 @@ def test_a_killed_job_goes_on_where_it_was(tmp_path: Path, world: Any) -> None:
     assert _bytes(tmp_path / "parts") == _bytes(tmp_path / "whole")
 
 
-@pytest.mark.parametrize("array", ["mask_logits", "predicted_iou", "seg_embeddings", "status"])
+@pytest.mark.parametrize(
+    "array", ["mask_logits", "predicted_iou", "presence", "seg_embeddings", "status"]
+)
 def test_a_kill_inside_a_write_loses_that_view_only(
     tmp_path: Path, world: Any, monkeypatch: pytest.MonkeyPatch, array: str
 ) -> None:

@@ -82,10 +82,10 @@ def test_what_is_written_comes_back(tmp_path: Path) -> None:
         assert error.max(initial=0) <= LOGIT_STEP / 2 + 1e-6
 
 
-def test_one_file_a_view_and_four_more(tmp_path: Path) -> None:
+def test_one_file_a_view_and_five_more(tmp_path: Path) -> None:
     _fill(tmp_path)
     files = [p for p in (tmp_path / "teacher.zarr").rglob("*") if p.name != "zarr.json"]
-    assert sum(p.is_file() for p in files) == 2 + 4
+    assert sum(p.is_file() for p in files) == 2 + 5
 
 
 def test_a_mask_of_zeros_is_not_a_missing_mask(tmp_path: Path) -> None:
@@ -172,6 +172,7 @@ def test_an_unfinished_cache_is_not_read(tmp_path: Path) -> None:
         "status/zarr.json",
         "status/c/0/0",
         "predicted_iou/c/0/0",
+        "presence/c/0/0",
         "seg_embeddings/c/0/0/0",
         "mask_logits/zarr.json",
         "mask_logits/c/0/0/0/0",

@@ -1,10 +1,10 @@
 """Teacher cache: ``teacher.zarr``, every answer of a 2D teacher on one scene, resumable.
 
-Per (view, query) it holds a status, one mask as 8-bit logits, the predicted IoU, the [SEG]
-embedding and the answer's text. An answer with several [SEG] keeps the union of its masks
-(the largest logit), their mean embedding and their mean predicted IoU. Logits are stored as
-int8 in steps of 1/8 from -127/8 to 127/8; -128 means "never written", so a mask of zeros and
-a lost chunk cannot be taken for each other.
+Per (view, query) it holds a status, how likely [SEG] was, one mask as 8-bit logits, its
+predicted IoU and its [SEG] embedding, and the answer's text. An answer with several [SEG] keeps
+the union of its masks (the largest logit), their mean embedding and their mean predicted IoU; of
+an answer without [SEG] the mask is the one that the teacher held back, where it tells it. A mask
+of zeros and a lost chunk cannot be taken for each other: see ``data.artifacts.view_answers``.
 
 The masks of a view are one file; the small arrays are one file each and are rewritten after
 every view, ``status`` last. A killed job therefore loses at most the view it was on. One
@@ -14,7 +14,6 @@ process writes a cache at a time (the store's lock sees to that).
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -23,38 +22,37 @@ import zarr
 from zarr.codecs import ZstdCodec
 
 from data.artifacts.store import require_complete
+from data.artifacts.view_answers import (
+    FAILED,
+    LOGIT_LIMIT,
+    LOGIT_STEP,
+    MASK,
+    NO_SEG,
+    NOT_DONE,
+    ViewAnswers,
+    quantise_logits,
+)
 from data.errors import ArtifactError
 from data.types import Array
 
+__all__ = (
+    "FAILED",
+    "FILE",
+    "LOGIT_LIMIT",
+    "LOGIT_STEP",
+    "MASK",
+    "NOT_DONE",
+    "NO_SEG",
+    "TeacherCache",
+    "TeacherWriter",
+    "ViewAnswers",
+    "quantise_logits",
+    "read_teacher",
+)
 FILE = "teacher.zarr"
-NOT_DONE, MASK, NO_SEG, FAILED = 0, 1, 2, 3
-LOGIT_STEP = 0.125
-LOGIT_LIMIT = 127 * LOGIT_STEP
 _UNWRITTEN = -128
 _REMEDY = "Run RunTeacher again."
 _DAMAGE = (OSError, KeyError, ValueError, TypeError, RuntimeError)
-
-
-def quantise_logits(logits: Array) -> Array:
-    """Float logits to int8 steps; the error is at most half a step within the limits."""
-    limited = np.clip(logits, -LOGIT_LIMIT, LOGIT_LIMIT)
-    return np.asarray(np.rint(limited / LOGIT_STEP).astype(np.int8))
-
-
-@dataclass(frozen=True, eq=False)
-class ViewAnswers:
-    """A teacher's answers to all Q queries on one view.
-
-    ``status`` (Q,) uint8; ``mask_logits`` (Q, h, w) float32 and ``seg_embeddings`` (Q, D),
-    ``predicted_iou`` (Q,) float32, read only where the status is MASK; ``texts`` (Q), the
-    reason where the status is FAILED.
-    """
-
-    status: Array
-    mask_logits: Array
-    predicted_iou: Array
-    seg_embeddings: Array
-    texts: tuple[str, ...]
 
 
 class TeacherWriter:
@@ -90,6 +88,7 @@ class TeacherWriter:
     def _load_small(self) -> None:
         self.status = np.asarray(self._group["status"][...])
         self._predicted_iou = np.asarray(self._group["predicted_iou"][...])
+        self._presence = np.asarray(self._group["presence"][...])
         self._seg_embeddings = np.asarray(self._group["seg_embeddings"][...])
         self._answers = np.asarray(self._group["answers"][...]).astype(object)
 
@@ -118,6 +117,7 @@ class TeacherWriter:
         shape = (num_views, num_queries)
         self._make("mask_logits", (*shape, height, width), "int8", _UNWRITTEN, per_view=True)
         self._make("predicted_iou", shape, "float32", np.nan)
+        self._make("presence", shape, "float32", np.nan)
         self._make("seg_embeddings", (*shape, dim), "float32", np.nan)
         self._make("answers", shape, str, "")
         ids = {"view_ids": self._view_ids, "prompt_ids": self._prompt_ids}
@@ -154,22 +154,20 @@ class TeacherWriter:
     def write_view(self, index: int, answers: ViewAnswers) -> None:
         """Store all answers on one view; ``begin`` must have been called.
 
-        Raises ValueError when a status says MASK where a value is not finite, or says NOT_DONE.
+        Raises ValueError for answers that ``ViewAnswers.check`` refuses.
         """
-        has_mask = answers.status == MASK
-        for name in ("mask_logits", "predicted_iou", "seg_embeddings"):
-            if not np.isfinite(getattr(answers, name)[has_mask]).all():
-                raise ValueError(f"{name} of view {self._view_ids[index]} is not finite")
-        if np.any(answers.status == NOT_DONE):
-            raise ValueError(f"view {self._view_ids[index]} has a query without an answer")
+        answers.check(f"view {self._view_ids[index]}")
+        has_mask = answers.drawn
         logits = np.full(answers.mask_logits.shape, _UNWRITTEN, np.int8)
         logits[has_mask] = quantise_logits(answers.mask_logits[has_mask])
         self._group["mask_logits"][index] = logits
         self._predicted_iou[index] = np.where(has_mask, answers.predicted_iou, np.nan)
         self._seg_embeddings[index] = np.where(has_mask[:, None], answers.seg_embeddings, np.nan)
+        self._presence[index] = answers.presences
         self._answers[index] = answers.texts
         self.status[index] = answers.status
         self._group["predicted_iou"][...] = self._predicted_iou
+        self._group["presence"][...] = self._presence
         self._group["seg_embeddings"][...] = self._seg_embeddings
         self._group["answers"][...] = self._answers.astype(np.dtypes.StringDType())
         self._group["status"][...] = self.status
@@ -178,10 +176,12 @@ class TeacherWriter:
 class TeacherCache:
     """A finished cache, open for reading; masks are read one view at a time.
 
-    ``status`` (V, Q) uint8; ``predicted_iou`` (V, Q) float32 and ``seg_embeddings`` (V, Q, D)
-    float32, 0 where the status is not MASK; ``answers`` V rows of Q texts; ``mask_shape``
-    (h, w) cells; ``mask_extent`` (2,) float64, cells that the image's width and height cover:
-    pixel u of W lies at ``u / W * mask_extent[0]`` cells from the left edge.
+    ``status`` (V, Q) uint8; ``drawn`` (V, Q) bool, where there is a mask: wherever the status is
+    MASK, and where a teacher held one back; ``predicted_iou`` (V, Q) float32 and
+    ``seg_embeddings`` (V, Q, D) float32, 0 where nothing is drawn; ``presence`` (V, Q) float32 in
+    [0, 1], how likely [SEG] was, 0 where the status is FAILED; ``answers`` V rows of Q texts;
+    ``mask_shape`` (h, w) cells; ``mask_extent`` (2,) float64, cells that the image's width and
+    height cover: pixel u of W lies at ``u / W * mask_extent[0]`` cells from the left edge.
     """
 
     def __init__(self, path: Path) -> None:
@@ -196,9 +196,12 @@ class TeacherCache:
         self.status: Array = np.asarray(group["status"][...])
         self.answers = tuple(tuple(map(str, row)) for row in np.asarray(group["answers"][...]))
         self._logits = group["mask_logits"]
-        has_mask = self.status == MASK
-        self.predicted_iou: Array = _masked(group["predicted_iou"][...], has_mask)
-        self.seg_embeddings: Array = _masked(group["seg_embeddings"][...], has_mask)
+        predicted_iou, embeddings = group["predicted_iou"][...], group["seg_embeddings"][...]
+        written = np.isfinite(predicted_iou) | np.isfinite(embeddings).any(axis=2)
+        self.drawn: Array = (self.status == MASK) | written
+        self.predicted_iou: Array = _masked(predicted_iou, self.drawn)
+        self.seg_embeddings: Array = _masked(embeddings, self.drawn)
+        self.presence: Array = _masked(group["presence"][...], self.status != NOT_DONE)
         shape = (len(self.view_ids), len(self.prompt_ids))
         if self.status.shape != shape or self._logits.shape != (*shape, *self.mask_shape):
             raise ValueError(f"arrays do not fit {shape[0]} views and {shape[1]} queries")
@@ -206,7 +209,7 @@ class TeacherCache:
             raise ValueError(f"{np.sum(self.status == NOT_DONE)} answers are missing")
 
     def mask_logits(self, view_index: int) -> Array:
-        """(Q, h, w) float32 logits of one view, meaningful where its status is MASK.
+        """(Q, h, w) float32 logits of one view, meaningful where one is drawn.
 
         Raises ArtifactError when masks that were answered cannot be read.
         """
@@ -214,7 +217,7 @@ class TeacherCache:
             stored = np.asarray(self._logits[view_index])
         except _DAMAGE as error:
             raise ArtifactError(self._path, "readable masks", str(error), _REMEDY) from error
-        if np.any(stored[self.status[view_index] == MASK] == _UNWRITTEN):
+        if np.any(stored[self.drawn[view_index]] == _UNWRITTEN):
             found = f"none for view {self.view_ids[view_index]}"
             raise ArtifactError(self._path, "the masks of every answer", found, _REMEDY)
         return np.asarray(stored * np.float32(LOGIT_STEP))

@@ -53,11 +53,20 @@ class Stop:
 class Decoded:
     """One answer: its ids, end included, and (hidden,) the state that predicted each [SEG].
 
-    That state, of the position before [SEG], is what asks SAM for a mask.
+    That state, of the position before [SEG], is what asks SAM for a mask. ``presence`` is the
+    largest probability that [SEG] had anywhere in the answer, ``nearest`` the state there: what
+    would have asked, had the answer gone that way.
     """
 
     ids: list[int] = field(default_factory=list)
     seg_states: list[Tensor] = field(default_factory=list)
+    presence: float = -1.0
+    nearest: Tensor | None = None
+
+    def consider(self, presence: float, state: Tensor) -> None:
+        """Note how near to [SEG] the answer came at one of its tokens."""
+        if presence > self.presence:
+            self.presence, self.nearest = presence, state
 
 
 def read_prefix(model: LlamaForCausalLM, ids: Sequence[int], image_tokens: Tensor) -> Prefix:
@@ -164,11 +173,14 @@ class _Batch:
         rows = list(range(len(answers)))
         last = self.states[torch.arange(len(rows), device=self._lengths.device), self._lengths - 1]
         while True:
-            tokens = self._model.lm_head(last).argmax(dim=-1)
+            logits = self._model.lm_head(last)
+            tokens = logits.argmax(dim=-1)
+            near = logits.float().softmax(dim=-1)[:, stop.seg_id].tolist()
             going = []
             for place, (row, token) in enumerate(zip(rows, tokens.tolist(), strict=True)):
                 answer = answers[row]
                 answer.ids.append(token)
+                answer.consider(near[place], last[place])
                 if token == stop.seg_id:
                     answer.seg_states.append(last[place])
                 is_last = token == stop.eos_id or (token == stop.seg_id and stop.at_first_seg)

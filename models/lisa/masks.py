@@ -34,6 +34,15 @@ def grid_side(network: LisaNetwork) -> int:
     return CELLS_PER_EMBEDDING * network.config.sam_grid
 
 
+def seg_embeddings(network: LisaNetwork, states: Sequence[Tensor]) -> Tensor:
+    """(n, C) on the network's device: what n states (hidden,) that said [SEG] ask SAM with."""
+    weight = next(network.seg_head.parameters())
+    if not states:
+        return torch.zeros(0, network.config.embedding_dim, device=weight.device)
+    embeddings: Tensor = network.seg_head(torch.stack(list(states)).to(weight.dtype))
+    return embeddings
+
+
 def ask_masks(
     network: LisaNetwork, sam_embedding: Tensor, decoded: Sequence[Decoded], best_of_three: bool
 ) -> list[AskedMasks]:
@@ -41,14 +50,29 @@ def ask_masks(
 
     ``sam_embedding`` (1, C, g, g) is the view's.
     """
-    states = [state for answer in decoded for state in answer.seg_states]
-    counts = [len(answer.seg_states) for answer in decoded]
+    return _ask(network, sam_embedding, [one.seg_states for one in decoded], best_of_three)
+
+
+def ask_unsaid(
+    network: LisaNetwork, sam_embedding: Tensor, decoded: Sequence[Decoded], best_of_three: bool
+) -> list[AskedMasks]:
+    """As ``ask_masks``; an answer without [SEG] has the one mask that it came nearest to."""
+    states = [one.seg_states or ([] if one.nearest is None else [one.nearest]) for one in decoded]
+    return _ask(network, sam_embedding, states, best_of_three)
+
+
+def _ask(
+    network: LisaNetwork,
+    sam_embedding: Tensor,
+    states_of: Sequence[Sequence[Tensor]],
+    best_of_three: bool,
+) -> list[AskedMasks]:
+    states = [state for of_one in states_of for state in of_one]
+    counts = [len(of_one) for of_one in states_of]
     side = grid_side(network)
-    embeddings = torch.zeros(0, network.config.embedding_dim)
+    embeddings = seg_embeddings(network, states)
     logits, iou = torch.zeros(0, side, side), torch.zeros(0)
     if states:
-        weight = next(network.seg_head.parameters())
-        embeddings = network.seg_head(torch.stack(states).to(weight.dtype))
         parts = [
             network.decode_masks(sam_embedding, part[None], best_of_three)
             for part in torch.split(embeddings, _MOST_MASKS)
