@@ -25,8 +25,8 @@ def run(scale: Scale, folder: Path, repeats: int) -> list[Row]:
     """Time, and peak memory against the limit."""
     scene = room_scene(scale.lift_points, scale.views, scale.height, scale.width)
     links, cache = _artifacts(scene, scale, folder)
-    weights = np.random.default_rng(3).uniform(0.3, 1, (scale.queries, scale.views))
-    weights = weights * (cache.status.T == MASK)
+    weights = np.random.default_rng(3).uniform(0.3, 1, (scale.views, scale.queries))
+    weights = weights * (cache.status == MASK)
     cfg = FuseConfig()
 
     def ours() -> Iterator[Array]:
@@ -68,10 +68,10 @@ def _vote(
         for query in range(len(cache.prompt_ids)):
             if cache.status[index, query] == NO_SEG:
                 votes[2, query, seen.point_ids] += cfg.no_seg_weight
-            elif weights[query, index] > 0:
+            elif weights[index, query] > 0:
                 cells = seen.uv / size * cache.mask_extent - 0.5
                 target = votes[0, query], votes[1, query]
-                weight = float(weights[query, index])
+                weight = float(weights[index, query])
                 reference.add_mask(*target, seen.point_ids, cells, logits[query], weight)
     return votes
 

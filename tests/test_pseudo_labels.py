@@ -20,8 +20,8 @@ from stages.teacher_config import OracleConfig
 from tests.teacher_world import EXACT, finish, random_case, with_images
 from tests.tiny_scene import make_tiny_prompts, make_tiny_scene
 
-PLAIN = FuseConfig(superpoints=False, gate_floor=0.3, prior=0.5, no_seg_weight=0.5)
-UNIFORM = FuseConfig(gate="uniform", superpoints=False)
+PLAIN = FuseConfig(superpoints=False, prior=0.5, no_seg_weight=0.5)
+UNIFORM = FuseConfig(views="all", superpoints=False, prior=0, no_seg_weight=0)
 
 
 def test_pseudo_labels_survive_the_disk(tmp_path: Path) -> None:
@@ -38,8 +38,9 @@ def test_pseudo_labels_survive_the_disk(tmp_path: Path) -> None:
     for name in ("scene_id", "prompt_ids", "view_ids", "drop_reasons"):
         assert getattr(again, name) == getattr(labels, name)
     np.testing.assert_array_equal(again.view_weights, labels.view_weights)
-    np.testing.assert_array_equal(again.query_tokens, labels.query_tokens)
-    np.testing.assert_allclose(again.soft, labels.soft, atol=0.5 / 255 + 1e-6)
+    for name in ("query_tokens", "thresholds", "view_beliefs", "soft"):
+        np.testing.assert_array_equal(getattr(again, name), getattr(labels, name))
+    np.testing.assert_allclose(again.view_tokens, labels.view_tokens, atol=1e-3)
     np.testing.assert_allclose(again.confidence, labels.confidence, atol=1 / 255)
     np.testing.assert_array_equal(again.confidence > 0, labels.confidence > 0)
     (tmp_path / "pseudo" / "pseudo.zarr" / "soft" / "c" / "0" / "0").write_bytes(b"junk")
@@ -55,10 +56,31 @@ def test_ill_fitting_pseudo_labels_are_refused(tmp_path: Path) -> None:
         {"soft": labels.soft[:, :-1]},
         {"view_weights": labels.view_weights[:, 1:]},
         {"query_tokens": labels.query_tokens[1:]},
+        {"query_tokens": labels.query_tokens[:, 1:]},
+        {"thresholds": labels.thresholds[1:]},
+        {"thresholds": labels.thresholds[:, None]},
+        {"thresholds": labels.thresholds.astype(np.float64)},
+        {"view_tokens": labels.view_tokens[:, 1:]},
+        {"view_tokens": labels.view_tokens[:, :, 1:]},
+        {"view_beliefs": labels.view_beliefs[:, 1:]},
         {"drop_reasons": labels.drop_reasons[1:]},
+        {"drop_reasons": tuple(row[1:] for row in labels.drop_reasons)},
     ):
         with pytest.raises(ValueError):
             replace(labels, **change)
+
+
+def test_answers_and_scores_by_hand(tmp_path: Path) -> None:
+    labels = fuse_masks.run(*random_case(tmp_path), PLAIN)
+    soft = np.zeros((4, 3), np.float32)
+    soft[:2] = [[0.5, 0.25, 0.75], [1, 0.5, 0]]
+    thresholds = np.array([0.5, 2, 0.25, 2], np.float32)
+    some = replace(labels, soft=soft, confidence=soft, thresholds=thresholds)
+    wanted = [[True, False, True], [False] * 3, [False] * 3, [False] * 3]
+    np.testing.assert_array_equal(some.answers(), wanted)
+    np.testing.assert_array_equal(some.scores(), np.array([0.75, 1, 0, 0], np.float32))
+    empty = replace(labels, soft=soft[:, :0], confidence=soft[:, :0])
+    np.testing.assert_array_equal(empty.scores(), np.zeros(4))
 
 
 def _chain(

@@ -12,21 +12,23 @@ from data.artifacts.teacher import MASK, TeacherCache
 from models.codes import code
 from stages import fuse_masks
 from stages.configs import FuseConfig
+from stages.view_gate import belief, gate_views, normalised, shared_direction
 from tests.teacher_world import FakeLinks, flat_scene, random_case, write_cache
 
-PLAIN = FuseConfig(superpoints=False, gate_floor=0.3, prior=0.5, no_seg_weight=0.5)
-UNIFORM = FuseConfig(gate="uniform", superpoints=False)
+PLAIN = FuseConfig(superpoints=False, agreement=False)
+UNIFORM = FuseConfig(views="all", superpoints=False)
 
 
 def test_the_gate_is_at_rest(tmp_path: Path) -> None:
     """Weights solve w_v = a_v max(0, cos(e_v, c)) with c the weighted mean direction."""
     _, _, cache = random_case(tmp_path, num_views=12)
-    gate = fuse_masks.gate_views(cache, 0, PLAIN.model_copy(update={"gate_floor": 0.0}))
-    belief = cache.predicted_iou[:, 0]
+    cfg = PLAIN.model_copy(update={"gate_floor": 0.0, "gate_iterations": 50})
+    gate = gate_views(cache, cfg)[0]
+    believed = cache.presence[:, 0] * cache.predicted_iou[:, 0]
     tokens = cache.seg_embeddings[:, 0]
     lengths = np.linalg.norm(tokens, axis=1)
     tokens = tokens / np.where(lengths > 0, lengths, 1)[:, None]
-    raw = belief * np.maximum(tokens @ gate.center, 0)
+    raw = believed * np.maximum(tokens @ gate.center, 0)
     np.testing.assert_allclose(gate.weights, raw / raw.max(), atol=1e-4)
     center = gate.weights @ tokens
     np.testing.assert_allclose(gate.center, center / np.linalg.norm(center), atol=1e-4)
@@ -61,16 +63,42 @@ def test_the_gate_drops_a_planted_view_and_says_why(tmp_path: Path) -> None:
     assert not labels.soft.any() and not labels.confidence.any(), "no point was seen"
 
 
+def test_without_the_gate_tokens_have_no_say(tmp_path: Path) -> None:
+    cache = _planted(tmp_path)
+    (gate,) = gate_views(cache, PLAIN.model_copy(update={"token_gate": False}))
+    np.testing.assert_allclose(gate.weights[:7], cache.predicted_iou[:7, 0] / 0.95, atol=1e-6)
+    assert gate.weights[7] == 0, "0.03 is under a third of 0.95"
+
+
 def test_a_centre_far_from_the_mean_is_found() -> None:
     """Five agreeing views among nine: the plain mean would be pulled to no one's topic."""
     topics = [code("bed")] * 5 + [code(word) for word in ("door", "sink", "lamp", "sofa")]
-    gate = fuse_masks.token_gate(np.stack(topics), np.full(9, 0.7), 10, 0.3)
-    np.testing.assert_array_equal(gate.weights > 0, [True] * 5 + [False] * 4)
-    np.testing.assert_allclose(gate.center, code("bed"), atol=1e-6)
+    center = shared_direction(np.stack(topics), np.full(9, 0.7), 50)
+    assert center @ code("bed") > 0.99 > np.mean(topics, axis=0) @ code("bed")
 
 
-@pytest.mark.parametrize("belief", [0.0, 1.0])
-def test_degenerate_gates_stay_finite(belief: float) -> None:
-    for vectors in (np.zeros((3, 4)), np.zeros((0, 4)), np.eye(4)[:1]):
-        gate = fuse_masks.token_gate(vectors, np.full(len(vectors), belief), 5, 0.1)
-        assert all(np.isfinite(part).all() for part in gate)
+def test_the_centre_is_the_leading_direction() -> None:
+    """Where all cosines are positive it is the first eigenvector of the second moment."""
+    rng = np.random.default_rng(2)
+    vectors = normalised(code("bed") + 0.05 * rng.normal(size=(8, 64)))
+    believed = rng.uniform(0.2, 1, 8)
+    values, leading = np.linalg.eigh((vectors.T * believed) @ vectors)
+    assert values[-1] > 2 * values[-2]
+    center = shared_direction(vectors, believed, 100)
+    assert abs(center @ leading[:, -1]) == pytest.approx(1, abs=1e-6)
+
+
+@pytest.mark.parametrize("believed", [0.0, 1.0])
+def test_degenerate_centres_stay_finite(believed: float) -> None:
+    for vectors in (np.zeros((3, 4)), np.zeros((0, 4)), np.eye(4)[:1], np.array([[1, 0], [-1, 0]])):
+        center = shared_direction(vectors, np.full(len(vectors), believed), 5)
+        assert np.isfinite(center).all() and center.shape == vectors.shape[1:]
+
+
+def test_tokens_of_zeros_do_not_break_the_gate(tmp_path: Path) -> None:
+    status = np.full((3, 1), MASK, np.uint8)
+    parts = np.zeros((3, 1, 2, 2), np.float32), np.ones((3, 1), np.float32)
+    cache = write_cache(tmp_path, status, *parts, np.zeros((3, 1, 4), np.float32))
+    (gate,) = gate_views(cache, PLAIN)
+    assert not gate.weights.any() and not gate.center.any()
+    np.testing.assert_array_equal(belief(cache), np.ones((3, 1)))

@@ -19,6 +19,7 @@ from data.errors import ArtifactError
 from data.types import Array
 
 FILE = "pseudo.zarr"
+_LAST = ("query_tokens", "thresholds", "view_tokens", "view_beliefs")
 _REMEDY = "Run FuseMasks again."
 
 
@@ -29,7 +30,11 @@ class PseudoLabels:
     ``soft`` (Q, N) float32 in [0, 1]; ``confidence`` (Q, N) float32 in [0, 1], 0 = unlabelled
     (seen by no view that had a say); ``view_weights`` (Q, V) float32, rows sum to 1 or are all
     0; ``drop_reasons`` (Q, V) text, "" = kept; ``query_tokens`` (Q, D) float32 unit vectors,
-    zero rows where no view answered with a mask.
+    zero rows where no view has a weight; ``thresholds`` (Q,) float32, the label from which on
+    a point counts as part of the answer, above 1 for a query taken to have no object.
+
+    ``view_tokens`` (Q, V, D) and ``view_beliefs`` (Q, V) float32 are each view's [SEG] vector
+    and how far the teacher believed it; 0 where it drew nothing.
     """
 
     scene_id: str
@@ -40,11 +45,15 @@ class PseudoLabels:
     view_weights: Array
     drop_reasons: tuple[tuple[str, ...], ...]
     query_tokens: Array
+    thresholds: Array
+    view_tokens: Array
+    view_beliefs: Array
 
     def __post_init__(self) -> None:
         """Raise ValueError when the parts do not fit each other."""
         num_queries, num_views = len(self.prompt_ids), len(self.view_ids)
         ranks = {"soft": 2, "confidence": 2, "view_weights": 2, "query_tokens": 2}
+        ranks |= {"thresholds": 1, "view_tokens": 3, "view_beliefs": 2}
         for name, rank in ranks.items():
             array = getattr(self, name)
             if array.ndim != rank or len(array) != num_queries or array.dtype != np.float32:
@@ -56,12 +65,20 @@ class PseudoLabels:
             raise ValueError(f"soft is {self.soft.shape}, confidence {self.confidence.shape}")
         if self.view_weights.shape[1] != num_views:
             raise ValueError(f"{num_views} views, but weights for {self.view_weights.shape[1]}")
+        if self.view_beliefs.shape != self.view_weights.shape:
+            raise ValueError(f"{num_views} views, but beliefs of {self.view_beliefs.shape[1]}")
+        if self.view_tokens.shape[1:] != (num_views, self.query_tokens.shape[1]):
+            raise ValueError(f"{num_views} views, but tokens of shape {self.view_tokens.shape}")
         if [len(row) for row in self.drop_reasons] != [num_views] * num_queries:
             raise ValueError("drop_reasons must hold one text per query and view")
 
-    def masks(self, threshold: float) -> Array:
-        """(Q, N) bool: the lifted labels taken as an answer by themselves."""
-        return np.asarray(self.soft >= threshold)
+    def answers(self) -> Array:
+        """(Q, N) bool: the lifted labels taken as answers by themselves."""
+        return np.asarray(self.soft >= self.thresholds[:, None])
+
+    def scores(self) -> Array:
+        """(Q,) float32: each query's largest label, how sure it is that its object is there."""
+        return np.asarray(self.soft.max(axis=1, initial=0), np.float32)
 
 
 def _quantise(values: Array) -> Array:
@@ -83,6 +100,9 @@ def write_pseudo(folder: Path, labels: PseudoLabels) -> None:
         "confidence": confidence.astype(np.uint8),
         "view_weights": labels.view_weights,
         "query_tokens": labels.query_tokens,
+        "thresholds": labels.thresholds,
+        "view_tokens": labels.view_tokens.astype(np.float16),
+        "view_beliefs": labels.view_beliefs,
     }
     for name, array in arrays.items():
         write_rows(group, name, array)
@@ -104,7 +124,7 @@ def read_pseudo(folder: Path) -> PseudoLabels:
             np.asarray(group["confidence"][...], np.float32) / np.float32(255),
             np.asarray(group["view_weights"][...], np.float32),
             tuple(tuple(row) for row in reasons),
-            np.asarray(group["query_tokens"][...], np.float32),
+            *(np.asarray(group[name][...], np.float32) for name in _LAST),
         )
     except (OSError, KeyError, ValueError, TypeError, RuntimeError) as error:
         raise ArtifactError(path, "pseudo-labels of this schema", str(error), _REMEDY) from error

@@ -1,4 +1,4 @@
-"""Two-dimensional arrays of one row a query, as the Zarr artifacts store them."""
+"""Arrays of one row a query, as the Zarr artifacts store them."""
 
 from __future__ import annotations
 
@@ -9,14 +9,14 @@ from data.types import Array
 
 
 def write_rows(group: zarr.Group, name: str, array: Array) -> None:
-    """Store ``array`` (Q, M) in one file, each row a chunk of its own with a checksum."""
-    rows, columns = (max(size, 1) for size in array.shape)
+    """Store ``array`` (Q, ...) in one file, each row a chunk of its own with a checksum."""
+    rows, *rest = (max(size, 1) for size in array.shape)
     stored = group.create_array(
         name,
         shape=array.shape,
         dtype=array.dtype,
-        chunks=(1, columns),
-        shards=(rows, columns),
+        chunks=(1, *rest),
+        shards=(rows, *rest),
         compressors=ZstdCodec(level=3, checksum=True),
         fill_value=0,
     )

@@ -1,0 +1,156 @@
+"""Which views of a query count, and how much: the view filter and the token gate of fusion.
+
+Belief a_v of a view is the teacher's presence (how likely it was to say [SEG]) times the IoU it
+predicts for its mask; 0 where nothing was drawn. What a view says against the others comes from
+its [SEG] vector e_v and from its mask in 3D:
+
+- the token gate looks for the direction c that most of the confident vectors share: it starts
+  from the sum of the e_v, each weighted by how many others point its way, and repeats
+  w_v = a_v max(0, cos(e_v, c)), c = normalised sum of w_v e_v, until c is stable (power
+  iteration on the second moment of the e_v);
+- the agreement of a mask with the others' is the soft IoU, at the points that both see, of the
+  mask and the mean of the other views' masks: a view whose mask nobody supports loses weight.
+
+Views under ``gate_floor`` of the largest weight are dropped, with the reason.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import NamedTuple
+
+import numpy as np
+
+from data.artifacts.teacher import FAILED, TeacherCache
+from data.types import Array
+from stages.configs import FuseConfig
+from stages.lifting import LiftedView
+
+_STABLE = 1e-5
+_TINY = 1e-6
+_LEAST_SUPPORT = 1e-3
+"""Of a mask nobody supports; below, rounding would choose between views that all disagree."""
+
+
+class Gate(NamedTuple):
+    """One query's views: ``weights`` (V,) with maximum 1 or all 0, ``center`` (D,) unit or 0.
+
+    ``cosines`` (V,) of each view's vector with the centre, 0 for views without a mask;
+    ``support`` (V,) in [0, 1], the agreement of its mask with the others', 1 where not asked.
+    """
+
+    weights: Array
+    center: Array
+    cosines: Array
+    support: Array
+
+
+def gate_views(cache: TeacherCache, cfg: FuseConfig, support: Array | None = None) -> list[Gate]:
+    """Weigh each query's views by ``cfg.views``; ``support`` (V, Q) is the agreement in 3D."""
+    if support is None:
+        support = np.ones(cache.status.shape)
+    queries = range(len(cache.prompt_ids))
+    return [_gate(cache, query, cfg, support[:, query]) for query in queries]
+
+
+def belief(cache: TeacherCache) -> Array:
+    """(V, Q) float64 in [0, 1]: presence times predicted IoU, 0 where nothing is drawn.
+
+    Views of equal belief stand in for it where a teacher believes nothing of what it drew.
+    """
+    drawn = cache.drawn.astype(np.float64)
+    believed = np.clip(cache.presence.astype(np.float64) * cache.predicted_iou, 0, 1) * drawn
+    return np.where(believed.any(axis=0), believed, drawn)
+
+
+def _gate(cache: TeacherCache, query: int, cfg: FuseConfig, support: Array) -> Gate:
+    drawn = cache.drawn[:, query].astype(np.float64)
+    vectors = normalised(cache.seg_embeddings[:, query].astype(np.float64) * drawn[:, None])
+    if cfg.views == "all":
+        return _weighed(vectors, drawn, support)
+    believed = belief(cache)[:, query] * support
+    if cfg.views == "best":
+        best = int(np.argmax(believed)) if believed.any() else -1
+        return _weighed(vectors, np.arange(len(believed)) == best, support)
+    if cfg.token_gate:
+        center = shared_direction(vectors, believed, cfg.gate_iterations)
+        believed = believed * np.maximum(vectors @ center, 0)
+    largest = believed.max(initial=0)
+    if largest <= 0:
+        return _weighed(vectors, np.zeros(len(believed)), support)
+    kept = believed >= cfg.gate_floor * largest
+    return _weighed(vectors, np.where(kept, believed / largest, 0), support)
+
+
+def _weighed(vectors: Array, weights: Array, support: Array) -> Gate:
+    center = normalised(weights @ vectors)
+    return Gate(weights.astype(np.float64), center, vectors @ center, support)
+
+
+def shared_direction(vectors: Array, believed: Array, iterations: int) -> Array:
+    """The unit vector (D,) most of the confident ``vectors`` (V, D), unit or zero, point to."""
+    company = np.maximum(vectors @ vectors.T, 0) ** 2 @ believed
+    center = normalised((believed * company) @ vectors)
+    for _ in range(iterations):
+        moved = normalised((believed * np.maximum(vectors @ center, 0)) @ vectors)
+        stable = np.linalg.norm(moved - center) < _STABLE
+        center = moved
+        if stable:
+            break
+    return center
+
+
+def normalised(vectors: Array) -> Array:
+    """Vectors (..., D) scaled to unit length; zero vectors stay zero."""
+    length = np.linalg.norm(vectors, axis=-1, keepdims=True)
+    return np.asarray(vectors / np.where(length > 0, length, 1))
+
+
+def agreement(lifted: Iterable[LiftedView], weights: Array, votes: Array, says: Array) -> Array:
+    """(V, Q): soft IoU of each view's lifted mask with the weighted mean of the other views'.
+
+    Only points count that another view with a weight sees; where there is none, it is 1.
+
+    Args:
+        lifted: the views.
+        weights: (V, Q) that ``votes`` were taken with.
+        votes: (N, Q) sums of weight times mask over all views.
+        says: (N, Q) sums of weights of the views that see a point.
+    """
+    support = np.ones(weights.shape)
+    for view in lifted:
+        own = weights[view.view_index].astype(np.float32)
+        others = says[view.point_ids] - own
+        shared = others > _TINY
+        mean = (votes[view.point_ids] - own * view.probs) / np.where(shared, others, 1)
+        mean = np.clip(mean, 0, 1)
+        inside = (np.minimum(view.probs, mean) * shared).sum(axis=0)
+        either = (np.maximum(view.probs, mean) * shared).sum(axis=0)
+        heard = shared.any(axis=0) & (either > _TINY)
+        overlap = np.maximum(inside / np.where(heard, either, 1), _LEAST_SUPPORT)
+        support[view.view_index] = np.where(heard, overlap, 1)
+    return support
+
+
+def reasons(gate: Gate, cache: TeacherCache, query: int, cfg: FuseConfig) -> tuple[str, ...]:
+    """Why each view has no weight; "" for views that have."""
+    told = []
+    for view, weight in enumerate(gate.weights):
+        presence, iou = cache.presence[view, query], cache.predicted_iou[view, query]
+        if weight > 0:
+            told.append("")
+        elif cache.status[view, query] == FAILED:
+            told.append("failed")
+        elif not cache.drawn[view, query]:
+            told.append("no [SEG]")
+        elif cfg.views == "best":
+            told.append("another view is believed more")
+        elif presence < 0.5:
+            told.append(f"no [SEG] (presence {presence:.2f})")
+        elif cfg.token_gate and gate.cosines[view] < 0.5:
+            told.append(f"off-topic token (cos {gate.cosines[view]:.2f})")
+        elif gate.support[view] < min(iou, 0.5):
+            told.append(f"no other view agrees (overlap {gate.support[view]:.2f})")
+        else:
+            told.append(f"low predicted IoU ({iou:.2f})")
+    return tuple(told)
