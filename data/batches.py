@@ -6,36 +6,21 @@ the scene) alone, so a resumed run sees what an uninterrupted one would have see
 
 from __future__ import annotations
 
-import re
-from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 
-from data.artifacts.pseudo import PseudoLabels
-from data.types import Array, Prompt, Scene
-from data.voxels import mean_by_group, sum_by_group, voxelise
+from data.training_scene import CompactScene, QueryViews
+from data.types import Array
+from data.voxels import mean_by_group, voxelise
 
 NUM_CHANNELS = 7
-_MAX_BANK = 4096
-_SIDES = re.compile(
-    r"(?<![a-z])(?:left|right)(?:most|wards?|hand|handed)?(?![a-z])|clockwise|o'clock",
-    re.IGNORECASE,
-)
-
-
-@dataclass(frozen=True, eq=False)
-class TrainingScene:
-    """One scene to learn from; ``prompts`` hold the words of ``labels.prompt_ids``."""
-
-    scene: Scene
-    prompts: Sequence[Prompt]
-    labels: PseudoLabels
 
 
 @dataclass(frozen=True)
 class Augmentation:
-    """Changes of a scene that keep its queries true; see ``stages.configs.AugmentConfig``."""
+    """Changes of a scene that keep its queries true; see ``stages.student_config``."""
 
     rotate: bool = True
     mirror: bool = True
@@ -45,7 +30,7 @@ class Augmentation:
 
 @dataclass(frozen=True)
 class SampleSettings:
-    """How samples are drawn; see ``stages.configs.StudentConfig``."""
+    """How samples are drawn; see ``stages.student_config.StudentConfig``."""
 
     voxel_size: float
     queries: int
@@ -53,30 +38,16 @@ class SampleSettings:
     augmentation: Augmentation
 
 
-@dataclass(frozen=True, eq=False)
-class CompactScene:
-    """What training needs of a scene, small enough to keep: its labelled queries only.
+class Parts(NamedTuple):
+    """Where voxels and superpoints meet: P pairs of one of each that share points.
 
-    ``points`` (N, 3) f4 m with the floor at z = 0, ``colors`` (N, 3) u1, ``normals`` (N, 3)
-    f4, ``superpoint_ids`` (N,) i4, ``soft`` and ``confidence`` (Q, N) u1 as n / 255,
-    ``tokens`` (Q, T) f4 unit, ``sided`` (Q,) bool: the query speaks of left or right.
+    ``voxel`` and ``superpoint`` (P,) int64; ``share`` (P,) float32 of the superpoint's points,
+    so that a superpoint's mean over its points is the sum of its parts' voxels by share.
     """
 
-    scene_id: str
-    points: Array
-    colors: Array
-    normals: Array
-    superpoint_ids: Array
-    soft: Array
-    confidence: Array
-    tokens: Array
-    sided: Array
-
-    @property
-    def num_bytes(self) -> int:
-        """Memory of the arrays."""
-        arrays = (getattr(self, name) for name in self.__dataclass_fields__)
-        return sum(array.nbytes for array in arrays if isinstance(array, np.ndarray))
+    voxel: Array
+    superpoint: Array
+    share: Array
 
 
 @dataclass(frozen=True, eq=False)
@@ -90,80 +61,29 @@ class Inputs:
 
 @dataclass(frozen=True, eq=False)
 class Sample:
-    """One augmented scene: M voxels, Q queries, K negatives.
+    """One augmented scene: M voxels, S superpoints, Q queries, K negatives.
 
-    ``features`` (M, 7) f4 and ``grid_coords`` (M, 3) i4 as ``voxel_inputs`` gives;
-    ``superpoint_ids`` (M,) i8 from 0; ``soft`` and ``confidence`` (Q, M) f4; ``tokens``
-    (Q, T) f4; ``negatives`` (K, T) f4: tokens of queries whose object is taken to be absent.
+    ``features`` (M, 7) f4 and ``grid_coords`` (M, 3) i4 as ``voxel_inputs`` gives; ``parts``
+    of the S superpoints, whose numbers of points are ``sizes`` (S,) f4; ``soft`` and
+    ``confidence`` (Q, S) f4, ``thresholds`` (Q,) f4, ``tokens`` (Q, T) f4 and ``views`` of the
+    queries; ``negatives`` (K, T) f4: tokens of queries whose object is taken to be absent;
+    ``pairs`` (P, 2) i8 of touching superpoints with ``affinity`` (P,) f4; ``image`` (S, C) f4
+    unit image features with zero rows where unseen, or None.
     """
 
     features: Array
     grid_coords: Array
-    superpoint_ids: Array
+    parts: Parts
+    sizes: Array
     soft: Array
     confidence: Array
+    thresholds: Array
     tokens: Array
+    views: QueryViews
     negatives: Array
-
-
-def depends_on_side(text: str) -> bool:
-    """Whether a query's answer changes in the mirror: it says left, right, clockwise, ..."""
-    return _SIDES.search(text) is not None
-
-
-def floor_height(points: Array) -> float:
-    """Height of the floor, metres: the first percentile of z, so that stray points don't count."""
-    return float(np.percentile(points[:, 2], 1))
-
-
-def compact(scene: TrainingScene, confident: float) -> CompactScene:
-    """Keep the queries that have a token and a point of at least this confidence.
-
-    Raises:
-        ValueError: the labels are of another scene, or a query's words are missing.
-    """
-    labels, cloud = scene.labels, scene.scene.cloud
-    texts = {prompt.prompt_id: prompt.text for prompt in scene.prompts}
-    missing = [name for name in labels.prompt_ids if name not in texts]
-    if missing or labels.soft.shape[1] != len(cloud):
-        raise ValueError(
-            f"{scene.scene.scene_id}: labels of {labels.scene_id} for {labels.soft.shape[1]} "
-            f"points do not fit {len(cloud)} points; prompts without words: {missing[:3]}"
-        )
-    kept = np.flatnonzero(
-        (labels.query_tokens != 0).any(1) & (labels.confidence >= confident).any(1)
-    )
-    points = cloud.points - np.array([0, 0, floor_height(cloud.points)], np.float32)
-    return CompactScene(
-        scene.scene.scene_id,
-        points.astype(np.float32),
-        cloud.colors,
-        cloud.normals,
-        scene.scene.superpoint_ids,
-        np.rint(labels.soft[kept] * 255).astype(np.uint8),
-        np.rint(labels.confidence[kept] * 255).astype(np.uint8),
-        _unit(labels.query_tokens[kept]),
-        np.array([depends_on_side(texts[labels.prompt_ids[k]]) for k in kept], bool),
-    )
-
-
-def _unit(tokens: Array) -> Array:
-    lengths = np.linalg.norm(tokens, axis=1, keepdims=True)
-    return np.asarray(tokens / np.maximum(lengths, 1e-12), np.float32)
-
-
-def token_bank(tokens: Iterable[Array], seed: int) -> Array:
-    """(B, T): all scenes' tokens, or 4096 of them drawn with ``seed`` where there are more."""
-    bank = np.concatenate(list(tokens))
-    if len(bank) > _MAX_BANK:
-        keep = np.random.default_rng(seed).choice(len(bank), _MAX_BANK, replace=False)
-        bank = bank[np.sort(keep)]
-    return bank
-
-
-def foreign_tokens(bank: Array, tokens: Array, cosine: float) -> Array:
-    """(K, T): tokens of the bank whose cosine to every one of a scene's is below ``cosine``."""
-    return np.asarray(bank[(bank @ tokens.T).max(1, initial=-1) < cosine])
+    pairs: Array
+    affinity: Array
+    image: Array | None = None
 
 
 def sample_generator(seed: int, epoch: int, scene_index: int) -> np.random.Generator:
@@ -199,6 +119,16 @@ def voxel_inputs(points: Array, colors: Array, normals: Array, voxel_size: float
     return Inputs(features, voxels.grid_coords, voxels.point_to_voxel)
 
 
+def find_parts(point_to_voxel: Array, superpoint_ids: Array) -> Parts:
+    """The pairs of voxel and superpoint that share a point; both (N,), superpoints 0..S-1."""
+    num_voxels = int(point_to_voxel.max(initial=-1)) + 1
+    keys = superpoint_ids.astype(np.int64) * num_voxels + point_to_voxel
+    keys, counts = np.unique(keys, return_counts=True)
+    superpoint, voxel = np.divmod(keys, max(num_voxels, 1))
+    share = counts / np.bincount(superpoint_ids)[superpoint]
+    return Parts(voxel, superpoint, share.astype(np.float32))
+
+
 def draw_sample(
     scene: CompactScene, foreign: Array, settings: SampleSettings, rng: np.random.Generator
 ) -> Sample:
@@ -218,17 +148,20 @@ def draw_sample(
         scene, settings.augmentation, bool(scene.sided[queries].any()), rng
     )
     inputs = voxel_inputs(points, colors, normals, settings.voxel_size)
-    soft, confidence = _voxel_targets(scene, queries, inputs)
-    first = np.unique(inputs.point_to_voxel, return_index=True)[1]
-    superpoint_ids = np.unique(scene.superpoint_ids[first], return_inverse=True)[1]
     return Sample(
         inputs.features,
         inputs.grid_coords,
-        superpoint_ids.astype(np.int64),
-        soft,
-        confidence,
+        find_parts(inputs.point_to_voxel, scene.superpoint_ids),
+        np.bincount(scene.superpoint_ids).astype(np.float32),
+        scene.soft[queries],
+        scene.confidence[queries],
+        scene.thresholds[queries],
         scene.tokens[queries],
+        scene.views.of(queries),
         negatives,
+        scene.pairs.astype(np.int64),
+        scene.affinity,
+        scene.image,
     )
 
 
@@ -251,15 +184,3 @@ def augment(
     points = scene.points @ turn * np.float32(1 + how.scale * scale)
     colors = np.clip(scene.colors + np.float32(255 * how.color * shift), 0, 255)
     return points, colors, scene.normals @ turn
-
-
-def _voxel_targets(scene: CompactScene, queries: Array, inputs: Inputs) -> tuple[Array, Array]:
-    """Confidence-weighted mean label and mean confidence, (Q, M) f4 each, of the voxels."""
-    num_voxels = len(inputs.grid_coords)
-    confidence = scene.confidence[queries].astype(np.float32) / 255
-    votes = scene.soft[queries].astype(np.float32) / 255 * confidence
-    groups = inputs.point_to_voxel
-    total = sum_by_group(confidence.T, groups, num_voxels).T
-    soft = sum_by_group(votes.T, groups, num_voxels).T / np.maximum(total, 1e-9)
-    counts = np.bincount(groups, minlength=num_voxels)
-    return soft.astype(np.float32), (total / counts).astype(np.float32)

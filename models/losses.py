@@ -1,8 +1,8 @@
 """The student's losses, each a pure function to a scalar that is 0 for a perfect prediction.
 
-Shapes: Q queries over M voxels (or points) of one scene. ``weights`` (Q, M) >= 0 say how much
-a label counts: the fusion confidence, 0 where nothing is known. With nothing to count, a loss
-is 0 and its gradient too.
+Shapes: Q queries over S superpoints of one scene. ``weights`` (Q, S) >= 0 say how much a label
+counts: size and clearness of the superpoint's label, 0 where nothing is known. With nothing to
+count, a loss is 0 and its gradient too.
 """
 
 from __future__ import annotations
@@ -22,9 +22,9 @@ def weighted_bce(
     The entropy of soft targets is taken off, so that predicting them exactly costs 0.
 
     Args:
-        mask_logits: (Q, M).
-        targets: (Q, M) in [0, 1].
-        weights: (Q, M).
+        mask_logits: (Q, S).
+        targets: (Q, S) in [0, 1].
+        weights: (Q, S).
         positive_weight: factor on the positive part.
     """
     wrong = F.softplus(mask_logits)  # Cost of a negative; that of a positive is less its logit.
@@ -43,9 +43,9 @@ def dice(mask_logits: Tensor, targets: Tensor, weights: Tensor) -> Tensor:
     nothing says nothing. Equal soft masks cost 0.
 
     Args:
-        mask_logits: (Q, M).
-        targets: (Q, M) in [0, 1].
-        weights: (Q, M).
+        mask_logits: (Q, S).
+        targets: (Q, S) in [0, 1].
+        weights: (Q, S).
     """
     probs = mask_logits.sigmoid()
     overlap = 2 * (weights * probs * targets).sum(1)
@@ -54,36 +54,34 @@ def dice(mask_logits: Tensor, targets: Tensor, weights: Tensor) -> Tensor:
     return _mean_of_rows((1 - overlap / (sizes + _TINY)) * has_target, has_target)
 
 
-def superpoint_spread(mask_logits: Tensor, superpoint_ids: Tensor) -> Tensor:
-    """Mean variance of the probabilities inside superpoints, over voxels and queries.
+def neighbour_pull(mask_logits: Tensor, pairs: Tensor, affinity: Tensor) -> Tensor:
+    """Mean squared difference of the probabilities of touching superpoints, by affinity.
 
     Args:
-        mask_logits: (Q, M).
-        superpoint_ids: (M,) int64, 0..S-1.
+        mask_logits: (Q, S).
+        pairs: (P, 2) int64; P may be 0.
+        affinity: (P,) >= 0, how likely two are one object.
     """
-    probs = mask_logits.sigmoid().T
-    num = int(superpoint_ids.max()) + 1
-    counts = torch.bincount(superpoint_ids, minlength=num).clamp(min=1).to(probs.dtype)
-    sums = probs.new_zeros(num, probs.shape[1]).index_add(0, superpoint_ids, probs)
-    means = (sums / counts[:, None])[superpoint_ids]
-    return ((probs - means) ** 2).mean()
+    probs = mask_logits.sigmoid()
+    apart = ((probs[:, pairs[:, 0]] - probs[:, pairs[:, 1]]) ** 2 * affinity).sum(1)
+    return _mean_of_rows(apart, affinity.sum().expand(len(mask_logits)))
 
 
 def claimed_tokens(targets: Tensor, weights: Tensor, tokens: Tensor) -> Tensor:
-    """(M, T): each voxel's unit mean of the tokens of the queries that claim it; zero if none.
+    """(S, T): each superpoint's unit mean of the tokens of the queries that claim it, or 0.
 
-    A query claims a voxel whose label is above one half; it counts by label times weight.
+    A query claims a superpoint whose label is above one half; it counts by label times weight.
     """
     claims = torch.where(targets > 0.5, targets * weights, 0.0)
     return F.normalize(claims.T @ F.normalize(tokens, dim=1), dim=1)
 
 
 def feature_cosine(token_features: Tensor, wanted: Tensor) -> Tensor:
-    """Mean of one minus cosine between voxel features and wanted tokens, where there is one.
+    """Mean of one minus cosine between features and wanted tokens, where there is one.
 
     Args:
-        token_features: (M, T).
-        wanted: (M, T) unit rows, zero rows are left out; see ``claimed_tokens``.
+        token_features: (S, T).
+        wanted: (S, T) unit rows, zero rows are left out; see ``claimed_tokens``.
     """
     has_token = (wanted != 0).any(1).to(token_features.dtype)
     cosine = (F.normalize(token_features, dim=1) * wanted).sum(1)
@@ -91,11 +89,11 @@ def feature_cosine(token_features: Tensor, wanted: Tensor) -> Tensor:
 
 
 def absent(mask_logits: Tensor, weights: Tensor) -> Tensor:
-    """Cross entropy of queries whose object is not in the scene: every voxel is negative.
+    """Cross entropy of queries whose object is not in the scene: every superpoint is negative.
 
     Args:
-        mask_logits: (K, M); K may be 0.
-        weights: (M,): how well each voxel is known.
+        mask_logits: (K, S); K may be 0.
+        weights: (S,): how well each superpoint is known.
     """
     per_query = (F.softplus(mask_logits) * weights).sum(1)
     return _mean_of_rows(per_query, weights.sum().expand(len(mask_logits)))

@@ -1,4 +1,4 @@
-"""The student: point features from a sparse U-Net, asked for masks with query tokens."""
+"""The student: superpoint features from a sparse U-Net, asked for masks with query tokens."""
 
 from __future__ import annotations
 
@@ -8,24 +8,52 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from models.fusion import Fused, ViewFusion, fuse_tokens
 from models.sparse_unet import PRESETS, SparseUNet, initialise
 
 
-class VoxelFeatures(NamedTuple):
-    """``mask`` (M, D) answers queries; ``token`` (M, T) lives in the space of the tokens."""
+class Pooling(NamedTuple):
+    """How voxels make up the S superpoints of one scene: P parts.
+
+    ``voxel`` and ``superpoint`` (P,) int64; ``share`` (P,), parts of a superpoint sum to 1.
+    """
+
+    voxel: Tensor
+    superpoint: Tensor
+    share: Tensor
+    num_superpoints: int
+
+
+class Features(NamedTuple):
+    """``mask`` (S, D) answers queries; ``token`` (S, T) lives in the space of the tokens.
+
+    ``image`` (S, C) lives in that of the teacher's image features; None without such a head.
+    """
 
     mask: Tensor
     token: Tensor
+    image: Tensor | None = None
 
 
 class Student(nn.Module):
-    """Backbone and two linear heads; masks are dot products with mapped tokens.
+    """Backbone, pooling into superpoints and two linear heads; masks are dot products.
 
-    The mask logit of voxel i and query q is ``scale * <f_i, W t_q> + bias``: ``t_q`` has unit
-    length, ``W`` (D, T) starts orthogonal, ``scale`` at 1, ``bias`` below 0.
+    The mask logit of superpoint i and query q is ``scale * <f_i, W t_q> + bias``: ``t_q`` has
+    unit length, ``W`` (D, T) starts orthogonal, ``scale`` at 1, ``bias`` below 0. A superpoint's
+    feature is the mean over its points (as in SPFormer and Reason3D), so an answer never ends
+    inside one.
     """
 
-    def __init__(self, preset: str, c_in: int, token_dim: int, feature_dim: int, seed: int) -> None:
+    def __init__(
+        self,
+        preset: str,
+        c_in: int,
+        token_dim: int,
+        feature_dim: int,
+        seed: int,
+        learnt_fusion: bool = False,
+        image_dim: int = 0,
+    ) -> None:
         """Build a student whose weights depend on the arguments only.
 
         Args:
@@ -34,6 +62,9 @@ class Student(nn.Module):
             token_dim: T, length of the query tokens.
             feature_dim: D, length of the mask features.
             seed: of the initial weights.
+            learnt_fusion: whether views' tokens are fused by a network instead of the closed form.
+            image_dim: C, length of the teacher's image features; 0 for no head. All other
+                weights are the same with and without.
 
         Raises:
             ValueError: unknown preset.
@@ -43,10 +74,14 @@ class Student(nn.Module):
         if preset not in PRESETS:
             raise ValueError(f"preset must be one of {sorted(PRESETS)}, got {preset!r}")
         with torch.random.fork_rng(devices=[]):  # Layers draw weights nobody keeps.
+            torch.manual_seed(seed)
             self.backbone = SparseUNet(c_in, PRESETS[preset])
-            self.mask_head = nn.Linear(self.backbone.out_channels, feature_dim)
-            self.token_head = nn.Linear(self.backbone.out_channels, token_dim)
+            width = self.backbone.out_channels
+            self.mask_head = nn.Linear(width, feature_dim)
+            self.token_head = nn.Linear(width, token_dim)
             self.token_map = nn.Linear(token_dim, feature_dim, bias=False)
+            self.fusion = ViewFusion(token_dim) if learnt_fusion else None
+            self.image_head = nn.Linear(width, image_dim) if image_dim else None
         self.scale = nn.Parameter(torch.ones(()))
         self.bias = nn.Parameter(torch.full((), -2.0))  # Most points belong to no mask.
         generator = torch.Generator().manual_seed(seed)
@@ -55,17 +90,39 @@ class Student(nn.Module):
             nn.init.normal_(head.weight, 0, head.in_features**-0.5, generator=generator)
             nn.init.zeros_(head.bias)
         nn.init.orthogonal_(self.token_map.weight, generator=generator)
+        if self.image_head is not None:
+            nn.init.normal_(self.image_head.weight, 0, width**-0.5, generator=generator)
+            nn.init.zeros_(self.image_head.bias)
 
-    def forward(self, features: Tensor, indices: Tensor, batch_size: int) -> VoxelFeatures:
-        """Features of voxels; arguments as ``SparseUNet.forward``."""
-        x = self.backbone(features, indices, batch_size)
-        return VoxelFeatures(self.mask_head(x), self.token_head(x))
-
-    def mask_logits(self, mask_features: Tensor, tokens: Tensor) -> Tensor:
-        """(Q, M) mask logits of queries over voxels.
+    def forward(self, features: Tensor, indices: Tensor, scenes: list[Pooling]) -> list[Features]:
+        """Features of each scene's superpoints.
 
         Args:
-            mask_features: (M, D), ``VoxelFeatures.mask``.
+            features: (M, c_in) of all scenes' voxels, one scene after the other.
+            indices: (M, 4) int32, see ``SparseUNet.forward``.
+            scenes: their voxels counted from each scene's first.
+        """
+        x = self.backbone(features, indices, len(scenes))
+        sizes = torch.bincount(indices[:, 0].long(), minlength=len(scenes)).tolist()
+        pooled = [pool(part, how) for part, how in zip(x.split(sizes), scenes, strict=True)]
+        return [self._heads(one) for one in pooled]
+
+    def _heads(self, pooled: Tensor) -> Features:
+        image = None if self.image_head is None else self.image_head(pooled)
+        return Features(self.mask_head(pooled), self.token_head(pooled), image)
+
+    def fuse(self, vectors: Tensor, weights: Tensor, beliefs: Tensor, poses: Tensor) -> Fused:
+        """One token a query; arguments as ``ViewFusion.forward``."""
+        if self.fusion is None:
+            return fuse_tokens(vectors, weights)
+        fused: Fused = self.fusion(vectors, weights, beliefs, poses)
+        return fused
+
+    def mask_logits(self, mask_features: Tensor, tokens: Tensor) -> Tensor:
+        """(Q, S) mask logits of queries over superpoints.
+
+        Args:
+            mask_features: (S, D), ``Features.mask``.
             tokens: (Q, T); scaled to unit length here. A zero row (no view answered the query)
                 gives minus infinity everywhere: an empty mask, probability 0.
         """
@@ -74,3 +131,11 @@ class Student(nn.Module):
         logits = self.scale * (asked @ mask_features.float().T) + self.bias
         empty: Tensor = logits.masked_fill((unit == 0).all(1, keepdim=True), -torch.inf)
         return empty
+
+
+def pool(features: Tensor, how: Pooling) -> Tensor:
+    """(S, C) means over the superpoints' points of the voxels' features (M, C)."""
+    parts = features[how.voxel] * how.share[:, None].to(features.dtype)
+    return features.new_zeros(how.num_superpoints, features.shape[1]).index_add(
+        0, how.superpoint, parts
+    )

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 
-from data import batches
-from data.batches import Augmentation, CompactScene, Sample, SampleSettings, TrainingScene
+from data import batches, training_scene
+from data.batches import Augmentation, Sample, SampleSettings
 from data.errors import UserError
+from data.training_scene import CompactScene, TrainingScene
 from stages.configs import StudentConfig
 
 KEEP_BYTES = 1 << 30
@@ -20,6 +21,7 @@ class SampleLoader:
         """Read every scene once; UserError when there is nothing to learn from."""
         self._scenes, self._cfg = scenes, cfg
         self._kept: dict[int, CompactScene] = {}
+        self._mender: Callable[[CompactScene], CompactScene] | None = None
         self._room = KEEP_BYTES
         self._settings = SampleSettings(
             cfg.voxel_size,
@@ -30,34 +32,48 @@ class SampleLoader:
         if len(scenes) == 0:
             raise UserError("The training split has no scene. Name some in the split's file.")
         tokens = {}
+        image_dims = set()
         self.scene_ids: list[str] = []
         for index in range(len(scenes)):
             scene = self.scene(index)
             self.scene_ids.append(scene.scene_id)
             if len(scene.tokens):
                 tokens[index] = scene.tokens
+                image_dims.add(0 if scene.image is None else scene.image.shape[1])
         self.usable = tuple(tokens)
         if not tokens:
             raise UserError(
-                f"None of the {len(scenes)} training scenes has a query with a token and a point "
-                f"of confidence {cfg.loss.confident} (student.loss.confident) or more. See why "
-                "views were dropped in the artifacts of FuseMasks, or lower that value."
+                f"None of the {len(scenes)} training scenes has a query with a token and a label. "
+                "See why views were dropped in the artifacts of FuseMasks."
             )
         lengths = {array.shape[1] for array in tokens.values()}
         if len(lengths) > 1:
             raise UserError(f"The scenes' tokens have different lengths: {sorted(lengths)}.")
         self.token_dim = lengths.pop()
-        self._bank = batches.token_bank(tokens.values(), cfg.seed)
+        if cfg.loss.image > 0 and (0 in image_dims or len(image_dims) > 1):
+            raise UserError(
+                "student.loss.image needs image features of all training scenes, of one length; "
+                f"found {sorted(image_dims)} (0 for none). Run LiftFeatures."
+            )
+        self.image_dim = image_dims.pop() if cfg.loss.image > 0 else 0
+        self._bank = training_scene.token_bank(tokens.values(), cfg.seed)
 
     def scene(self, index: int) -> CompactScene:
         """One scene, kept in memory where ``KEEP_BYTES`` still has room for it."""
         if index in self._kept:
             return self._kept[index]
-        scene = batches.compact(self._scenes[index], self._cfg.loss.confident)
+        scene = training_scene.compact(self._scenes[index])
+        if self._mender is not None:
+            scene = self._mender(scene)
         if scene.num_bytes <= self._room:
             self._room -= scene.num_bytes
             self._kept[index] = scene
         return scene
+
+    def mend(self, mender: Callable[[CompactScene], CompactScene]) -> None:
+        """From now on give scenes as ``mender`` changes them."""
+        self._mender, self._room = mender, KEEP_BYTES
+        self._kept.clear()
 
     def epoch(self, epoch: int) -> Iterator[list[Sample]]:
         """Yield the batches of one epoch; a thread prepares the next while one is in use."""
@@ -76,6 +92,6 @@ class SampleLoader:
 
     def _sample(self, index: int, epoch: int) -> Sample:
         scene = self.scene(index)
-        foreign = batches.foreign_tokens(self._bank, scene.tokens, self._cfg.negative_cosine)
+        foreign = training_scene.foreign_tokens(self._bank, scene.tokens, self._cfg.negative_cosine)
         rng = batches.sample_generator(self._cfg.seed, epoch, index)
         return batches.draw_sample(scene, foreign, self._settings, rng)

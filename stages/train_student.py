@@ -7,9 +7,10 @@ a fixed budget of kept scenes.
 
 from __future__ import annotations
 
+import copy
 import math
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -19,13 +20,15 @@ from torch import Tensor
 
 from data.artifacts.store import canonical_json
 from data.artifacts.student import STATE, read_state, write_log, write_model, write_state
-from data.batches import NUM_CHANNELS, Sample, TrainingScene
+from data.batches import NUM_CHANNELS, Sample
 from data.errors import ArtifactError, UserError
-from models import losses
+from data.training_scene import TrainingScene
 from models.student import Student
 from stages.configs import StudentConfig
+from stages.objectives import as_tensor, pooling, scene_losses
 from stages.repeatable import repeatable
 from stages.sample_loader import SampleLoader
+from stages.self_training import Mender
 
 Progress = Callable[[int, int], None]
 _WARM_UP = 0.1
@@ -63,6 +66,7 @@ def run(
         log = trainer.resume(work_dir)
         steps = math.ceil(len(loader.usable) / cfg.batch_scenes)
         for epoch in range(len(log), cfg.epochs):
+            trainer.mend_labels(epoch)
             start = time.monotonic()
             parts: list[dict[str, float]] = []
             for step, batch in enumerate(loader.epoch(epoch)):
@@ -89,6 +93,8 @@ class _Trainer:
             "c_in": NUM_CHANNELS,
             "token_dim": loader.token_dim,
             "feature_dim": cfg.feature_dim,
+            "learnt_fusion": cfg.fusion == "learnt",
+            "image_dim": loader.image_dim,
         }
         self.description: dict[str, Any] = {
             "network": network,
@@ -100,10 +106,26 @@ class _Trainer:
         except ImportError as error:
             raise UserError(str(error)) from error
         self._optimizer = _optimizer(self.model, cfg)
+        self._loader = loader
+        self._mender_weights: dict[str, Tensor] | None = None
         self._scaler = torch.amp.GradScaler("cuda", enabled=self._amp)
+
+    def mend_labels(self, epoch: int) -> None:
+        """Before the epoch that self-training starts with: labels change from here on."""
+        start = self._cfg.self_training.start
+        if start > 0 and epoch == round(start * self._cfg.epochs):
+            self._mend_with({k: v.clone() for k, v in self.model.state_dict().items()})
+
+    def _mend_with(self, weights: dict[str, Tensor]) -> None:
+        student = copy.deepcopy(self.model)
+        student.load_state_dict(weights)
+        self._mender_weights = weights
+        mender = Mender(student.eval(), self._cfg.voxel_size, self._cfg.self_training)
+        self._loader.mend(mender)
 
     def state(self) -> dict[str, Any]:
         return {
+            "mender": self._mender_weights,
             "identity": canonical_json(self.description),
             "model": self.model.state_dict(),
             "optimizer": self._optimizer.state_dict(),
@@ -125,6 +147,8 @@ class _Trainer:
         self.model.load_state_dict(state["model"])
         self._optimizer.load_state_dict(state["optimizer"])
         self._scaler.load_state_dict(state["scaler"])
+        if state["mender"] is not None:
+            self._mend_with(state["mender"])
         log: list[dict[str, Any]] = state["log"]
         write_log(work_dir, log)
         return log
@@ -159,34 +183,21 @@ class _Trainer:
         numbers = np.repeat(np.arange(len(batch), dtype=np.int32), sizes)[:, None]
         coords = np.concatenate([sample.grid_coords for sample in batch])
         indices = self._tensor(np.concatenate([numbers, coords], 1))
+        scenes = [pooling(sample, self._device) for sample in batch]
         with torch.autocast(self._device.type, torch.float16, enabled=self._amp):
-            output = self.model(features, indices, len(batch))
-        masks, tokens = output.mask.float().split(sizes), output.token.float().split(sizes)
-        scenes = [self._scene_losses(*row) for row in zip(batch, masks, tokens, strict=True)]
-        parts = {name: sum(s[name] for s in scenes) / len(scenes) for name in scenes[0]}
-        weights = self._cfg.loss.model_dump()
+            outputs = self.model(features, indices, scenes)
+        cfg = self._cfg.loss
+        each = [
+            scene_losses(self.model, sample, output, cfg)
+            for sample, output in zip(batch, outputs, strict=True)
+        ]
+        parts = {name: sum(one[name] for one in each) / len(each) for name in each[0]}
+        weights = cfg.model_dump()
         loss = sum(weights[name] * part for name, part in parts.items())
         return {"loss": loss, **parts}
 
-    def _scene_losses(self, sample: Sample, mask: Tensor, token: Tensor) -> Mapping[str, Tensor]:
-        cfg = self._cfg.loss
-        soft, confidence = self._tensor(sample.soft), self._tensor(sample.confidence)
-        weights = torch.where(confidence >= cfg.confident, confidence, 0.0)
-        if cfg.hard_labels:
-            soft, weights = (soft >= 0.5).float(), (weights > 0).float()
-        asked = self._tensor(sample.tokens)
-        logits = self.model.mask_logits(mask, asked)
-        foreign = self.model.mask_logits(mask, self._tensor(sample.negatives))
-        return {
-            "bce": losses.weighted_bce(logits, soft, weights, cfg.positive_weight),
-            "dice": losses.dice(logits, soft, weights),
-            "superpoint": losses.superpoint_spread(logits, self._tensor(sample.superpoint_ids)),
-            "feature": losses.feature_cosine(token, losses.claimed_tokens(soft, weights, asked)),
-            "absent": losses.absent(foreign, weights.amax(0)),
-        }
-
     def _tensor(self, array: Any) -> Tensor:
-        return torch.from_numpy(np.ascontiguousarray(array)).to(self._device)
+        return as_tensor(array, self._device)
 
 
 def _optimizer(model: torch.nn.Module, cfg: StudentConfig) -> torch.optim.Optimizer:

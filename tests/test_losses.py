@@ -10,7 +10,7 @@ from torch import Tensor
 
 from models import losses
 
-Q, M, T = 3, 8, 4
+Q, S, T = 3, 8, 4
 
 
 def draw(seed: int, *shape: int) -> Tensor:
@@ -18,35 +18,36 @@ def draw(seed: int, *shape: int) -> Tensor:
     return torch.randn(*shape, dtype=torch.float64, generator=generator)
 
 
-TARGETS = draw(0, Q, M).sigmoid()
-WEIGHTS = draw(1, Q, M).abs() * (draw(2, Q, M) > -0.5)
-SUPERPOINTS = torch.tensor([0, 0, 1, 1, 1, 2, 3, 3])
-HARD = (draw(3, Q, M) > 0).double()
+TARGETS = draw(0, Q, S).sigmoid()
+WEIGHTS = draw(1, Q, S).abs() * (draw(2, Q, S) > -0.5)
+PAIRS = torch.tensor([[0, 1], [1, 4], [2, 7], [3, 5]])
+AFFINITY = torch.tensor([0.9, 0.0, 0.4, 0.7]).double()
+HARD = (draw(3, Q, S) > 0).double()
 TOKENS = draw(4, Q, T)
 WANTED = losses.claimed_tokens(TARGETS, WEIGHTS, TOKENS)
 
 OF_LOGITS: dict[str, Callable[[Tensor], Tensor]] = {
     "bce": lambda x: losses.weighted_bce(x, TARGETS, WEIGHTS, 3.0),
     "dice": lambda x: losses.dice(x, TARGETS, WEIGHTS),
-    "superpoint": lambda x: losses.superpoint_spread(x, SUPERPOINTS),
+    "neighbours": lambda x: losses.neighbour_pull(x, PAIRS, AFFINITY),
     "absent": lambda x: losses.absent(x, WEIGHTS[0]),
 }
 
 
 @pytest.mark.parametrize("name", OF_LOGITS)
 def test_gradients_equal_finite_differences(name: str) -> None:
-    x = draw(5, Q, M).requires_grad_()
+    x = draw(5, Q, S).requires_grad_()
     assert torch.autograd.gradcheck(OF_LOGITS[name], (x,))
 
 
 def test_gradient_of_feature_cosine() -> None:
-    x = draw(6, M, T).requires_grad_()
+    x = draw(6, S, T).requires_grad_()
     assert torch.autograd.gradcheck(lambda x: losses.feature_cosine(x, WANTED), (x,))
 
 
 @pytest.mark.parametrize("name", OF_LOGITS)
-def test_order_of_voxels_and_queries_does_not_matter(name: str) -> None:
-    x, columns, rows = draw(5, Q, M), torch.randperm(M), torch.randperm(Q)
+def test_order_of_superpoints_and_queries_does_not_matter(name: str) -> None:
+    x, columns, rows = draw(5, Q, S), torch.randperm(S), torch.randperm(Q)
     mixed = {
         "bce": lambda: losses.weighted_bce(
             x[rows][:, columns], TARGETS[rows][:, columns], WEIGHTS[rows][:, columns], 3.0
@@ -54,7 +55,9 @@ def test_order_of_voxels_and_queries_does_not_matter(name: str) -> None:
         "dice": lambda: losses.dice(
             x[rows][:, columns], TARGETS[rows][:, columns], WEIGHTS[rows][:, columns]
         ),
-        "superpoint": lambda: losses.superpoint_spread(x[rows][:, columns], SUPERPOINTS[columns]),
+        "neighbours": lambda: losses.neighbour_pull(
+            x[rows][:, columns], columns.argsort()[PAIRS], AFFINITY
+        ),
         "absent": lambda: losses.absent(x[rows][:, columns], WEIGHTS[0, columns]),
     }
     assert torch.allclose(mixed[name](), OF_LOGITS[name](x))
@@ -66,10 +69,10 @@ def test_perfect_predictions_cost_nothing() -> None:
     assert losses.dice(sure, HARD, WEIGHTS) < 1e-6
     assert losses.dice(TARGETS.logit(), TARGETS, WEIGHTS) < 1e-6
     assert losses.weighted_bce(TARGETS.logit(), TARGETS, WEIGHTS, 1.0).abs() < 1e-9
-    assert losses.absent(torch.full((Q, M), -40.0), torch.ones(M)) < 1e-6
+    assert losses.absent(torch.full((Q, S), -40.0), torch.ones(S)) < 1e-6
     assert losses.feature_cosine(3 * WANTED, WANTED) < 1e-9
-    flat = torch.tensor([0.5, -1.0, 2.0, 0.0]).double()[SUPERPOINTS].expand(Q, M)
-    assert losses.superpoint_spread(flat, SUPERPOINTS) < 1e-12
+    alike = torch.tensor([0.5, 0.5, -1.0, 2.0, 9.0, 2.0, 0.0, -1.0]).double().expand(Q, S)
+    assert losses.neighbour_pull(alike, PAIRS, AFFINITY).item() == 0
 
 
 def test_perfect_bce_is_the_least_under_a_positive_weight() -> None:
@@ -85,23 +88,31 @@ def test_hand_computed_values() -> None:
     assert losses.weighted_bce(x, target, ones, 3.0).item() == pytest.approx(2 * log2)
     assert losses.dice(x, target, ones).item() == pytest.approx(1 - 1 / 1.5, abs=1e-5)
     assert losses.absent(x, ones[0]).item() == pytest.approx(log2)
-    steps = torch.tensor([[0.0, 1.0]]).double().logit(eps=1e-12)
-    assert losses.superpoint_spread(steps, torch.tensor([0, 0])).item() == pytest.approx(0.25)
     cosine = losses.feature_cosine(
         torch.tensor([[0.0, 2.0], [1.0, 1.0]]), torch.tensor([[1.0, 0.0], [0.0, 0.0]])
     )
     assert cosine.item() == pytest.approx(1.0)
 
 
-def test_unknown_voxels_do_not_count() -> None:
-    x = draw(5, Q, M)
+def test_neighbour_pull_by_hand() -> None:
+    probs = torch.tensor([[0.2, 0.6, 0.9], [0.5, 0.5, 0.1]]).double()
+    pairs, affinity = torch.tensor([[0, 1], [1, 2]]), torch.tensor([0.5, 1.0]).double()
+    # (0.4^2 * 0.5 + 0.3^2) / 1.5 of the first query, 0.4^2 / 1.5 of the second.
+    expected = (0.17 / 1.5 + 0.16 / 1.5) / 2
+    assert losses.neighbour_pull(probs.logit(), pairs, affinity).item() == pytest.approx(expected)
+    swapped = losses.neighbour_pull(probs.logit(), pairs.flip(1), 7 * affinity)
+    assert swapped.item() == pytest.approx(expected)
+
+
+def test_unknown_superpoints_do_not_count() -> None:
+    x = draw(5, Q, S)
     changed = torch.where(WEIGHTS > 0, x, x + 5)
     for name in ("bce", "dice"):
         assert torch.equal(OF_LOGITS[name](x), OF_LOGITS[name](changed))
 
 
 def test_nothing_known_costs_nothing() -> None:
-    x = draw(5, Q, M).requires_grad_()
+    x = draw(5, Q, S).requires_grad_()
     nothing = torch.zeros_like(WEIGHTS)
     for loss in (
         losses.weighted_bce(x, TARGETS, nothing, 3.0),
@@ -109,10 +120,13 @@ def test_nothing_known_costs_nothing() -> None:
         losses.dice(x, torch.zeros_like(TARGETS), WEIGHTS),
         losses.absent(x, nothing[0]),
         losses.absent(x[:0], WEIGHTS[0]),
+        losses.neighbour_pull(x, PAIRS[:0], AFFINITY[:0]),
+        losses.neighbour_pull(x, PAIRS, 0 * AFFINITY),
+        losses.neighbour_pull(x[:0], PAIRS, AFFINITY),
     ):
         assert loss.item() == 0
         assert not torch.autograd.grad(loss, x)[0].any()
-    assert losses.feature_cosine(draw(6, M, T), torch.zeros(M, T).double()).item() == 0
+    assert losses.feature_cosine(draw(6, S, T), torch.zeros(S, T).double()).item() == 0
 
 
 def test_claimed_tokens() -> None:

@@ -1,4 +1,4 @@
-"""Prediction: the loop from training to masks, empty queries, smoothing, files it refuses."""
+"""Prediction: from training to masks, with labels together, by words, files it refuses."""
 
 from __future__ import annotations
 
@@ -7,15 +7,18 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 
 from data.artifacts import store
 from data.artifacts import student as artifact
-from data.artifacts.predictions import Predictions, read_predictions, write_predictions
+from data.artifacts.pseudo import PseudoLabels
 from data.errors import ArtifactError, UserError
-from stages import predict_masks, train_student
-from stages.configs import AugmentConfig, LossConfig, PredictConfig, StudentConfig
-from tests.test_batches import tiny_training_scene
+from data.types import Array
+from stages import predict_masks, thresholds, train_student
+from stages.configs import PredictConfig, StudentConfig
+from stages.student_config import AugmentConfig, LossConfig
 from tests.tiny_scene import make_tiny_scene
+from tests.tiny_training import only_queries, tiny_training_scene
 
 CFG = StudentConfig(preset="tiny", voxel_size=0.2, feature_dim=8, epochs=1, batch_scenes=1)
 
@@ -39,64 +42,116 @@ def test_learns_the_tiny_room_and_predicts_its_objects(tmp_path: Path) -> None:
     training = tiny_training_scene()
     train_student.run([training], cfg, tmp_path)
     (tmp_path / store.METADATA).write_text("{}")
-    predictions = predict_masks.run(
-        training.scene, training.labels, tmp_path, PredictConfig(superpoints=False)
-    )
-    truth = training.labels.soft > 0.5
-    overlap = (predictions.masks & truth).sum(1)[:4] / (predictions.masks | truth).sum(1)[:4]
-    assert (overlap > 0.7).all(), overlap
-    assert not predictions.masks[4].any() and not predictions.probs[4].any()
+    predictions = predict_masks.run(training.scene, training.labels, tmp_path, PredictConfig())
+    # Superpoints are objects here, so masks are right to the point or wrong.
+    assert np.array_equal(predictions.masks, training.labels.soft > 0.5)
+    assert np.array_equal(predictions.together, training.labels.soft > 0.5)
+    assert not predictions.probs[4].any() and (predictions.scores[:4] > 0.5).all()
+    assert not predictions.scores[4].any()
 
 
-def test_predictions_hold_their_shapes_and_smooth(finished: Path, tmp_path: Path) -> None:
+def test_predictions_hold_their_shapes_and_end_at_superpoints(finished: Path) -> None:
     training = tiny_training_scene()
-    plain, smooth, everything = (
-        predict_masks.run(training.scene, training.labels, finished, cfg)
-        for cfg in (
-            PredictConfig(superpoints=False, adaptive=False, turns=1),
-            PredictConfig(superpoints=True, adaptive=False, turns=1),
-            PredictConfig(threshold=0.0, adaptive=False),
-        )
-    )
-    assert plain.probs.shape == (5, len(training.scene.cloud))
-    assert plain.prompt_ids == training.labels.prompt_ids
-    assert np.array_equal(plain.masks, plain.probs >= 0.5)
+    cfg = PredictConfig(threshold="half", presence=0.0, turns=1)
+    found = predict_masks.run(training.scene, training.labels, finished, cfg)
+    assert found.probs.shape == (5, len(training.scene.cloud))
+    assert found.prompt_ids == training.labels.prompt_ids
+    assert np.array_equal(found.masks, found.probs >= 0.5)
     for superpoint in range(4):
         inside = training.scene.superpoint_ids == superpoint
-        assert np.ptp(smooth.probs[:, inside], axis=1).max() == 0
-        means = plain.probs[:, inside].mean(1)
-        assert np.allclose(smooth.probs[:, inside][:, 0], means, atol=1e-5)
-    assert everything.masks[:4].all() and not everything.masks[4].any()
+        assert np.ptp(found.probs[:, inside], axis=1).max() == 0
+    steps = found.probs * 255
+    assert np.allclose(steps, np.rint(steps), atol=1e-4)
 
 
-def test_prediction_needs_no_labels(finished: Path) -> None:
+def test_labels_change_the_answer_together_only(finished: Path) -> None:
     training = tiny_training_scene()
     blind = replace(
         training.labels,
         soft=np.zeros_like(training.labels.soft),
         confidence=np.zeros_like(training.labels.confidence),
     )
-    a = predict_masks.run(training.scene, training.labels, finished, PredictConfig())
-    b = predict_masks.run(training.scene, blind, finished, PredictConfig())
-    assert np.array_equal(a.probs, b.probs)
+    cfg = PredictConfig(presence=0.0)
+    a = predict_masks.run(training.scene, training.labels, finished, cfg)
+    b = predict_masks.run(training.scene, blind, finished, cfg)
+    assert np.array_equal(a.probs, b.probs) and np.array_equal(a.masks, b.masks)
+    assert np.array_equal(a.score("student"), b.score("student"))
+    assert not np.array_equal(a.score("together"), b.score("together"))
 
 
-def test_predictions_artifact_round_trip(tmp_path: Path) -> None:
-    rng = np.random.default_rng(0)
-    probs = rng.random((3, 13)).astype(np.float32)
-    for rows in (probs, probs[:0]):
-        names = tuple(f"p{i}" for i in range(len(rows)))
-        written = Predictions("scène", names, rows, rows > 0.4)
-        write_predictions(tmp_path, written)
-        (tmp_path / store.METADATA).write_text("{}")
-        read = read_predictions(tmp_path)
-        assert read.scene_id == "scène" and read.prompt_ids == names
-        assert np.array_equal(read.masks, written.masks)
-        assert np.allclose(read.probs, rows, atol=0.5 / 255 + 1e-6)
-    with pytest.raises(ValueError, match="probs must be"):
-        Predictions("s", ("a",), probs, probs > 0.4)
-    with pytest.raises(ArtifactError, match="Run PredictMasks again"):
-        read_predictions(tmp_path / "nowhere")
+def test_together_is_a_geometric_mean(finished: Path) -> None:
+    training = tiny_training_scene()
+    num_points = len(training.scene.cloud)
+    soft = np.random.default_rng(0).random((5, num_points)).astype(np.float32)
+    chosen = np.array([0.2, 0.5, 0.8, 0.4, 2.0], np.float32)
+    labels = replace(training.labels, soft=soft, thresholds=chosen)
+    cfg = PredictConfig(threshold="half", presence=0.0)
+    found = predict_masks.run(training.scene, labels, finished, cfg)
+    for query, threshold in enumerate([0.2, 0.5, 0.8, 0.4, np.inf]):  # The last has no object.
+        scaled = [min(value / (2 * threshold), 1) for value in soft[query]]
+        mean = np.sqrt(found.probs[query].astype(np.float64) * scaled)
+        clear = np.abs(mean - 0.5) > 1e-5
+        assert np.array_equal(found.together[query][clear], (mean >= 0.5)[clear])
+        largest = [found.probs[query].max(), mean.max()]
+        assert found.scores[query] == pytest.approx(largest, abs=1e-5)
+    assert np.array_equal(found.score("together"), found.scores[:, 1])
+
+
+def test_together_by_hand() -> None:
+    probs, labels = np.array([[0.5, 0.9, 0.0, 1.0]]), np.array([[0.5, 0.4, 1.0, 1.0]])
+    both = thresholds.together(probs.astype(np.float32), labels.astype(np.float32))
+    np.testing.assert_allclose(both, [[0.5, 0.6, 0, 1]], atol=1e-6)
+    assert both.dtype == np.float32
+
+
+def test_levelled_labels_by_hand() -> None:
+    soft = np.array([[0, 0.1, 0.2, 0.4, 1], [0, 0.4, 0.8, 0.9, 1], [0, 0.1, 0.2, 0.3, 1]], "f4")
+    level = thresholds.level(soft, np.array([0.2, 0.8, 2.0], np.float32))
+    expected = np.array([[0, 0.25, 0.5, 1, 1], [0, 0.25, 0.5, 0.5625, 0.625], [0] * 5])
+    np.testing.assert_allclose(level, expected, atol=1e-6)
+    assert level.dtype == np.float32
+
+
+@pytest.mark.parametrize("threshold", [1 / 255, 0.3, 254 / 255, 1.0])
+def test_levelled_labels_rise_and_begin_where_labels_do(threshold: float) -> None:
+    soft = np.arange(256, dtype=np.float32)[None] / np.float32(255)
+    chosen = np.array([threshold], np.float32)
+    level = thresholds.level(soft, chosen)
+    assert (np.diff(level[0]) >= 0).all() and level.min() == 0 and level.max() <= 1
+    assert np.array_equal(level >= 0.5, soft >= chosen)
+
+
+def words_of(labels: PseudoLabels) -> Array:
+    """(Q, T) tokens of labels whose queries have one view at most."""
+    return np.asarray((labels.view_tokens * labels.view_weights[..., None]).sum(1), np.float32)
+
+
+def test_words_with_the_tokens_of_the_views_give_the_same_answers(finished: Path) -> None:
+    training = tiny_training_scene()
+    weights = np.zeros_like(training.labels.view_weights)
+    weights[:4, 0] = 1
+    # Of a single view, any fusion is that view's token.
+    labels = replace(training.labels, view_weights=weights)
+    cfg = PredictConfig(presence=0.2)
+    views = predict_masks.run(training.scene, labels, finished, cfg)
+    words = predict_masks.run_by_words(
+        training.scene, labels.prompt_ids, words_of(labels), finished, cfg
+    )
+    assert words.prompt_ids == views.prompt_ids and words.scene_id == views.scene_id
+    assert np.array_equal(words.probs, views.probs) and np.array_equal(words.masks, views.masks)
+    assert np.array_equal(words.masks, words.together)
+    assert np.array_equal(words.scores, np.repeat(views.scores[:, :1], 2, axis=1))
+    assert words.scores[4].tolist() == [0, 0] and not words.masks[4].any()
+
+
+def test_words_need_no_view(finished: Path) -> None:
+    scene = replace(tiny_training_scene().scene, views=(), depths=())
+    tokens = np.eye(2, 8, dtype=np.float32)
+    found = predict_masks.run_by_words(scene, ("a", "b"), tokens, finished, PredictConfig())
+    assert found.probs.shape == (2, len(scene.cloud)) and found.probs.any()
+    assert np.array_equal(found.scores, np.repeat(found.probs.max(1)[:, None], 2, axis=1))
+    with pytest.raises(UserError, match="length 6"):
+        predict_masks.run_by_words(scene, ("a",), tokens[:1, :6], finished, PredictConfig())
 
 
 def test_missing_or_damaged_students_are_refused(finished: Path, tmp_path: Path) -> None:
@@ -126,23 +181,15 @@ def test_tokens_of_another_teacher_are_refused(finished: Path) -> None:
         predict_masks.run(training.scene, training.labels, finished, PredictConfig())
 
 
-def test_smoothing_by_hand() -> None:
-    probs = np.array([[0.0, 1.0, 0.5]], np.float32)
-    assert predict_masks.smooth(probs, np.array([0, 0, 1])).tolist() == [[0.5, 0.5, 0.5]]
-    assert predict_masks.smooth(probs[:0], np.array([0, 0, 1])).shape == (0, 3)
+@pytest.mark.skipif(torch.cuda.is_available(), reason="needs a machine without CUDA")
+def test_missing_cuda_is_said(finished: Path) -> None:
+    training = tiny_training_scene()
+    with pytest.raises(UserError, match="no CUDA"):
+        predict_masks.run(training.scene, training.labels, finished, PredictConfig(), "cuda")
 
 
 def test_tiny_scene_has_one_superpoint_an_object() -> None:
     assert set(make_tiny_scene()[0].superpoint_ids) == {0, 1, 2, 3}
-
-
-def test_best_threshold_by_hand_and_by_trying_all() -> None:
-    # One point: 2 * 0.6 / (1 + 0.8) = 0.67; two: 2 * 0.8 / (2 + 0.8) = 0.57.
-    assert predict_masks.best_threshold(np.array([0.2, 0.6, 0.0])) == 0.6
-    assert predict_masks.best_threshold(np.array([0.3, 0.4, 0.35])) == 0.3
-    probs = np.random.default_rng(0).random(50) ** 3
-    overlap = {t: 2 * probs[probs >= t].sum() / ((probs >= t).sum() + probs.sum()) for t in probs}
-    assert predict_masks.best_threshold(probs) == max(overlap, key=lambda t: overlap[t])
 
 
 def test_presence_empties_masks_of_unsure_queries(finished: Path) -> None:
@@ -165,15 +212,8 @@ def test_more_turns_are_averaged_and_repeatable(finished: Path) -> None:
 
 def test_no_queries_give_no_masks(finished: Path) -> None:
     training = tiny_training_scene()
-    labels = training.labels
-    none = replace(
-        labels,
-        prompt_ids=(),
-        drop_reasons=(),
-        **{
-            name: getattr(labels, name)[:0]
-            for name in ("soft", "confidence", "view_weights", "query_tokens")
-        },
-    )
+    none = only_queries(training.labels, np.zeros(0, int))
     predictions = predict_masks.run(training.scene, none, finished, PredictConfig())
     assert predictions.masks.shape == predictions.probs.shape == (0, len(training.scene.cloud))
+    assert predictions.together.shape == predictions.probs.shape
+    assert predictions.scores.shape == (0, 2)

@@ -1,4 +1,4 @@
-"""The network: what it depends on, what it must not depend on, and empty queries."""
+"""The network: what it depends on, what it must not depend on, pooling, and empty queries."""
 
 from __future__ import annotations
 
@@ -7,50 +7,85 @@ import pytest
 import torch
 from torch import Tensor
 
+from data.batches import find_parts
 from data.voxels import voxelise
 from models.sparse_unet import PRESETS, Layout, SparseUNet
-from models.student import Student
+from models.student import Pooling, Student, pool
 
 SMALL = Layout(4, 3, ((6, 1), (8, 2)), ((8, 1), (6, 0)))
 
 
-def cloud(seed: int, count: int = 600) -> tuple[Tensor, Tensor]:
-    """Features (M, 3) and indices (M, 4) of a random scene of one batch number."""
+def cloud(seed: int, count: int = 600) -> tuple[Tensor, Tensor, Pooling]:
+    """Features (M, 3) and indices (M, 4) of a random scene, and its five superpoints."""
     rng = np.random.default_rng(seed)
-    coords = voxelise(rng.uniform(0, 2, (count, 3)), 0.15).grid_coords
+    voxels = voxelise(rng.uniform(0, 2, (count, 3)), 0.15)
+    coords = voxels.grid_coords
     indices = torch.from_numpy(np.pad(coords, ((0, 0), (1, 0)))).contiguous()
-    return torch.from_numpy(rng.normal(size=(len(coords), 3)).astype(np.float32)), indices
+    parts = find_parts(voxels.point_to_voxel, rng.integers(0, 5, count))
+    voxel, superpoint, share = (torch.from_numpy(part) for part in parts)
+    how = Pooling(voxel, superpoint, share, 5)
+    return torch.from_numpy(rng.normal(size=(len(coords), 3)).astype(np.float32)), indices, how
+
+
+def test_pooling_equals_a_dense_matrix_product() -> None:
+    rng = np.random.default_rng(0)
+    shares = rng.random((6, 9)) * (rng.random((6, 9)) < 0.4)
+    shares[2] = 0  # A superpoint without a point.
+    shares[np.arange(6) != 2, 0] += 0.1
+    shares /= np.maximum(shares.sum(1, keepdims=True), 1e-9)
+    superpoint, voxel = (part[::-1].copy() for part in np.nonzero(shares))
+    share = shares[superpoint, voxel]
+    features = rng.normal(size=(9, 4))
+    how = Pooling(torch.from_numpy(voxel), torch.from_numpy(superpoint), torch.from_numpy(share), 6)
+    x = torch.from_numpy(features).requires_grad_()
+    np.testing.assert_allclose(pool(x, how).detach(), shares @ features, atol=1e-12)
+    assert torch.autograd.gradcheck(lambda x: pool(x, how), (x,))
+
+
+def test_pooling_takes_shares_into_half_precision() -> None:
+    _, indices, how = cloud(0, 100)
+    features = torch.ones(len(indices), 2, dtype=torch.float16)
+    pooled = pool(features, how)
+    assert pooled.dtype == torch.float16 and torch.allclose(pooled.float(), torch.ones(5, 2))
 
 
 @pytest.mark.parametrize("preset", PRESETS)
 def test_presets_run_and_every_weight_learns(preset: str) -> None:
-    model = Student(preset, 3, 5, 8, seed=0)
-    features, indices = cloud(0, 150)
-    output = model(features, indices, 1)
-    tokens = torch.eye(2, 5)
-    loss = model.mask_logits(output.mask, tokens).square().mean() + output.token.square().mean()
+    model = Student(preset, 3, 5, 8, seed=0, learnt_fusion=True)
+    features, indices, how = cloud(0, 150)
+    (output,) = model(features, indices, [how])
+    views, poses = torch.eye(4, 5).reshape(2, 2, 5), torch.randn(2, 6)
+    fused = model.fuse(views, torch.full((2, 2), 0.5), torch.ones(2, 2), poses)
+    logits = model.mask_logits(output.mask, fused.tokens)
+    loss = logits.square().mean() + output.token.square().mean()
     loss.backward()
-    assert output.mask.shape == (len(features), 8) and output.token.shape == (len(features), 5)
+    assert output.mask.shape == (5, 8) and output.token.shape == (5, 5)
     assert [name for name, p in model.named_parameters() if p.grad is None] == []
 
 
 def test_weights_depend_on_the_seed_only() -> None:
     torch.manual_seed(1)
-    a = Student("tiny", 3, 5, 8, seed=0).state_dict()
+    a = Student("tiny", 3, 5, 8, seed=0, learnt_fusion=True).state_dict()
     torch.manual_seed(2)
-    b, c = (
+    before = torch.get_rng_state()
+    b, c, closed = (
+        Student("tiny", 3, 5, 8, seed=0, learnt_fusion=True).state_dict(),
+        Student("tiny", 3, 5, 8, seed=1, learnt_fusion=True).state_dict(),
         Student("tiny", 3, 5, 8, seed=0).state_dict(),
-        Student("tiny", 3, 5, 8, seed=1).state_dict(),
     )
+    assert torch.equal(before, torch.get_rng_state())
     assert all(torch.equal(a[name], b[name]) for name in a)
+    assert all(torch.equal(a[name], closed[name]) for name in closed)
+    assert {name.split(".")[0] for name in a.keys() - closed.keys()} == {"fusion"}
     assert not torch.equal(a["token_map.weight"], c["token_map.weight"])
+    assert not torch.equal(a["fusion.enter.weight"], c["fusion.enter.weight"])
     gram = a["token_map.weight"].T @ a["token_map.weight"]
     assert torch.allclose(gram, torch.eye(5), atol=1e-5)
 
 
 def test_order_of_voxels_does_not_matter() -> None:
     model = SparseUNet(3, SMALL).eval()
-    features, indices = cloud(1)
+    features, indices, _ = cloud(1)
     order = torch.randperm(len(features), generator=torch.Generator().manual_seed(0))
     plain = model(features, indices, 1)
     assert plain.shape == (len(features), model.out_channels)
@@ -59,17 +94,31 @@ def test_order_of_voxels_does_not_matter() -> None:
 
 
 def test_scenes_of_a_batch_do_not_mix_when_predicting() -> None:
-    model = SparseUNet(3, SMALL).eval()
-    (xa, ia), (xb, ib) = cloud(2), cloud(3)
-    both = torch.cat([ia, ib + torch.tensor([1, 0, 0, 0], dtype=torch.int32)]).contiguous()
-    together = model(torch.cat([xa, xb]), both, 2)
-    assert torch.allclose(together[: len(xa)], model(xa, ia, 1), atol=1e-4)
-    assert torch.allclose(together[len(xa) :], model(xb, ib, 1), atol=1e-4)
+    model = Student("tiny", 3, 5, 8, seed=0).eval()
+    scenes = [cloud(2), cloud(3, 200)]
+    numbers = torch.tensor([[0, 0, 0, 0], [1, 0, 0, 0]], dtype=torch.int32)
+    both = torch.cat([scene[1] + number for scene, number in zip(scenes, numbers)]).contiguous()
+    together = model(torch.cat([scene[0] for scene in scenes]), both, [s[2] for s in scenes])
+    for (features, indices, how), mixed in zip(scenes, together, strict=True):
+        (alone,) = model(features, indices, [how])
+        assert torch.allclose(mixed.mask, alone.mask, atol=1e-4)
+        assert torch.allclose(mixed.token, alone.token, atol=1e-4)
+
+
+def test_features_are_means_over_the_points_of_a_superpoint() -> None:
+    model = Student("tiny", 3, 5, 8, seed=0).eval()
+    features, indices, how = cloud(5, 80)
+    (output,) = model(features, indices, [how])
+    voxels = model.mask_head(model.backbone(features, indices, 1))
+    for superpoint in range(5):
+        inside = how.superpoint == superpoint
+        mean = (voxels[how.voxel[inside]] * how.share[inside, None]).sum(0)
+        assert torch.allclose(output.mask[superpoint], mean, atol=1e-4)
 
 
 def test_whole_coarsest_cells_may_shift() -> None:
     model = SparseUNet(3, SMALL).eval()
-    features, indices = cloud(4)
+    features, indices, _ = cloud(4)
     shifted = indices + torch.tensor([0, 4, 8, 0], dtype=torch.int32)
     assert torch.allclose(model(features, indices, 1), model(features, shifted, 1), atol=1e-4)
 
@@ -91,6 +140,13 @@ def test_a_zero_token_gives_an_empty_mask() -> None:
     tokens[1, 0] = 1
     probs = model.mask_logits(torch.randn(9, 8), tokens).sigmoid()
     assert not probs[0].any() and (probs[1] > 0).all()
+
+
+def test_the_closed_form_knows_neither_belief_nor_pose() -> None:
+    model = Student("tiny", 3, 2, 4, seed=0)
+    views, weights = torch.tensor([[[2.0, 0.0], [0.0, 9.0]]]), torch.tensor([[0.3, 0.4]])
+    fused = model.fuse(views, weights, torch.rand(1, 2), torch.randn(2, 6))
+    assert torch.allclose(fused.tokens, torch.tensor([[0.6, 0.8]]))
 
 
 def test_unknown_preset_is_refused() -> None:

@@ -1,10 +1,7 @@
-"""Training: exact resumption after kills, a task it must solve, and inputs it refuses."""
+"""Training: exact resumption after kills, what learns, and memory within its budget."""
 
 from __future__ import annotations
 
-import json
-from collections.abc import Callable, Sequence
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -14,58 +11,10 @@ import torch
 
 from data.artifacts import store
 from data.artifacts import student as artifact
-from data.batches import TrainingScene
-from data.errors import ArtifactError, UserError
-from models import losses
-from stages import predict_masks, sample_loader, train_student
-from stages.configs import PredictConfig, StudentConfig
-from tests.test_batches import tiny_training_scene
-
-CFG = StudentConfig(
-    preset="tiny", voxel_size=0.2, feature_dim=8, epochs=4, batch_scenes=2, queries_per_scene=3
-)
-
-
-class Lazy(Sequence[TrainingScene]):
-    """Scenes made when asked for, with a count of how often."""
-
-    def __init__(self, num: int) -> None:
-        self.num, self.reads = num, 0
-
-    def __len__(self) -> int:
-        return self.num
-
-    def __getitem__(self, index: Any) -> Any:
-        if not 0 <= index < self.num:
-            raise IndexError(index)
-        self.reads += 1
-        return tiny_training_scene(f"{index:08d}aa")
-
-
-class Killed(Exception):
-    pass
-
-
-def killer(at: int) -> Callable[[int, int], None]:
-    def progress(done: int, total: int) -> None:
-        assert 0 < done <= total
-        if done == at:
-            raise Killed
-
-    return progress
-
-
-def train(folder: Path, cfg: StudentConfig = CFG, **arguments: Any) -> Path:
-    folder.mkdir(exist_ok=True)
-    train_student.run(Lazy(3), cfg, folder, **arguments)
-    return folder
-
-
-def outcome(folder: Path) -> tuple[bytes, list[dict[str, float]]]:
-    log = [json.loads(line) for line in (folder / artifact.METRICS).read_text().splitlines()]
-    for line in log:
-        del line["seconds"]
-    return (folder / artifact.MODEL).read_bytes(), log
+from models.student import Student
+from stages import sample_loader, train_student
+from stages.student_config import SelfTrainingConfig
+from tests.training_runs import CFG, Killed, Lazy, killer, outcome, train
 
 
 @pytest.fixture(scope="module")
@@ -78,7 +27,7 @@ def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_files_and_log(finished: Path) -> None:
     _, log = outcome(finished)
     assert [line["epoch"] for line in log] == [1, 2, 3, 4]
-    names = {"lr", "loss", "bce", "dice", "superpoint", "feature", "absent", "epoch"}
+    names = {"lr", "loss", "bce", "dice", "neighbours", "feature", "absent", "epoch"}
     assert set(log[0]) == names
     weights, config = artifact.read_model(finished)
     assert config["network"]["token_dim"] == 8 and config["training"] == CFG.model_dump()
@@ -148,6 +97,41 @@ def test_sgd_trains_and_resumes(tmp_path: Path) -> None:
     assert outcome(train(tmp_path / "a", cfg)) == outcome(train(tmp_path / "b", cfg))
 
 
+def moved(folder: Path, start: str) -> list[str]:
+    """Names of the weights that begin with ``start`` and are not those of a new network."""
+    weights, config = artifact.read_model(folder)
+    new = Student(**config["network"], seed=CFG.seed).state_dict()
+    assert new.keys() == weights.keys()
+    return [n for n in new if n.startswith(start) and not torch.equal(weights[n], new[n])]
+
+
+def test_the_fusion_of_views_learns_with_the_student(finished: Path, tmp_path: Path) -> None:
+    network = artifact.read_model(finished)[1]["network"]
+    assert network["learnt_fusion"] is True
+    assert {"fusion.enter.weight", "fusion.leave.weight"} <= set(moved(finished, "fusion."))
+    assert {"token_map.weight", "mask_head.weight", "token_head.weight", "scale", "bias"} <= set(
+        moved(finished, "")
+    )
+    cfg = CFG.model_copy(update={"fusion": "closed_form", "epochs": 1})
+    closed = train(tmp_path / "a", cfg)
+    (closed / store.METADATA).write_text("{}")
+    assert moved(closed, "fusion.") == [] and moved(closed, "token_map.") == ["token_map.weight"]
+    names = artifact.read_model(closed)[0]
+    assert not any(name.startswith("fusion.") for name in names)
+
+
+@pytest.mark.parametrize("step", [3, 5])  # Labels are mended before step 5, the third epoch's.
+def test_self_training_resumes(tmp_path: Path, step: int) -> None:
+    mending = SelfTrainingConfig(start=0.5, sure=0.0)
+    cfg = CFG.model_copy(update={"self_training": mending})
+    with pytest.raises(Killed):
+        train(tmp_path / "a", cfg, progress=killer(step))
+    mended = outcome(train(tmp_path / "b", cfg))
+    assert outcome(train(tmp_path / "a", cfg)) == mended
+    plain = outcome(train(tmp_path / "c"))
+    assert plain[1][:2] == mended[1][:2] and plain[1][2] != mended[1][2]
+
+
 def test_number_of_threads_does_not_matter(finished: Path, tmp_path: Path) -> None:
     threads = torch.get_num_threads()
     try:
@@ -179,67 +163,3 @@ def test_global_settings_and_random_numbers_are_left_alone(tmp_path: Path) -> No
     assert not torch.are_deterministic_algorithms_enabled()
     assert torch.equal(before[0], torch.get_rng_state())
     assert before[1] == str(np.random.get_state())
-
-
-@pytest.mark.parametrize("damage", ["no labels", "no token", "no scene"])
-def test_nothing_to_learn_from_is_refused(tmp_path: Path, damage: str) -> None:
-    training = tiny_training_scene()
-    labels = training.labels
-    if damage == "no labels":
-        labels = replace(labels, confidence=np.zeros_like(labels.confidence))
-    if damage == "no token":
-        labels = replace(labels, query_tokens=np.zeros_like(labels.query_tokens))
-    scenes = [] if damage == "no scene" else [replace(training, labels=labels)]
-    with pytest.raises(UserError, match="no scene" if damage == "no scene" else "confident"):
-        train_student.run(scenes, CFG, tmp_path)
-
-
-def test_tokens_of_two_lengths_are_refused(tmp_path: Path) -> None:
-    scenes = [tiny_training_scene(), tiny_training_scene("00000000bb", token_dim=6)]
-    with pytest.raises(UserError, match=r"\[6, 8\]"):
-        train_student.run(scenes, CFG, tmp_path)
-
-
-def test_a_loss_that_is_not_finite_ends_with_a_message(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    dice, calls = losses.dice, []
-
-    def breaks(*arguments: Any) -> Any:
-        calls.append(1)
-        return dice(*arguments) * (float("nan") if len(calls) > 4 else 1)
-
-    monkeypatch.setattr(losses, "dice", breaks)
-    with pytest.raises(UserError, match="epoch 2.*student.lr"):
-        train(tmp_path / "a")
-    state = artifact.read_state(tmp_path / "a")
-    assert state is not None and len(state["log"]) == 1
-    assert all(torch.isfinite(value).all() for value in state["model"].values())
-
-
-def test_foreign_or_damaged_checkpoints_are_refused(finished: Path, tmp_path: Path) -> None:
-    state = (finished / artifact.STATE).read_bytes()
-    (tmp_path / artifact.STATE).write_bytes(state)
-    with pytest.raises(ArtifactError, match="another run"):
-        train(tmp_path, CFG.model_copy(update={"lr": 0.5}))
-    (tmp_path / artifact.STATE).write_bytes(state[: len(state) // 2])
-    with pytest.raises(ArtifactError, match=r"state\.pt"):
-        train(tmp_path)
-
-
-@pytest.mark.skipif(torch.cuda.is_available(), reason="needs a machine without CUDA")
-def test_missing_cuda_is_said(finished: Path, tmp_path: Path) -> None:
-    with pytest.raises(UserError, match="no CUDA"):
-        train(tmp_path / "a", device="cuda")
-    training = tiny_training_scene()
-    with pytest.raises(UserError, match="no CUDA"):
-        predict_masks.run(training.scene, training.labels, finished, PredictConfig(), "cuda")
-
-
-def test_the_wrong_wheel_is_said(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def refuse() -> None:
-        raise ImportError("The CPU-only wheel 'spconv' is installed")
-
-    monkeypatch.setattr("models.sparse.load_spconv", refuse)
-    with pytest.raises(UserError, match="CPU-only wheel"):
-        train(tmp_path / "a")

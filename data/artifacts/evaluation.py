@@ -15,8 +15,8 @@ from data.errors import ArtifactError
 SCHEMA_VERSION = VERSIONS["evaluate"]
 METRICS = "metrics.json"
 QUERIES = "queries.json"
-SOURCES = ("student", "fusion_only")
-"""Whose masks are scored: the trained student's, and the lifted pseudo-labels themselves."""
+SOURCES = ("student", "fusion_only", "together")
+"""Whose masks are scored: the student's, the lifted pseudo-labels themselves, and both together."""
 TargetCount = Literal["zero", "single", "multiple"]
 _REMEDY = "Run Evaluate again."
 

@@ -1,0 +1,67 @@
+"""A student's answers on one cloud: probabilities of superpoints, averaged over turns."""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from data.batches import find_parts, voxel_inputs
+from data.types import Array
+from models.student import Pooling, Student
+
+_QUERIES_AT_ONCE = 256
+_FIRST_TURN, _GOLDEN_ANGLE = 20.0, 137.5  # Degrees; no two turns meet the grid alike.
+
+
+@torch.inference_mode()
+def superpoint_probs(
+    model: Student,
+    cloud: tuple[Array, Array, Array],
+    superpoint_ids: Array,
+    tokens: Tensor,
+    voxel_size: float,
+    turns: int,
+) -> Array:
+    """(Q, S) float32: the mean over ``turns`` of the cloud about the vertical axis.
+
+    Never by a multiple of 90 degrees: walls in line with the voxel grid, as procedural rooms
+    have them, look like nothing that was trained on.
+
+    Args:
+        model: in evaluation mode, on the device of ``tokens``.
+        cloud: points (N, 3) m with the floor at z = 0, colours (N, 3) 0..255, normals (N, 3).
+        superpoint_ids: (N,), 0..S-1.
+        tokens: (Q, T); a zero row is answered with 0 everywhere.
+        voxel_size: metres, as in training.
+        turns: from 1 on.
+    """
+    total = np.zeros((len(tokens), int(superpoint_ids.max()) + 1), np.float32)
+    for turn in range(turns):
+        features = _mask_features(model, _turned(cloud, turn), superpoint_ids, voxel_size)
+        rows = torch.split(tokens, _QUERIES_AT_ONCE)
+        logits = [model.mask_logits(features, part).sigmoid().cpu().numpy() for part in rows]
+        total += np.concatenate(logits) if logits else 0
+    return total / np.float32(turns)
+
+
+def _turned(cloud: tuple[Array, Array, Array], turn: int) -> tuple[Array, Array, Array]:
+    angle = np.radians(_FIRST_TURN + _GOLDEN_ANGLE * turn)
+    c, s = np.cos(angle), np.sin(angle)
+    rotation = np.array([[c, s, 0], [-s, c, 0], [0, 0, 1]], np.float32)
+    points, colors, normals = cloud
+    return points @ rotation, colors, normals @ rotation
+
+
+def _mask_features(
+    model: Student, cloud: tuple[Array, Array, Array], superpoint_ids: Array, voxel_size: float
+) -> Tensor:
+    device = model.scale.device
+    inputs = voxel_inputs(*cloud, voxel_size)
+    parts = find_parts(inputs.point_to_voxel, superpoint_ids)
+    voxel, superpoint, share = (torch.from_numpy(part).to(device) for part in parts)
+    how = Pooling(voxel, superpoint, share, int(superpoint_ids.max()) + 1)
+    indices = F.pad(torch.from_numpy(inputs.grid_coords), (1, 0)).contiguous().to(device)
+    mask: Tensor = model(torch.from_numpy(inputs.features).to(device), indices, [how])[0].mask
+    return mask

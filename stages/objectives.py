@@ -1,0 +1,67 @@
+"""What one scene's answers cost the student: targets, their weights, and all losses of them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from data.batches import Sample
+from data.types import Array
+from models import losses
+from models.student import Features, Pooling, Student
+from stages.student_config import LossConfig
+from stages.thresholds import level
+
+
+def as_tensor(array: Any, device: torch.device) -> Tensor:
+    """An array's contiguous copy on a device."""
+    return torch.from_numpy(np.ascontiguousarray(array)).to(device)
+
+
+def pooling(sample: Sample, device: torch.device) -> Pooling:
+    """How a sample's voxels make up its superpoints."""
+    voxel, superpoint, share = (as_tensor(part, device) for part in sample.parts)
+    return Pooling(voxel, superpoint, share, len(sample.sizes))
+
+
+def targets(sample: Sample) -> tuple[Array, Array]:
+    """Targets in [0, 1] and weights of a sample's superpoints, (Q, S) float32 each.
+
+    Targets are labels scaled so that a query's threshold becomes one half; they stay soft, so
+    that what fusion was unsure of is learnt as unsure. Queries without object are 0. What no
+    view saw has no weight; larger superpoints have more, by the root of their points: what is
+    learnt is what things are, of which a large one is no better example.
+    """
+    weights = (sample.confidence > 0) * np.sqrt(sample.sizes)
+    return level(sample.soft, sample.thresholds), weights.astype(np.float32)
+
+
+def scene_losses(
+    model: Student, sample: Sample, features: Features, cfg: LossConfig
+) -> Mapping[str, Tensor]:
+    """Each loss of one scene, by the name of its weight in ``cfg``."""
+    device = features.mask.device
+    wanted, weights = (as_tensor(array, device) for array in targets(sample))
+    views = sample.views
+    fused = model.fuse(
+        *(as_tensor(a, device) for a in (views.tokens, views.weights, views.beliefs, views.poses))
+    )
+    logits = model.mask_logits(features.mask.float(), fused.tokens)
+    foreign = model.mask_logits(features.mask.float(), as_tensor(sample.negatives, device))
+    pairs, affinity = as_tensor(sample.pairs, device), as_tensor(sample.affinity, device)
+    claimed = losses.claimed_tokens(wanted, weights, as_tensor(sample.tokens, device))
+    parts = {
+        "bce": losses.weighted_bce(logits, wanted, weights, cfg.positive_weight),
+        "dice": losses.dice(logits, wanted, weights),
+        "neighbours": losses.neighbour_pull(logits, pairs, affinity),
+        "feature": losses.feature_cosine(features.token.float(), claimed),
+        "absent": losses.absent(foreign, weights.amax(0)),
+    }
+    if features.image is not None and sample.image is not None:
+        wanted = as_tensor(sample.image, device)
+        parts["image"] = losses.feature_cosine(features.image.float(), wanted)
+    return parts
