@@ -13,7 +13,6 @@ from benchmarks.reference import evaluation as reference
 from data.artifacts.evaluation import SOURCES, Evaluation
 from data.types import Array, GroundTruth, Prompt, PromptTruth
 from stages import evaluate
-from stages.configs import EvaluateConfig
 from stages.evaluate import EvaluationScene
 
 _NUM_OBJECTS = 40
@@ -25,7 +24,7 @@ def run(scale: Scale, folder: Path, repeats: int) -> list[Row]:
     scene, instance_ids = _scene(scale.eval_points, scale.eval_queries)
 
     def ours() -> Iterator[Evaluation]:
-        yield evaluate.run([scene], EvaluateConfig())
+        yield evaluate.run([scene])
 
     def theirs() -> Iterator[dict[str, Any]]:
         counts: dict[str, list[tuple[int, int]]] = {source: [] for source in SOURCES}

@@ -4,18 +4,30 @@ from pipeline import luigi_setup
 
 luigi_setup.install()
 
+from pipeline.ablation import (  # noqa: E402  (Luigi reads its defaults when tasks are defined)
+    Ablation,
+    AblationReport,
+    MeasureArms,
+)
+from pipeline.error_curves import (  # noqa: E402  (Luigi reads its defaults when tasks are defined)
+    ErrorCurves,
+    MeasureErrorCurves,
+)
 from pipeline.nano import (  # noqa: E402  (Luigi reads its defaults when tasks are defined)
     NanoPictures,
     NanoTraining,
     TrainNanoTeacher,
 )
 from pipeline.tasks import (  # noqa: E402  (Luigi reads its defaults when tasks are defined)
+    DistilText,
     Evaluate,
     FuseMasks,
     GenerateRoom,
     GenerateRooms,
     JudgeTeacher,
+    LiftFeatures,
     LinkPoints,
+    OracleLabels,
     PredictMasks,
     PreparePrompts,
     PrepareScene,
@@ -26,14 +38,22 @@ from pipeline.tasks import (  # noqa: E402  (Luigi reads its defaults when tasks
 )
 
 __all__ = [
+    "Ablation",
+    "AblationReport",
+    "DistilText",
+    "ErrorCurves",
+    "MeasureArms",
+    "MeasureErrorCurves",
     "Evaluate",
     "FuseMasks",
     "GenerateRoom",
     "GenerateRooms",
     "JudgeTeacher",
+    "LiftFeatures",
     "LinkPoints",
     "NanoPictures",
     "NanoTraining",
+    "OracleLabels",
     "PredictMasks",
     "PreparePrompts",
     "PrepareScene",

@@ -130,12 +130,14 @@ class PipelineTask(ArtifactTask):
 
         jobs.run(key, self.plan, self.unit(), self.device)
 
-    def other(self, task: type[PipelineTask], scene: str | None = None) -> PipelineTask:
-        """Another stage's task under the same parameters."""
+    def other(
+        self, task: type[PipelineTask], scene: str | None = None, overrides: str | None = None
+    ) -> PipelineTask:
+        """Another stage's task under the same parameters, or under other ``overrides``."""
         same = {
             "scene_set": self.scene_set,
             "config": self.config,
-            "overrides": self.overrides,
+            "overrides": self.overrides if overrides is None else overrides,
             "device": self.device,
         }
         return task(**same, scene=scene) if scene else task(**same)
@@ -156,7 +158,7 @@ class SceneTask(PipelineTask):
     scene = luigi.OptionalParameter(default=None, description="one scene id; all when left out")
 
     def check(self) -> None:
-        """Refuse also a scene of neither split."""
+        """Refuse also a scene of no split."""
         super().check()
         if self.scene is not None:
             self.plan.split_of(self.scene)

@@ -65,7 +65,7 @@ def read_yaml_mapping(path: Path) -> dict[str, Any]:
 
 
 def parse_overrides(text: str) -> dict[str, Any]:
-    """``student.lr=0.02,fuse.gate=uniform`` as a nested mapping; '' gives an empty one."""
+    """``student.lr=0.02,fuse.views=all`` as a nested mapping; '' gives an empty one."""
     nested: dict[str, Any] = {}
     if not text.strip():
         return nested

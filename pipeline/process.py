@@ -1,4 +1,4 @@
-"""What a worker process needs before it starts: a leash, and its share of the threads."""
+"""What a worker process needs before it starts: a leash, its share of the threads, a device."""
 
 from __future__ import annotations
 
@@ -30,3 +30,19 @@ def limit_threads(count: int) -> None:
     for variable in (*_THREAD_VARIABLES, "NUMBA_NUM_THREADS"):
         os.environ.setdefault(variable, str(count))
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+
+
+def resolved(device: str) -> str:
+    """``auto`` as the device it means on this machine."""
+    if device != "auto":
+        return device
+    import torch
+
+    return "cuda" if torch.cuda.is_available() else "cpu"
+
+
+def one_scene(scene_id: str | None) -> str:
+    """The scene of a job that works on one; ValueError without."""
+    if scene_id is None:
+        raise ValueError("this stage works on one scene")
+    return scene_id

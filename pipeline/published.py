@@ -1,7 +1,8 @@
 """The latest results at fixed places: ``<output>/<scene set>/metrics.json`` and the report.
 
 Artifacts live side by side by fingerprint; these copies say which of them the last run asked
-for. Going back to an earlier config copies, and computes nothing.
+for. Going back to an earlier config copies, and computes nothing. Figures of ablations and of
+error curves are put there too, each with a pointer of their own.
 """
 
 from __future__ import annotations
@@ -10,6 +11,7 @@ import json
 import logging
 import os
 import shutil
+from collections.abc import Mapping
 from pathlib import Path
 
 from data.artifacts.store import METADATA, ArtifactKey, is_complete, write_text_atomic
@@ -18,10 +20,10 @@ _POINTER = "latest.json"
 _LOG = logging.getLogger("luigi-interface.results")
 
 
-def is_current(output: Path, report: ArtifactKey) -> bool:
-    """Whether the files in ``output`` are this report's, and all there."""
+def is_current(output: Path, report: ArtifactKey, pointer_name: str = _POINTER) -> bool:
+    """Whether the files in ``output`` are this report's (or other artifact's), and all there."""
     try:
-        pointer = json.loads((output / _POINTER).read_text())
+        pointer = json.loads((output / pointer_name).read_text())
         files = pointer["files"]
         same = pointer["report"] == report.fingerprint
         return bool(same and all((output / n).stat().st_size == files[n] for n in files))
@@ -29,26 +31,38 @@ def is_current(output: Path, report: ArtifactKey) -> bool:
         return False
 
 
-def publish(output: Path, report: ArtifactKey) -> None:
-    """Copy the report's files beside each other, the pointer last."""
+def publish(
+    output: Path,
+    report: ArtifactKey,
+    pointer_name: str = _POINTER,
+    names: Mapping[str, str] | None = None,
+) -> None:
+    """Copy the report's files beside each other, the pointer last.
+
+    ``names`` gives, for another artifact, the files to copy and what to call them.
+    """
     if not is_complete(report):
         raise RuntimeError(f"{report.folder}: the report is not finished")
     files = {}
     for path in sorted(report.folder.iterdir()):
-        if path.name == METADATA or not path.is_file():
+        name = path.name if names is None else names.get(path.name)
+        if path.name == METADATA or not path.is_file() or name is None:
             continue
-        aside = output / f".{path.name}.{os.getpid()}.tmp"
+        aside = output / f".{name}.{os.getpid()}.tmp"
         shutil.copyfile(path, aside)
-        os.replace(aside, output / path.name)
-        files[path.name] = path.stat().st_size
+        os.replace(aside, output / name)
+        files[name] = path.stat().st_size
     pointer = {"report": report.fingerprint, "folder": str(report.folder), "files": files}
-    write_text_atomic(output / _POINTER, json.dumps(pointer, indent=1) + "\n")
+    write_text_atomic(output / pointer_name, json.dumps(pointer, indent=1) + "\n")
+    if names is not None:
+        _LOG.info("results in %s", ", ".join(str(output / name) for name in files))
+        return
     _LOG.info("results in %s: %s", output / "report.html", _headline(output / "metrics.json"))
 
 
 def _headline(path: Path) -> str:
     metrics = json.loads(path.read_text())
-    names = {"student": "student", "fusion_only": "lifted labels"}
+    names = {"student": "student", "fusion_only": "lifted labels", "together": "together"}
     figures = {"miou": "mIoU", "acc25": "Acc@0.25", "acc50": "Acc@0.50"}
     parts = [
         f"{name} " + ", ".join(f"{label} {metrics[key][f]:.1%}" for f, label in figures.items())

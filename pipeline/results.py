@@ -13,7 +13,7 @@ from pipeline.plan import Plan
 if TYPE_CHECKING:
     from data.types import Array, Prompt
     from stages.evaluate import EvaluationScene
-    from stages.report import ReportScene, StageRecord
+    from stages.report_inputs import ReportInputs, ReportScene, StageRecord
 
 
 def prompts_of(plan: Plan, scene_id: str) -> list[Prompt]:
@@ -24,8 +24,15 @@ def prompts_of(plan: Plan, scene_id: str) -> list[Prompt]:
     return [prompt for prompt in prompts if prompt.scene_id == scene_id]
 
 
+def asked_of(plan: Plan, scene_id: str) -> list[Prompt]:
+    """All that the teacher is asked of one scene: its queries, then the bank's categories."""
+    from data.bank import bank_prompts
+
+    return prompts_of(plan, scene_id) + bank_prompts(plan.experiment.prompts.bank, scene_id)
+
+
 def _masks(plan: Plan, scene_id: str) -> dict[str, dict[str, Array]]:
-    """Masks of one scene by source and prompt id: the student's, and the labels it learnt from."""
+    """Masks of one scene by source and prompt id: the student's, its labels', both together."""
     from data.artifacts.predictions import read_predictions
     from data.artifacts.pseudo import read_pseudo
 
@@ -33,10 +40,11 @@ def _masks(plan: Plan, scene_id: str) -> dict[str, dict[str, Array]]:
         read_predictions(plan.predict(scene_id).folder),
         read_pseudo(plan.fuse(scene_id).folder),
     )
-    lifted = labels.masks(plan.experiment.evaluate.lifted_threshold)
+    lifted = labels.answers()
     return {
         "student": dict(zip(student.prompt_ids, student.masks, strict=True)),
         "fusion_only": dict(zip(labels.prompt_ids, lifted, strict=True)),
+        "together": dict(zip(student.prompt_ids, student.together, strict=True)),
     }
 
 
@@ -82,13 +90,12 @@ def evaluate(plan: Plan, scene_id: str | None, folder: Path, device: str) -> Non
     from data.artifacts.evaluation import write_evaluation
     from stages import evaluate as stage
 
-    cfg = plan.experiment.evaluate
-    write_evaluation(folder, stage.run(_evaluation_scenes(plan), cfg))
+    write_evaluation(folder, stage.run(_evaluation_scenes(plan)))
 
 
 def _report_scenes(plan: Plan) -> Iterator[ReportScene]:
     from data.artifacts.scene import read_scene
-    from stages.report import ReportScene
+    from stages.report_inputs import ReportScene
 
     for item in _evaluation_scenes(plan):
         scene = read_scene(plan.prepare(item.scene_id).folder)
@@ -98,17 +105,22 @@ def _report_scenes(plan: Plan) -> Iterator[ReportScene]:
 
 
 def _stage_records(plan: Plan) -> list[StageRecord]:
-    """What each stage of this run cost, from the metadata of its artifacts."""
-    from stages.report import StageRecord
+    """What each stage of this run cost, from the metadata of its artifacts.
 
-    every, val = plan.scenes(), plan.scenes("val")
+    Rooms and queries are made for the whole set; of later stages a run needs no tuning scene.
+    """
+    from stages.report_inputs import StageRecord
+
+    every, val = plan.scenes("train", "val"), plan.scenes("val")
+    rooms = plan.scenes() if plan.scene_set.generated else ()
     keys = {
-        "generate_rooms": [plan.room(name) for name in every] if plan.scene_set.generated else [],
+        "generate_rooms": [plan.room(name) for name in rooms],
         "prepare_scene": [plan.prepare(name) for name in every],
         "prepare_prompts": [plan.prompts()],
         "link_points": [plan.link(name) for name in every],
         "run_teacher": [plan.teacher(name) for name in every],
         "fuse_masks": [plan.fuse(name) for name in every],
+        "lift_features": [plan.features(s) for s in plan.scenes("train") if plan.learns_features],
         "train_student": [plan.student()],
         "predict_masks": [plan.predict(name) for name in val],
         "judge_teacher": [plan.judge(name) for name in val],
@@ -125,14 +137,13 @@ def _stage_records(plan: Plan) -> list[StageRecord]:
     return records
 
 
-def report(plan: Plan, scene_id: str | None, folder: Path, device: str) -> None:
-    """``report.html``, ``metrics.json`` and the overview picture."""
+def report_inputs(plan: Plan) -> ReportInputs:
+    """What the page shows of one experiment."""
     from data.artifacts.evaluation import read_evaluation
-    from data.artifacts.report import write_report
     from data.artifacts.student import read_log
-    from stages import report as stage
+    from stages.report_inputs import ReportInputs
 
-    inputs = stage.ReportInputs(
+    return ReportInputs(
         read_evaluation(plan.evaluate().folder),
         lambda: _report_scenes(plan),
         plan.scene_set.name,
@@ -141,5 +152,12 @@ def report(plan: Plan, scene_id: str | None, folder: Path, device: str) -> None:
         _stage_records(plan),
         read_log(plan.student().folder),
     )
-    cfg = plan.experiment.report
-    write_report(folder, stage.run(inputs, cfg, progress.reporter("Report", alone=True)))
+
+
+def report(plan: Plan, scene_id: str | None, folder: Path, device: str) -> None:
+    """``report.html``, ``metrics.json`` and the overview picture."""
+    from data.artifacts.report import write_report
+    from stages import report as stage
+
+    show = progress.reporter("Report", alone=True)
+    write_report(folder, stage.run(report_inputs(plan), plan.experiment.report, show))

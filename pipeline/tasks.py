@@ -7,6 +7,7 @@ import platform
 from data.artifacts.store import ArtifactKey
 from pipeline import process, published
 from pipeline.base import PipelineTask, SceneTask
+from pipeline.plan import Plan
 
 
 class GenerateRoom(SceneTask):
@@ -78,9 +79,33 @@ class RunTeacher(SceneTask):
 
     def process_resources(self) -> dict[str, int]:
         """Big teachers work one at a time on a machine, unless luigi.cfg allows it more of them."""
-        is_small = self.plan.experiment.teacher.name in ("oracle", "lisa_nano")
-        one = {f"teacher_{platform.node().lower()}": 1}
-        return {} if is_small or self.scene is None else one
+        return {} if self.scene is None else _one_big_teacher(self.plan)
+
+
+class LiftFeatures(SceneTask):
+    """The teacher's image features on superpoints, where ``student.loss.image`` asks for them."""
+
+    def check(self) -> None:
+        """Refuse also a teacher that has none."""
+        super().check()
+        self.plan.check_features()
+
+    def scene_key(self, scene: str) -> ArtifactKey:
+        """The scene's features."""
+        return self.plan.features(scene)
+
+    def scene_requires(self, scene: str) -> list[PipelineTask]:
+        """The links; the teacher answers nothing here."""
+        return [self.other(LinkPoints, scene)]
+
+    def process_resources(self) -> dict[str, int]:
+        """As of ``RunTeacher``."""
+        return {} if self.scene is None else _one_big_teacher(self.plan)
+
+
+def _one_big_teacher(plan: Plan) -> dict[str, int]:
+    is_small = plan.experiment.teacher.name in ("oracle", "lisa_nano")
+    return {} if is_small else {f"teacher_{platform.node().lower()}": 1}
 
 
 class FuseMasks(SceneTask):
@@ -95,6 +120,19 @@ class FuseMasks(SceneTask):
         return [self.other(LinkPoints, scene), self.other(RunTeacher, scene)]
 
 
+class OracleLabels(SceneTask):
+    """Ground truth in the shape of soft labels: for the upper bound, never label-free."""
+
+    def scene_key(self, scene: str) -> ArtifactKey:
+        """The scene's true labels."""
+        return self.plan.oracle_labels(scene)
+
+    def scene_requires(self, scene: str) -> list[PipelineTask]:
+        """The scene with its labels, the queries with theirs, and the queries' tokens."""
+        needed = (self.other(PrepareScene, scene), self.other(PreparePrompts))
+        return [*needed, self.other(FuseMasks, scene)]
+
+
 class TrainStudent(PipelineTask):
     """The sparse 3D U-Net, trained on the training split's soft labels."""
 
@@ -103,8 +141,24 @@ class TrainStudent(PipelineTask):
         return self.plan.student()
 
     def requires(self) -> list[PipelineTask]:
-        """Soft labels of all training scenes."""
-        return list(self.each_scene(FuseMasks, "train"))
+        """The queries' words, and labels (and image features) of all training scenes."""
+        is_oracle = self.plan.experiment.student.supervision == "oracle"
+        labels = OracleLabels if is_oracle else FuseMasks
+        learnt = (labels, LiftFeatures) if self.plan.learns_features else (labels,)
+        scenes = [task for stage in learnt for task in self.each_scene(stage, "train")]
+        return [self.other(PreparePrompts), *scenes]
+
+
+class DistilText(PipelineTask):
+    """An adapter from words to query tokens, so that new sentences need no teacher."""
+
+    def key(self) -> ArtifactKey:
+        """The text student."""
+        return self.plan.text()
+
+    def requires(self) -> list[PipelineTask]:
+        """The queries' words, and tokens of all training scenes."""
+        return [self.other(PreparePrompts), *self.each_scene(FuseMasks, "train")]
 
 
 class ValidationTask(SceneTask):
@@ -125,8 +179,11 @@ class PredictMasks(ValidationTask):
         return self.plan.predict(scene)
 
     def scene_requires(self, scene: str) -> list[PipelineTask]:
-        """The student, and the scene's query tokens."""
-        return [self.other(TrainStudent), self.other(FuseMasks, scene)]
+        """The student, and the scene's query tokens or, asked by words, the adapter."""
+        needed = [self.other(TrainStudent), self.other(PreparePrompts)]
+        if self.plan.experiment.predict.tokens == "text":
+            return [*needed, self.other(DistilText), self.other(PrepareScene, scene)]
+        return [*needed, self.other(FuseMasks, scene)]
 
 
 class JudgeTeacher(ValidationTask):

@@ -13,7 +13,7 @@ from pydantic import ValidationError
 from data.errors import ConfigError, UserError
 from pipeline.command import Command, Failure
 from pipeline.config import explain, parse_yaml
-from pipeline.jobs import resolved
+from pipeline.process import resolved
 from stages.teacher_config import LisaConfig, TeacherConfig
 
 _DTYPES = {"fp32": "float32", "bf16": "bfloat16", "fp16": "float16"}

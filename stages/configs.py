@@ -1,20 +1,24 @@
 """One frozen config per stage; a YAML file or ``--overrides`` may set nothing else.
 
-They stand together here (the teachers' in ``stages.teacher_config``), apart from the stages, so
-that planning a run reads them without importing torch. Every field enters the fingerprint of its
-stage, so device, worker count and output paths have no place here (a teacher's weights enter by
-their content). Unknown keys, wrong types and values out of range are refused.
+They stand together here (those of teacher, student and text encoder in modules of their own),
+apart from the stages, so that planning a run reads them without importing torch. Every field
+enters the fingerprint of its stage, so device, worker count and output paths have no place here
+(a teacher's weights enter by their content). Unknown keys, wrong types and values out of range
+are refused.
 """
 
 from __future__ import annotations
 
 from typing import Annotated, Literal
 
-from pydantic import Field
+from pydantic import Field, field_validator
 
+from data.splits import Split
 from stages.config_base import Count, Fraction, NonNegative, Positive, Seed
 from stages.config_base import StageConfig as StageConfig
+from stages.student_config import StudentConfig as StudentConfig
 from stages.teacher_config import TeacherConfig as TeacherConfig
+from stages.text_config import TextConfig as TextConfig
 
 
 class GenerateConfig(StageConfig):
@@ -24,6 +28,8 @@ class GenerateConfig(StageConfig):
     """Rooms of the training split."""
     val_rooms: Count = 6
     """Rooms of the validation split."""
+    tune_rooms: Annotated[int, Field(ge=0, le=100_000)] = 0
+    """Rooms of the tuning split, on which settings are chosen."""
     views: Annotated[int, Field(ge=2, le=500)] = 24
     """Images per room."""
     height: Annotated[int, Field(ge=32, le=4096)] = 320
@@ -34,6 +40,10 @@ class GenerateConfig(StageConfig):
     """Longest grid edge of the meshes, metres (diagonals are up to 1.42 times that)."""
     seed: Seed = 7
     """Base seed; room i of a split depends on (seed, split, i) only."""
+
+    def rooms(self, split: Split) -> int:
+        """Number of rooms of a split."""
+        return {"train": self.train_rooms, "val": self.val_rooms, "tune": self.tune_rooms}[split]
 
 
 class PrepareConfig(StageConfig):
@@ -52,10 +62,24 @@ class PrepareConfig(StageConfig):
 class PromptsConfig(StageConfig):
     """Query files to prompts: what their object ids mean."""
 
+    bank: list[str] = []
+    """Categories that every scene is asked for besides its queries: a fixed list, the same for
+    all scenes, taken from no annotation."""
     id_space: Literal["auto", "position", "id", "objectId"] = "auto"
     """``auto`` compares object names with the scans' labels in each space."""
     min_agreement: Fraction = 0.8
     """``auto``: share of names that must agree; under it the queries are refused."""
+
+    @field_validator("bank")
+    @classmethod
+    def _named_once(cls, bank: list[str]) -> list[str]:
+        names = [" ".join(category.lower().split()) for category in bank]
+        if not all(names):
+            raise ValueError("every category needs a name")
+        twice = sorted({name for name in names if names.count(name) > 1})
+        if twice:
+            raise ValueError(f"every category once, but {', '.join(twice)} comes again")
+        return bank
 
 
 class LinkConfig(StageConfig):
@@ -72,8 +96,14 @@ class LinkConfig(StageConfig):
 class FuseConfig(StageConfig):
     """Masks of many views to one soft label per point."""
 
-    gate: Literal["uniform", "gated"] = "gated"
-    """``uniform``: plain average of views (published baseline); ``gated``: token-for-query."""
+    views: Literal["best", "all", "filtered"] = "filtered"
+    """``best``: the one view believed most; ``all``: every view's mask alike, also those that
+    were held back (with ``prior`` and ``no_seg_weight`` 0 the published baseline); ``filtered``:
+    by belief, see the stage."""
+    token_gate: bool = True
+    """``filtered``: weigh views also by how well their [SEG] token agrees with the others'."""
+    agreement: bool = True
+    """``filtered``: weigh views also by how well their mask agrees with the others' in 3D."""
     gate_iterations: Count = 10
     """Most rounds of re-centring the query token."""
     gate_floor: Fraction = 0.3
@@ -81,91 +111,33 @@ class FuseConfig(StageConfig):
     prior: NonNegative = 0.25
     """Lambda of the vote: pulls points few views agree on towards 0."""
     no_seg_weight: NonNegative = 0.2
-    """How much a view that answered without [SEG] counts against the points it sees."""
+    """How much a view that surely had said [SEG] nowhere counts against the points it sees."""
     superpoints: bool = True
     """Average labels inside superpoints, weighted by confidence."""
-
-
-class AugmentConfig(StageConfig):
-    """Changes of a training scene that keep its queries true."""
-
-    rotate: bool = True
-    """Turn about the vertical axis by any angle."""
-    mirror: bool = True
-    """Mirror half of the time, never with a query that speaks of left or right."""
-    scale: Fraction = 0.1
-    """Scale by up to this share either way."""
-    color: Fraction = 0.05
-    """Shift brightness by up to this share either way."""
-
-
-class LossConfig(StageConfig):
-    """Weights of the training losses."""
-
-    bce: NonNegative = 1.0
-    """Binary cross entropy on confident points."""
-    dice: NonNegative = 1.0
-    """Dice on confident points of queries that have a target."""
-    superpoint: NonNegative = 0.2
-    """Spread of predictions inside a superpoint."""
-    feature: NonNegative = 0.2
-    """One minus cosine between point features and the tokens of queries that claim a point."""
-    absent: NonNegative = 0.2
-    """Cross entropy of negatives: queries of other scenes, taken to be absent here."""
-    positive_weight: Positive = 3.0
-    """How much more a positive point counts in the cross entropy."""
-    confident: Fraction = 0.1
-    """Points with less fusion confidence are left out."""
-    hard_labels: bool = True
-    """Labels count as 1 from one half on and as 0 below, all confident points alike."""
-
-
-class StudentConfig(StageConfig):
-    """The sparse 3D U-Net and its training."""
-
-    preset: Literal["tiny", "minkunet14", "minkunet34"] = "tiny"
-    """Size of the backbone."""
-    voxel_size: Annotated[float, Field(ge=0.005, le=0.5)] = 0.1
-    """Edge of a voxel, metres; real scans deserve 0.02 to 0.05 and a larger preset."""
-    feature_dim: Annotated[int, Field(ge=4, le=1024)] = 64
-    """Length of the point features."""
-    epochs: Count = 50
-    """Passes over the training scenes."""
-    batch_scenes: Count = 1
-    """Scenes per optimiser step."""
-    queries_per_scene: Count = 16
-    """Queries drawn per scene and step."""
-    negatives_per_scene: Annotated[int, Field(ge=0, le=4096)] = 4
-    """Queries of other scenes drawn per scene and step, as objects that are absent."""
-    negative_cosine: Annotated[float, Field(ge=-1, le=1)] = 0.3
-    """Only tokens whose cosine to all tokens of the scene is lower serve as negatives."""
-    optimizer: Literal["adamw", "sgd"] = "adamw"
-    """``sgd`` with momentum 0.9 is what the paper used."""
-    lr: Positive = 0.01
-    """Peak learning rate."""
-    weight_decay: NonNegative = 0.01
-    """Weight decay."""
-    seed: Seed = 0
-    """Seed of weights, order of scenes, queries and augmentation."""
-    augment: AugmentConfig = AugmentConfig()
-    """Augmentation."""
-    loss: LossConfig = LossConfig()
-    """Loss weights."""
+    neighbours: Fraction = 0.7
+    """Largest share of a superpoint's label that comes from those it touches; 0 for none."""
+    rivals: NonNegative = 1.5
+    """Superpoints that a rival category of the bank claims this much more are halved; 0: none."""
+    rival_cosine: Annotated[float, Field(ge=-1, le=1)] = 0.4
+    """Categories of the bank whose token is closer than this to the query's are no rivals."""
+    threshold: Literal["half", "expected_dice"] = "expected_dice"
+    """Where a label counts as part of the answer: from 1/2 on, or from where the answer's
+    expected overlap is largest."""
+    presence: Fraction = 0.15
+    """Queries no point of which reaches this label have no object."""
 
 
 class PredictConfig(StageConfig):
     """Student to masks on the original points."""
 
-    threshold: Fraction = 0.5
-    """A point belongs to the mask from this probability on, unless ``adaptive``."""
-    superpoints: bool = True
-    """Average probabilities inside superpoints first."""
+    tokens: Literal["views", "text"] = "views"
+    """Who asks: the fused [SEG] token of the scene's views, or the words alone (``text``)."""
     turns: Annotated[int, Field(ge=1, le=36)] = 4
     """Average over this many turns of the scene about the vertical axis."""
-    adaptive: bool = True
-    """Per query the threshold whose mask has the largest expected Dice overlap."""
+    threshold: Literal["half", "expected_dice"] = "expected_dice"
+    """As in fusion."""
     presence: Fraction = 0.3
-    """With ``adaptive``: queries no point of which reaches this probability have no object."""
+    """Queries no point of which reaches this probability have no object."""
 
 
 class JudgeConfig(StageConfig):
@@ -173,13 +145,6 @@ class JudgeConfig(StageConfig):
 
     stride: Annotated[int, Field(ge=1, le=64)] = 2
     """Image pixels per cell at which ground truth is rendered and masks are compared."""
-
-
-class EvaluateConfig(StageConfig):
-    """Metrics; of conventions nothing is to choose: both published ones are always reported."""
-
-    lifted_threshold: Fraction = 0.5
-    """A point belongs to the answer of the lifted labels alone from this label on."""
 
 
 class ReportConfig(StageConfig):
@@ -208,11 +173,11 @@ class Experiment(StageConfig):
     """Masks to labels."""
     student: StudentConfig = StudentConfig()
     """Sparse U-Net."""
+    text: TextConfig = TextConfig()
+    """Sentences to tokens."""
     predict: PredictConfig = PredictConfig()
     """Student to masks."""
     judge: JudgeConfig = JudgeConfig()
     """Teacher in 2D."""
-    evaluate: EvaluateConfig = EvaluateConfig()
-    """Metrics."""
     report: ReportConfig = ReportConfig()
     """Page of results."""

@@ -1,7 +1,7 @@
 """Stage ``evaluate``: predicted masks against ground truth, on original points.
 
-Masks of two sources are scored alike: the student's predictions and, as ``fusion_only``, the
-lifted pseudo-labels it was taught with. Beside them stands how good the 2D teacher was in 2D.
+Masks of three sources are scored alike: the student's, as ``fusion_only`` those of the lifted
+pseudo-labels it was taught with, and of both together. Beside them stands the 2D teacher in 2D.
 """
 
 from __future__ import annotations
@@ -18,7 +18,6 @@ from data.errors import DataError
 from data.progress import Progress, silent
 from data.types import Array, GroundTruth, Prompt, PromptTruth
 from stages import metrics, teacher_metrics
-from stages.configs import EvaluateConfig
 from stages.targets import target_ids
 from stages.teacher_metrics import Pairs
 
@@ -45,7 +44,6 @@ class EvaluationScene:
 
 def run(
     scenes: Iterable[EvaluationScene],
-    cfg: EvaluateConfig,
     progress: Progress = silent,
 ) -> Evaluation:
     """Score every query of every scene; scenes are taken one at a time.

@@ -146,12 +146,20 @@ def conventions(counts: Counts) -> dict[str, dict[str, Any]]:
     return {name: _convention(name, counts) for name in RULES}
 
 
-def _convention(name: str, counts: Counts) -> dict[str, Any]:
+def per_query(counts: Counts, name: str = "strict") -> dict[str, Array]:
+    """What a convention takes means of, each (Q,): IoU ("miou"), bool ("acc25", "acc50")."""
     iou = strict_iou(counts) if name == "strict" else inclusive_iou(counts)
-    result: dict[str, Any] = {"miou": _mean(iou)}
+    result = {"miou": iou}
     for accuracy, threshold in THRESHOLDS.items():
         k = float(threshold)
-        result[accuracy] = _mean(iou > k if name == "strict" else iou >= k)
+        result[accuracy] = iou > k if name == "strict" else iou >= k
+    return result
+
+
+def _convention(name: str, counts: Counts) -> dict[str, Any]:
+    result: dict[str, Any] = {
+        key: _mean(of_each) for key, of_each in per_query(counts, name).items()
+    }
     result["boundary"] = boundary_cases(counts)
     result["rule"] = RULES[name]
     return result

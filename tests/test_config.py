@@ -33,12 +33,12 @@ def test_later_layers_win_and_leave_the_rest_alone() -> None:
         [
             ("set", {"student": {"lr": 0.5, "epochs": 3}}),
             ("file", {"student": {"lr": 0.25}}),
-            ("--overrides", parse_overrides("student.lr=0.02, fuse.gate=uniform")),
+            ("--overrides", parse_overrides("student.lr=0.02, fuse.views=all")),
         ]
     )
     assert experiment.student.lr == 0.02
     assert experiment.student.epochs == 3
-    assert experiment.fuse.gate == "uniform"
+    assert experiment.fuse.views == "all"
     assert experiment.link == Experiment().link
 
 
@@ -60,7 +60,7 @@ def test_nested_keys_reach_nested_sections() -> None:
         ("studnet.lr=0.1", "student.lr"),
         ("lr=0.1", "student.lr"),
         ("link.depth_tol=0.1", "link.depth_tolerance"),
-        ("fuse.gates=uniform", "fuse.gate"),
+        ("fuse.view=all", "fuse.views"),
         ("teacher.nam=oracle", "teacher.name"),
     ],
 )
@@ -84,7 +84,7 @@ def test_unknown_keys_are_refused_with_the_nearest(text: str, nearest: str) -> N
         "student.lr=.inf",
         "student.lr='0.1'",
         "student.lr=",
-        "fuse.gate=best",
+        "fuse.views=some",
         "fuse.superpoints=1",
         "student=3",
         "predict.threshold=1.01",
@@ -136,7 +136,7 @@ def test_every_key_has_a_description_and_is_reachable() -> None:
     for name, field in Experiment.model_fields.items():
         assert field.annotation is not None
         check(field.annotation, f"{name}.")
-    assert {"student.lr", "student.epochs", "student.seed", "fuse.gate", "teacher.name"} <= set(
+    assert {"student.lr", "student.epochs", "student.seed", "fuse.views", "teacher.name"} <= set(
         valid_keys(Experiment)
     )
 

@@ -16,7 +16,6 @@ from data.artifacts.evaluation import Evaluation, read_evaluation, write_evaluat
 from data.artifacts.store import ArtifactKey, writing
 from data.errors import ArtifactError, DataError
 from data.types import Array, GroundTruth, Prompt, PromptTruth
-from stages.configs import EvaluateConfig
 from stages.evaluate import EvaluationScene, run
 
 NUM_POINTS = 20
@@ -52,13 +51,13 @@ def make_scene(scene_id: str = "00000000aa") -> EvaluationScene:
         ids[2]: mask(),  # rightly nothing
     }  # the pillow's prediction is missing
     fusion = {ids[0]: mask(0, 1, 2, 3), ids[2]: mask(11)}
-    masks = {"student": student, "fusion_only": fusion}
+    masks = {"student": student, "fusion_only": fusion, "together": student}
     return EvaluationScene(scene_id, prompts, truths, ground_truth, masks)
 
 
 @pytest.fixture(scope="module")
 def result() -> Evaluation:
-    return run([make_scene()], EvaluateConfig())
+    return run([make_scene()])
 
 
 def test_rows_hold_counts_by_hand(result: Evaluation) -> None:
@@ -78,7 +77,7 @@ def test_rows_hold_counts_by_hand(result: Evaluation) -> None:
 def test_headline_is_the_students_and_keys_are_stable(result: Evaluation) -> None:
     summary = result.summary
     groups = ["conventions", "by_task", "by_target_count"]
-    assert list(summary) == [*HEADLINE, *groups, "student", "fusion_only", "teacher_2d"]
+    assert list(summary) == [*HEADLINE, *groups, "student", "fusion_only", "together", "teacher_2d"]
     assert summary["teacher_2d"]["pairs"] == 0  # nobody judged the teacher here
     for key in [*HEADLINE, *groups]:
         assert summary[key] == summary["student"][key]
@@ -115,10 +114,10 @@ def test_groups_by_task_and_target_count(result: Evaluation) -> None:
 
 def test_missing_predictions_never_shrink_the_denominator() -> None:
     scene = make_scene()
-    nothing = run([replace(scene, masks={})], EvaluateConfig()).summary
+    nothing = run([replace(scene, masks={})]).summary
     empty = {p.prompt_id: mask() for p in scene.prompts}
     same = {"student": empty, "fusion_only": empty}
-    all_empty = run([replace(scene, masks=same)], EvaluateConfig()).summary
+    all_empty = run([replace(scene, masks=same)]).summary
     assert nothing["num_queries"] == 4
     assert {key: nothing[key] for key in HEADLINE} == {key: all_empty[key] for key in HEADLINE}
     assert nothing["student"]["num_missing"] == 4
@@ -126,7 +125,7 @@ def test_missing_predictions_never_shrink_the_denominator() -> None:
 
 def test_group_without_queries_is_null_and_json_stays_finite(tmp_path: Path) -> None:
     scene = make_scene()
-    summary = run([replace(scene, prompts=scene.prompts[:1])], EvaluateConfig()).summary
+    summary = run([replace(scene, prompts=scene.prompts[:1])]).summary
     assert summary["by_target_count"]["zero"]["miou"] is None
     assert summary["by_target_count"]["zero"]["false_mask_rate"] is None
     text = evaluation.metrics_text(summary)
@@ -149,9 +148,9 @@ def test_scenes_are_taken_one_at_a_time_and_add_up() -> None:
             yield make_scene(scene_id)
 
     seen: list[list[str]] = []
-    both = run(stream(), EvaluateConfig(), progress=lambda done, total: seen.append(alive.copy()))
+    both = run(stream(), progress=lambda done, total: seen.append(alive.copy()))
     assert seen == [["00000000aa"], ["00000000aa", "00000000bb"]]
-    one = run([make_scene()], EvaluateConfig())
+    one = run([make_scene()])
     assert both.summary["num_queries"] == 8
     assert both.summary["miou"] == pytest.approx(one.summary["miou"])
 
@@ -161,19 +160,19 @@ def test_unknown_object_id_is_one_clear_error() -> None:
     prompt_id = scene.prompts[0].prompt_id
     truths = {**scene.truths, prompt_id: PromptTruth(prompt_id, (5, 77), "ghost")}
     with pytest.raises(DataError, match=rf"{prompt_id}.*expected object ids.*5, 9.*found 77"):
-        run([replace(scene, truths=truths)], EvaluateConfig())
+        run([replace(scene, truths=truths)])
 
 
 def test_missing_truth_foreign_scene_repeated_query_and_no_query_are_refused() -> None:
     scene = make_scene()
     with pytest.raises(DataError, match="found none"):
-        run([replace(scene, truths={})], EvaluateConfig())
+        run([replace(scene, truths={})])
     with pytest.raises(DataError, match="a query about scene 00000000aa"):
-        run([replace(scene, scene_id="00000000bb")], EvaluateConfig())
+        run([replace(scene, scene_id="00000000bb")])
     with pytest.raises(DataError, match="it twice"):
-        run([scene, scene], EvaluateConfig())
+        run([scene, scene])
     with pytest.raises(DataError, match="at least one query"):
-        run([], EvaluateConfig())
+        run([])
 
 
 @pytest.mark.parametrize("wrong", [np.zeros(7, bool), np.zeros(NUM_POINTS, np.float32)])
@@ -181,7 +180,7 @@ def test_mask_of_another_scan_or_type_is_refused(wrong: Array) -> None:
     scene = make_scene()
     masks = {"student": {scene.prompts[0].prompt_id: wrong}}
     with pytest.raises(DataError, match="student mask of query 00000000aa_0000"):
-        run([replace(scene, masks=masks)], EvaluateConfig())
+        run([replace(scene, masks=masks)])
 
 
 def test_artifact_round_trip_and_damage(tmp_path: Path, result: Evaluation) -> None:
@@ -204,6 +203,6 @@ def test_artifact_round_trip_and_damage(tmp_path: Path, result: Evaluation) -> N
 def test_same_input_same_bytes(tmp_path: Path) -> None:
     for name in ("a", "b"):
         (tmp_path / name).mkdir()
-        write_evaluation(tmp_path / name, run([make_scene()], EvaluateConfig()))
+        write_evaluation(tmp_path / name, run([make_scene()]))
     for file in ("metrics.json", "queries.json"):
         assert (tmp_path / "a" / file).read_bytes() == (tmp_path / "b" / file).read_bytes()

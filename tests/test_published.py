@@ -20,7 +20,8 @@ def finished_report(output: Path, config: dict[str, str]) -> ArtifactKey:
     with writing(key) as folder:
         assert folder is not None
         (folder / "report.html").write_text(json.dumps(config))
-        metrics = {"num_queries": 8, "student": FIGURES, "fusion_only": FIGURES}
+        sources = ("student", "fusion_only", "together")
+        metrics = {"num_queries": 8, **dict.fromkeys(sources, FIGURES)}
         metrics["teacher_2d"] = {"mask_iou": 0.625, "presence": None}
         (folder / "metrics.json").write_text(json.dumps(metrics))
     return key
@@ -53,6 +54,21 @@ def test_results_that_were_changed_or_deleted_are_put_back(tmp_path: Path) -> No
     assert not published.is_current(tmp_path, key)
     (tmp_path / "latest.json").write_text("[1]")
     assert not published.is_current(tmp_path, key)
+
+
+def test_other_figures_lie_beside_the_report_under_a_pointer_and_names_of_their_own(
+    tmp_path: Path,
+) -> None:
+    report, other = (finished_report(tmp_path, {"name": name}) for name in "ab")
+    published.publish(tmp_path, report)
+    published.publish(tmp_path, other, "latest_other.json", {"metrics.json": "other.json"})
+    assert published.is_current(tmp_path, report)
+    assert published.is_current(tmp_path, other, "latest_other.json")
+    assert not published.is_current(tmp_path, report, "latest_other.json")
+    assert json.loads((tmp_path / "report.html").read_text()) == {"name": "a"}
+    assert json.loads((tmp_path / "other.json").read_text())["num_queries"] == 8
+    (tmp_path / "other.json").unlink()
+    assert not published.is_current(tmp_path, other, "latest_other.json")
 
 
 def test_an_unfinished_report_is_not_published(tmp_path: Path) -> None:

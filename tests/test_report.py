@@ -20,11 +20,13 @@ from PIL import Image
 from data.artifacts.report import HTML, METRICS, OVERVIEW, write_report
 from data.types import Prompt
 from stages.charts import line_chart
-from stages.configs import EvaluateConfig, Experiment, FuseConfig, ReportConfig
+from stages.configs import Experiment, FuseConfig, ReportConfig, StudentConfig
 from stages.evaluate import EvaluationScene
 from stages.evaluate import run as evaluate
 from stages.pictures import BOTH, MISSED, ONLY
-from stages.report import ReportInputs, ReportScene, StageRecord, changed_values, run
+from stages.report import run
+from stages.report_inputs import ReportInputs, ReportScene, StageRecord
+from stages.report_page import changed_values
 from tests.tiny_scene import make_tiny_prompts, make_tiny_scene
 
 HOSTILE = "<img src=x onerror=alert(1)> </script><script>alert(2)</script> & \"q\" 'r' \ud800"
@@ -73,9 +75,7 @@ def make_inputs(teacher: str = "oracle") -> ReportInputs:
     del student[prompts[2].prompt_id]
     student[prompts[3].prompt_id] = ground_truth.mask([12])
     masks = {"student": student, "fusion_only": shown}
-    result = evaluate(
-        [EvaluationScene(scene.scene_id, prompts, by_id, ground_truth, masks)], EvaluateConfig()
-    )
+    result = evaluate([EvaluationScene(scene.scene_id, prompts, by_id, ground_truth, masks)])
     stages = (StageRecord("link_points", "0123456789abcdef" * 4, 12.5, 345.0, 18),)
     training = tuple({"epoch": e, "loss": 1 / e, "seconds": 1.0} for e in range(1, 6))
     return ReportInputs(
@@ -83,7 +83,7 @@ def make_inputs(teacher: str = "oracle") -> ReportInputs:
         lambda: [ReportScene(scene, masks, shown)],
         "demo",
         teacher,
-        Experiment(fuse=FuseConfig(gate="uniform")),
+        Experiment(fuse=FuseConfig(views="all")),
         stages,
         training,
     )
@@ -151,14 +151,18 @@ def test_figures_settings_and_costs_are_shown(html: str) -> None:
     text = " ".join(page.text.split())
     assert f"{100 * inputs.evaluation.summary['miou']:.1f}" in text
     assert "link_points 0123456789ab 18 12.5 345" in text
-    assert "fuse.gate uniform gated" in text
+    assert "fuse.views all filtered" in text
     assert "no mask" in text and "(missing)" in text
     assert "from below" not in text and "Hidden" not in text
 
 
 def test_an_oracle_is_announced_loudly_and_only_an_oracle() -> None:
     assert "these are not label-free results" in run(make_inputs("oracle"), SMALL).html
-    assert "these are not label-free results" not in run(make_inputs("lisa-7b"), SMALL).html
+    label_free = run(make_inputs("lisa-7b"), SMALL).html
+    assert "not label-free" not in label_free
+    bound = Experiment(student=StudentConfig(supervision="oracle"))
+    upper_bound = run(replace(make_inputs("lisa-7b"), config=bound), SMALL).html
+    assert "student's results are not label-free" in upper_bound
 
 
 def test_metrics_text_and_overview(html: str) -> None:
@@ -179,7 +183,7 @@ def test_page_without_pictures_curve_or_some_target_counts() -> None:
     prompts, truths = make_tiny_prompts()
     only = [p for p in prompts if p.prompt_id in {row.prompt_id for row in rows}]
     by_id = {t.prompt_id: t for t in truths}
-    result = evaluate([EvaluationScene(scene.scene_id, only, by_id, truth, {})], EvaluateConfig())
+    result = evaluate([EvaluationScene(scene.scene_id, only, by_id, truth, {})])
 
     def never() -> Iterator[ReportScene]:
         raise AssertionError("no scene is read for no picture")

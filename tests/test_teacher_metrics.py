@@ -12,11 +12,11 @@ import pytest
 from data.artifacts.judgement import Judgement
 from data.artifacts.teacher import FAILED
 from data.errors import DataError
-from stages.configs import EvaluateConfig, Experiment, ReportConfig
+from stages.configs import Experiment, ReportConfig
 from stages.evaluate import EvaluationScene
 from stages.evaluate import run as evaluate
-from stages.report import ReportInputs
 from stages.report import run as report
+from stages.report_inputs import ReportInputs
 from stages.teacher_metrics import Pairs, figures
 from tests.judged_world import make_judgement, make_queries, make_wall, summary_of
 
@@ -87,16 +87,16 @@ def make_evaluation_scene(judgement: Judgement) -> EvaluationScene:
 
 def test_evaluation_holds_the_teachers_figures(judgement: Judgement) -> None:
     scene = make_evaluation_scene(judgement)
-    summary = evaluate([scene], EvaluateConfig()).summary
+    summary = evaluate([scene]).summary
     assert summary["teacher_2d"] == summary_of(judgement, *TASKS)
     assert set(summary["teacher_2d"]["by_task"]) == set(summary["by_task"])
     other = replace(judgement, prompt_ids=("q0", "q2", "q1"))
     with pytest.raises(DataError, match="scene wall, judgement.*Run JudgeTeacher again"):
-        evaluate([replace(scene, judgement=other)], EvaluateConfig())
+        evaluate([replace(scene, judgement=other)])
 
 
 def test_the_report_sets_2d_beside_3d(judgement: Judgement) -> None:
-    evaluation = evaluate([make_evaluation_scene(judgement)], EvaluateConfig())
+    evaluation = evaluate([make_evaluation_scene(judgement)])
     inputs = ReportInputs(evaluation, list, "demo", "lisa_nano", Experiment(), ())
     page = report(inputs, ReportConfig(max_pictures=0)).html
     section = page[page.index('<section id="teacher"') :]

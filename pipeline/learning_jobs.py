@@ -1,0 +1,155 @@
+"""Jobs from the teacher's answers to the student's: see ``pipeline.jobs``."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from pipeline import process, progress, results
+from pipeline.plan import Plan
+
+
+def fuse_masks(plan: Plan, scene_id: str | None, folder: Path, device: str) -> None:
+    """Masks of many views to soft labels of points."""
+    import numpy as np
+
+    from data.artifacts.links import read_links
+    from data.artifacts.pseudo import write_pseudo
+    from data.artifacts.scene import read_scene
+    from data.artifacts.teacher import read_teacher
+    from data.bank import BANK_TASK
+    from stages import fuse_masks as stage
+
+    name = process.one_scene(scene_id)
+    labels = stage.run(
+        read_scene(plan.prepare(name).folder),
+        read_links(plan.link(name).folder),
+        read_teacher(plan.teacher(name).folder),
+        plan.experiment.fuse,
+        np.array([prompt.task == BANK_TASK for prompt in results.asked_of(plan, name)], bool),
+        progress.reporter(f"FuseMasks {name}"),
+    )
+    write_pseudo(folder, labels)
+
+
+def lift_features(plan: Plan, scene_id: str | None, folder: Path, device: str) -> None:
+    """The teacher's image features on superpoints."""
+    from data.artifacts.features import write_features
+    from data.artifacts.links import read_links
+    from data.artifacts.scene import read_scene
+    from stages import lift_features as stage
+    from stages.teachers import make_teacher
+
+    name = process.one_scene(scene_id)
+    scene = read_scene(plan.prepare(name).folder, plan.root)
+    teacher = make_teacher(plan.experiment.teacher, process.resolved(device))
+    show = progress.reporter(f"LiftFeatures {name}")
+    write_features(folder, stage.run(scene, read_links(plan.link(name).folder), teacher, show))
+
+
+class _TrainingScenes(Sequence[Any]):
+    """The training split, each scene read from its artifacts whenever it is asked for."""
+
+    def __init__(self, plan: Plan) -> None:
+        self._plan, self._names = plan, plan.scenes("train")
+
+    def __len__(self) -> int:
+        return len(self._names)
+
+    def __getitem__(self, index: Any) -> Any:
+        from data.artifacts.features import read_features
+        from data.artifacts.pseudo import read_pseudo
+        from data.artifacts.scene import read_scene
+        from data.training_scene import TrainingScene
+
+        plan, name = self._plan, self._names[index]
+        return TrainingScene(
+            read_scene(plan.prepare(name).folder),
+            results.asked_of(plan, name),
+            read_pseudo(plan.labels(name).folder),
+            read_features(plan.features(name).folder) if plan.learns_features else None,
+        )
+
+
+def train_student(plan: Plan, scene_id: str | None, folder: Path, device: str) -> None:
+    """Train, going on from the last checkpoint in the folder."""
+    from stages import train_student as stage
+
+    show = progress.reporter("TrainStudent", alone=True)
+    stage.run(
+        _TrainingScenes(plan), plan.experiment.student, folder, process.resolved(device), show
+    )
+
+
+def oracle_labels(plan: Plan, scene_id: str | None, folder: Path, device: str) -> None:
+    """The truth of one scene, for the upper bound."""
+    from data.artifacts.prompts import read_truths
+    from data.artifacts.pseudo import read_pseudo, write_pseudo
+    from data.artifacts.scene import read_ground_truth
+    from stages import oracle_labels as stage
+
+    name = process.one_scene(scene_id)
+    labels = stage.run(
+        read_pseudo(plan.fuse(name).folder),
+        read_ground_truth(plan.prepare(name).folder),
+        results.asked_of(plan, name),
+        read_truths(plan.prompts().folder),
+    )
+    write_pseudo(folder, labels)
+
+
+def distil_text(plan: Plan, scene_id: str | None, folder: Path, device: str) -> None:
+    """Words to tokens, from all training scenes."""
+    from data.artifacts.text import write_text_student
+    from stages import distil_text as stage
+
+    cfg = plan.experiment
+    scenes = [_text_scene(plan, name) for name in plan.scenes("train")]
+    show = progress.reporter("DistilText", alone=True)
+    student = stage.run(scenes, cfg.text, cfg.teacher, process.resolved(device), show)
+    write_text_student(folder, student)
+
+
+def _text_scene(plan: Plan, name: str) -> Any:
+    from data.artifacts.pseudo import read_pseudo
+    from data.artifacts.scene import read_scene
+    from stages.distil_text import TextScene
+
+    labels = read_pseudo(plan.fuse(name).folder)
+    texts = {prompt.prompt_id: prompt.text for prompt in results.asked_of(plan, name)}
+    views = read_scene(plan.prepare(name).folder, plan.root).views
+    asked = tuple(texts[prompt_id] for prompt_id in labels.prompt_ids)
+    return TextScene(name, asked, labels.query_tokens, tuple(views))
+
+
+def predict_masks(plan: Plan, scene_id: str | None, folder: Path, device: str) -> None:
+    """The student's masks of one scene's queries; the bank's categories are left out."""
+    from data.artifacts.predictions import write_predictions
+    from data.artifacts.pseudo import read_pseudo
+    from data.artifacts.scene import read_scene
+    from stages import predict_masks as stage
+
+    name, cfg, place = (
+        process.one_scene(scene_id),
+        plan.experiment.predict,
+        process.resolved(device),
+    )
+    scene, student = read_scene(plan.prepare(name).folder), plan.student().folder
+    queries = tuple(prompt.prompt_id for prompt in results.prompts_of(plan, name))
+    if cfg.tokens == "text":
+        tokens = _word_tokens(plan, name, place)
+        predictions = stage.run_by_words(scene, queries, tokens, student, cfg, place)
+    else:
+        labels = read_pseudo(plan.fuse(name).folder)
+        predictions = stage.run(scene, labels, student, cfg, place).only(queries)
+    write_predictions(folder, predictions)
+
+
+def _word_tokens(plan: Plan, name: str, device: str) -> Any:
+    from data.artifacts.text import read_text_student
+    from stages.text_encoding import encode_queries
+
+    text, cfg = read_text_student(plan.text().folder), plan.experiment
+    words = [prompt.text for prompt in results.prompts_of(plan, name)]
+    return encode_queries(text, words, cfg.text, cfg.teacher, device)

@@ -1,0 +1,194 @@
+"""What a scene set's scenes and queries are, and where artifacts up to the teacher's lie."""
+
+from __future__ import annotations
+
+import hashlib
+import importlib
+import itertools
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cached_property, lru_cache
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+from pydantic import BaseModel
+
+from data.artifacts.store import ArtifactKey, canonical_json, fingerprint
+from data.artifacts.versions import VERSIONS
+from data.errors import ConfigError
+from data.rooms.ids import scene_id as room_id
+from data.splits import SPLITS, Split
+from pipeline.scene_sets import SceneSet
+from stages.configs import Experiment
+from stages.teacher_identity import no_features, teacher_identity
+
+
+@dataclass(frozen=True, eq=False)
+class ScenePlan:
+    """One scene set under one experiment; ``output`` is ``<output root>/<scene set>``."""
+
+    scene_set: SceneSet
+    experiment: Experiment
+    output: Path
+
+    @cached_property
+    def reader(self) -> ModuleType:
+        """The dataset's reader module."""
+        return importlib.import_module(f"data.readers.{self.scene_set.reader}")
+
+    @cached_property
+    def root(self) -> Path:
+        """The dataset's folder."""
+        if not self.scene_set.generated:
+            return self.scene_set.root()
+        return self.rooms_index().folder
+
+    @cached_property
+    def _scenes(self) -> dict[Split, tuple[str, ...]]:
+        if self.scene_set.generated:
+            cfg = self.experiment.generate
+            if cfg.tune_rooms and "tune" not in self.scene_set.splits.named():
+                raise ConfigError(
+                    f"{self.scene_set.source}: generate.tune_rooms is {cfg.tune_rooms}, but "
+                    "splits and queries name no tuning split. Add tune to both."
+                )
+            numbers = {s: range(cfg.rooms(s)) for s in SPLITS}
+            return {s: tuple(room_id(cfg.seed, s, i) for i in numbers[s]) for s in SPLITS}
+        named = self.scene_set.splits.named()
+        scenes: dict[Split, tuple[str, ...]] = dict.fromkeys(SPLITS, ())
+        scenes |= {s: tuple(self.reader.read_split(self.root, named[s])) for s in named}
+        for one, two in itertools.combinations(SPLITS, 2):
+            shared = sorted(set(scenes[one]) & set(scenes[two]))
+            if shared:
+                raise ConfigError(
+                    f"{self.scene_set.source}: {len(shared)} scenes are in both splits {one} and "
+                    f"{two} ({', '.join(shared[:3])} ...); what is learnt, tuned and measured on "
+                    "must be apart, or the figures are worthless. Mend the split lists."
+                )
+        return scenes
+
+    def scenes(self, *splits: Split) -> tuple[str, ...]:
+        """Scene ids of the splits, in the order of the split lists; of all when none is named."""
+        return tuple(scene for split in splits or SPLITS for scene in self._scenes[split])
+
+    def split_of(self, scene_id: str) -> Split:
+        """The split a scene belongs to; ConfigError for a scene of none."""
+        for split in SPLITS:
+            if scene_id in self._scenes[split]:
+                return split
+        some = ", ".join(self.scenes()[:3])
+        raise ConfigError(f"--scene: {scene_id!r} is in no split (there are {some}, ...)")
+
+    def _key(
+        self,
+        stage: str,
+        config: BaseModel | Mapping[str, Any],
+        inputs: Mapping[str, str],
+        scene_id: str | None = None,
+    ) -> ArtifactKey:
+        content = config.model_dump() if isinstance(config, BaseModel) else config
+        return ArtifactKey.make(self.output, stage, VERSIONS[stage], content, inputs, scene_id)
+
+    def rooms_index(self) -> ArtifactKey:
+        """The generated dataset as a whole: its folder is the dataset's root."""
+        return self._key("generate_rooms", self.experiment.generate, {})
+
+    def room(self, scene_id: str) -> ArtifactKey:
+        """One generated room, a scene folder of the generated dataset."""
+        index = self.rooms_index()
+        inputs = {"room": scene_id}
+        digest = fingerprint(index.stage, index.schema_version, index.config, inputs)
+        folder = index.folder / "data" / scene_id
+        return ArtifactKey(folder, digest, index.stage, index.schema_version, index.config, inputs)
+
+    @lru_cache(maxsize=None)  # noqa: B019 - a plan lives as long as its process
+    def _scan_identity(self, scene_id: str) -> str:
+        if self.scene_set.generated:
+            return self.room(scene_id).fingerprint
+        camera = self.experiment.prepare.camera
+        return str(self.reader.scene_identity(self.root, scene_id, camera))
+
+    def prepare(self, scene_id: str) -> ArtifactKey:
+        """Scan to scene."""
+        inputs = {"scan": self._scan_identity(scene_id)}
+        return self._key("prepare_scene", self.experiment.prepare, inputs, scene_id)
+
+    def _views_identity(self, scene_id: str) -> str:
+        """Identity of a scene's points, views and depth, whatever its superpoints.
+
+        Links and teacher masks depend on no more, so new superpoints cost no GPU hours.
+        """
+        cfg = self.experiment.prepare
+        return fingerprint(
+            "views",
+            VERSIONS["prepare_scene"],
+            {"camera": cfg.camera, "max_views": cfg.max_views},
+            {"scan": self._scan_identity(scene_id)},
+        )
+
+    @cached_property
+    def _query_records(self) -> dict[Split, Any]:
+        return self.scene_set.query_records(self.root)
+
+    def _queries_identity(self, scene_id: str | None) -> str:
+        """Identity of the queries of one scene, or of all for None."""
+        if self.scene_set.generated:
+            key = self.rooms_index() if scene_id is None else self.room(scene_id)
+            return key.fingerprint
+        content: Any = self._query_records
+        if scene_id is not None:
+            content = [
+                record
+                for records in content.values()
+                if isinstance(records, list)
+                for record in records
+                if isinstance(record, dict) and record.get("scene_id") == scene_id
+            ]
+        return _digest(content)
+
+    def prompts(self) -> ArtifactKey:
+        """All queries of the set, checked against its scenes."""
+        inputs = {"queries": self._queries_identity(None)}
+        inputs |= {f"scan {scene}": self._scan_identity(scene) for scene in self.scenes()}
+        splits = {split: list(names) for split, names in self._scenes.items() if names}
+        config = {**self.experiment.prompts.model_dump(exclude={"bank"}), "splits": splits}
+        return self._key("prepare_prompts", config, inputs)
+
+    def link(self, scene_id: str) -> ArtifactKey:
+        """Visible points per view."""
+        inputs = {"views": self._views_identity(scene_id)}
+        return self._key("link_points", self.experiment.link, inputs, scene_id)
+
+    @cached_property
+    def _teacher_identity(self) -> tuple[dict[str, Any], dict[str, str]]:
+        return teacher_identity(self.experiment.teacher)
+
+    def teacher(self, scene_id: str) -> ArtifactKey:
+        """The teacher's answers; UserError when the teacher's weights or code are missing."""
+        config, content = self._teacher_identity
+        inputs = {
+            "views": self._views_identity(scene_id),
+            "queries": self._queries_identity(scene_id),
+            "bank": _digest(self.experiment.prompts.bank),
+        }
+        return self._key("run_teacher", config, inputs | content, scene_id)
+
+    def check_features(self) -> None:
+        """Refuse a teacher known to have no image features; others tell when they are made."""
+        if self.experiment.teacher.name == "oracle":
+            raise no_features("oracle")
+
+    def features(self, scene_id: str) -> ArtifactKey:
+        """The teacher's image features on superpoints; errors as of ``check_features``."""
+        self.check_features()
+        config, content = self._teacher_identity
+        inputs = {
+            "scene": self.prepare(scene_id).fingerprint,
+            "links": self.link(scene_id).fingerprint,
+        }
+        return self._key("lift_features", config, inputs | content, scene_id)
+
+
+def _digest(content: Any) -> str:
+    return hashlib.sha256(canonical_json(content).encode()).hexdigest()

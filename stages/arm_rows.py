@@ -1,0 +1,109 @@
+"""From the answers of one arm on one scene to rows of an ablation, by the house's one IoU."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+
+import numpy as np
+
+from data.artifacts.ablation import AnswerRow, Wording
+from data.artifacts.evaluation import TargetCount
+from data.artifacts.judgement import Judgement
+from data.artifacts.teacher import FAILED
+from data.errors import DataError
+from data.rooms.view_queries import VISIBLE_SHARE
+from data.rooms.wording_kinds import COLOR, how_put
+from data.types import Array, GroundTruth, Prompt, PromptTruth
+from stages import metrics
+from stages.targets import target_ids
+
+REFERRING, COLOUR, IMPLICIT = "referring", "colour", "implicit"
+_TARGET_COUNTS: tuple[TargetCount, ...] = ("zero", "single", "multiple")
+
+
+class SceneQueries:
+    """One scene's queries with their truth; ``truths`` is by prompt id.
+
+    ``generated`` tells a generated room, of whose queries the wording is known. Raises DataError
+    for a query without truth and for a truth that names an object the scene does not have.
+    """
+
+    def __init__(
+        self,
+        scene_id: str,
+        prompts: Sequence[Prompt],
+        truths: Mapping[str, PromptTruth],
+        ground_truth: GroundTruth,
+        generated: bool,
+    ) -> None:
+        self.scene_id, self.prompts = scene_id, prompts
+        self._ground_truth, self._generated = ground_truth, generated
+        self._targets = {
+            p.prompt_id: target_ids(scene_id, p, truths, ground_truth) for p in prompts
+        }
+
+    def rows_of_masks(
+        self, masks: Mapping[str, Array], scores: Mapping[str, float]
+    ) -> Iterator[AnswerRow]:
+        """A row per query of (N,) bool masks by prompt id; a mask that is not there is empty.
+
+        Raises DataError for a mask of another scan's length or type.
+        """
+        for prompt in self.prompts:
+            truth = self._ground_truth.mask(self._targets[prompt.prompt_id])
+            mask = masks.get(prompt.prompt_id, np.zeros(len(truth), bool))
+            try:
+                intersection, union = metrics.count_points(mask, truth)
+            except ValueError as error:
+                raise DataError(
+                    f"scene {self.scene_id}, mask of query {prompt.prompt_id}",
+                    f"{len(truth)} bool values, one for each point of the scan",
+                    str(error),
+                    "Run the stage that wrote it again.",
+                ) from error
+            score = scores.get(prompt.prompt_id, 0.0)
+            yield self._row(prompt, intersection, union, int(np.count_nonzero(mask)), score)
+
+    def rows_of_pictures(self, judgement: Judgement) -> Iterator[AnswerRow]:
+        """A row per query and picture that shows its target, or any picture for an absent one.
+
+        A picture shows the target from ``VISIBLE_SHARE`` of it on; answers that failed are left
+        out, as in ``stages.teacher_metrics``. Raises DataError for a judgement of other queries.
+        """
+        if judgement.prompt_ids != tuple(prompt.prompt_id for prompt in self.prompts):
+            raise DataError(
+                f"scene {self.scene_id}, judgement of the teacher",
+                "one answer for each of the scene's queries",
+                "those of other queries",
+                "Run JudgeTeacher again.",
+            )
+        shown = judgement.covered / judgement.cells >= VISIBLE_SHARE
+        drawn = judgement.intersection + judgement.union - judgement.covered
+        for query, prompt in enumerate(self.prompts):
+            absent = not self._targets[prompt.prompt_id]
+            counted = (shown[:, query] | absent) & (judgement.status[:, query] != FAILED)
+            for view in np.flatnonzero(counted).tolist():
+                counts = (a[view, query] for a in (judgement.intersection, judgement.union, drawn))
+                intersection, union, cells = map(int, counts)
+                yield self._row(prompt, intersection, union, cells, None)
+
+    def _row(
+        self, prompt: Prompt, intersection: int, union: int, drawn: int, score: float | None
+    ) -> AnswerRow:
+        put = how_put(prompt.text) if self._generated else None
+        wording: Wording = "" if put is None else "held_out" if put.held_out else "seen"
+        names_colour = put is not None and put.kind == COLOR and prompt.task == REFERRING
+        targets = len(set(self._targets[prompt.prompt_id]))
+        counts = metrics.Counts(np.array([intersection]), np.array([union]))
+        return AnswerRow(
+            prompt.prompt_id,
+            self.scene_id,
+            COLOUR if names_colour else prompt.task,
+            _TARGET_COUNTS[min(targets, 2)],
+            wording,
+            intersection,
+            union,
+            float(metrics.strict_iou(counts)[0]),
+            drawn,
+            score,
+        )

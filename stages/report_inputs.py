@@ -1,0 +1,62 @@
+"""What the report shows: everything its page is made from."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from data.artifacts.evaluation import Evaluation
+from data.types import Array, Scene
+from stages.configs import Experiment
+
+
+@dataclass(frozen=True)
+class StageRecord:
+    """What one stage cost: summed seconds and largest memory over its ``count`` artifacts."""
+
+    stage: str
+    fingerprint: str
+    wall_seconds: float
+    peak_memory_mb: float
+    count: int = 1
+
+
+@dataclass(frozen=True, eq=False)
+class ReportScene:
+    """A scene to draw, with its masks by source and prompt id and its truth by prompt id.
+
+    Every mask is (N,) bool over the scene's points; one that is not there is drawn as empty.
+    """
+
+    scene: Scene
+    masks: Mapping[str, Mapping[str, Array]]
+    truths: Mapping[str, Array]
+
+
+@dataclass(frozen=True, eq=False)
+class ReportInputs:
+    """Everything the page shows.
+
+    ``scenes`` is called once, and the scenes it gives are taken one at a time. ``training``
+    holds rows of ``metrics.jsonl``; those with a number under "loss" make the curve, over
+    "epoch" where they have one. ``ablation`` is the content of ``ablation.json``, for a section
+    of its own.
+    """
+
+    evaluation: Evaluation
+    scenes: Callable[[], Iterable[ReportScene]]
+    scene_set: str
+    teacher_name: str
+    config: Experiment
+    stages: Sequence[StageRecord]
+    training: Sequence[Mapping[str, Any]] = ()
+    ablation: Mapping[str, Any] | None = None
+
+
+@dataclass(frozen=True)
+class Card:
+    """Pictures of one query as data URIs by name, and what to know about the viewpoint."""
+
+    pictures: Mapping[str, str]
+    note: str

@@ -1,0 +1,127 @@
+"""The report's page from what it shows and the pictures drawn for it.
+
+Queries, names and answers are untrusted text: the template escapes everything it is given, and
+the page's Content-Security-Policy lets only its own script and style run and nothing load.
+"""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from jinja2 import Environment, FileSystemLoader, StrictUndefined
+from markupsafe import Markup
+
+from data.artifacts.evaluation import SOURCES, QueryRow
+from data.rooms.view_queries import VISIBLE_SHARE
+from stages.ablation_page import ablation_section
+from stages.charts import line_chart
+from stages.configs import Experiment, StageConfig
+from stages.report_inputs import Card, ReportInputs
+
+_HERE = Path(__file__).parent
+_SOURCE_NAMES = {"student": "Student", "fusion_only": "Lifted labels", "together": "Together"}
+_FIGURES = {
+    "miou": "mIoU",
+    "giou": "gIoU",
+    "ciou": "cIoU",
+    "acc25": "Acc@0.25",
+    "acc50": "Acc@0.50",
+}
+
+
+def picture_height(width: int) -> int:
+    """Height of a picture of that width, pixels."""
+    return width * 5 // 6
+
+
+def render_page(inputs: ReportInputs, cards: Mapping[str, Card], picture_width: int) -> str:
+    """The whole page; ``cards`` by prompt id are those of the queries that have pictures."""
+    environment = Environment(
+        loader=FileSystemLoader(_HERE),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    environment.filters["percent"] = _percent
+    names = ("report.js", "report.css", "charts.css")
+    script, *styles = ((_HERE / name).read_text("utf-8") for name in names)
+    style = "".join(styles)
+    rows = inputs.evaluation.rows
+    html = environment.get_template("report.html.jinja").render(
+        script=Markup(script),
+        style=Markup(style),
+        script_hash=_csp_hash(script),
+        style_hash=_csp_hash(style),
+        summary=inputs.evaluation.summary,
+        rows=rows,
+        num_scenes=len({row.scene_id for row in rows}),
+        cards=cards,
+        picture_size=(picture_width, picture_height(picture_width)),
+        machine_rows=[_machine_row(row) for row in rows],
+        sources=_SOURCE_NAMES,
+        figures=_FIGURES,
+        visible_share=VISIBLE_SHARE,
+        scene_set=inputs.scene_set,
+        teacher=inputs.teacher_name,
+        is_oracle="oracle" in inputs.teacher_name.lower(),
+        is_supervised=inputs.config.student.supervision == "oracle",
+        changed=changed_values(inputs.config),
+        settings=list(_flat(inputs.config)),
+        stages=inputs.stages,
+        chart=line_chart(_losses(inputs.training)),
+        ablation=None if inputs.ablation is None else ablation_section(inputs.ablation),
+    )
+    return html.encode("utf-8", "replace").decode("utf-8")
+
+
+def _csp_hash(text: str) -> str:
+    """The Content-Security-Policy source that allows exactly this inline text."""
+    return "sha256-" + base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()
+
+
+def _percent(value: float | None, digits: int = 1) -> str:
+    return "–" if value is None else f"{100 * value:.{digits}f}"
+
+
+def _machine_row(row: QueryRow) -> dict[str, Any]:
+    """What the page's script sorts and filters by."""
+    return {
+        "scene": row.scene_id,
+        "text": row.text,
+        "task": row.task,
+        "targets": row.target_count,
+        **{source: row.scores[source].iou for source in SOURCES},
+        "points": row.scores["student"].predicted_points,
+        "truth": row.truth_points,
+    }
+
+
+def changed_values(config: Experiment) -> list[tuple[str, Any, Any]]:
+    """(dotted key, value, default) of every setting that differs from its default."""
+    defaults = dict(_flat(Experiment()))
+    return [(key, value, defaults[key]) for key, value in _flat(config) if value != defaults[key]]
+
+
+def _flat(config: StageConfig, prefix: str = "") -> Iterable[tuple[str, Any]]:
+    for name in type(config).model_fields:
+        value = getattr(config, name)
+        if isinstance(value, StageConfig):
+            yield from _flat(value, f"{prefix}{name}.")
+        else:
+            yield f"{prefix}{name}", value
+
+
+def _losses(training: Sequence[Mapping[str, Any]]) -> list[tuple[float, float]]:
+    """(epoch or row number, loss) of the rows that have a finite loss."""
+    points = []
+    for number, row in enumerate(training, start=1):
+        x, loss = row.get("epoch", number), row.get("loss")
+        if isinstance(loss, int | float) and isinstance(x, int | float) and np.isfinite(loss):
+            points.append((float(x), float(loss)))
+    return points
