@@ -35,7 +35,7 @@ def run(scale: Scale, folder: Path, repeats: int) -> list[Row]:
         yield {source: (part, reference.summary(part)) for source, part in counts.items()}
 
     work = f"{scale.eval_queries} queries x {amount(scale.eval_points)} points"
-    return compare(f"evaluation, {work}, 2 sources", ours, theirs, _check, 5, repeats)
+    return compare(f"evaluation, {work}, {len(SOURCES)} sources", ours, theirs, _check, 5, repeats)
 
 
 def _scene(num_points: int, num_queries: int) -> tuple[EvaluationScene, Array]:
@@ -60,7 +60,7 @@ def _scene(num_points: int, num_queries: int) -> tuple[EvaluationScene, Array]:
         prompts.append(prompt)
         truths[prompt.prompt_id] = PromptTruth(prompt.prompt_id, wanted, "object")
     masks = {
-        source: {p.prompt_id: pool[(i + shift) % _POOL] for i, p in enumerate(prompts)}
+        source: {p.prompt_id: pool[(i + shift % 2) % _POOL] for i, p in enumerate(prompts)}
         for shift, source in enumerate(SOURCES)
     }
     return EvaluationScene("room", prompts, truths, truth, masks), instance_ids
