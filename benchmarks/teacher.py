@@ -18,7 +18,8 @@ from benchmarks.reference.lisa_slow import SlowAnswer
 from data.types import Array
 from models.lisa.checkpoint import load_lisa
 from models.lisa.prompts import build_prompt
-from models.lisa.teacher import FullAnswer, LisaSettings, LisaTeacher
+from models.lisa.questions import LisaSettings
+from models.lisa.teacher import FullAnswer, LisaTeacher
 
 _GOLDEN = Path(__file__).parents[1] / "tests" / "golden" / "lisa" / "v1"
 _MAX_NEW_TOKENS = 16

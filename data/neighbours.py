@@ -14,6 +14,8 @@ from scipy.spatial import cKDTree
 
 from data.types import Array, PointCloud
 
+REACH = 0.1
+"""Superpoints with points this close touch, metres."""
 _NEIGHBOURS = 9
 """Nearest points looked at around each, itself among them."""
 _COLOR_SCALE = 40.0

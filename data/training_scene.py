@@ -13,12 +13,10 @@ import numpy as np
 
 from data.artifacts.features import LiftedFeatures
 from data.artifacts.pseudo import PseudoLabels
-from data.neighbours import touching_superpoints
+from data.neighbours import REACH, touching_superpoints
 from data.types import Array, Prompt, Scene, View
 from data.voxels import mean_by_group
 
-REACH = 0.1
-"""Superpoints with points this close touch, metres."""
 _MAX_BANK = 4096
 _SIDES = re.compile(
     r"(?<![a-z])(?:left|right)(?:most|wards?|hand|handed)?(?![a-z])|clockwise|o'clock",

@@ -1,20 +1,18 @@
 """Charts of ablations as numbers and classes that a template turns into SVG.
 
 Bars carry their arm's name and figure, lines their name at the end and a dash of their own, so
-that nothing is told by colour alone; the colours are Okabe and Ito's. ``bars.html.jinja`` and
-``lines.html.jinja`` draw them, in a page or in files of their own.
+that nothing is told by colour alone; the colours are Okabe and Ito's. The macros of
+``chart_macros.html.jinja`` draw them, in a page or in files of their own.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
-from jinja2 import Environment, FileSystemLoader, StrictUndefined
-
 from stages.charts import Tick
+from stages.templates import templates
 
 WIDTH = 760
 _ROW, _TOP, _BOTTOM = 26, 10, 34
@@ -184,12 +182,5 @@ def _lines(
 
 def drawn(chart: BarChart | LineCharts) -> str:
     """The chart as an SVG file of its own, for light and dark pages."""
-    environment = Environment(
-        loader=FileSystemLoader(Path(__file__).parent),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
     kind = "bars" if isinstance(chart, BarChart) else "lines"
-    return environment.get_template("chart.svg.jinja").render(chart=chart, kind=kind)
+    return templates().get_template("chart.svg.jinja").render(chart=chart, kind=kind)

@@ -28,18 +28,16 @@ import numpy as np
 from data.artifacts.links import Links
 from data.artifacts.pseudo import PseudoLabels
 from data.artifacts.teacher import FAILED, TeacherCache
-from data.neighbours import touching_superpoints
+from data.neighbours import REACH, touching_superpoints
 from data.progress import Progress, silent
 from data.types import Array, Scene
 from stages import consistency
 from stages.configs import FuseConfig
-from stages.lifting import lifted_views
+from stages.lifting import check_links, lifted_views
 from stages.thresholds import choose_thresholds
 from stages.view_gate import Gate, agreement, belief, gate_views, reasons
 
 LEAST_CONFIDENCE = 1 / 255
-_REACH = 0.1
-"""Superpoints with points this close touch, metres."""
 
 
 class Votes(NamedTuple):
@@ -89,13 +87,9 @@ def run(
 
 
 def _check(scene: Scene, links: Links, cache: TeacherCache) -> None:
-    view_ids = tuple(view.view_id for view in scene.views)
-    if links.view_ids != view_ids or cache.view_ids != view_ids:
-        raise ValueError(f"scene {scene.scene_id}: links or teacher cache are of other views")
-    if links.num_points != len(scene.cloud):
-        raise ValueError(
-            f"scene {scene.scene_id} has {len(scene.cloud)} points, links {links.num_points}"
-        )
+    check_links(scene, links)
+    if cache.view_ids != links.view_ids:
+        raise ValueError(f"scene {scene.scene_id}: the teacher cache is of other views")
 
 
 def _weigh_and_vote(
@@ -170,7 +164,7 @@ def _consistent(
     first = np.unique(ids, return_index=True)[1]
     labels = np.ascontiguousarray(soft[:, first].T)
     if cfg.neighbours > 0:
-        near = touching_superpoints(scene.cloud, ids, _REACH)
+        near = touching_superpoints(scene.cloud, ids, REACH)
         labels = consistency.diffuse(labels, near, cfg.neighbours)
     if cfg.rivals > 0 and rivals is not None and rivals.any():
         labels = consistency.yield_to_rivals(labels, tokens, rivals, cfg.rivals, cfg.rival_cosine)

@@ -16,7 +16,7 @@ from data.progress import Progress, silent
 from data.types import Array, Scene, View
 from data.voxels import sum_by_group
 from models.teacher import AnyTeacher, FeatureTeacher
-from stages.lifting import sample_bilinear
+from stages.lifting import check_links, sample_bilinear
 from stages.teacher_identity import no_features
 from stages.view_images import read_image
 
@@ -35,7 +35,7 @@ def run(
     """
     if not isinstance(teacher, FeatureTeacher):
         raise no_features(teacher.name)
-    _check(scene, links)
+    check_links(scene, links)
     ids = scene.superpoint_ids
     num = int(ids.max(initial=-1)) + 1
     times = _times_seen(links)
@@ -58,15 +58,6 @@ def run(
     known = np.bincount(ids[times > 0], minlength=num)
     means = totals / np.maximum(known, 1)[:, None]
     return LiftedFeatures(scene.scene_id, means.astype(np.float32), known > 0)
-
-
-def _check(scene: Scene, links: Links) -> None:
-    if links.view_ids != tuple(view.view_id for view in scene.views):
-        raise ValueError(f"scene {scene.scene_id}: links are of other views")
-    if links.num_points != len(scene.cloud):
-        raise ValueError(
-            f"scene {scene.scene_id} has {len(scene.cloud)} points, links {links.num_points}"
-        )
 
 
 def _times_seen(links: Links) -> Array:

@@ -23,6 +23,16 @@ class LiftedView(NamedTuple):
     probs: Array
 
 
+def check_links(scene: Scene, links: Links) -> None:
+    """Raise ValueError unless the links are of the scene's views and points."""
+    if links.view_ids != tuple(view.view_id for view in scene.views):
+        raise ValueError(f"scene {scene.scene_id}: links are of other views")
+    if links.num_points != len(scene.cloud):
+        raise ValueError(
+            f"scene {scene.scene_id} has {len(scene.cloud)} points, links {links.num_points}"
+        )
+
+
 def lifted_views(scene: Scene, links: Links, cache: TeacherCache) -> Iterator[LiftedView]:
     """Yield every view's masks at its points, one view in memory at a time."""
     for index, view in enumerate(scene.views):

@@ -10,8 +10,10 @@ import torch
 from torch import Tensor
 
 from data.batches import Sample
+from data.training_scene import QueryViews
 from data.types import Array
 from models import losses
+from models.fusion import Fused
 from models.student import Features, Pooling, Student
 from stages.student_config import LossConfig
 from stages.thresholds import level
@@ -26,6 +28,12 @@ def pooling(sample: Sample, device: torch.device) -> Pooling:
     """How a sample's voxels make up its superpoints."""
     voxel, superpoint, share = (as_tensor(part, device) for part in sample.parts)
     return Pooling(voxel, superpoint, share, len(sample.sizes))
+
+
+def fuse_views(model: Student, views: QueryViews) -> Fused:
+    """One token a query from what its views say, on the student's device."""
+    given = (views.tokens, views.weights, views.beliefs, views.poses)
+    return model.fuse(*(as_tensor(array, model.scale.device) for array in given))
 
 
 def targets(sample: Sample) -> tuple[Array, Array]:
@@ -46,10 +54,7 @@ def scene_losses(
     """Each loss of one scene, by the name of its weight in ``cfg``."""
     device = features.mask.device
     wanted, weights = (as_tensor(array, device) for array in targets(sample))
-    views = sample.views
-    fused = model.fuse(
-        *(as_tensor(a, device) for a in (views.tokens, views.weights, views.beliefs, views.poses))
-    )
+    fused = fuse_views(model, sample.views)
     logits = model.mask_logits(features.mask.float(), fused.tokens)
     foreign = model.mask_logits(features.mask.float(), as_tensor(sample.negatives, device))
     pairs, affinity = as_tensor(sample.pairs, device), as_tensor(sample.affinity, device)

@@ -22,6 +22,7 @@ from data.types import Array, Scene
 from models.student import Student
 from stages.answering import superpoint_probs
 from stages.configs import PredictConfig
+from stages.objectives import fuse_views
 from stages.repeatable import repeatable
 from stages.thresholds import choose_thresholds, level, together
 
@@ -47,12 +48,10 @@ def run(
         UserError: no such device, the wrong spconv, or tokens of another teacher.
     """
     model, voxel_size = load_student(student_dir, device)
-    views = query_views(asked, scene)
-    given = (views.tokens, views.weights, views.beliefs, views.poses)
     _check_length(scene, asked.query_tokens, model, student_dir)
     with repeatable(), torch.inference_mode():
-        tokens = model.fuse(*(torch.from_numpy(np.ascontiguousarray(a)).to(device) for a in given))
-        probs = _probs(scene, model, tokens.tokens.cpu().numpy(), voxel_size, cfg)
+        tokens = fuse_views(model, query_views(asked, scene)).tokens
+        probs = _probs(scene, model, tokens.cpu().numpy(), voxel_size, cfg)
     both = together(probs, level(asked.soft, asked.thresholds))
     return Predictions(
         scene.scene_id,

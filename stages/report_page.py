@@ -13,7 +13,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
 from data.artifacts.evaluation import SOURCES, QueryRow
@@ -22,6 +21,7 @@ from stages.ablation_page import ablation_section
 from stages.charts import line_chart
 from stages.configs import Experiment, StageConfig
 from stages.report_inputs import Card, ReportInputs
+from stages.templates import templates
 
 _HERE = Path(__file__).parent
 _SOURCE_NAMES = {"student": "Student", "fusion_only": "Lifted labels", "together": "Together"}
@@ -41,41 +41,37 @@ def picture_height(width: int) -> int:
 
 def render_page(inputs: ReportInputs, cards: Mapping[str, Card], picture_width: int) -> str:
     """The whole page; ``cards`` by prompt id are those of the queries that have pictures."""
-    environment = Environment(
-        loader=FileSystemLoader(_HERE),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    environment.filters["percent"] = _percent
     names = ("report.js", "report.css", "charts.css")
     script, *styles = ((_HERE / name).read_text("utf-8") for name in names)
     style = "".join(styles)
     rows = inputs.evaluation.rows
-    html = environment.get_template("report.html.jinja").render(
-        script=Markup(script),
-        style=Markup(style),
-        script_hash=_csp_hash(script),
-        style_hash=_csp_hash(style),
-        summary=inputs.evaluation.summary,
-        rows=rows,
-        num_scenes=len({row.scene_id for row in rows}),
-        cards=cards,
-        picture_size=(picture_width, picture_height(picture_width)),
-        machine_rows=[_machine_row(row) for row in rows],
-        sources=_SOURCE_NAMES,
-        figures=_FIGURES,
-        visible_share=VISIBLE_SHARE,
-        scene_set=inputs.scene_set,
-        teacher=inputs.teacher_name,
-        is_oracle="oracle" in inputs.teacher_name.lower(),
-        is_supervised=inputs.config.student.supervision == "oracle",
-        changed=changed_values(inputs.config),
-        settings=list(_flat(inputs.config)),
-        stages=inputs.stages,
-        chart=line_chart(_losses(inputs.training)),
-        ablation=None if inputs.ablation is None else ablation_section(inputs.ablation),
+    html = (
+        templates()
+        .get_template("report.html.jinja")
+        .render(
+            script=Markup(script),
+            style=Markup(style),
+            script_hash=_csp_hash(script),
+            style_hash=_csp_hash(style),
+            summary=inputs.evaluation.summary,
+            rows=rows,
+            num_scenes=len({row.scene_id for row in rows}),
+            cards=cards,
+            picture_size=(picture_width, picture_height(picture_width)),
+            machine_rows=[_machine_row(row) for row in rows],
+            sources=_SOURCE_NAMES,
+            figures=_FIGURES,
+            visible_share=VISIBLE_SHARE,
+            scene_set=inputs.scene_set,
+            teacher=inputs.teacher_name,
+            is_oracle="oracle" in inputs.teacher_name.lower(),
+            is_supervised=inputs.config.student.supervision == "oracle",
+            changed=changed_values(inputs.config),
+            settings=list(_flat(inputs.config)),
+            stages=inputs.stages,
+            chart=line_chart(_losses(inputs.training)),
+            ablation=None if inputs.ablation is None else ablation_section(inputs.ablation),
+        )
     )
     return html.encode("utf-8", "replace").decode("utf-8")
 
@@ -83,10 +79,6 @@ def render_page(inputs: ReportInputs, cards: Mapping[str, Card], picture_width: 
 def _csp_hash(text: str) -> str:
     """The Content-Security-Policy source that allows exactly this inline text."""
     return "sha256-" + base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()
-
-
-def _percent(value: float | None, digits: int = 1) -> str:
-    return "–" if value is None else f"{100 * value:.{digits}f}"
 
 
 def _machine_row(row: QueryRow) -> dict[str, Any]:

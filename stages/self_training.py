@@ -14,6 +14,7 @@ import torch
 from data.training_scene import CompactScene
 from models.student import Student
 from stages.answering import superpoint_probs
+from stages.objectives import fuse_views
 from stages.student_config import SelfTrainingConfig
 from stages.thresholds import choose_thresholds, level, together
 
@@ -29,13 +30,11 @@ class Mender:
 
     def __call__(self, scene: CompactScene) -> CompactScene:
         """The scene with new labels and thresholds."""
-        views, device = scene.views, self._model.scale.device
-        given = (views.tokens, views.weights, views.beliefs, views.poses)
         with torch.inference_mode():
-            fused = self._model.fuse(*(torch.from_numpy(a).to(device) for a in given))
+            tokens = fuse_views(self._model, scene.views).tokens
             cloud = (scene.points, scene.colors, scene.normals)
             probs = superpoint_probs(
-                self._model, cloud, scene.superpoint_ids, fused.tokens, self._voxel_size, _TURNS
+                self._model, cloud, scene.superpoint_ids, tokens, self._voxel_size, _TURNS
             )
         known = scene.confidence > 0
         labels = level(scene.soft, scene.thresholds)

@@ -45,7 +45,8 @@ def make_lisa(cfg: TeacherConfig, device: str) -> LisaTeacher:
     weights = locate_weights(cfg)
 
     from models.lisa.checkpoint import load_lisa
-    from models.lisa.teacher import LisaSettings, LisaTeacher
+    from models.lisa.questions import LisaSettings
+    from models.lisa.teacher import LisaTeacher
 
     asked = cfg.lisa
     loaded = load_lisa(

@@ -49,8 +49,9 @@ def gate_views(cache: TeacherCache, cfg: FuseConfig, support: Array | None = Non
     """Weigh each query's views by ``cfg.views``; ``support`` (V, Q) is the agreement in 3D."""
     if support is None:
         support = np.ones(cache.status.shape)
+    believed = belief(cache)
     queries = range(len(cache.prompt_ids))
-    return [_gate(cache, query, cfg, support[:, query]) for query in queries]
+    return [_gate(cache, query, cfg, believed[:, query], support[:, query]) for query in queries]
 
 
 def belief(cache: TeacherCache) -> Array:
@@ -63,12 +64,14 @@ def belief(cache: TeacherCache) -> Array:
     return np.where(believed.any(axis=0), believed, drawn)
 
 
-def _gate(cache: TeacherCache, query: int, cfg: FuseConfig, support: Array) -> Gate:
+def _gate(
+    cache: TeacherCache, query: int, cfg: FuseConfig, believed: Array, support: Array
+) -> Gate:
     drawn = cache.drawn[:, query].astype(np.float64)
     vectors = normalised(cache.seg_embeddings[:, query].astype(np.float64) * drawn[:, None])
     if cfg.views == "all":
         return _weighed(vectors, drawn, support)
-    believed = belief(cache)[:, query] * support
+    believed = believed * support
     if cfg.views == "best":
         best = int(np.argmax(believed)) if believed.any() else -1
         return _weighed(vectors, np.arange(len(believed)) == best, support)

@@ -14,7 +14,8 @@ from PIL import Image
 
 from models.lisa.checkpoint import LoadedLisa, load_lisa
 from models.lisa.prompts import build_prompt
-from models.lisa.teacher import LisaSettings, LisaTeacher, LisaView
+from models.lisa.questions import LisaSettings
+from models.lisa.teacher import LisaTeacher, LisaView
 from models.lisa.tokenizer import IMAGE_TOKEN_ID
 
 FOLDER = Path(__file__).parent / "golden" / "lisa"

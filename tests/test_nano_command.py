@@ -11,7 +11,8 @@ import pytest
 import yaml
 
 from models.lisa.checkpoint import load_lisa
-from models.lisa.teacher import LisaSettings, LisaTeacher
+from models.lisa.questions import LisaSettings
+from models.lisa.teacher import LisaTeacher
 from tests.cli import luigi, tasks_done
 from tests.nano_world import office
 

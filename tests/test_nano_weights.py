@@ -10,7 +10,8 @@ from safetensors.torch import load_file
 
 from data.rooms.snapshots import demo_pictures
 from models.lisa.checkpoint import load_lisa
-from models.lisa.teacher import LisaSettings, LisaTeacher
+from models.lisa.questions import LisaSettings
+from models.lisa.teacher import LisaTeacher
 from stages.nano import exam, figures
 from stages.nano.configs import NanoConfig
 from stages.teacher_config import TeacherConfig

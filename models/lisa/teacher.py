@@ -14,8 +14,7 @@ from models.lisa.answering import Decoded, Prefix, decode, read_prefix
 from models.lisa.checkpoint import LoadedLisa
 from models.lisa.images import resized_size, sam_pixels, upsample_masks
 from models.lisa.masks import AskedMasks, ask_masks, ask_unsaid, grid_side
-from models.lisa.questions import LisaSettings as LisaSettings
-from models.lisa.questions import Questions, split_at_image
+from models.lisa.questions import LisaSettings, Questions, split_at_image
 from models.teacher import FloatArray, MaskGrid, TeacherAnswer, Unsaid
 
 

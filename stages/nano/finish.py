@@ -11,7 +11,8 @@ import torch
 from data.progress import Progress, silent
 from models.lisa.checkpoint import load_lisa, save_lisa
 from models.lisa.images import ClipTransform
-from models.lisa.teacher import LisaSettings, LisaTeacher
+from models.lisa.questions import LisaSettings
+from models.lisa.teacher import LisaTeacher
 from models.lisa.tokenizer import LisaTokenizer
 from models.lisa.trainee import CLIP_SIZE, NanoTrainee, nano_network
 from stages.nano import exam, figures
