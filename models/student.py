@@ -8,20 +8,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from models.descriptors import DESCRIPTOR_DIM, INPUT_DIM, Pooling, describe, pool
 from models.fusion import Fused, ViewFusion, fuse_tokens
 from models.sparse_unet import PRESETS, SparseUNet, initialise
-
-
-class Pooling(NamedTuple):
-    """How voxels make up the S superpoints of one scene: P parts.
-
-    ``voxel`` and ``superpoint`` (P,) int64; ``share`` (P,), parts of a superpoint sum to 1.
-    """
-
-    voxel: Tensor
-    superpoint: Tensor
-    share: Tensor
-    num_superpoints: int
 
 
 class Features(NamedTuple):
@@ -36,18 +25,19 @@ class Features(NamedTuple):
 
 
 class Student(nn.Module):
-    """Backbone, pooling into superpoints and two linear heads; masks are dot products.
+    """Backbone, pooling into superpoints and two heads; masks are dot products.
 
+    A superpoint is what the backbone makes of it and its surroundings, and what it is by itself
+    (``models.descriptors``), joined by one hidden layer.
     The mask logit of superpoint i and query q is ``scale * <f_i, W t_q> + bias``: ``t_q`` has
-    unit length, ``W`` (D, T) starts orthogonal, ``scale`` at 1, ``bias`` below 0. A superpoint's
-    feature is the mean over its points (as in SPFormer and Reason3D), so an answer never ends
-    inside one.
+    unit length, ``W`` (D, T) starts orthogonal, ``scale`` at 1, ``bias`` below 0. What voxels
+    hold is averaged over a superpoint's points (as in SPFormer and Reason3D), so an answer never
+    ends inside one.
     """
 
     def __init__(
         self,
         preset: str,
-        c_in: int,
         token_dim: int,
         feature_dim: int,
         seed: int,
@@ -58,7 +48,6 @@ class Student(nn.Module):
 
         Args:
             preset: a key of ``PRESETS``.
-            c_in: channels of the voxel inputs.
             token_dim: T, length of the query tokens.
             feature_dim: D, length of the mask features.
             seed: of the initial weights.
@@ -75,41 +64,45 @@ class Student(nn.Module):
             raise ValueError(f"preset must be one of {sorted(PRESETS)}, got {preset!r}")
         with torch.random.fork_rng(devices=[]):  # Layers draw weights nobody keeps.
             torch.manual_seed(seed)
-            self.backbone = SparseUNet(c_in, PRESETS[preset])
+            self.backbone = SparseUNet(INPUT_DIM, PRESETS[preset])
             width = self.backbone.out_channels
-            self.mask_head = nn.Linear(width, feature_dim)
-            self.token_head = nn.Linear(width, token_dim)
+            self.norm = nn.LayerNorm(width)
+            self.join = nn.Linear(width + DESCRIPTOR_DIM, feature_dim)
+            self.mask_head = nn.Linear(feature_dim, feature_dim)
+            self.token_head = nn.Linear(feature_dim, token_dim)
             self.token_map = nn.Linear(token_dim, feature_dim, bias=False)
             self.fusion = ViewFusion(token_dim) if learnt_fusion else None
-            self.image_head = nn.Linear(width, image_dim) if image_dim else None
+            self.image_head = nn.Linear(feature_dim, image_dim) if image_dim else None
         self.scale = nn.Parameter(torch.ones(()))
         self.bias = nn.Parameter(torch.full((), -2.0))  # Most points belong to no mask.
         generator = torch.Generator().manual_seed(seed)
         initialise(self.backbone, generator)
-        for head in (self.mask_head, self.token_head):
+        for head in (self.join, self.mask_head, self.token_head):
             nn.init.normal_(head.weight, 0, head.in_features**-0.5, generator=generator)
             nn.init.zeros_(head.bias)
         nn.init.orthogonal_(self.token_map.weight, generator=generator)
         if self.image_head is not None:
-            nn.init.normal_(self.image_head.weight, 0, width**-0.5, generator=generator)
+            nn.init.normal_(self.image_head.weight, 0, feature_dim**-0.5, generator=generator)
             nn.init.zeros_(self.image_head.bias)
 
     def forward(self, features: Tensor, indices: Tensor, scenes: list[Pooling]) -> list[Features]:
         """Features of each scene's superpoints.
 
         Args:
-            features: (M, c_in) of all scenes' voxels, one scene after the other.
+            features: (M, 7) of all scenes' voxels, one scene after the other.
             indices: (M, 4) int32, see ``SparseUNet.forward``.
             scenes: their voxels counted from each scene's first.
         """
         x = self.backbone(features, indices, len(scenes))
         sizes = torch.bincount(indices[:, 0].long(), minlength=len(scenes)).tolist()
-        pooled = [pool(part, how) for part, how in zip(x.split(sizes), scenes, strict=True)]
-        return [self._heads(one) for one in pooled]
+        parts = (x.split(sizes), features.split(sizes), indices[:, 1:].split(sizes), scenes)
+        return [self._heads(*one) for one in zip(*parts, strict=True)]
 
-    def _heads(self, pooled: Tensor) -> Features:
-        image = None if self.image_head is None else self.image_head(pooled)
-        return Features(self.mask_head(pooled), self.token_head(pooled), image)
+    def _heads(self, x: Tensor, features: Tensor, coords: Tensor, how: Pooling) -> Features:
+        around = self.norm(pool(x, how).float())
+        joined = F.gelu(self.join(torch.cat([around, describe(features, coords, how)], dim=1)))
+        image = None if self.image_head is None else self.image_head(joined)
+        return Features(self.mask_head(joined), self.token_head(joined), image)
 
     def fuse(self, vectors: Tensor, weights: Tensor, beliefs: Tensor, poses: Tensor) -> Fused:
         """One token a query; arguments as ``ViewFusion.forward``."""
@@ -132,10 +125,3 @@ class Student(nn.Module):
         empty: Tensor = logits.masked_fill((unit == 0).all(1, keepdim=True), -torch.inf)
         return empty
 
-
-def pool(features: Tensor, how: Pooling) -> Tensor:
-    """(S, C) means over the superpoints' points of the voxels' features (M, C)."""
-    parts = features[how.voxel] * how.share[:, None].to(features.dtype)
-    return features.new_zeros(how.num_superpoints, features.shape[1]).index_add(
-        0, how.superpoint, parts
-    )

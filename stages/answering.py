@@ -9,7 +9,8 @@ from torch.nn import functional as F
 
 from data.batches import find_parts, voxel_inputs
 from data.types import Array
-from models.student import Pooling, Student
+from models.descriptors import Pooling
+from models.student import Student
 
 _QUERIES_AT_ONCE = 256
 _FIRST_TURN, _GOLDEN_ANGLE = 20.0, 137.5  # Degrees; no two turns meet the grid alike.

@@ -13,8 +13,9 @@ from data.batches import Sample
 from data.training_scene import QueryViews
 from data.types import Array
 from models import losses
+from models.descriptors import Pooling
 from models.fusion import Fused
-from models.student import Features, Pooling, Student
+from models.student import Features, Student
 from stages.student_config import LossConfig
 from stages.thresholds import level
 

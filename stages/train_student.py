@@ -20,7 +20,7 @@ from torch import Tensor
 
 from data.artifacts.store import canonical_json
 from data.artifacts.student import STATE, read_state, write_log, write_model, write_state
-from data.batches import NUM_CHANNELS, Sample
+from data.batches import Sample
 from data.errors import ArtifactError, UserError
 from data.training_scene import TrainingScene
 from models.student import Student
@@ -90,7 +90,6 @@ class _Trainer:
             raise UserError(f"Device {device!r} was asked for, but torch finds no CUDA device.")
         network: dict[str, Any] = {
             "preset": cfg.preset,
-            "c_in": NUM_CHANNELS,
             "token_dim": loader.token_dim,
             "feature_dim": cfg.feature_dim,
             "learnt_fusion": cfg.fusion == "learnt",

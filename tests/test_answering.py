@@ -10,7 +10,8 @@ import torch
 from torch import Tensor
 
 from data.types import Array
-from models.student import Features, Pooling, Student, pool
+from models.descriptors import Pooling, pool
+from models.student import Features, Student
 from stages import answering
 
 Cloud = tuple[Array, Array, Array]
@@ -78,7 +79,7 @@ def test_many_queries_are_answered_as_few() -> None:
 
 def test_a_zero_token_is_answered_with_nothing() -> None:
     cloud, ids = make_cloud()
-    model = Student("tiny", 7, 6, 8, seed=0).eval()
+    model = Student("tiny", 6, 8, seed=0).eval()
     probs = answering.superpoint_probs(model, cloud, ids, torch.eye(6)[[0, 3]] * 0, 0.3, 2)
     assert probs.shape == (2, 4) and not probs.any()
     mixed = answering.superpoint_probs(model, cloud, ids, torch.eye(6), 0.3, 2)
@@ -88,7 +89,7 @@ def test_a_zero_token_is_answered_with_nothing() -> None:
 def test_the_order_of_points_does_not_matter() -> None:
     cloud, ids = make_cloud(200)
     order = np.random.default_rng(2).permutation(200)
-    model = Student("tiny", 7, 6, 8, seed=0).eval()
+    model = Student("tiny", 6, 8, seed=0).eval()
     points, colors, normals = (part[order] for part in cloud)
     mixed = points, colors, normals
     plain = answering.superpoint_probs(model, cloud, ids, torch.eye(6), 0.3, 2)

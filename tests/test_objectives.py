@@ -46,7 +46,7 @@ def make_sample(**changes: Any) -> Sample:
 
 def plain_student(learnt_fusion: bool = False) -> Student:
     """Mask logits are dot products of features and tokens."""
-    model = Student("tiny", 7, 2, 2, seed=0, learnt_fusion=learnt_fusion)
+    model = Student("tiny", 2, 2, seed=0, learnt_fusion=learnt_fusion)
     with torch.no_grad():
         model.token_map.weight.copy_(torch.eye(2))
         model.bias.zero_()

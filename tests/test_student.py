@@ -1,4 +1,4 @@
-"""The network: what it depends on, what it must not depend on, pooling, and empty queries."""
+"""The network: what it depends on, what it must not depend on, and empty queries."""
 
 from __future__ import annotations
 
@@ -9,14 +9,15 @@ from torch import Tensor
 
 from data.batches import find_parts
 from data.voxels import voxelise
+from models.descriptors import Pooling
 from models.sparse_unet import PRESETS, Layout, SparseUNet
-from models.student import Pooling, Student, pool
+from models.student import Student
 
 SMALL = Layout(4, 3, ((6, 1), (8, 2)), ((8, 1), (6, 0)))
 
 
 def cloud(seed: int, count: int = 600) -> tuple[Tensor, Tensor, Pooling]:
-    """Features (M, 3) and indices (M, 4) of a random scene, and its five superpoints."""
+    """Features (M, 7) and indices (M, 4) of a random scene, and its five superpoints."""
     rng = np.random.default_rng(seed)
     voxels = voxelise(rng.uniform(0, 2, (count, 3)), 0.15)
     coords = voxels.grid_coords
@@ -24,34 +25,12 @@ def cloud(seed: int, count: int = 600) -> tuple[Tensor, Tensor, Pooling]:
     parts = find_parts(voxels.point_to_voxel, rng.integers(0, 5, count))
     voxel, superpoint, share = (torch.from_numpy(part) for part in parts)
     how = Pooling(voxel, superpoint, share, 5)
-    return torch.from_numpy(rng.normal(size=(len(coords), 3)).astype(np.float32)), indices, how
-
-
-def test_pooling_equals_a_dense_matrix_product() -> None:
-    rng = np.random.default_rng(0)
-    shares = rng.random((6, 9)) * (rng.random((6, 9)) < 0.4)
-    shares[2] = 0  # A superpoint without a point.
-    shares[np.arange(6) != 2, 0] += 0.1
-    shares /= np.maximum(shares.sum(1, keepdims=True), 1e-9)
-    superpoint, voxel = (part[::-1].copy() for part in np.nonzero(shares))
-    share = shares[superpoint, voxel]
-    features = rng.normal(size=(9, 4))
-    how = Pooling(torch.from_numpy(voxel), torch.from_numpy(superpoint), torch.from_numpy(share), 6)
-    x = torch.from_numpy(features).requires_grad_()
-    np.testing.assert_allclose(pool(x, how).detach(), shares @ features, atol=1e-12)
-    assert torch.autograd.gradcheck(lambda x: pool(x, how), (x,))
-
-
-def test_pooling_takes_shares_into_half_precision() -> None:
-    _, indices, how = cloud(0, 100)
-    features = torch.ones(len(indices), 2, dtype=torch.float16)
-    pooled = pool(features, how)
-    assert pooled.dtype == torch.float16 and torch.allclose(pooled.float(), torch.ones(5, 2))
+    return torch.from_numpy(rng.normal(size=(len(coords), 7)).astype(np.float32)), indices, how
 
 
 @pytest.mark.parametrize("preset", PRESETS)
 def test_presets_run_and_every_weight_learns(preset: str) -> None:
-    model = Student(preset, 3, 5, 8, seed=0, learnt_fusion=True)
+    model = Student(preset, 5, 8, seed=0, learnt_fusion=True)
     features, indices, how = cloud(0, 150)
     (output,) = model(features, indices, [how])
     views, poses = torch.eye(4, 5).reshape(2, 2, 5), torch.randn(2, 6)
@@ -65,13 +44,13 @@ def test_presets_run_and_every_weight_learns(preset: str) -> None:
 
 def test_weights_depend_on_the_seed_only() -> None:
     torch.manual_seed(1)
-    a = Student("tiny", 3, 5, 8, seed=0, learnt_fusion=True).state_dict()
+    a = Student("tiny", 5, 8, seed=0, learnt_fusion=True).state_dict()
     torch.manual_seed(2)
     before = torch.get_rng_state()
     b, c, closed = (
-        Student("tiny", 3, 5, 8, seed=0, learnt_fusion=True).state_dict(),
-        Student("tiny", 3, 5, 8, seed=1, learnt_fusion=True).state_dict(),
-        Student("tiny", 3, 5, 8, seed=0).state_dict(),
+        Student("tiny", 5, 8, seed=0, learnt_fusion=True).state_dict(),
+        Student("tiny", 5, 8, seed=1, learnt_fusion=True).state_dict(),
+        Student("tiny", 5, 8, seed=0).state_dict(),
     )
     assert torch.equal(before, torch.get_rng_state())
     assert all(torch.equal(a[name], b[name]) for name in a)
@@ -84,7 +63,7 @@ def test_weights_depend_on_the_seed_only() -> None:
 
 
 def test_order_of_voxels_does_not_matter() -> None:
-    model = SparseUNet(3, SMALL).eval()
+    model = SparseUNet(7, SMALL).eval()
     features, indices, _ = cloud(1)
     order = torch.randperm(len(features), generator=torch.Generator().manual_seed(0))
     plain = model(features, indices, 1)
@@ -94,7 +73,7 @@ def test_order_of_voxels_does_not_matter() -> None:
 
 
 def test_scenes_of_a_batch_do_not_mix_when_predicting() -> None:
-    model = Student("tiny", 3, 5, 8, seed=0).eval()
+    model = Student("tiny", 5, 8, seed=0).eval()
     scenes = [cloud(2), cloud(3, 200)]
     numbers = torch.tensor([[0, 0, 0, 0], [1, 0, 0, 0]], dtype=torch.int32)
     both = torch.cat([scene[1] + number for scene, number in zip(scenes, numbers)]).contiguous()
@@ -105,26 +84,32 @@ def test_scenes_of_a_batch_do_not_mix_when_predicting() -> None:
         assert torch.allclose(mixed.token, alone.token, atol=1e-4)
 
 
-def test_features_are_means_over_the_points_of_a_superpoint() -> None:
-    model = Student("tiny", 3, 5, 8, seed=0).eval()
+def test_superpoints_of_the_same_points_have_the_same_features_in_any_order() -> None:
+    model = Student("tiny", 5, 8, seed=0).eval()
     features, indices, how = cloud(5, 80)
-    (output,) = model(features, indices, [how])
-    voxels = model.mask_head(model.backbone(features, indices, 1))
-    for superpoint in range(5):
-        inside = how.superpoint == superpoint
-        mean = (voxels[how.voxel[inside]] * how.share[inside, None]).sum(0)
-        assert torch.allclose(output.mask[superpoint], mean, atol=1e-4)
+    twin = how.superpoint == 2
+    doubled = Pooling(
+        torch.cat([how.voxel, how.voxel[twin]]).flip(0),
+        torch.cat([how.superpoint, how.superpoint[twin] + 3]).flip(0),
+        torch.cat([how.share, how.share[twin]]).flip(0),
+        6,
+    )
+    (plain,) = model(features, indices, [how])
+    (more,) = model(features, indices, [doubled])
+    assert torch.allclose(more.mask[:5], plain.mask, atol=1e-5)
+    assert torch.allclose(more.mask[5], plain.mask[2], atol=1e-5)
+    assert not torch.allclose(plain.mask[2], plain.mask[3], atol=1e-2)
 
 
 def test_whole_coarsest_cells_may_shift() -> None:
-    model = SparseUNet(3, SMALL).eval()
+    model = SparseUNet(7, SMALL).eval()
     features, indices, _ = cloud(4)
     shifted = indices + torch.tensor([0, 4, 8, 0], dtype=torch.int32)
     assert torch.allclose(model(features, indices, 1), model(features, shifted, 1), atol=1e-4)
 
 
 def test_mask_logits_by_hand_and_scale_of_tokens() -> None:
-    model = Student("tiny", 3, 2, 2, seed=0)
+    model = Student("tiny", 2, 2, seed=0)
     with torch.no_grad():
         model.token_map.weight.copy_(torch.tensor([[1.0, 0.0], [0.0, 2.0]]))
         model.scale.fill_(3.0)
@@ -135,7 +120,7 @@ def test_mask_logits_by_hand_and_scale_of_tokens() -> None:
 
 
 def test_a_zero_token_gives_an_empty_mask() -> None:
-    model = Student("tiny", 3, 4, 8, seed=0)
+    model = Student("tiny", 4, 8, seed=0)
     tokens = torch.zeros(2, 4)
     tokens[1, 0] = 1
     probs = model.mask_logits(torch.randn(9, 8), tokens).sigmoid()
@@ -143,7 +128,7 @@ def test_a_zero_token_gives_an_empty_mask() -> None:
 
 
 def test_the_closed_form_knows_neither_belief_nor_pose() -> None:
-    model = Student("tiny", 3, 2, 4, seed=0)
+    model = Student("tiny", 2, 4, seed=0)
     views, weights = torch.tensor([[[2.0, 0.0], [0.0, 9.0]]]), torch.tensor([[0.3, 0.4]])
     fused = model.fuse(views, weights, torch.rand(1, 2), torch.randn(2, 6))
     assert torch.allclose(fused.tokens, torch.tensor([[0.6, 0.8]]))
@@ -151,4 +136,4 @@ def test_the_closed_form_knows_neither_belief_nor_pose() -> None:
 
 def test_unknown_preset_is_refused() -> None:
     with pytest.raises(ValueError, match="minkunet14"):
-        Student("huge", 3, 4, 8, seed=0)
+        Student("huge", 4, 8, seed=0)
