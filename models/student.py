@@ -60,6 +60,7 @@ class Student(nn.Module):
             ImportError: spconv is missing or the wrong wheel.
         """
         super().__init__()
+        self.feature_dim = feature_dim
         if preset not in PRESETS:
             raise ValueError(f"preset must be one of {sorted(PRESETS)}, got {preset!r}")
         with torch.random.fork_rng(devices=[]):  # Layers draw weights nobody keeps.
@@ -95,8 +96,8 @@ class Student(nn.Module):
         """
         x = self.backbone(features, indices, len(scenes))
         sizes = torch.bincount(indices[:, 0].long(), minlength=len(scenes)).tolist()
-        parts = (x.split(sizes), features.split(sizes), indices[:, 1:].split(sizes), scenes)
-        return [self._heads(*one) for one in zip(*parts, strict=True)]
+        voxels = [torch.split(tensor, sizes) for tensor in (x, features, indices[:, 1:])]
+        return [self._heads(*one) for one in zip(*voxels, scenes, strict=True)]
 
     def _heads(self, x: Tensor, features: Tensor, coords: Tensor, how: Pooling) -> Features:
         around = self.norm(pool(x, how).float())
@@ -124,4 +125,3 @@ class Student(nn.Module):
         logits = self.scale * (asked @ mask_features.float().T) + self.bias
         empty: Tensor = logits.masked_fill((unit == 0).all(1, keepdim=True), -torch.inf)
         return empty
-

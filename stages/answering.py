@@ -1,6 +1,8 @@
-"""A student's answers on one cloud: probabilities of superpoints, averaged over turns."""
+"""A student's answers on one cloud: what it says of superpoints, averaged over turns."""
 
 from __future__ import annotations
+
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -16,16 +18,23 @@ _QUERIES_AT_ONCE = 256
 _FIRST_TURN, _GOLDEN_ANGLE = 20.0, 137.5  # Degrees; no two turns meet the grid alike.
 
 
+class Answers(NamedTuple):
+    """``probs`` (Q, S) float32 of superpoints, ``features`` (S, D) float32 they come from."""
+
+    probs: Array
+    features: Array
+
+
 @torch.inference_mode()
-def superpoint_probs(
+def answer_superpoints(
     model: Student,
     cloud: tuple[Array, Array, Array],
     superpoint_ids: Array,
     tokens: Tensor,
     voxel_size: float,
     turns: int,
-) -> Array:
-    """(Q, S) float32: the mean over ``turns`` of the cloud about the vertical axis.
+) -> Answers:
+    """Probabilities and mask features, means over ``turns`` of the cloud about the vertical axis.
 
     Never by a multiple of 90 degrees: walls in line with the voxel grid, as procedural rooms
     have them, look like nothing that was trained on.
@@ -38,13 +47,16 @@ def superpoint_probs(
         voxel_size: metres, as in training.
         turns: from 1 on.
     """
-    total = np.zeros((len(tokens), int(superpoint_ids.max()) + 1), np.float32)
+    num = int(superpoint_ids.max()) + 1
+    probs = np.zeros((len(tokens), num), np.float32)
+    total = np.zeros((num, model.feature_dim), np.float32)
     for turn in range(turns):
         features = _mask_features(model, _turned(cloud, turn), superpoint_ids, voxel_size)
         rows = torch.split(tokens, _QUERIES_AT_ONCE)
         logits = [model.mask_logits(features, part).sigmoid().cpu().numpy() for part in rows]
-        total += np.concatenate(logits) if logits else 0
-    return total / np.float32(turns)
+        probs += np.concatenate(logits) if logits else 0
+        total += features.float().cpu().numpy()
+    return Answers(probs / np.float32(turns), total / np.float32(turns))
 
 
 def _turned(cloud: tuple[Array, Array, Array], turn: int) -> tuple[Array, Array, Array]:

@@ -134,6 +134,13 @@ class PredictConfig(StageConfig):
     """Who asks: the fused [SEG] token of the scene's views, or the words alone (``text``)."""
     turns: Annotated[int, Field(ge=1, le=36)] = 4
     """Average over this many turns of the scene about the vertical axis."""
+    object_cosine: Annotated[float, Field(ge=-1, le=1)] = 0.8
+    """Superpoints that touch and whose features are more alike than this are one object."""
+    object_share: Fraction = 0.5
+    """How much of a superpoint's answer is that of its object; 0 for none."""
+    size_power: Fraction = 0.75
+    """``expected_dice``: a superpoint of n points counts n to this power. Below 1, a large one
+    that is doubtful weighs less against small ones that are sure."""
     threshold: Literal["half", "expected_dice"] = "expected_dice"
     """As in fusion."""
     presence: Fraction = 0.3

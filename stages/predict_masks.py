@@ -2,6 +2,7 @@
 
 Two answers are given: the student's own, and that of student and lifted labels together, the
 geometric mean of both. Labels enter it scaled so that each query's threshold lies at one half.
+In either, what the student holds for parts of one object answers alike (``stages.objects``).
 Asked by words alone, the student needs no image and no teacher's mask of the scene; then its own
 answer is all there is.
 """
@@ -12,27 +13,27 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from torch import Tensor
 
 from data.artifacts.predictions import Predictions
 from data.artifacts.pseudo import PseudoLabels
 from data.artifacts.student import CONFIG, read_model
 from data.errors import ArtifactError, UserError
+from data.neighbours import REACH, touching_superpoints
 from data.training_scene import floor_height, query_views
 from data.types import Array, Scene
+from data.voxels import mean_by_group
 from models.student import Student
-from stages.answering import superpoint_probs
+from stages.answering import Answers, answer_superpoints
 from stages.configs import PredictConfig
 from stages.objectives import fuse_views
+from stages.objects import agree, find_objects
 from stages.repeatable import repeatable
 from stages.thresholds import choose_thresholds, level, together
 
 
 def run(
-    scene: Scene,
-    asked: PseudoLabels,
-    student_dir: Path,
-    cfg: PredictConfig,
-    device: str = "cpu",
+    scene: Scene, asked: PseudoLabels, student_dir: Path, cfg: PredictConfig, device: str = "cpu"
 ) -> Predictions:
     """Answer all of a scene's queries by the tokens of its views, and together with its labels.
 
@@ -51,16 +52,10 @@ def run(
     _check_length(scene, asked.query_tokens, model, student_dir)
     with repeatable(), torch.inference_mode():
         tokens = fuse_views(model, query_views(asked, scene)).tokens
-        probs = _probs(scene, model, tokens.cpu().numpy(), voxel_size, cfg)
-    both = together(probs, level(asked.soft, asked.thresholds))
-    return Predictions(
-        scene.scene_id,
-        asked.prompt_ids,
-        probs,
-        _masks(probs, cfg),
-        _masks(both, cfg),
-        np.stack([probs.max(1, initial=0), both.max(1, initial=0)], axis=1),
-    )
+        answers = _answers(scene, model, tokens, voxel_size, cfg)
+    settled = _Settled(scene, answers.features, cfg)
+    labels = settled.of_points(level(asked.soft, asked.thresholds))
+    return settled.predictions(asked.prompt_ids, answers.probs, together(answers.probs, labels))
 
 
 def run_by_words(
@@ -75,10 +70,9 @@ def run_by_words(
     model, voxel_size = load_student(student_dir, device)
     _check_length(scene, tokens, model, student_dir)
     with repeatable(), torch.inference_mode():
-        probs = _probs(scene, model, tokens, voxel_size, cfg)
-    scores = np.repeat(probs.max(1, initial=0)[:, None], 2, axis=1)
-    masks = _masks(probs, cfg)
-    return Predictions(scene.scene_id, prompt_ids, probs, masks, masks, scores)
+        answers = _answers(scene, model, torch.from_numpy(tokens), voxel_size, cfg)
+    settled = _Settled(scene, answers.features, cfg)
+    return settled.predictions(prompt_ids, answers.probs, answers.probs)
 
 
 def _check_length(scene: Scene, tokens: Array, model: Student, student_dir: Path) -> None:
@@ -89,21 +83,49 @@ def _check_length(scene: Scene, tokens: Array, model: Student, student_dir: Path
         )
 
 
-def _probs(
-    scene: Scene, model: Student, tokens: Array, voxel_size: float, cfg: PredictConfig
-) -> Array:
-    """(Q, N) float32 probabilities of the points, as stored: in steps of 1/255."""
-    cloud, ids = scene.cloud, scene.superpoint_ids
+def _answers(
+    scene: Scene, model: Student, tokens: Tensor, voxel_size: float, cfg: PredictConfig
+) -> Answers:
+    cloud = scene.cloud
     points = cloud.points - np.array([0, 0, floor_height(cloud.points)], np.float32)
-    asked = torch.from_numpy(np.ascontiguousarray(tokens)).to(model.scale.device)
     parts = (points, cloud.colors, cloud.normals)
-    probs = superpoint_probs(model, parts, ids, asked, voxel_size, cfg.turns)
-    return np.asarray(np.rint(probs * 255) / np.float32(255), np.float32)[:, ids]
+    asked = tokens.contiguous().to(model.scale.device)
+    return answer_superpoints(model, parts, scene.superpoint_ids, asked, voxel_size, cfg.turns)
 
 
-def _masks(probs: Array, cfg: PredictConfig) -> Array:
-    thresholds = choose_thresholds(probs, cfg.threshold, cfg.presence)
-    return np.asarray(probs >= thresholds[:, None])
+class _Settled:
+    """From what is believed of one scene's superpoints to masks of its points."""
+
+    def __init__(self, scene: Scene, features: Array, cfg: PredictConfig) -> None:
+        self._scene_id, self._ids, self._cfg = scene.scene_id, scene.superpoint_ids, cfg
+        self._sizes = np.bincount(self._ids, minlength=len(features))
+        self._objects = np.arange(len(features))
+        if cfg.object_share > 0:
+            pairs = touching_superpoints(scene.cloud, self._ids, REACH).pairs
+            self._objects = find_objects(features, pairs, cfg.object_cosine)
+
+    def of_points(self, values: Array) -> Array:
+        """(Q, S) float32 means over superpoints of values (Q, N) of points."""
+        return mean_by_group(values.T, self._ids, len(self._sizes)).T
+
+    def predictions(self, prompt_ids: tuple[str, ...], own: Array, both: Array) -> Predictions:
+        """Of the student's own probabilities (Q, S) and of those together with labels."""
+        own, both = self._agreed(own), self._agreed(both)
+        scores = np.stack([own.max(1, initial=0), both.max(1, initial=0)], axis=1)
+        masks, together_masks = self._masks(own), self._masks(both)
+        return Predictions(
+            self._scene_id, prompt_ids, own[:, self._ids], masks, together_masks, scores
+        )
+
+    def _agreed(self, probs: Array) -> Array:
+        """As stored, in steps of 1/255; what has no point is no answer."""
+        mean = agree(probs, self._objects, self._sizes, self._cfg.object_share)
+        return np.asarray(np.rint(mean * (self._sizes > 0) * 255) / np.float32(255), np.float32)
+
+    def _masks(self, probs: Array) -> Array:
+        cfg, weights = self._cfg, self._sizes**self._cfg.size_power
+        thresholds = choose_thresholds(probs, cfg.threshold, cfg.presence, weights)
+        return np.asarray(probs >= thresholds[:, None])[:, self._ids]
 
 
 def load_student(student_dir: Path, device: str) -> tuple[Student, float]:

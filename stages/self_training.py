@@ -13,7 +13,7 @@ import torch
 
 from data.training_scene import CompactScene
 from models.student import Student
-from stages.answering import superpoint_probs
+from stages.answering import answer_superpoints
 from stages.objectives import fuse_views
 from stages.student_config import SelfTrainingConfig
 from stages.thresholds import choose_thresholds, level, together
@@ -33,9 +33,9 @@ class Mender:
         with torch.inference_mode():
             tokens = fuse_views(self._model, scene.views).tokens
             cloud = (scene.points, scene.colors, scene.normals)
-            probs = superpoint_probs(
+            probs = answer_superpoints(
                 self._model, cloud, scene.superpoint_ids, tokens, self._voxel_size, _TURNS
-            )
+            ).probs
         known = scene.confidence > 0
         labels = level(scene.soft, scene.thresholds)
         sure = np.abs(2 * probs - 1)

@@ -10,10 +10,12 @@ NONE = 2.0
 """A threshold that no probability reaches: the query has no object."""
 
 
-def choose_thresholds(probs: Array, rule: str, presence: float) -> Array:
+def choose_thresholds(
+    probs: Array, rule: str, presence: float, weights: Array | None = None
+) -> Array:
     """(Q,) float32 thresholds of ``probs`` (Q, N); ``NONE`` where nothing reaches ``presence``.
 
-    ``rule`` is "half" or "expected_dice", see ``expected_dice``.
+    ``rule`` is "half" or "expected_dice", see there also for ``weights``.
     """
     chosen = np.full(len(probs), 0.5 if rule == "half" else NONE, np.float32)
     for query, row in enumerate(probs):
@@ -21,7 +23,7 @@ def choose_thresholds(probs: Array, rule: str, presence: float) -> Array:
         if largest < presence or largest <= 0:
             chosen[query] = NONE
         elif rule == "expected_dice":
-            chosen[query] = expected_dice(row)
+            chosen[query] = expected_dice(row, weights)
     return chosen
 
 
@@ -40,14 +42,16 @@ def together(probs: Array, labels: Array) -> Array:
     return np.asarray(np.sqrt(probs * labels), np.float32)
 
 
-def expected_dice(probs: Array) -> float:
+def expected_dice(probs: Array, weights: Array | None = None) -> float:
     """The threshold whose mask has the largest expected Dice overlap, were the probabilities true.
 
     Of the n points most likely, 2 * sum of their probabilities / (n + sum of all) is the ratio
     of expectations; it is largest at about half of itself, so an unsure student needs a lower
-    threshold than one half (Lipton et al. 2014). ``probs`` is (N,), N > 0.
+    threshold than one half (Lipton et al. 2014). ``probs`` is (N,), N > 0; ``weights`` (N,)
+    tell how many points each stands for, one where not given.
     """
-    ordered = np.sort(probs)[::-1].astype(np.float64)
-    sums = np.cumsum(ordered)
-    counts = np.arange(1, len(ordered) + 1)
+    order = np.argsort(-probs, kind="stable")
+    ordered = probs[order].astype(np.float64)
+    masses = np.ones(len(probs)) if weights is None else weights[order].astype(np.float64)
+    sums, counts = np.cumsum(ordered * masses), np.cumsum(masses)
     return float(ordered[np.argmax(2 * sums / (counts + sums[-1]))])

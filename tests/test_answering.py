@@ -21,6 +21,7 @@ class Plain:
     """A student whose mask features are the superpoints' mean inputs."""
 
     scale = torch.zeros(())
+    feature_dim = 7
 
     def __call__(self, features: Tensor, indices: Tensor, scenes: list[Pooling]) -> list[Features]:
         assert len(scenes) == 1 and not indices[:, 0].any() and len(indices) == len(features)
@@ -61,28 +62,33 @@ def test_answers_are_means_over_turns_of_superpoints(turns: int) -> None:
     cloud, ids = make_cloud()
     tokens = np.random.default_rng(1).normal(size=(5, 7)).astype(np.float32)
     model: Any = Plain()
-    probs = answering.superpoint_probs(model, cloud, ids, torch.from_numpy(tokens), 0.001, turns)
+    probs, features = answering.answer_superpoints(
+        model, cloud, ids, torch.from_numpy(tokens), 0.001, turns
+    )
     expected = by_hand(cloud, ids, tokens, [20, 157.5, 295][:turns])
     assert probs.dtype == np.float32 and probs.shape == (5, 4)
     np.testing.assert_allclose(probs, expected, atol=1e-5)
+    inside = cloud[1][ids == 1] / 127.5 - 1
+    np.testing.assert_allclose(features[1, :3], inside.mean(0), atol=1e-5)
+    assert features.shape == (4, 7) and features.dtype == np.float32
 
 
 def test_many_queries_are_answered_as_few() -> None:
     cloud, ids = make_cloud()
     tokens = np.random.default_rng(1).normal(size=(300, 7)).astype(np.float32)
     model: Any = Plain()
-    probs = answering.superpoint_probs(model, cloud, ids, torch.from_numpy(tokens), 0.001, 1)
+    probs, _ = answering.answer_superpoints(model, cloud, ids, torch.from_numpy(tokens), 0.001, 1)
     np.testing.assert_allclose(probs, by_hand(cloud, ids, tokens, [20]), atol=1e-5)
-    none = answering.superpoint_probs(model, cloud, ids, torch.zeros(0, 7), 0.001, 2)
+    none, _ = answering.answer_superpoints(model, cloud, ids, torch.zeros(0, 7), 0.001, 2)
     assert none.shape == (0, 4)
 
 
 def test_a_zero_token_is_answered_with_nothing() -> None:
     cloud, ids = make_cloud()
     model = Student("tiny", 6, 8, seed=0).eval()
-    probs = answering.superpoint_probs(model, cloud, ids, torch.eye(6)[[0, 3]] * 0, 0.3, 2)
+    probs, _ = answering.answer_superpoints(model, cloud, ids, torch.eye(6)[[0, 3]] * 0, 0.3, 2)
     assert probs.shape == (2, 4) and not probs.any()
-    mixed = answering.superpoint_probs(model, cloud, ids, torch.eye(6), 0.3, 2)
+    mixed, _ = answering.answer_superpoints(model, cloud, ids, torch.eye(6), 0.3, 2)
     assert ((mixed > 0) & (mixed < 1)).all()
 
 
@@ -92,6 +98,6 @@ def test_the_order_of_points_does_not_matter() -> None:
     model = Student("tiny", 6, 8, seed=0).eval()
     points, colors, normals = (part[order] for part in cloud)
     mixed = points, colors, normals
-    plain = answering.superpoint_probs(model, cloud, ids, torch.eye(6), 0.3, 2)
-    shuffled = answering.superpoint_probs(model, mixed, ids[order], torch.eye(6), 0.3, 2)
+    plain, _ = answering.answer_superpoints(model, cloud, ids, torch.eye(6), 0.3, 2)
+    shuffled, _ = answering.answer_superpoints(model, mixed, ids[order], torch.eye(6), 0.3, 2)
     np.testing.assert_allclose(plain, shuffled, atol=1e-5)

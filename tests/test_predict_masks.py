@@ -13,6 +13,7 @@ from data.artifacts import store
 from data.artifacts import student as artifact
 from data.artifacts.pseudo import PseudoLabels
 from data.errors import ArtifactError, UserError
+from data.neighbours import REACH, touching_superpoints
 from data.types import Array
 from stages import predict_masks, thresholds, train_student
 from stages.configs import PredictConfig, StudentConfig
@@ -81,20 +82,42 @@ def test_labels_change_the_answer_together_only(finished: Path) -> None:
 
 def test_together_is_a_geometric_mean(finished: Path) -> None:
     training = tiny_training_scene()
-    num_points = len(training.scene.cloud)
-    soft = np.random.default_rng(0).random((5, num_points)).astype(np.float32)
+    # Labels are averaged inside superpoints; these already are.
+    soft = np.random.default_rng(0).random((5, 4)).astype("f4")[:, training.scene.superpoint_ids]
     chosen = np.array([0.2, 0.5, 0.8, 0.4, 2.0], np.float32)
     labels = replace(training.labels, soft=soft, thresholds=chosen)
-    cfg = PredictConfig(threshold="half", presence=0.0)
+    cfg = PredictConfig(threshold="half", presence=0.0, object_share=0.0)
     found = predict_masks.run(training.scene, labels, finished, cfg)
     for query, threshold in enumerate([0.2, 0.5, 0.8, 0.4, np.inf]):  # The last has no object.
         scaled = [min(value / (2 * threshold), 1) for value in soft[query]]
         mean = np.sqrt(found.probs[query].astype(np.float64) * scaled)
-        clear = np.abs(mean - 0.5) > 1e-5
+        clear = np.abs(mean - 0.5) > 4e-3  # Both are stored in steps of 1/255.
         assert np.array_equal(found.together[query][clear], (mean >= 0.5)[clear])
         largest = [found.probs[query].max(), mean.max()]
-        assert found.scores[query] == pytest.approx(largest, abs=1e-5)
+        assert found.scores[query] == pytest.approx(largest, abs=4e-3)
     assert np.array_equal(found.score("together"), found.scores[:, 1])
+
+
+def test_objects_pull_their_parts_together(finished: Path) -> None:
+    """With a cosine that all touching superpoints have, they are one object."""
+    training = tiny_training_scene()
+    cloud, ids = training.scene.cloud, training.scene.superpoint_ids
+    assert len(touching_superpoints(cloud, ids, REACH).pairs) >= 3, "the room hangs together"
+    apart, half, one = (
+        predict_masks.run(
+            training.scene,
+            training.labels,
+            finished,
+            PredictConfig(object_cosine=-1, object_share=share),
+        ).probs
+        for share in (0.0, 0.5, 1.0)
+    )
+    weights = np.sqrt(np.bincount(ids))[ids] / np.bincount(ids)[ids]
+    for query in range(4):
+        mean = np.average(apart[query], weights=weights)
+        np.testing.assert_allclose(one[query], mean, atol=5e-3)
+        np.testing.assert_allclose(half[query], (apart[query] + mean) / 2, atol=5e-3)
+    assert np.ptp(apart[:4], axis=1).min() > 0.02
 
 
 def test_together_by_hand() -> None:

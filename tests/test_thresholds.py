@@ -36,6 +36,17 @@ def test_by_hand() -> None:
     assert expected_dice(np.array([1, 1, 0.2], np.float32)) == 1
 
 
+@given(st.lists(st.tuples(st.integers(0, 255), st.integers(1, 5)), min_size=1, max_size=30))
+def test_weights_stand_for_so_many_points(parts: list[tuple[int, int]]) -> None:
+    probs, counts = (np.array(column) for column in zip(*parts, strict=True))
+    probs = (probs / 255).astype(np.float32)
+    if probs.any():
+        weighted = expected_dice(probs, counts)
+        repeated = np.repeat(probs, counts)
+        assert ratio(repeated, weighted) == pytest.approx(ratio(repeated, expected_dice(repeated)))
+        assert expected_dice(probs, np.ones(len(probs))) == expected_dice(probs)
+
+
 def test_what_none_reaches() -> None:
     probs = np.array([[0, 0], [0.2, 0.1], [0.3, 0.1], [0.9, 0.6]], np.float32)
     half = choose_thresholds(probs, "half", 0.3)
