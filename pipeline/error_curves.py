@@ -26,12 +26,25 @@ _NAMES = {name: name for name in ("error_curves.json", "error_curves.svg")}
 class ErrorCurvesTask(ArmsTask):
     """Parameters of the error curves."""
 
+    errors = luigi.Parameter(
+        default=",".join(ERRORS), description="kinds of error, of " + ", ".join(ERRORS)
+    )
     rates = luigi.Parameter(default="0,0.1,0.3,0.5", description="rates of error, from 0 to 1")
 
     def check(self) -> None:
-        """Refuse also what is no rate."""
+        """Refuse also what is no error and no rate."""
         super().check()
+        self.chosen_errors()
         self.chosen_rates()
+
+    def chosen_errors(self) -> list[str]:
+        """The kinds of error in the order of ``ERRORS``; ConfigError for any other."""
+        asked = set(self.errors.split(","))
+        if not asked <= set(ERRORS):
+            raise ConfigError(
+                f"--errors: expected some of {','.join(ERRORS)}, found {self.errors!r}"
+            )
+        return [error for error in ERRORS if error in asked]
 
     def chosen_rates(self) -> list[float]:
         """The rates in order, each once; ConfigError for what is none."""
@@ -46,7 +59,7 @@ class ErrorCurvesTask(ArmsTask):
     def settings(self) -> dict[str, dict[float, list[ArmRun]]]:
         """The runs by kind of error and rate; all other errors of the oracle are 0."""
         found: dict[str, dict[float, list[ArmRun]]] = {}
-        for error in ERRORS:
+        for error in self.chosen_errors():
             for rate in self.chosen_rates():
                 oracle = {**dict.fromkeys((*ERRORS, "confuse"), 0.0), error: rate}
                 teacher = {"name": "oracle", "class": "", "oracle": oracle}

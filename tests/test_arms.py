@@ -160,6 +160,9 @@ def test_wrong_parameters_are_refused_before_any_work(scene_set: str) -> None:
     for rates in ("", "a", "0,2", "-0.1", "nan"):
         with pytest.raises(ConfigError, match="--rates: expected numbers from 0 to 1"):
             ErrorCurves(scene_set=scene_set, rates=rates)
+    for errors in ("", "noise", "miss,", "miss ragged"):
+        with pytest.raises(ConfigError, match="--errors: expected some of hallucinate,miss,ragged"):
+            ErrorCurves(scene_set=scene_set, errors=errors)
 
 
 def test_error_curves_give_an_oracle_one_kind_of_error_at_a_time(scene_set: str) -> None:
@@ -174,6 +177,8 @@ def test_error_curves_give_an_oracle_one_kind_of_error_at_a_time(scene_set: str)
             assert teacher.name == "oracle" and teacher.seed == 4
             rates = {name: getattr(teacher.oracle, name) for name in (*ERRORS, "confuse")}
             assert rates == {**dict.fromkeys(rates, 0.0), error: rate}
+    some = MeasureErrorCurves(scene_set=scene_set, rates="0.5,0", errors="ragged,miss")
+    assert list(some.settings()) == ["miss", "ragged"]
     clean = {tuple(run.overrides for run in by_rate[0.0]) for by_rate in settings.values()}
     assert len(clean) == 1
     ids = [leaf.task_id for leaf in task.requires()]
