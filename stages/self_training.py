@@ -1,7 +1,9 @@
 """Self-training: labels are mended once with what the student has learnt from all of them.
 
-A mended label is the geometric mean of label and student, as in the answer of both together: it
-is high only where both are. What no view saw is labelled by the student alone where it is sure.
+A mended label is the geometric mean of label and student, drawn together inside what the student
+holds for one object (``stages.objects``), as in the answer of both together. The student alone
+would only repeat the labels of its own training scenes; that parts belong together it has learnt
+from all scenes. What no view saw is labelled by the student alone where it is sure.
 """
 
 from __future__ import annotations
@@ -15,6 +17,7 @@ from data.training_scene import CompactScene
 from models.student import Student
 from stages.answering import answer_superpoints
 from stages.objectives import fuse_views
+from stages.objects import agree, find_objects
 from stages.student_config import SelfTrainingConfig
 from stages.thresholds import choose_thresholds, level, together
 
@@ -30,21 +33,25 @@ class Mender:
 
     def __call__(self, scene: CompactScene) -> CompactScene:
         """The scene with new labels and thresholds."""
+        cfg, sizes = self._cfg, np.bincount(scene.superpoint_ids)
         with torch.inference_mode():
             tokens = fuse_views(self._model, scene.views).tokens
             cloud = (scene.points, scene.colors, scene.normals)
-            probs = answer_superpoints(
+            probs, features = answer_superpoints(
                 self._model, cloud, scene.superpoint_ids, tokens, self._voxel_size, _TURNS
-            ).probs
+            )
         known = scene.confidence > 0
         labels = level(scene.soft, scene.thresholds)
-        sure = np.abs(2 * probs - 1)
-        mended = np.where(known, together(probs, labels), probs).astype(np.float32)
-        own = np.where(sure >= self._cfg.sure, sure, 0)
-        points = np.ascontiguousarray(mended[:, scene.superpoint_ids])
+        objects = find_objects(features, scene.pairs, cfg.object_cosine)
+        mended = agree(
+            np.where(known, together(probs, labels), probs), objects, sizes, cfg.object_share
+        )
+        sure = np.abs(2 * mended - 1)
+        own = np.where(sure >= cfg.sure, sure, 0)
         return replace(
             scene,
             soft=mended,
             confidence=np.where(known, scene.confidence, own).astype(np.float32),
-            thresholds=choose_thresholds(points, "expected_dice", self._cfg.presence),
+            # Superpoints weigh as in the losses.
+            thresholds=choose_thresholds(mended, "expected_dice", cfg.presence, np.sqrt(sizes)),
         )

@@ -43,10 +43,14 @@ class LossConfig(StageConfig):
 
 
 class SelfTrainingConfig(StageConfig):
-    """The student's own answers mend the labels it learns from."""
+    """The student's own answers mend the labels it learns from, see ``stages.self_training``."""
 
     start: Fraction = 0.0
-    """Share of the epochs after which labels are mended once; 0 for never."""
+    """Share of the epochs after which labels are mended once; 0 for never. Truth never is."""
+    object_cosine: Annotated[float, Field(ge=-1, le=1)] = 0.8
+    """As in prediction."""
+    object_share: Fraction = 0.5
+    """As in prediction."""
     sure: Fraction = 0.8
     """Superpoints that no view saw are labelled where the student is this sure, |2 p - 1|."""
     presence: Fraction = 0.3

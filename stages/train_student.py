@@ -110,9 +110,13 @@ class _Trainer:
         self._scaler = torch.amp.GradScaler("cuda", enabled=self._amp)
 
     def mend_labels(self, epoch: int) -> None:
-        """Before the epoch that self-training starts with: labels change from here on."""
-        start = self._cfg.self_training.start
-        if start > 0 and epoch == round(start * self._cfg.epochs):
+        """Before the epoch that self-training starts with: labels change from here on.
+
+        Truth is never mended.
+        """
+        cfg, start = self._cfg, self._cfg.self_training.start
+        asked = cfg.supervision == "label_free" and start > 0
+        if asked and epoch == round(start * cfg.epochs):
             self._mend_with({k: v.clone() for k, v in self.model.state_dict().items()})
 
     def _mend_with(self, weights: dict[str, Tensor]) -> None:

@@ -29,8 +29,9 @@ SCENE = replace(
 
 @pytest.fixture
 def mend(monkeypatch: pytest.MonkeyPatch) -> Any:
-    def mended(probs: list[float], **cfg: float) -> Any:
-        answers = Answers(np.array([probs], np.float32), np.zeros((3, 1), np.float32))
+    def mended(probs: list[float], alike: float = 0.0, **cfg: float) -> Any:
+        features = np.array([[1, 0], [alike, (1 - alike**2) ** 0.5], [0, 1]], np.float32)
+        answers = Answers(np.array([probs], np.float32), features)
         monkeypatch.setattr(self_training, "answer_superpoints", lambda *given: answers)
         tokens = SimpleNamespace(tokens=torch.zeros(1, 8))
         monkeypatch.setattr(self_training, "fuse_views", lambda *given: tokens)
@@ -47,13 +48,23 @@ def close(found: Array, expected: list[float]) -> None:
 def test_labels_and_answers_meet_in_their_geometric_mean(mend: Any) -> None:
     """Roots of 0.5 * 0.98 and 0.25 * 0.16; the unseen superpoint is the student's, sure to 0.9.
 
-    Of points 0.95, 0.7, 0.2, 0.2 the first two give the best expected Dice: 3.3 / (2 + 2.05).
+    By root of their points they weigh 1, 1.41 and 1: of 0.95, 0.7, 0.2 the first two have the
+    best expected Dice, 2 * 1.65 / (2 + 1.93).
     """
     scene = mend([0.98, 0.16, 0.95], sure=0.8)
     close(scene.soft, [0.7, 0.2, 0.95])
     close(scene.confidence, [1, 0.5, 0.9])
     close(scene.thresholds[None], [0.7])
     assert scene.points is SCENE.points and scene.tokens is SCENE.tokens
+
+
+def test_parts_of_one_object_are_drawn_together(mend: Any) -> None:
+    """The first two touch; their mean by root of size is (0.7 + 1.414 * 0.2) / 2.414 = 0.4071."""
+    scene = mend([0.98, 0.16, 0.95], alike=0.9, object_cosine=0.8, object_share=0.5)
+    close(scene.soft, [(0.7 + 0.407107) / 2, (0.2 + 0.407107) / 2, 0.95])
+    close(scene.thresholds[None], [(0.7 + 0.407107) / 2])
+    apart = mend([0.98, 0.16, 0.95], alike=0.7, object_cosine=0.8)
+    close(apart.soft, [0.7, 0.2, 0.95])
 
 
 def test_an_unsure_student_says_nothing_of_what_no_view_saw(mend: Any) -> None:

@@ -132,6 +132,13 @@ def test_self_training_resumes(tmp_path: Path, step: int) -> None:
     assert plain[1][:2] == mended[1][:2] and plain[1][2] != mended[1][2]
 
 
+def test_truth_is_never_mended(tmp_path: Path) -> None:
+    truth = CFG.model_copy(update={"supervision": "oracle", "epochs": 2})
+    mending = truth.model_copy(update={"self_training": SelfTrainingConfig(start=0.5)})
+    never, asked = (train(tmp_path / name, cfg) for name, cfg in (("a", truth), ("b", mending)))
+    assert outcome(never) == outcome(asked)
+
+
 def test_number_of_threads_does_not_matter(finished: Path, tmp_path: Path) -> None:
     threads = torch.get_num_threads()
     try:
