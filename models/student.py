@@ -60,7 +60,6 @@ class Student(nn.Module):
             ImportError: spconv is missing or the wrong wheel.
         """
         super().__init__()
-        self.feature_dim = feature_dim
         if preset not in PRESETS:
             raise ValueError(f"preset must be one of {sorted(PRESETS)}, got {preset!r}")
         with torch.random.fork_rng(devices=[]):  # Layers draw weights nobody keeps.

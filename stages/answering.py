@@ -47,16 +47,15 @@ def answer_superpoints(
         voxel_size: metres, as in training.
         turns: from 1 on.
     """
-    num = int(superpoint_ids.max()) + 1
-    probs = np.zeros((len(tokens), num), np.float32)
-    total = np.zeros((num, model.feature_dim), np.float32)
+    probs = np.zeros((len(tokens), int(superpoint_ids.max()) + 1), np.float32)
+    seen = []
     for turn in range(turns):
         features = _mask_features(model, _turned(cloud, turn), superpoint_ids, voxel_size)
         rows = torch.split(tokens, _QUERIES_AT_ONCE)
         logits = [model.mask_logits(features, part).sigmoid().cpu().numpy() for part in rows]
         probs += np.concatenate(logits) if logits else 0
-        total += features.float().cpu().numpy()
-    return Answers(probs / np.float32(turns), total / np.float32(turns))
+        seen.append(features.float().cpu().numpy())
+    return Answers(probs / np.float32(turns), np.mean(seen, axis=0))
 
 
 def _turned(cloud: tuple[Array, Array, Array], turn: int) -> tuple[Array, Array, Array]:

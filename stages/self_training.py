@@ -1,9 +1,8 @@
 """Self-training: labels are mended once with what the student has learnt from all of them.
 
 A mended label is the geometric mean of label and student, drawn together inside what the student
-holds for one object (``stages.objects``), as in the answer of both together. The student alone
-would only repeat the labels of its own training scenes; that parts belong together it has learnt
-from all scenes. What no view saw is labelled by the student alone where it is sure.
+holds for one object (``stages.objects``), as in the answer of both together. What no view saw is
+labelled by the student alone where it is sure.
 """
 
 from __future__ import annotations

@@ -50,8 +50,11 @@ def expected_dice(probs: Array, weights: Array | None = None) -> float:
     threshold than one half (Lipton et al. 2014). ``probs`` is (N,), N > 0; ``weights`` (N,)
     tell how many points each stands for, one where not given.
     """
-    order = np.argsort(-probs, kind="stable")
-    ordered = probs[order].astype(np.float64)
-    masses = np.ones(len(probs)) if weights is None else weights[order].astype(np.float64)
-    sums, counts = np.cumsum(ordered * masses), np.cumsum(masses)
+    if weights is None:  # Sorting values is over three times as fast as finding their order.
+        ordered = np.sort(probs)[::-1].astype(np.float64)
+        sums, counts = np.cumsum(ordered), np.arange(1, len(ordered) + 1)
+    else:
+        order = np.argsort(-probs, kind="stable")
+        ordered, masses = probs[order].astype(np.float64), weights[order].astype(np.float64)
+        sums, counts = np.cumsum(ordered * masses), np.cumsum(masses)
     return float(ordered[np.argmax(2 * sums / (counts + sums[-1]))])

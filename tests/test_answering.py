@@ -21,7 +21,6 @@ class Plain:
     """A student whose mask features are the superpoints' mean inputs."""
 
     scale = torch.zeros(())
-    feature_dim = 7
 
     def __call__(self, features: Tensor, indices: Tensor, scenes: list[Pooling]) -> list[Features]:
         assert len(scenes) == 1 and not indices[:, 0].any() and len(indices) == len(features)
