@@ -30,6 +30,9 @@ class GenerateConfig(StageConfig):
     """Rooms of the validation split."""
     tune_rooms: Annotated[int, Field(ge=0, le=100_000)] = 0
     """Rooms of the tuning split, on which settings are chosen."""
+    train_questions: Annotated[int, Field(ge=1, le=20)] = 1
+    """How many times as many questions a training room is asked as any other, as far as it has
+    different ones: they need no labels, only the teacher's time."""
     views: Annotated[int, Field(ge=2, le=500)] = 24
     """Images per room."""
     height: Annotated[int, Field(ge=32, le=4096)] = 320

@@ -35,6 +35,7 @@ def run_room(root: Path, split: Split, index: int, cfg: GenerateConfig) -> None:
         cfg.views,
         (cfg.height, cfg.width),
         cfg.vertex_spacing,
+        cfg.train_questions if split == "train" else 1,
     )
 
 

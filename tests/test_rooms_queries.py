@@ -6,6 +6,7 @@ import colorsys
 import re
 from collections import Counter
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -214,3 +215,21 @@ def test_color_names_know_the_palette() -> None:
         if name != "beige":
             assert color_name(np.array(rgb) * 235) == name
     assert color_name(np.array([0, 0, 0])) == "black"
+
+
+def test_more_questions_are_for_training_rooms_alone_and_all_different(
+    rooms: list[WrittenRoom], tmp_path: Path
+) -> None:
+    cfg = SMALL.model_copy(update={"train_rooms": 1, "val_rooms": 1, "train_questions": 3})
+    generate(tmp_path, cfg)
+    usual = {room.scene_id: room for room in rooms}
+    for room in read_all(tmp_path, cfg):
+        few = usual[room.scene_id].records
+        if room.split == "val":
+            assert room.records == few
+            continue
+        counts, before = (Counter(r["task"] for r in records) for records in (room.records, few))
+        assert all(before[task] <= counts[task] <= 3 * before[task] for task in TASKS)
+        assert counts.total() >= 2 * before.total()
+        told = {(r["task"], r["description"], tuple(r["object_id"])) for r in room.records}
+        assert len(told) == counts.total()

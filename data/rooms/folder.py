@@ -44,8 +44,12 @@ def write_room(
     num_views: int,
     size: tuple[int, int],
     spacing: float,
+    questions: int = 1,
 ) -> None:
-    """Make, render and write one room below ``root``; ``size`` is (height, width) in pixels."""
+    """Make, render and write one room below ``root``; ``size`` is (height, width) in pixels.
+
+    ``questions``: how many times the usual number it is asked.
+    """
     room = make_room(seed, kind, spacing)
     camera = fisheye_camera(*size, room.seed)
     undistorter = Undistorter.make(camera)
@@ -71,7 +75,7 @@ def write_room(
     lists = {"train": train, "test": test, "has_masks": True}
     dump_json(dslr / "train_test_lists.json", lists)
     facts = gather_facts(room, scan, pixels)
-    records = ask(scene_id, split, facts, names, size[0] * size[1], room.seed)
+    records = ask(scene_id, split, facts, names, size[0] * size[1], room.seed, questions)
     (root / "queries" / "rooms").mkdir(parents=True, exist_ok=True)
     dump_json(root / "queries" / "rooms" / f"{scene_id}.json", records)
 

@@ -172,11 +172,13 @@ def ask(
     view_names: Sequence[str],
     num_pixels: int,
     seed: Sequence[int],
+    times: int = 1,
 ) -> list[dict[str, object]]:
     """Records in Instruct3D's form plus ``task``: all five tasks where the room allows it.
 
     ``object_id`` holds ``objectId`` numbers; ``image`` names the view that shows the targets
     best. Held-out wordings are for validation rooms alone: those of other splits never use one.
+    With ``times`` above 1 there are up to that many times as many, as far as questions go.
     """
     rng = np.random.default_rng([*seed, 5])
     inquirer = Inquirer(facts, num_pixels, rng)
@@ -190,7 +192,7 @@ def ask(
     records: list[dict[str, object]] = []
     for task in TASKS:
         questions = [q for q in kinds[task]() if inquirer.shown(q.targets)]
-        for question in _varied(questions, WANTED[task], rng):
+        for question in _varied(questions, times * WANTED[task], rng):
             words = question.wording.train
             if split == "val" and rng.random() < _HELD_OUT_RATE:
                 words = question.wording.held_out
