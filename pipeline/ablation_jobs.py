@@ -89,7 +89,8 @@ def arm_rows(plan: Plan, run_plans: RunPlans, split: Split, name: str) -> list[A
     for done, scene in enumerate(scenes):
         truth = read_ground_truth(plan.prepare(scene).folder)
         prompts = results.prompts_of(plan, scene)
-        queries = SceneQueries(scene, prompts, truths, truth, plan.scene_set.generated)
+        bank = plan.experiment.prompts.bank
+        queries = SceneQueries(scene, prompts, truths, truth, plan.scene_set.generated, bank)
         for (run, of_run), answered in zip(run_plans, rows, strict=True):
             answered.extend(_rows(run.arm, of_run, queries))
         show(done + 1, len(scenes))

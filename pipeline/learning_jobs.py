@@ -124,7 +124,7 @@ def _text_scene(plan: Plan, name: str) -> Any:
 
 
 def predict_masks(plan: Plan, scene_id: str | None, folder: Path, device: str) -> None:
-    """The student's masks of one scene's queries; the bank's categories are left out."""
+    """The student's masks of one scene's queries and of the bank's categories."""
     from data.artifacts.predictions import write_predictions
     from data.artifacts.pseudo import read_pseudo
     from data.artifacts.scene import read_scene
@@ -136,13 +136,13 @@ def predict_masks(plan: Plan, scene_id: str | None, folder: Path, device: str) -
         process.resolved(device),
     )
     scene, student = read_scene(plan.prepare(name).folder), plan.student().folder
-    queries = tuple(prompt.prompt_id for prompt in results.prompts_of(plan, name))
     if cfg.tokens == "text":
+        asked = tuple(prompt.prompt_id for prompt in results.asked_of(plan, name))
         tokens = _word_tokens(plan, name, place)
-        predictions = stage.run_by_words(scene, queries, tokens, student, cfg, place)
+        predictions = stage.run_by_words(scene, asked, tokens, student, cfg, place)
     else:
         labels = read_pseudo(plan.fuse(name).folder)
-        predictions = stage.run(scene, labels, student, cfg, place).only(queries)
+        predictions = stage.run(scene, labels, student, cfg, place)
     write_predictions(folder, predictions)
 
 
@@ -151,5 +151,5 @@ def _word_tokens(plan: Plan, name: str, device: str) -> Any:
     from stages.text_encoding import encode_queries
 
     text, cfg = read_text_student(plan.text().folder), plan.experiment
-    words = [prompt.text for prompt in results.prompts_of(plan, name)]
+    words = [prompt.text for prompt in results.asked_of(plan, name)]
     return encode_queries(text, words, cfg.text, cfg.teacher, device)

@@ -78,6 +78,7 @@ class Plan(ScenePlan):
             inputs["text"] = self.text().fingerprint
             inputs["scene"] = self.prepare(scene_id).fingerprint
             inputs["prompts"] = self.prompts().fingerprint
+            inputs["bank"] = self._bank_identity()
         else:
             inputs["labels"] = self.fuse(scene_id).fingerprint
         return self._key("predict_masks", self.experiment.predict, inputs, scene_id)

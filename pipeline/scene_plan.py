@@ -147,6 +147,9 @@ class ScenePlan:
             ]
         return _digest(content)
 
+    def _bank_identity(self) -> str:
+        return _digest(self.experiment.prompts.bank)
+
     def prompts(self) -> ArtifactKey:
         """All queries of the set, checked against its scenes."""
         inputs = {"queries": self._queries_identity(None)}
@@ -170,7 +173,7 @@ class ScenePlan:
         inputs = {
             "views": self._views_identity(scene_id),
             "queries": self._queries_identity(scene_id),
-            "bank": _digest(self.experiment.prompts.bank),
+            "bank": self._bank_identity(),
         }
         return self._key("run_teacher", config, inputs | content, scene_id)
 

@@ -44,6 +44,8 @@ def run(arms: Sequence[ArmRows], system: str) -> dict[str, Any]:
     }
     if any(row.wording for row in rows):
         content["wordings"] = _wordings(arms, headline)
+    if words := _colour_words(arms):
+        content["colour_word"] = words
     return {
         **content,
         "ratios": ratios(content["arms"], curve, system),
@@ -66,6 +68,23 @@ def _wordings(arms: Sequence[ArmRows], headline: Chooses) -> dict[str, Any]:
         }
         for arm in arms
     }
+
+
+def _colour_words(arms: Sequence[ArmRows]) -> dict[str, Any]:
+    """What colour queries score in rooms with several things of the kind, and what its name alone.
+
+    An arm that does not see the colour would get the same from both; pictures are left out.
+    """
+    told = {}
+    for arm in arms:
+        rows = [row for of_seed in arm.rows for row in of_seed if row.plain_iou is not None]
+        if rows:
+            told[arm.name] = {
+                "with": float(np.mean([row.iou for row in rows])),
+                "without": float(np.mean([row.plain_iou or 0.0 for row in rows])),
+                "num_queries": len({row.prompt_id for row in rows}),
+            }
+    return told
 
 
 def _worded(headline: Chooses, wording: str) -> Chooses:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 
 import numpy as np
 
@@ -10,6 +11,7 @@ from data.artifacts.ablation import AnswerRow, Wording
 from data.artifacts.evaluation import TargetCount
 from data.artifacts.judgement import Judgement
 from data.artifacts.teacher import FAILED
+from data.bank import bank_prompts
 from data.errors import DataError
 from data.rooms.view_queries import VISIBLE_SHARE
 from data.rooms.wording_kinds import COLOR, how_put
@@ -24,7 +26,8 @@ _TARGET_COUNTS: tuple[TargetCount, ...] = ("zero", "single", "multiple")
 class SceneQueries:
     """One scene's queries with their truth; ``truths`` is by prompt id.
 
-    ``generated`` tells a generated room, of whose queries the wording is known. Raises DataError
+    ``generated`` tells a generated room, of whose queries the wording is known; ``bank`` holds the
+    categories that are asked for besides. Raises DataError
     for a query without truth and for a truth that names an object the scene does not have.
     """
 
@@ -35,9 +38,12 @@ class SceneQueries:
         truths: Mapping[str, PromptTruth],
         ground_truth: GroundTruth,
         generated: bool,
+        bank: Sequence[str] = (),
     ) -> None:
         self.scene_id, self.prompts = scene_id, prompts
         self._ground_truth, self._generated = ground_truth, generated
+        names = (prompt.prompt_id for prompt in bank_prompts(bank, scene_id))
+        self._of_category = dict(zip(bank, names, strict=True))
         self._targets = {
             p.prompt_id: target_ids(scene_id, p, truths, ground_truth) for p in prompts
         }
@@ -50,19 +56,35 @@ class SceneQueries:
         Raises DataError for a mask of another scan's length or type.
         """
         for prompt in self.prompts:
-            truth = self._ground_truth.mask(self._targets[prompt.prompt_id])
-            mask = masks.get(prompt.prompt_id, np.zeros(len(truth), bool))
-            try:
-                intersection, union = metrics.count_points(mask, truth)
-            except ValueError as error:
-                raise DataError(
-                    f"scene {self.scene_id}, mask of query {prompt.prompt_id}",
-                    f"{len(truth)} bool values, one for each point of the scan",
-                    str(error),
-                    "Run the stage that wrote it again.",
-                ) from error
-            score = scores.get(prompt.prompt_id, 0.0)
-            yield self._row(prompt, intersection, union, int(np.count_nonzero(mask)), score)
+            name = prompt.prompt_id
+            truth = self._ground_truth.mask(self._targets[name])
+            counts = self._count(masks, name, truth)
+            drawn = int(np.count_nonzero(masks[name])) if name in masks else 0
+            row = self._row(prompt, *counts, drawn, scores.get(name, 0.0))
+            category = self._of_category.get(self._kind_told_by_colour(row, name), "")
+            if category in masks:
+                plain = _strict_iou(*self._count(masks, category, truth))
+                row = replace(row, plain_iou=plain)
+            yield row
+
+    def _count(self, masks: Mapping[str, Array], name: str, truth: Array) -> tuple[int, int]:
+        try:
+            return metrics.count_points(masks.get(name, np.zeros(len(truth), bool)), truth)
+        except ValueError as error:
+            raise DataError(
+                f"scene {self.scene_id}, mask of query {name}",
+                f"{len(truth)} bool values, one for each point of the scan",
+                str(error),
+                "Run the stage that wrote it again.",
+            ) from error
+
+    def _kind_told_by_colour(self, row: AnswerRow, name: str) -> str:
+        """The label of a colour query's target where the room has another of it, else ""."""
+        if row.kind != COLOUR or row.target_count != "single":
+            return ""
+        labels = self._ground_truth.labels
+        label = labels[self._ground_truth.object_ids.index(self._targets[name][0])]
+        return label if labels.count(label) > 1 else ""
 
     def rows_of_pictures(self, judgement: Judgement) -> Iterator[AnswerRow]:
         """A row per query and picture that shows its target, or any picture for an absent one.
@@ -94,7 +116,6 @@ class SceneQueries:
         wording: Wording = "" if put is None else "held_out" if put.held_out else "seen"
         names_colour = put is not None and put.kind == COLOR and prompt.task == REFERRING
         targets = len(set(self._targets[prompt.prompt_id]))
-        counts = metrics.Counts(np.array([intersection]), np.array([union]))
         return AnswerRow(
             prompt.prompt_id,
             self.scene_id,
@@ -103,7 +124,12 @@ class SceneQueries:
             wording,
             intersection,
             union,
-            float(metrics.strict_iou(counts)[0]),
+            _strict_iou(intersection, union),
             drawn,
             score,
         )
+
+
+def _strict_iou(intersection: int, union: int) -> float:
+    counts = metrics.Counts(np.array([intersection]), np.array([union]))
+    return float(metrics.strict_iou(counts)[0])

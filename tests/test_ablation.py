@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -234,6 +235,33 @@ def test_rows_of_masks_by_hand() -> None:
     assert {(row.kind, row.wording) for row in unknown} == {("referring", ""), ("absent", "")}
     with pytest.raises(DataError, match="mask of query p0"):
         list(queries().rows_of_masks({"p0": np.zeros(3, bool)}, {}))
+
+
+def test_a_colour_word_is_compared_with_the_kind_alone_where_there_are_several() -> None:
+    points, offsets = np.array([1, 2, 3], np.int32), np.array([0, 2, 3], np.int32)
+    truths = {"p0": PromptTruth("p0", (1,), ""), "p1": PromptTruth("p1", (2,), "")}
+    masks = {
+        "p0": np.array([0, 1, 1, 0], bool),
+        "p1": np.array([0, 0, 0, 1], bool),
+        "s_bank_001": np.array([0, 1, 1, 1], bool),  # of both chairs alike
+    }
+    for labels, expected in ((("chair", "chair"), 2 / 3), (("chair", "bed"), None)):
+        truth = GroundTruth((1, 2), labels, points, offsets, 4)
+        asked = SceneQueries("s", PROMPTS[:2], truths, truth, True, ["bed", "chair"])
+        rows = list(asked.rows_of_masks(masks, {}))
+        assert [row.kind for row in rows] == ["colour", "referring"]
+        assert rows[0].iou == pytest.approx(1, abs=1e-6) and rows[1].plain_iou is None
+        assert rows[0].plain_iou == (expected and pytest.approx(expected, abs=1e-6))
+    unasked = SceneQueries("s", PROMPTS[:2], truths, truth, True, ["bed"])
+    assert [row.plain_iou for row in unasked.rows_of_masks(masks, {})] == [None, None]
+
+
+def test_what_a_colour_word_gains_by_hand() -> None:
+    told = replace(row("b", (3, 4), "colour"), plain_iou=0.25)
+    result = ablation.run([arm("E", [*FIRST[:1], told]), arm("F", FIRST[:2])], "E")
+    assert result["colour_word"] == {
+        "E": {"with": pytest.approx(0.75, abs=1e-6), "without": 0.25, "num_queries": 1}
+    }
 
 
 def judgement(prompt_ids: tuple[str, ...] = ("p0", "p1", "p2")) -> Judgement:

@@ -8,7 +8,6 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from data.artifacts.predictions import Predictions
 from data.artifacts.teacher import MASK, NO_SEG, TeacherCache
 from data.bank import BANK_TASK, bank_prompts, is_of_bank
 from data.errors import ConfigError
@@ -143,18 +142,3 @@ def test_the_judge_sees_no_mask_that_was_held_back(tmp_path: Path) -> None:
     found = judge_teacher.run(scene, truth, prompts, truths, fuller, JudgeConfig())
     for name, value in vars(wanted).items():
         np.testing.assert_array_equal(getattr(found, name), value)
-
-
-def test_predictions_of_some_prompts() -> None:
-    probs = np.arange(6, dtype=np.float32).reshape(3, 2) / 6
-    scores = np.stack([probs.max(1), probs.min(1)], axis=1)
-    whole = Predictions("s", ("a", "b", "c"), probs, probs > 0.5, probs > 0.2, scores)
-    some = whole.only(["c", "a"])
-    assert some.prompt_ids == ("c", "a")
-    np.testing.assert_array_equal(some.probs, probs[[2, 0]])
-    np.testing.assert_array_equal(some.masks, [[True, True], [False, False]])
-    np.testing.assert_array_equal(some.together, [[True, True], [False, False]])
-    np.testing.assert_array_equal(some.score("together"), probs[[2, 0]].min(1))
-    assert whole.only([]).probs.shape == (0, 2)
-    with pytest.raises(ValueError, match="x"):
-        whole.only(["x"])

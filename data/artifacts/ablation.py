@@ -31,7 +31,9 @@ class AnswerRow:
     ``kind`` is the query's task, "colour" for a referring query that names one; ``wording``
     tells whether training rooms are asked in these words, "" where that is not known. ``iou`` is
     the strict convention's (``stages.metrics``). ``score`` is how sure the answer is that the
-    object is there, None where nothing tells.
+    object is there, None where nothing tells. ``plain_iou`` stands where a colour decides, for the
+    room has several things of the kind: the strict IoU that the answer to the bank's category
+    would have had, None elsewhere.
     """
 
     prompt_id: str
@@ -44,6 +46,7 @@ class AnswerRow:
     iou: float
     predicted_points: int
     score: float | None
+    plain_iou: float | None = None
 
 
 @dataclass(frozen=True)
