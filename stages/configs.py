@@ -146,8 +146,13 @@ class PredictConfig(StageConfig):
     that is doubtful weighs less against small ones that are sure."""
     threshold: Literal["half", "expected_dice"] = "expected_dice"
     """As in fusion."""
-    presence: Fraction = 0.3
-    """Queries no point of which reaches this probability have no object."""
+    sharpness: NonNegative = 2.5
+    """``expected_dice``, the student's own answer: how much like things are drawn apart before the
+    threshold is chosen, see ``stages.thresholds.sharpened``; 0 for not at all."""
+    presence: Fraction = 0.2
+    """The student's own answer: queries no point of which reaches this have no object."""
+    presence_together: Fraction = 0.3
+    """The same of student and labels together."""
 
 
 class JudgeConfig(StageConfig):

@@ -72,7 +72,7 @@ def run_by_words(
     with repeatable(), torch.inference_mode():
         answers = _answers(scene, model, torch.from_numpy(tokens), voxel_size, cfg)
     settled = _Settled(scene, answers.features, cfg)
-    return settled.predictions(prompt_ids, answers.probs, answers.probs)
+    return settled.predictions(prompt_ids, answers.probs)
 
 
 def _check_length(scene: Scene, tokens: Array, model: Student, student_dir: Path) -> None:
@@ -108,13 +108,24 @@ class _Settled:
         """(Q, S) float32 means over superpoints of values (Q, N) of points."""
         return mean_by_group(values.T, self._ids, len(self._sizes)).T
 
-    def predictions(self, prompt_ids: tuple[str, ...], own: Array, both: Array) -> Predictions:
-        """Of the student's own probabilities (Q, S) and of those together with labels."""
-        own, both = self._agreed(own), self._agreed(both)
-        scores = np.stack([own.max(1, initial=0), both.max(1, initial=0)], axis=1)
-        masks, together_masks = self._masks(own), self._masks(both)
+    def predictions(
+        self, prompt_ids: tuple[str, ...], own: Array, both: Array | None = None
+    ) -> Predictions:
+        """Of the student's own probabilities (Q, S), and of those together with labels if any."""
+        cfg, own = self._cfg, self._agreed(own)
+        masks = together_masks = self._masks(own, cfg.presence, cfg.sharpness)
+        scores = [own.max(1, initial=0)] * 2
+        if both is not None:
+            both = self._agreed(both)
+            together_masks = self._masks(both, cfg.presence_together, 0)
+            scores[1] = both.max(1, initial=0)
         return Predictions(
-            self._scene_id, prompt_ids, own[:, self._ids], masks, together_masks, scores
+            self._scene_id,
+            prompt_ids,
+            own[:, self._ids],
+            masks,
+            together_masks,
+            np.stack(scores, axis=1),
         )
 
     def _agreed(self, probs: Array) -> Array:
@@ -122,9 +133,9 @@ class _Settled:
         mean = agree(probs, self._objects, self._sizes, self._cfg.object_share)
         return np.asarray(np.rint(mean * (self._sizes > 0) * 255) / np.float32(255), np.float32)
 
-    def _masks(self, probs: Array) -> Array:
-        cfg, weights = self._cfg, self._sizes**self._cfg.size_power
-        thresholds = choose_thresholds(probs, cfg.threshold, cfg.presence, weights)
+    def _masks(self, probs: Array, presence: float, sharpness: float) -> Array:
+        rule, weights = self._cfg.threshold, self._sizes**self._cfg.size_power
+        thresholds = choose_thresholds(probs, rule, presence, weights, sharpness)
         return np.asarray(probs >= thresholds[:, None])[:, self._ids]
 
 

@@ -11,11 +11,16 @@ NONE = 2.0
 
 
 def choose_thresholds(
-    probs: Array, rule: str, presence: float, weights: Array | None = None
+    probs: Array,
+    rule: str,
+    presence: float,
+    weights: Array | None = None,
+    sharpness: float = 0,
 ) -> Array:
     """(Q,) float32 thresholds of ``probs`` (Q, N); ``NONE`` where nothing reaches ``presence``.
 
-    ``rule`` is "half" or "expected_dice", see there also for ``weights``.
+    ``rule`` is "half" or "expected_dice", see there also for ``weights``; with a ``sharpness``
+    above 0 the latter takes probabilities ``sharpened``.
     """
     chosen = np.full(len(probs), 0.5 if rule == "half" else NONE, np.float32)
     for query, row in enumerate(probs):
@@ -23,8 +28,22 @@ def choose_thresholds(
         if largest < presence or largest <= 0:
             chosen[query] = NONE
         elif rule == "expected_dice":
-            chosen[query] = expected_dice(row, weights)
+            believed = sharpened(row, sharpness) if sharpness > 0 else row
+            chosen[query] = row[believed >= expected_dice(believed, weights)].min()
     return chosen
+
+
+def sharpened(probs: Array, sharpness: float) -> Array:
+    """(N,) what is believed of each part given that the object is there, drawn apart.
+
+    ``probs`` (N,), not all 0, are divided by the largest, and their odds raised to the power
+    ``sharpness``. A student hedges between like things: of two windows, of which one is the brown
+    one, the second gets half of what the first has, and the best mask in expectation would hold
+    both.
+    """
+    given = (probs / probs.max()).astype(np.float64)
+    inside, outside = given**sharpness, (1 - given) ** sharpness
+    return np.asarray(inside / (inside + outside))
 
 
 def level(soft: Array, thresholds: Array) -> Array:

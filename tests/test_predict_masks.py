@@ -72,7 +72,7 @@ def test_labels_change_the_answer_together_only(finished: Path) -> None:
         soft=np.zeros_like(training.labels.soft),
         confidence=np.zeros_like(training.labels.confidence),
     )
-    cfg = PredictConfig(presence=0.0)
+    cfg = PredictConfig(presence=0.0, presence_together=0.0)
     a = predict_masks.run(training.scene, training.labels, finished, cfg)
     b = predict_masks.run(training.scene, blind, finished, cfg)
     assert np.array_equal(a.probs, b.probs) and np.array_equal(a.masks, b.masks)
@@ -86,7 +86,7 @@ def test_together_is_a_geometric_mean(finished: Path) -> None:
     soft = np.random.default_rng(0).random((5, 4)).astype("f4")[:, training.scene.superpoint_ids]
     chosen = np.array([0.2, 0.5, 0.8, 0.4, 2.0], np.float32)
     labels = replace(training.labels, soft=soft, thresholds=chosen)
-    cfg = PredictConfig(threshold="half", presence=0.0, object_share=0.0)
+    cfg = PredictConfig(threshold="half", presence_together=0.0, object_share=0.0)
     found = predict_masks.run(training.scene, labels, finished, cfg)
     for query, threshold in enumerate([0.2, 0.5, 0.8, 0.4, np.inf]):  # The last has no object.
         scaled = [min(value / (2 * threshold), 1) for value in soft[query]]
@@ -218,10 +218,11 @@ def test_tiny_scene_has_one_superpoint_an_object() -> None:
 def test_presence_empties_masks_of_unsure_queries(finished: Path) -> None:
     training = tiny_training_scene()
     for presence, expected in ((0.0, True), (1.0, False)):
-        cfg = PredictConfig(presence=presence)
+        cfg = PredictConfig(presence=presence, presence_together=1 - presence)
         predictions = predict_masks.run(training.scene, training.labels, finished, cfg)
         assert predictions.masks[:4].any(1).tolist() == [expected] * 4
-        assert not predictions.masks[4].any()
+        assert predictions.together[:4].any(1).tolist() == [not expected] * 4
+        assert not predictions.masks[4].any() and not predictions.together[4].any()
 
 
 def test_more_turns_are_averaged_and_repeatable(finished: Path) -> None:
