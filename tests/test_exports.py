@@ -166,8 +166,8 @@ def finished(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> tuple[str, Plan
         write_prompts(folder, {"train": [], "val": prompts}, truths, "objectId")
     with writing(plan.prepare(name)) as folder:
         assert folder is not None
-        parts = (scene.cloud, scene.triangles, scene.superpoint_ids, [], [], truth, name)
-        write_scene(folder, *parts)
+        mesh = (scene.cloud, scene.triangles, scene.superpoint_ids)
+        write_scene(folder, *mesh, [], [], truth, name)
     masks = masks_of(len(scene.cloud))
     probs = masks.astype(np.float32)
     scores = np.array([[0.5, 0.25]] * 4, np.float32)
