@@ -113,7 +113,7 @@ def test_ids_are_not_cut_to_few_bits_and_those_that_were_are_refused(
         assert FORMATS[name].read(write(path, [record]))[0].raw_ids == tuple(ids)
     for wrapped in (-56, -1, 2**31):  # 200 and 255 in int8.
         ids = [wrapped] if sample.most == 1 else [wrapped, 1]
-        with pytest.raises(DataError, match="int8" if wrapped < 0 else "2147483647"):
+        with pytest.raises(DataError, match="to int8" if wrapped < 0 else "2147483647"):
             FORMATS[name].read(write(path, [{**sample.records[0], sample.ids_key: ids}]))
 
 
