@@ -1,4 +1,4 @@
-"""Triangle meshes from PLY files, with the checks a scan needs."""
+"""Triangle meshes from PLY files, with the checks a scan needs, and to PLY files."""
 
 from __future__ import annotations
 
@@ -82,6 +82,23 @@ def _triangles(content: PlyData, path: Path, num_vertices: int) -> Array:
         found = f"{triangles.min()} to {triangles.max()}"
         raise DataError(path, f"faces naming vertices 0 to {num_vertices - 1}", found, _REMEDY)
     return triangles.astype(np.int32)
+
+
+def write_ply(path: Path, vertices: Array, triangles: Array) -> None:
+    """Binary little-endian mesh; ``vertices`` is a structured array, its fields the properties.
+
+    Types are f4, u1 and i4. plyfile would take a second for the faces of one room.
+    """
+    types = {"f4": "float", "u1": "uchar", "i4": "int"}
+    table = vertices.astype(vertices.dtype.newbyteorder("<"))
+    faces = np.empty(len(triangles), dtype=[("count", "u1"), ("vertex_indices", "<i4", (3,))])
+    faces["count"], faces["vertex_indices"] = 3, triangles
+    kinds = [(name, table.dtype[name]) for name in table.dtype.names or ()]
+    header = ["ply", "format binary_little_endian 1.0", f"element vertex {len(table)}"]
+    header += [f"property {types[kind.str[1:]]} {name}" for name, kind in kinds]
+    header += [f"element face {len(faces)}", "property list uchar int vertex_indices", "end_header"]
+    text = "".join(f"{line}\n" for line in header).encode("ascii")
+    path.write_bytes(text + table.tobytes() + faces.tobytes())
 
 
 def vertex_normals(points: Array, triangles: Array) -> Array:

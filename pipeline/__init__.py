@@ -9,6 +9,10 @@ from pipeline.ablation import (  # noqa: E402  (Luigi reads its defaults when ta
     AblationReport,
     MeasureArms,
 )
+from pipeline.conversion import (  # noqa: E402  (Luigi reads its defaults when tasks are defined)
+    ConvertReason3D,
+    PreprocessScannetpp,
+)
 from pipeline.error_curves import (  # noqa: E402  (Luigi reads its defaults when tasks are defined)
     ErrorCurves,
     MeasureErrorCurves,
@@ -40,6 +44,7 @@ from pipeline.tasks import (  # noqa: E402  (Luigi reads its defaults when tasks
 __all__ = [
     "Ablation",
     "AblationReport",
+    "ConvertReason3D",
     "DistilText",
     "ErrorCurves",
     "MeasureArms",
@@ -57,6 +62,7 @@ __all__ = [
     "PredictMasks",
     "PreparePrompts",
     "PrepareScene",
+    "PreprocessScannetpp",
     "Report",
     "RunAll",
     "RunTeacher",

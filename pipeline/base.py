@@ -35,7 +35,20 @@ class ArtifactTarget(luigi.Target):
         return str(self.key.folder)
 
 
-class ArtifactTask(luigi.Task):
+class ReadableTask(luigi.Task):
+    """A task whose failures a user can read."""
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+
+    def on_failure(self, exception: BaseException) -> Any:
+        """The message of a user's mistake, Luigi's traceback for anything else."""
+        if isinstance(exception, UserError):
+            return str(exception)
+        return super().on_failure(exception)
+
+
+class ArtifactTask(ReadableTask):
     """A task that makes one artifact, or none and stands for those it needs."""
 
     config = luigi.Parameter(default="", description="experiment file laid over the defaults")
@@ -90,12 +103,6 @@ class ArtifactTask(luigi.Task):
     @abstractmethod
     def make(self, key: ArtifactKey) -> None:
         """Run the stage."""
-
-    def on_failure(self, exception: BaseException) -> Any:
-        """The message of a user's mistake, Luigi's traceback for anything else."""
-        if isinstance(exception, UserError):
-            return str(exception)
-        return super().on_failure(exception)
 
 
 class PipelineTask(ArtifactTask):

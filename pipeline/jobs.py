@@ -70,23 +70,33 @@ def prepare_scene(plan: Plan, scene_id: str | None, folder: Path, device: str) -
 def prepare_prompts(plan: Plan, scene_id: str | None, folder: Path, device: str) -> None:
     """Query files to prompts and, apart, their truths."""
     from data.artifacts.prompts import write_prompts
-    from data.prompts import read_prompts
+    from data.queries import FORMATS
     from stages import prepare_prompts as stage
 
     splits: dict[str, Sequence[str]] = {
         split: names for split in SPLITS if (names := plan.scenes(split))
     }
     paths = [plan.scene_set.query_path(plan.root, split) for split in SPLITS if split in splits]
-    records = [record for path in dict.fromkeys(paths) for record in read_prompts(path)]
+    form = FORMATS[plan.scene_set.query_format]
+    records = [record for path in dict.fromkeys(paths) for record in form.read(path)]
     prepared = stage.run(
         records,
         splits,
         lambda scene: plan.reader.read_group_names(plan.root, scene),
         plan.experiment.prompts,
+        plan.scene_set.class_table(plan.root),
     )
     for scene in prepared.unreadable:
         _LOG.warning("PreparePrompts: queries of %s left out, its annotation is unreadable", scene)
-    write_prompts(folder, prepared.prompts, prepared.truths, prepared.id_space)
+    for dataset, count in prepared.other_datasets.items():
+        _LOG.warning("PreparePrompts: %d queries left out, they are about %s", count, dataset)
+    if prepared.lacking:
+        first = ", ".join(f"{key} {list(ids)}" for key, ids in list(prepared.lacking.items())[:5])
+        told = (
+            "%d of %d queries name objects their scene lacks, and are kept: %s (all: truths.json)"
+        )
+        _LOG.warning("PreparePrompts: " + told, len(prepared.lacking), len(prepared.truths), first)
+    write_prompts(folder, prepared.prompts, prepared.truths, prepared.id_space, prepared.lacking)
 
 
 def link_points(plan: Plan, scene_id: str | None, folder: Path, device: str) -> None:

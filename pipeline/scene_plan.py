@@ -17,6 +17,7 @@ from pydantic import BaseModel
 from data.artifacts.store import ArtifactKey, canonical_json, fingerprint
 from data.artifacts.versions import VERSIONS
 from data.errors import ConfigError
+from data.queries import DEFAULT_FORMAT
 from data.rooms.ids import scene_id as room_id
 from data.splits import SPLITS, Split
 from pipeline.scene_sets import SceneSet
@@ -131,6 +132,10 @@ class ScenePlan:
     def _query_records(self) -> dict[Split, Any]:
         return self.scene_set.query_records(self.root)
 
+    @cached_property
+    def _class_digests(self) -> dict[str, str]:
+        return self.scene_set.class_digests(self.root)
+
     def _queries_identity(self, scene_id: str | None) -> str:
         """Identity of the queries of one scene, or of all for None."""
         if self.scene_set.generated:
@@ -138,13 +143,7 @@ class ScenePlan:
             return key.fingerprint
         content: Any = self._query_records
         if scene_id is not None:
-            content = [
-                record
-                for records in content.values()
-                if isinstance(records, list)
-                for record in records
-                if isinstance(record, dict) and record.get("scene_id") == scene_id
-            ]
+            content = self.scene_set.queries_of(content, scene_id)
         return _digest(content)
 
     def _bank_identity(self) -> str:
@@ -156,6 +155,9 @@ class ScenePlan:
         inputs |= {f"scan {scene}": self._scan_identity(scene) for scene in self.scenes()}
         splits = {split: list(names) for split, names in self._scenes.items() if names}
         config = {**self.experiment.prompts.model_dump(exclude={"bank"}), "splits": splits}
+        if self.scene_set.query_format != DEFAULT_FORMAT:
+            config["query_format"] = self.scene_set.query_format
+            inputs |= self._class_digests
         return self._key("prepare_prompts", config, inputs)
 
     def link(self, scene_id: str) -> ArtifactKey:

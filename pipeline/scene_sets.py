@@ -4,15 +4,21 @@ from __future__ import annotations
 
 import json
 import os
+from collections.abc import Mapping
 from importlib import resources
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
+from data.artifacts.store import sha256_of
 from data.errors import ConfigError
+from data.queries import DEFAULT_FORMAT, FORMATS, FormatName
 from data.splits import SPLITS, Split
 from pipeline.config import explain, read_yaml_mapping
+
+if TYPE_CHECKING:
+    from data.queries.classes import ClassTable
 
 
 class SplitFiles(BaseModel):
@@ -42,6 +48,12 @@ class SceneSet(BaseModel):
     """Names of the split lists."""
     queries: SplitFiles
     """Query files, relative to the dataset's folder unless absolute."""
+    query_format: FormatName = DEFAULT_FORMAT
+    """What the query files look like: a format of ``data.queries``."""
+    classes: str = ""
+    """Class list of query files whose targets are categories, relative as they are."""
+    label_table: str = ""
+    """Table that says which labels belong to a class of the list (ScanNet's TSV)."""
     config: dict[str, Any] = Field(default_factory=dict)
     """Defaults of this set, laid over the built-in ones."""
     source: str = ""
@@ -71,18 +83,61 @@ class SceneSet(BaseModel):
         """Where the queries of a split lie."""
         return root / self.expanded(self.queries.named()[split])
 
+    def class_table(self, root: Path) -> ClassTable | None:
+        """The class list; None where the set names none. DataError as of ``read_classes``."""
+        if not self.classes:
+            return None
+        from data.queries.classes import read_classes
+
+        table = root / self.expanded(self.label_table) if self.label_table else None
+        return read_classes(root / self.expanded(self.classes), table)
+
+    def class_digests(self, root: Path) -> dict[str, str]:
+        """SHA-256 of the class list and the label table; of a missing one its error's name."""
+        named = {"classes": self.classes, "label_table": self.label_table}
+        digests = {}
+        for name, text in named.items():
+            if text:
+                try:
+                    digests[name] = sha256_of(root / self.expanded(text))
+                except OSError as error:
+                    digests[name] = type(error).__name__
+        return digests
+
     def query_records(self, root: Path) -> dict[Split, Any]:
         """The query files as parsed; what cannot be read stands as its error's name.
 
-        A plan never fails on a broken file: the stage that reads it does, and says why.
+        A plan never fails on a broken file: the stage that reads it does, and says why. A file
+        that is no JSON, in a format other than the default, stands as its digest.
         """
         records: dict[Split, Any] = {}
         for split in self.queries.named():
+            path = self.query_path(root, split)
             try:
-                records[split] = json.loads(self.query_path(root, split).read_bytes())
-            except (OSError, ValueError) as error:
+                records[split] = json.loads(path.read_bytes())
+            except OSError as error:
                 records[split] = type(error).__name__
+            except ValueError as error:
+                is_default = self.query_format == DEFAULT_FORMAT
+                records[split] = type(error).__name__ if is_default else sha256_of(path)
         return records
+
+    def queries_of(self, records: Mapping[Split, Any], scene_id: str) -> list[Any]:
+        """What of ``query_records`` one scene's queries are made from.
+
+        Whatever is not a list of records counts for every scene, in formats other than the
+        default.
+        """
+        is_default = self.query_format == DEFAULT_FORMAT
+        keys = FORMATS[self.query_format].scene_keys
+        found: list[Any] = [] if is_default else [self.query_format]
+        for content in records.values():
+            if isinstance(content, list):
+                entries = [entry for entry in content if isinstance(entry, dict)]
+                found += [e for e in entries if any(e.get(key) == scene_id for key in keys)]
+            elif not is_default:
+                found.append(content)
+        return found
 
 
 def packaged_sets() -> dict[str, Path]:
@@ -112,6 +167,8 @@ def load_scene_set(name: str) -> SceneSet:
             f"{path}: splits names {splits}, but queries names {queries}. Give each split both "
             "a list of scenes and a query file."
         )
+    if scene_set.generated and scene_set.query_format != DEFAULT_FORMAT:
+        raise ConfigError(f"{path}: rooms that are generated have queries in {DEFAULT_FORMAT} only")
     if not scene_set.generated and not scene_set.data_root:
         raise ConfigError(f"{path}: data_root is missing: the folder that holds the dataset")
     return scene_set

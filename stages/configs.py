@@ -68,8 +68,9 @@ class PromptsConfig(StageConfig):
     bank: list[str] = []
     """Categories that every scene is asked for besides its queries: a fixed list, the same for
     all scenes, taken from no annotation."""
-    id_space: Literal["auto", "position", "id", "objectId"] = "auto"
-    """``auto`` compares object names with the scans' labels in each space."""
+    id_space: Literal["auto", "position", "id", "objectId", "objectId+1"] = "auto"
+    """``auto``: as the format's documentation says; where it does not, names are compared with
+    the scans' labels in each space."""
     min_agreement: Fraction = 0.8
     """``auto``: share of names that must agree; under it the queries are refused."""
 

@@ -6,6 +6,7 @@ import functools
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
 from data.errors import DataError
 from data.prompts import (
@@ -13,9 +14,11 @@ from data.prompts import (
     GroupsOf,
     IdSpace,
     PromptRecord,
+    check_id_space,
     decide_id_space,
     object_ids_of,
 )
+from data.queries.classes import ClassTable, check_names, members_of
 from data.types import Prompt, PromptTruth
 from stages.configs import PromptsConfig
 
@@ -25,13 +28,17 @@ class PreparedPrompts:
     """``prompts`` by split, one truth a prompt, and the id space the file was found to use.
 
     ``unreadable`` are the scenes whose annotation cannot be read, with the reason: their
-    queries are left out, and preparing the scene itself refuses the same file.
+    queries are left out, and preparing the scene itself refuses the same file. ``lacking`` are
+    the ids by prompt that a scene does not have, in formats known for it. ``other_datasets``
+    counts the queries about datasets of which no split has a scene.
     """
 
     prompts: dict[str, list[Prompt]]
     truths: list[PromptTruth]
     id_space: IdSpace
     unreadable: dict[str, str]
+    lacking: dict[str, tuple[int, ...]]
+    other_datasets: dict[str, int]
 
 
 def run(
@@ -39,19 +46,23 @@ def run(
     splits: Mapping[str, Sequence[str]],
     groups_of: GroupsOf,
     cfg: PromptsConfig,
+    classes: ClassTable | None = None,
 ) -> PreparedPrompts:
     """Sort records into splits by their scene and give their targets as objectIds.
 
     Args:
-        records: those of all query files, one file after the other.
+        records: those of all query files, one file after the other, all of one format.
         splits: scene ids by split; no scene may be in two.
         groups_of: names of a scene's annotated objects (read once a scene).
         cfg: the id space, or how surely it must be found.
+        classes: what categories mean, for formats whose targets are categories.
 
     Raises:
-        DataError: a record names a scene of no split or an object its scene does not have,
-            a split has no query, splits share a scene, or no id space agrees.
+        DataError: a record names a scene of no split or an object its scene does not have (unless
+            its format is known for it), a split has no query, splits share a scene, no id space
+            agrees, or categories are asked for and ``classes`` are not given.
     """
+    records, other_datasets = _of_these_datasets(records, splits)
     split_of = _split_of_scene(splits, records)
 
     @functools.cache
@@ -60,20 +71,102 @@ def run(
 
     unreadable = _unreadable(records, groups)
     records = [record for record in records if record.scene_id not in unreadable]
-    space = cfg.id_space
-    if space == "auto":
-        space = decide_id_space(records, groups, cfg.min_agreement)
+    space = _space(records, groups, cfg, classes)
+    targets = [_targets(record, space, groups, classes) for record in records]
+    _refuse_lacking(records, targets, space)
     prompts: dict[str, list[Prompt]] = {name: [] for name in splits}
-    truths = []
+    truths, lacking = [], {}
     position: Counter[str] = Counter()
-    for record in records:
+    for record, target in zip(records, targets, strict=True):
         prompt_id = f"{record.scene_id}_{position[record.scene_id]:04d}"
         position[record.scene_id] += 1
         prompt = Prompt(prompt_id, record.scene_id, record.text, record.task)
         prompts[split_of[record.scene_id]].append(prompt)
-        targets = object_ids_of(record, space, groups)
-        truths.append(PromptTruth(prompt_id, targets, record.object_name))
-    return PreparedPrompts(prompts, truths, space, unreadable)
+        truths.append(PromptTruth(prompt_id, target.object_ids, record.object_name))
+        if target.lacking:
+            lacking[prompt_id] = target.lacking
+    return PreparedPrompts(prompts, truths, space, unreadable, lacking, other_datasets)
+
+
+class _Target(NamedTuple):
+    """A record's objects, and those of its ids that name nothing in its scene."""
+
+    object_ids: tuple[int, ...]
+    lacking: tuple[int, ...]
+
+
+def _space(
+    records: Sequence[PromptRecord],
+    groups_of: GroupsOf,
+    cfg: PromptsConfig,
+    classes: ClassTable | None,
+) -> IdSpace:
+    """The space that is given, documented or found, once names have been found to agree."""
+    if cfg.id_space != "auto":
+        return cfg.id_space
+    stated = records[0].id_space if records else None
+    if stated is None:
+        return decide_id_space(records, groups_of, cfg.min_agreement)
+    if stated != "category":
+        check_id_space(records, stated, groups_of, cfg.min_agreement)
+    elif classes is None:
+        raise DataError(
+            records[0].source,
+            "a list of classes, as this format's targets are categories",
+            "none",
+            "Name the list in the scene set (classes: FILE).",
+        )
+    else:
+        check_names(records, classes, cfg.min_agreement)
+    return stated
+
+
+def _targets(
+    record: PromptRecord, space: IdSpace, groups_of: GroupsOf, classes: ClassTable | None
+) -> _Target:
+    if space == "category":
+        if classes is None:
+            raise ValueError("categories without classes")
+        members = members_of(record, classes, groups_of)
+        return _Target(members, () if members else record.raw_ids)
+    found = object_ids_of(record, space, groups_of)
+    missing = tuple(raw for raw, known in zip(record.raw_ids, found) if known is None)
+    return _Target(tuple(known for known in found if known is not None), missing)
+
+
+def _refuse_lacking(
+    records: Sequence[PromptRecord], targets: Sequence[_Target], space: IdSpace
+) -> None:
+    """Raise one DataError for all records whose scene lacks what they name."""
+    pairs = zip(records, targets, strict=True)
+    wrong = [(r, t.lacking) for r, t in pairs if t.lacking and not r.may_lack_objects]
+    if not wrong:
+        return
+    shown = ", ".join(
+        f"{list(raw)} of record {record.number} in scene {record.scene_id}"
+        for record, raw in wrong[:5]
+    )
+    raise DataError(
+        wrong[0][0].source,
+        f"objects that the scenes have (as {space})",
+        f"{len(wrong)} records with others: {shown}{', ...' if len(wrong) > 5 else ''}",
+        "Check that queries and scans are of the same version (ScanNet++ v1 or v2).",
+    )
+
+
+def _of_these_datasets(
+    records: Sequence[PromptRecord], splits: Mapping[str, Sequence[str]]
+) -> tuple[Sequence[PromptRecord], dict[str, int]]:
+    """Records of the datasets the splits' scenes are of, and how many there are of others.
+
+    Where no scene is known at all every record stays, to be refused by its scene.
+    """
+    scenes = {scene_id for names in splits.values() for scene_id in names}
+    ours = {record.dataset for record in records if record.scene_id in scenes}
+    if not ours:
+        return records, {}
+    others = Counter(record.dataset for record in records if record.dataset not in ours)
+    return [record for record in records if record.dataset in ours], dict(others)
 
 
 def _unreadable(records: Sequence[PromptRecord], groups_of: GroupsOf) -> dict[str, str]:

@@ -13,12 +13,12 @@ from hypothesis import strategies as st
 from data.errors import DataError
 from data.prompts import (
     GroupName,
-    IdSpace,
+    ObjectSpace,
     PromptRecord,
     decide_id_space,
     normalized_name,
-    read_prompts,
 )
+from data.queries.instruct3d import read as read_prompts
 from stages import prepare_prompts
 from stages.configs import PromptsConfig
 
@@ -45,7 +45,7 @@ def record(scene_id: str, ids: Any, name: str) -> dict[str, Any]:
     return {"scene_id": scene_id, "object_id": ids, "object_name": name, "description": text}
 
 
-def records_in(space: IdSpace) -> list[dict[str, Any]]:
+def records_in(space: ObjectSpace) -> list[dict[str, Any]]:
     field = {"position": 0, "id": 1, "objectId": 2}[space]
     return [
         record(scene_id, [group[field]], group.label)
@@ -65,7 +65,7 @@ def test_names_are_compared_without_case_and_blanks(name: str) -> None:
 
 
 @pytest.mark.parametrize("space", ["position", "id", "objectId"])
-def test_the_id_space_is_found_from_names(tmp_path: Path, space: IdSpace) -> None:
+def test_the_id_space_is_found_from_names(tmp_path: Path, space: ObjectSpace) -> None:
     records = read(tmp_path, *records_in(space))
     result = prepare(records)
     assert result.id_space == space
@@ -75,7 +75,7 @@ def test_the_id_space_is_found_from_names(tmp_path: Path, space: IdSpace) -> Non
 
 @pytest.mark.parametrize("space", ["position", "id", "objectId"])
 def test_names_that_are_no_labels_and_many_targets_have_no_vote(
-    tmp_path: Path, space: IdSpace
+    tmp_path: Path, space: ObjectSpace
 ) -> None:
     field = {"position": 0, "id": 1, "objectId": 2}[space]
     bed, chair = GROUPS["aa"][0][field], GROUPS["aa"][1][field]

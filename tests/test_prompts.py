@@ -11,7 +11,8 @@ import pytest
 
 from data.artifacts import prompts as artifact
 from data.errors import ArtifactError, DataError
-from data.prompts import PromptRecord, read_prompts
+from data.prompts import PromptRecord
+from data.queries.instruct3d import read as read_prompts
 from data.types import Prompt, PromptTruth
 
 RECORD: dict[str, Any] = {

@@ -27,14 +27,19 @@ def write_prompts(
     prompts: Mapping[str, Sequence[Prompt]],
     truths: Iterable[PromptTruth],
     id_space: str,
+    lacking: Mapping[str, Sequence[int]] | None = None,
 ) -> None:
-    """Write both files; ``prompts`` by split, ``id_space`` noted for the record."""
+    """Write both files; ``prompts`` by split.
+
+    For the record: ``id_space``, and by prompt the ids ``lacking`` from its scene, if any.
+    """
     rows = {
         truth.prompt_id: {"object_ids": list(truth.object_ids), "object_name": truth.object_name}
         for truth in truths
     }
     splits = {name: [asdict(prompt) for prompt in split] for name, split in prompts.items()}
-    _write(folder / TRUTHS_FILE, {"id_space": id_space, "truths": rows})
+    noted = {"lacking": {key: list(ids) for key, ids in lacking.items()}} if lacking else {}
+    _write(folder / TRUTHS_FILE, {"id_space": id_space, **noted, "truths": rows})
     _write(folder / PROMPTS_FILE, {"splits": splits})
 
 

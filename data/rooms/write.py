@@ -9,6 +9,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 
+from data.meshio import write_ply
 from data.rooms.catalog import LABELS, STRUCTURE
 from data.rooms.pictures import Undistorter, anonymised
 from data.rooms.scan import RoomScan
@@ -27,23 +28,6 @@ def dump_json(path: Path, content: object) -> None:
 def dump_lines(path: Path, lines: Sequence[str]) -> None:
     """One entry a line."""
     path.write_text("".join(f"{line}\n" for line in lines), encoding="utf-8")
-
-
-def write_ply(path: Path, vertices: Array, triangles: Array) -> None:
-    """Binary little-endian mesh; ``vertices`` is a structured array, its fields the properties.
-
-    Written here because plyfile takes a second for the faces of one room.
-    """
-    types = {"f4": "float", "u1": "uchar", "i4": "int"}
-    table = vertices.astype(vertices.dtype.newbyteorder("<"))
-    faces = np.empty(len(triangles), dtype=[("count", "u1"), ("vertex_indices", "<i4", (3,))])
-    faces["count"], faces["vertex_indices"] = 3, triangles
-    kinds = [(name, table.dtype[name]) for name in table.dtype.names or ()]
-    header = ["ply", "format binary_little_endian 1.0", f"element vertex {len(table)}"]
-    header += [f"property {types[kind.str[1:]]} {name}" for name, kind in kinds]
-    header += [f"element face {len(faces)}", "property list uchar int vertex_indices", "end_header"]
-    text = "".join(f"{line}\n" for line in header).encode("ascii")
-    path.write_bytes(text + table.tobytes() + faces.tobytes())
 
 
 def write_scan(folder: Path, scan: RoomScan) -> None:

@@ -1,0 +1,202 @@
+"""Class lists: what a category's number in a query file means, and which labels belong to it.
+
+The lists are the user's to give. One is
+
+- a text of one class a line, the first line being class 0 (ScanNet200's list of 200), each a
+  name, or the number in the column ``id`` of ScanNet's label table; or
+- a table with the column ``raw_category`` (Matterport3D's ``category_mapping.tsv``), whose
+  classes are numbered by the column ``index``, or by their row from 0 on where it has none.
+
+Annotated labels are matched by name. ScanNet's are raw words of which several are one class; its
+label table (``scannetv2-labels.combined.tsv``: ``raw_category``, ``id``) tells which.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from data.errors import DataError
+from data.jsonio import read_text
+from data.prompts import GroupsOf, PromptRecord, normalized_name
+
+_REMEDY = "Give the class list whose numbers the queries use, whole and in its order."
+_TABLE_REMEDY = "Give the label table as it is published, tab-separated with its header."
+
+
+@dataclass(frozen=True)
+class ClassTable:
+    """``names`` by class index, and the class index of every label that belongs to one."""
+
+    source: Path
+    names: Mapping[int, str]
+    index_of_label: Mapping[str, int]
+
+    @classmethod
+    def make(
+        cls, source: Path, names: Mapping[int, str], members: Iterable[tuple[str, int]]
+    ) -> ClassTable:
+        """A table of ``members`` (label, class index); of labels that come twice the first."""
+        index_of: dict[str, int] = {}
+        pairs = list(members)
+        for label, index in pairs:
+            index_of.setdefault(label, index)
+        for label, index in pairs:
+            index_of.setdefault(normalized_name(label), index)
+        return cls(source, names, index_of)
+
+    def index_of(self, label: str) -> int | None:
+        """The class of a label as it is written, or else written without case and blanks."""
+        return self.index_of_label.get(label, self.index_of_label.get(normalized_name(label)))
+
+
+def read_classes(path: Path, label_table: Path | None = None) -> ClassTable:
+    """Read a class list, and where given the table that says which labels a class has.
+
+    Raises:
+        DataError: missing, empty or damaged file; a class twice; a blank line between classes;
+            numbers without a label table; a class the label table does not have.
+    """
+    text = read_text(path, "a list of classes", _REMEDY)
+    first = text.split("\n", 1)[0]
+    if "raw_category" in first.strip("\r").split("\t"):
+        return _from_table(path)
+    lines = [line.strip() for line in text.rstrip().split("\n")]
+    if not all(lines):
+        found = f"line {lines.index('') + 1} blank"
+        raise DataError(path, "a class in every line: its place is its number", found, _REMEDY)
+    rows = _rows(label_table, ("raw_category", "id")) if label_table else []
+    keys = [_key(line) for line in lines]
+    _refuse_double(keys, path)
+    if not label_table:
+        if all(isinstance(key, int) for key in keys):
+            remedy = "Name the label table, too (label_table in the scene set)."
+            raise DataError(path, "names of classes", "numbers", remedy)
+        members = [(line, index) for index, line in enumerate(lines)]
+        return ClassTable.make(path, dict(enumerate(lines)), members)
+    return _joined(path, lines, rows, label_table)
+
+
+def _key(line: str) -> int | str:
+    is_number = line.isascii() and line.isdecimal() and len(line) < 10
+    return int(line) if is_number else normalized_name(line)
+
+
+def _refuse_double(keys: Sequence[int | str], path: Path) -> None:
+    if len(set(keys)) != len(keys):
+        double = next(key for k, key in enumerate(keys) if key in keys[:k])
+        raise DataError(path, "each class once", f"{double!r} twice", _REMEDY)
+
+
+def _rows(path: Path, columns: Sequence[str]) -> list[dict[str, str]]:
+    """Rows of a tab-separated table with a header, "None" kept as the text it is."""
+    text = read_text(path, "a table of labels", _TABLE_REMEDY)
+    lines = [line.rstrip("\r") for line in text.split("\n")]
+    header = lines[0].split("\t")
+    missing = [column for column in columns if column not in header]
+    if missing or len(set(header)) != len(header):
+        found = f"no {missing}" if missing else "a column twice"
+        raise DataError(path, f"the columns {', '.join(columns)}", found, _TABLE_REMEDY)
+    rows = []
+    least = 1 + max(header.index(column) for column in columns)
+    for number, line in enumerate(lines[1:], start=2):
+        cells = line.split("\t")
+        if not any(cells):
+            continue
+        if any(cells[len(header) :]) or len(cells) < least:
+            found = f"{len(cells)} cells in line {number}"
+            raise DataError(path, f"{len(header)} cells a line", found, _TABLE_REMEDY)
+        rows.append(dict(zip(header, (cell.strip() for cell in cells))))
+    if not rows:
+        raise DataError(path, "labels", "a header alone", _TABLE_REMEDY)
+    return rows
+
+
+def _whole(row: Mapping[str, str], column: str, path: Path) -> int:
+    text = row[column]
+    if not (text.isascii() and text.isdecimal() and len(text) < 10):
+        expected = f"a whole number as {column} of {row['raw_category']!r}"
+        raise DataError(path, expected, repr(text)[:60], _TABLE_REMEDY)
+    return int(text)
+
+
+def _from_table(path: Path) -> ClassTable:
+    rows = _rows(path, ("raw_category",))
+    has_index = "index" in rows[0]
+    numbers = [_whole(row, "index", path) if has_index else k for k, row in enumerate(rows)]
+    labels = [row["raw_category"] for row in rows]
+    _refuse_double(numbers, path)
+    names = dict(zip(numbers, labels, strict=True))
+    return ClassTable.make(path, names, zip(labels, numbers, strict=True))
+
+
+def _joined(
+    path: Path, lines: Sequence[str], rows: Sequence[Mapping[str, str]], table: Path
+) -> ClassTable:
+    """The classes of a list, each with all labels that the table gives the same ``id``."""
+    label_ids = [(row["raw_category"], _whole(row, "id", table)) for row in rows]
+    id_of_name: dict[str, int] = {}
+    words: dict[int, str] = {}
+    for label, number in label_ids:
+        id_of_name.setdefault(normalized_name(label), number)
+    for row, (label, number) in zip(rows, label_ids, strict=True):
+        name = row.get("category") or label
+        id_of_name.setdefault(normalized_name(name), number)
+        words.setdefault(number, name)
+    index_of_id: dict[int, int] = {}
+    names: dict[int, str] = {}
+    for index, line in enumerate(lines):
+        key = _key(line)
+        known = key if isinstance(key, int) and key in words else id_of_name.get(str(key))
+        if known is None:
+            raise DataError(table, f"class {line!r} of {path}", "no such label", _TABLE_REMEDY)
+        if known in index_of_id:
+            found = f"lines {index_of_id[known] + 1} and {index + 1} with the id {known}"
+            raise DataError(path, "each class once", found, _REMEDY)
+        index_of_id[known] = index
+        names[index] = words[known] if isinstance(key, int) else line
+    members = [(label, index_of_id[n]) for label, n in label_ids if n in index_of_id]
+    return ClassTable.make(path, names, members)
+
+
+def check_names(records: Sequence[PromptRecord], classes: ClassTable, min_agreement: float) -> None:
+    """Compare each record's name with its class's, as ids and labels are compared elsewhere.
+
+    Raises:
+        DataError: a number that is no class; fewer than ``min_agreement`` of the names agree.
+    """
+    unknown = [r for r in records if any(raw not in classes.names for raw in r.raw_ids)]
+    if unknown:
+        expected = f"classes of {classes.source} ({len(classes.names)} of them)"
+        shown = ", ".join(f"record {r.number}: {list(r.raw_ids)}" for r in unknown[:5])
+        raise DataError(unknown[0].source, expected, f"{len(unknown)} others: {shown}", _REMEDY)
+    named = [record for record in records if record.object_name and len(record.raw_ids) == 1]
+    agreeing = {
+        shift: sum(_is_named(record, classes, shift) for record in named) for shift in (0, -1, 1)
+    }
+    if agreeing[0] >= min_agreement * len(named):
+        return
+    found = f"{agreeing[0]} of {len(named)} names that are the class's"
+    better = max((-1, 1), key=lambda shift: agreeing[shift])
+    if agreeing[better] > agreeing[0]:
+        found += f", but {agreeing[better]} that are the class's numbered {better:+d}"
+    expected = f"categories of {classes.source} (at least {min_agreement:.0%} agreeing)"
+    raise DataError(records[0].source, expected, found, _REMEDY)
+
+
+def _is_named(record: PromptRecord, classes: ClassTable, shift: int) -> bool:
+    number, name = record.raw_ids[0] + shift, normalized_name(record.object_name)
+    if number not in classes.names:
+        return False
+    return normalized_name(classes.names[number]) == name or classes.index_of(name) == number
+
+
+def members_of(record: PromptRecord, classes: ClassTable, groups_of: GroupsOf) -> tuple[int, ...]:
+    """The objectIds of every instance of the record's categories, in the annotation's order."""
+    wanted = set(record.raw_ids)
+    return tuple(
+        group.object_id
+        for group in groups_of(record.scene_id)
+        if classes.index_of(group.label) in wanted
+    )

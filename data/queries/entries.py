@@ -1,0 +1,140 @@
+"""What all query files in JSON share: a list of objects, and checked fields of one of them."""
+
+from __future__ import annotations
+
+import logging
+from collections import Counter
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from data.errors import DataError
+from data.jsonio import is_int, read_json
+from data.prompts import PromptRecord
+
+log = logging.getLogger(__name__)
+
+MAX_ID = 2**31 - 1
+_REMEDY = "Correct this record, or remove it."
+_NEGATIVE = "Ids are never negative: casting one over 127 to int8 makes it so. " + _REMEDY
+
+
+class Entry:
+    """One record of a query file; a wrong field is refused with file, record and field."""
+
+    def __init__(self, content: dict[str, Any], path: Path, number: int) -> None:
+        self.content, self.path, self.number = content, path, number
+
+    def wrong(self, expected: str, found: Any, remedy: str = _REMEDY) -> DataError:
+        """The error of a field; ``expected`` reads on with "of record <number>"."""
+        return DataError(self.path, f"{expected} of record {self.number}", _shown(found), remedy)
+
+    def key(self, *keys: str) -> str:
+        """The first of the keys that the record has; the first of all when it has none."""
+        return next((key for key in keys if key in self.content), keys[0])
+
+    def text(self, *keys: str) -> str:
+        """A text that is not blank, without blanks around it; the first of the keys counts."""
+        key = self.key(*keys)
+        value = self.content.get(key)
+        if not isinstance(value, str) or not value.strip():
+            raise self.wrong(f"a text as {key}", value)
+        try:
+            value.encode()
+        except UnicodeEncodeError:  # JSON may hold half of a surrogate pair.
+            raise self.wrong(f"Unicode text as {key}", value) from None
+        return value.strip()
+
+    def text_or(self, key: str, default: str) -> str:
+        """As ``text``, or the default where the record has no such field."""
+        return self.text(key) if key in self.content else default
+
+    def optional(self, *keys: str) -> str:
+        """As ``text``, or "" where the record has nothing there."""
+        value = self.content.get(self.key(*keys))
+        return "" if value is None or value == "" else self.text(*keys)
+
+    def choice(self, key: str, allowed: tuple[str, ...]) -> str:
+        """One of a few words."""
+        value = self.text(key)
+        if value not in allowed:
+            raise self.wrong(f"one of {', '.join(allowed)} as {key}", value)
+        return value
+
+    def ids(
+        self, *keys: str, least: int = 1, most: int | None = None, loose: bool = False
+    ) -> tuple[int, ...]:
+        """Ids given as one or as a list, in their order.
+
+        ``loose`` files may write an id as a text of digits and nest lists, of which each id
+        counts once; in others an id that comes twice is refused.
+        """
+        key = self.key(*keys)
+        raw = self.content.get(key)
+        values: list[Any] = raw if isinstance(raw, list) else [raw]
+        values = [_number(value) for value in _flat(raw)] if loose else values
+        if not all(is_int(value) for value in values):
+            raise self.wrong(f"an integer or a list of different ones as {key}", raw)
+        ids: tuple[int, ...] = tuple(dict.fromkeys(values))
+        if len(ids) != len(values) and not loose:
+            raise self.wrong(f"an integer or a list of different ones as {key}", raw)
+        if ids and not 0 <= min(ids) <= max(ids) <= MAX_ID:
+            remedy = _NEGATIVE if min(ids) < 0 else _REMEDY
+            raise self.wrong(f"ids from 0 to {MAX_ID} as {key}", raw, remedy)
+        if len(ids) < least or (most is not None and len(ids) > most):
+            count = f"{least}" if least == most else f"at least {least}"
+            raise self.wrong(f"{count} ids as {key}", raw)
+        return ids
+
+
+def _shown(found: Any) -> str:
+    try:
+        return ascii(found)[:60]
+    except RecursionError:  # What could just be parsed may be too deep to be written.
+        return "lists in lists beyond counting"
+
+
+def _flat(raw: Any) -> list[Any]:
+    """All that nested lists hold, from left to right, without recursion."""
+    flat, waiting = [], [raw]
+    while waiting:
+        value = waiting.pop()
+        if isinstance(value, list):
+            waiting.extend(reversed(value))
+        else:
+            flat.append(value)
+    return flat
+
+
+def _number(value: Any) -> Any:
+    """The integer that a short text of digits writes; anything else as it is."""
+    is_digits = isinstance(value, str) and value.isascii() and value.isdecimal()
+    return int(value) if is_digits and len(value) <= 10 else value
+
+
+def read_records(
+    path: Path, format_name: str, record: Callable[[Entry], PromptRecord]
+) -> list[PromptRecord]:
+    """Every record of a query file, in the file's order.
+
+    A text that repeats one of the same scene is kept as a query of its own (published
+    denominators count it) and logged.
+
+    Raises:
+        DataError: missing or damaged file, or a record with a missing, empty or wrong field.
+    """
+    remedy = f"Give a JSON list of queries ({format_name}'s format)."
+    content = read_json(path, "a query file", remedy)
+    if not isinstance(content, list) or not content:
+        found = "an empty list" if isinstance(content, list) else type(content).__name__
+        raise DataError(path, "a JSON list of queries", found, remedy)
+    records = []
+    for number, entry in enumerate(content):
+        if not isinstance(entry, dict):
+            raise DataError(path, f"an object as record {number}", _shown(entry), _REMEDY)
+        records.append(record(Entry(entry, path, number)))
+    texts = Counter((record.scene_id, record.text) for record in records)
+    repeated = sum(count - 1 for count in texts.values())
+    if repeated:
+        log.warning("%s: %d queries repeat another of the same scene; all kept", path, repeated)
+    return records

@@ -1,0 +1,106 @@
+"""``python -m pipeline export``: a scene set's answers for other programs."""
+
+from __future__ import annotations
+
+from argparse import ArgumentParser, Namespace
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from data.errors import UserError
+from pipeline.command import Command
+
+if TYPE_CHECKING:
+    from data.exports import SceneAnswers
+    from pipeline.plan import Plan
+
+FORMATS = ("ply", "npz", "benchmark")
+
+
+def _add_arguments(parser: ArgumentParser) -> None:
+    add = parser.add_argument
+    add("--scene-set", required=True, help="a file in configs/scene_sets, or the path of one")
+    add("--config", default="", help="experiment file, as it was run")
+    add("--overrides", default="", help="key=value,key=value, as they were run")
+    add("--format", required=True, choices=FORMATS)
+    add("--output", required=True, type=Path, help="folder to write to; made when missing")
+    add("--scene", action="append", default=[], help="may be given several times; default: val")
+    add("--answers", choices=["student", "together"], default="together", help="whose masks")
+    add("--classes", type=Path, help="benchmark: class list; a label id is a line, from 0 on")
+    add("--label-table", type=Path, help="benchmark: table that gives class numbers names")
+    add("--masks", choices=["txt", "rle"], default="txt", help="benchmark: mask files")
+
+
+def _export(options: Namespace) -> None:
+    """Write every scene's answers; UserError before any is written when one is missing."""
+    from pipeline.plan import load_plan
+
+    if options.format != "benchmark" and (options.classes or options.label_table):
+        raise UserError("--classes and --label-table are for --format benchmark")
+    if options.output.exists() and not options.output.is_dir():
+        raise UserError(f"--output: {options.output} is a file; name a folder")
+    plan = load_plan(options.scene_set, options.config, options.overrides)
+    scenes = tuple(dict.fromkeys(options.scene)) or plan.scenes("val")
+    _check_complete(plan, scenes, options.scene_set)
+    lines = [_export_scene(plan, scene, options) for scene in scenes]
+    print("\n".join(lines))
+    print(f"{options.output}: answers on {len(scenes)} scenes")
+
+
+def _check_complete(plan: Plan, scenes: tuple[str, ...], scene_set: str) -> None:
+    from data.artifacts.store import is_complete
+
+    for scene in scenes:
+        plan.split_of(scene)
+    missing = [scene for scene in scenes if not is_complete(plan.predict(scene))]
+    if missing:
+        shown = f"{', '.join(missing[:3])}{', ...' if len(missing) > 3 else ''}"
+        raise UserError(
+            f"{len(missing)} of {len(scenes)} scenes have no answers of this config yet ({shown}). "
+            f"Run: luigi --module pipeline PredictMasks --scene-set {scene_set}, with the same "
+            "--config and --overrides"
+        )
+
+
+def _answers(plan: Plan, scene_id: str, source: str) -> SceneAnswers:
+    from data.artifacts.predictions import read_predictions
+    from data.exports import SceneAnswers
+    from pipeline.results import prompts_of
+
+    prompts = prompts_of(plan, scene_id)
+    names = tuple(prompt.prompt_id for prompt in prompts)
+    predictions = read_predictions(plan.predict(scene_id).folder).only(names)
+    is_student = source == "student"
+    return SceneAnswers(
+        scene_id,
+        names,
+        tuple(prompt.text for prompt in prompts),
+        tuple(prompt.task for prompt in prompts),
+        predictions.masks if is_student else predictions.together,
+        predictions.score("student" if is_student else "together"),
+    )
+
+
+def _export_scene(plan: Plan, scene_id: str, options: Namespace) -> str:
+    """Write one scene; what to tell about it."""
+    from data import exports
+    from data.artifacts.scene import read_scene
+    from data.queries.classes import read_classes
+
+    answers = _answers(plan, scene_id, options.answers)
+    if options.format == "npz":
+        return str(exports.write_npz(options.output, answers))
+    if options.format == "ply":
+        scene = read_scene(plan.prepare(scene_id).folder)
+        made = exports.write_meshes(options.output, answers, scene.cloud, scene.triangles)
+        return f"{options.output / scene_id}: {len(made)} meshes"
+    classes = read_classes(options.classes, options.label_table) if options.classes else None
+    counts = exports.write_benchmark(options.output, answers, classes, options.masks)
+    told = f"{options.output / scene_id}.txt: {counts.written} instances"
+    if counts.empty:
+        told += f", {counts.empty} answers empty"
+    if counts.without_class:
+        told += f", {counts.without_class} queries name no class"
+    return told
+
+
+EXPORT = Command("write answers as meshes, NumPy or benchmark files", _add_arguments, _export)
