@@ -40,3 +40,18 @@ def test_ill_fitting_predictions_are_refused() -> None:
     for together, three in ((masks[:, :5], scores), (masks, probs[:, :3])):
         with pytest.raises(ValueError, match="probs, masks, together"):
             Predictions("s", names, probs, masks, together, three)
+
+
+def test_predictions_of_some_prompts() -> None:
+    probs = np.random.default_rng(0).random((3, 13)).astype(np.float32)
+    masks, scores = probs > 0.4, probs[:, :2]
+    names = ("a", "b", "c")
+    whole = Predictions("s", names, probs, masks, ~masks, scores)
+    some = whole.only(["c", "a"])
+    assert np.array_equal(some.probs, probs[[2, 0]]) and np.array_equal(some.masks, masks[[2, 0]])
+    assert np.array_equal(some.together, ~masks[[2, 0]]) and some.prompt_ids == ("c", "a")
+    assert some.score("student").tolist() == scores[[2, 0], 0].tolist()
+    assert some.score("together").tolist() == scores[[2, 0], 1].tolist()
+    assert whole.only([]).probs.shape == (0, 13)
+    with pytest.raises(ValueError, match="x"):
+        whole.only(["x"])

@@ -6,6 +6,7 @@ first point in the highest bit. One chunk per query.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -51,6 +52,12 @@ class Predictions:
         shapes = self.probs.shape, self.masks.shape, self.together.shape
         if len(set(shapes)) > 1 or self.scores.shape[1] != 2:
             raise ValueError(f"probs, masks, together are {shapes}, scores {self.scores.shape}")
+
+    def only(self, prompt_ids: Sequence[str]) -> Predictions:
+        """Those of some prompts, in their order; ValueError for one that is not there."""
+        rows = [self.prompt_ids.index(prompt_id) for prompt_id in prompt_ids]
+        arrays = (self.probs, self.masks, self.together, self.scores)
+        return Predictions(self.scene_id, tuple(prompt_ids), *(array[rows] for array in arrays))
 
     def score(self, source: Literal["student", "together"]) -> Array:
         """(Q,) float32: how sure one of the answers is that the object is there."""
