@@ -25,6 +25,7 @@ from numpy.typing import NDArray
 Array = NDArray[Any]
 CameraModel = Literal["PINHOLE", "OPENCV_FISHEYE"]
 NUM_DISTORTION: dict[str, int] = {"PINHOLE": 0, "OPENCV_FISHEYE": 4}
+_UNDISTORTED = ("OPENCV_FISHEYE", "PINHOLE")
 
 
 def _require(condition: bool, message: str) -> None:
@@ -67,21 +68,38 @@ class Camera:
 
 @dataclass(frozen=True, eq=False)
 class View:
-    """One posed image; ``world_to_camera`` (4, 4) float64, metres, OpenCV axes."""
+    """One posed image; ``world_to_camera`` (4, 4) float64, metres, OpenCV axes.
+
+    ``camera`` is that of the image as the stages see it. ``lens`` is the fisheye the picture
+    was taken with where ``camera`` is a pinhole without its distortion; with ``is_distorted``
+    the files still show what the lens saw, and whoever reads them undistorts. ``mask_path``
+    is a mask in the image file's pixels, 255 = valid, where the image has one.
+    """
 
     view_id: str
     camera: Camera
     world_to_camera: Array
     image_path: Path
+    lens: Camera | None = None
+    is_distorted: bool = False
+    mask_path: Path | None = None
 
     def __post_init__(self) -> None:
-        """Raise ValueError unless the pose is a finite rigid transform."""
+        """Raise ValueError unless the pose is a finite rigid transform and the lens a fisheye."""
+        fits = self.lens is None or (self.lens.model, self.camera.model) == _UNDISTORTED
+        _require(fits, f"{self.view_id}: a fisheye lens goes with a pinhole camera")
+        _require(not self.is_distorted or self.lens is not None, f"{self.view_id}: without a lens")
         pose = self.world_to_camera
         _require(pose.shape == (4, 4), f"{self.view_id}: pose must be (4, 4), got {pose.shape}")
         _require(bool(np.isfinite(pose).all()), f"{self.view_id}: pose is not finite")
         rotation = pose[:3, :3]
         rigid = np.allclose(rotation @ rotation.T, np.eye(3), atol=1e-4)
         _require(bool(rigid), f"{self.view_id}: the pose's rotation is not orthonormal")
+
+    @property
+    def file_camera(self) -> Camera:
+        """The camera whose pixels the image and mask files have."""
+        return self.lens if self.lens is not None and self.is_distorted else self.camera
 
     @property
     def camera_center(self) -> Array:
