@@ -45,6 +45,15 @@ def check_image(path: Path, height: int, width: int) -> None:
         raise DataError(path, "a whole image", f"a {kind} without its end", _REMEDY)
 
 
+def image_size(path: Path) -> tuple[int, int]:
+    """(height, width) from an image's header; DataError when it has none."""
+    try:
+        with Image.open(path) as image:
+            return image.height, image.width
+    except UNREADABLE as error:
+        raise DataError(path, "an image", f"no readable one ({error})", _REMEDY) from error
+
+
 def _tail(path: Path) -> bytes:
     with open(path, "rb") as stream:
         size = stream.seek(0, 2)
@@ -62,6 +71,10 @@ class ImageFolder:
         self._by_stem: dict[str, Path] = {}
         for path in sorted(folder.iterdir()):
             self._by_stem.setdefault(path.stem, path)
+
+    def files(self, *suffixes: str) -> list[Path]:
+        """Files of these extensions in small letters, by name, each stem once."""
+        return [path for path in self._by_stem.values() if path.suffix.lower() in suffixes]
 
     def find(self, name: str) -> Path:
         """Path of the image of this name, else of this stem, else where it should be."""

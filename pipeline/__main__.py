@@ -8,12 +8,13 @@ from collections.abc import Sequence
 from typing import NoReturn
 
 from data.errors import UserError
-from pipeline import teacher_commands
+from pipeline import iphone_command, teacher_commands
 from pipeline.command import Command, Failure
 
 COMMANDS: dict[str, Command] = {
     "teacher": teacher_commands.TEACHER,
     "check-teacher": teacher_commands.CHECK_TEACHER,
+    "extract-iphone": iphone_command.EXTRACT_IPHONE,
 }
 
 

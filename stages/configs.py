@@ -49,7 +49,7 @@ class GenerateConfig(StageConfig):
 class PrepareConfig(StageConfig):
     """Scan to scene: cameras, view selection, depth and superpoints."""
 
-    camera: Literal["undistorted", "fisheye"] = "undistorted"
+    camera: Literal["undistorted", "fisheye", "iphone"] = "undistorted"
     """Which images of the scan to use."""
     max_views: Count = 50
     """Views kept, chosen greedily by how many unseen points each adds."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from data.meshio import read_mesh, vertex_normals
-from data.readers import scannetpp_dslr
+from data.readers import scannetpp_dslr, scannetpp_iphone
 from data.readers.scannetpp_annotation import (
     ground_truth,
     read_group_names,
@@ -30,7 +30,8 @@ def read_scan(root: Path, scene_id: str, camera: CameraChoice) -> Scan:
             or no usable view is left; the message names the file.
     """
     paths = ScenePaths.find(root, scene_id, camera)
-    views = scannetpp_dslr.read_views(paths)
+    device = scannetpp_iphone if camera == "iphone" else scannetpp_dslr
+    views = device.read_views(paths)
     mesh = read_mesh(paths.mesh)
     segment_ids = read_segment_ids(paths.segments, len(mesh.points))
     truth = ground_truth(read_groups(paths.annotation), segment_ids, paths.annotation)

@@ -5,6 +5,7 @@
                                     nerfstudio/transforms[_undistorted].json
                                     resized_images/  resized_anon_masks/
                                     resized_undistorted_images/  resized_undistorted_masks/
+    <root>/data/<scene_id>/iphone/  rgb.mkv  rgb/  rgb_masks/  pose_intrinsic_imu.json
     <root>/splits/<name>.txt        one scene id per line
 
 Either ``<root>`` or ``<root>/data`` may be given, as in the toolkit.
@@ -25,11 +26,12 @@ from data.artifacts.store import canonical_json, sha256_of
 from data.errors import DataError
 from data.jsonio import read_text
 
-CameraChoice = Literal["undistorted", "fisheye"]
+CameraChoice = Literal["undistorted", "fisheye", "iphone"]
 SCENE_REMEDY = "Download this scene again with the ScanNet++ toolkit."
 _ID = re.compile(r"[0-9a-zA-Z_]+")
 _SMALL_FILE = 1 << 20
 # Folders of images and of their masks.
+_IPHONE = ("rgb", "rgb_masks")
 _FISHEYE = ("resized_images", "resized_anon_masks")
 _UNDISTORTED = (
     ("resized_undistorted_images", "resized_undistorted_masks"),
@@ -115,8 +117,8 @@ class ScenePaths:
     @property
     def undistorts(self) -> bool:
         """Whether undistorted views are wanted and the dataset's own are not (wholly) there."""
-        transforms = self._dslr / "nerfstudio" / "transforms_undistorted.json"
-        shipped = any((self._dslr / images).is_dir() for images, _ in _UNDISTORTED)
+        transforms = self.device / "nerfstudio" / "transforms_undistorted.json"
+        shipped = any((self.device / images).is_dir() for images, _ in _UNDISTORTED)
         return self.camera == "undistorted" and not (shipped and transforms.exists())
 
     @property
@@ -128,37 +130,46 @@ class ScenePaths:
     def transforms(self) -> Path:
         """Nerfstudio file of the images."""
         suffix = "" if self.shows_fisheye else "_undistorted"
-        return self._dslr / "nerfstudio" / f"transforms{suffix}.json"
+        return self.device / "nerfstudio" / f"transforms{suffix}.json"
 
     @property
     def images(self) -> Path:
         """Folder of the images; the toolkit's own name is the second choice."""
-        return self._dslr / self._folders()[0]
+        return self.device / self._folders()[0]
 
     @property
     def masks(self) -> Path:
         """Folder of the images' anonymisation masks, which need not be there."""
-        return self._dslr / self._folders()[1]
+        return self.device / self._folders()[1]
 
     @property
-    def _dslr(self) -> Path:
-        return self.folder / "dslr"
+    def poses(self) -> Path:
+        """Poses and intrinsics of the iPhone's frames."""
+        return self.folder / "iphone" / "pose_intrinsic_imu.json"
+
+    @property
+    def video(self) -> Path:
+        """The iPhone's video, which frames are taken out of."""
+        return self.folder / "iphone" / "rgb.mkv"
+
+    @property
+    def device(self) -> Path:
+        """Folder of what the chosen camera recorded."""
+        return self.folder / ("iphone" if self.camera == "iphone" else "dslr")
 
     def _folders(self) -> tuple[str, str]:
+        if self.camera == "iphone":
+            return _IPHONE
         choices = (_FISHEYE,) if self.shows_fisheye else _UNDISTORTED
-        there = [names for names in choices if (self._dslr / names[0]).is_dir()]
+        there = [names for names in choices if (self.device / names[0]).is_dir()]
         return (there or choices)[0]
 
     def files(self) -> tuple[Path, ...]:
         """Return every single file the reader opens, images and masks apart."""
-        return (
-            self.mesh,
-            self.segments,
-            self.annotation,
-            self.colmap_cameras,
-            self.colmap_images,
-            self.transforms,
-        )
+        scan = (self.mesh, self.segments, self.annotation)
+        if self.camera == "iphone":
+            return (*scan, self.poses)
+        return (*scan, self.colmap_cameras, self.colmap_images, self.transforms)
 
 
 def scene_identity(root: Path, scene_id: str, camera: CameraChoice) -> str:
