@@ -15,7 +15,7 @@ see labels takes only ``Scene`` and ``Prompt``, which hold none.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
@@ -157,7 +157,8 @@ class GroundTruth:
     """Annotated objects of a scene as lists of points; objects may overlap.
 
     Object k has dataset id ``object_ids[k]``, raw class ``labels[k]`` and the points
-    ``point_ids[offsets[k]:offsets[k + 1]]`` (int32, sorted).
+    ``point_ids[offsets[k]:offsets[k + 1]]`` (int32, sorted). ``ignored_ids`` (n,) int32 are the
+    points a dataset leaves out of evaluation, whatever object they belong to.
     """
 
     object_ids: tuple[int, ...]
@@ -165,6 +166,7 @@ class GroundTruth:
     point_ids: Array
     offsets: Array
     num_points: int
+    ignored_ids: Array = field(default_factory=lambda: np.zeros(0, np.int32))
 
     def points_of(self, object_id: int) -> Array:
         """Point ids (n,) int32 of one object; KeyError when the scene has no such object."""
@@ -179,6 +181,17 @@ class GroundTruth:
         for object_id in object_ids:
             mask[self.points_of(object_id)] = True
         return mask
+
+    def counted(self, mask: Array) -> Array:
+        """A mask (N,), predicted or true, without the points that evaluation ignores.
+
+        Raises ValueError for a mask of another length.
+        """
+        shape = (self.num_points,)
+        _require(mask.shape == shape, f"expected a mask of shape {shape}, got {mask.shape}")
+        counted = mask.copy()
+        counted[self.ignored_ids] = False
+        return counted
 
 
 @dataclass(frozen=True)

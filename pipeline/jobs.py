@@ -64,6 +64,7 @@ def prepare_scene(plan: Plan, scene_id: str | None, folder: Path, device: str) -
         prepared.truth,
         name,
         plan.root,
+        prepared.annotation_sha256,
     )
 
 

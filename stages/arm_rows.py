@@ -51,8 +51,10 @@ class SceneQueries:
         """
         for prompt in self.prompts:
             truth = self._ground_truth.mask(self._targets[prompt.prompt_id])
+            truth = self._ground_truth.counted(truth)
             mask = masks.get(prompt.prompt_id, np.zeros(len(truth), bool))
             try:
+                mask = self._ground_truth.counted(mask)
                 intersection, union = metrics.count_points(mask, truth)
             except ValueError as error:
                 raise DataError(

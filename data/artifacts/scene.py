@@ -50,11 +50,12 @@ def write_scene(
     truth: GroundTruth,
     scene_id: str,
     image_root: Path = Path(),
+    annotation_sha256: str = "",
 ) -> None:
     """Write ``scene.h5``; ``depths`` are float32 metres, taken one at a time.
 
     Paths of images and masks are stored relative to ``image_root`` (to the working folder when
-    left out).
+    left out). ``annotation_sha256`` tells later which version of the labels these are.
     """
     with h5py.File(folder / FILE, "w", track_order=False) as file:
         file.attrs["scene_id"] = scene_id
@@ -75,6 +76,8 @@ def write_scene(
         group["labels"] = np.asarray(truth.labels, dtype=h5py.string_dtype())
         group["point_ids"] = truth.point_ids.astype(np.int32)
         group["offsets"] = truth.offsets.astype(np.int64)
+        group["ignored_ids"] = truth.ignored_ids.astype(np.int32)
+        group.attrs["annotation_sha256"] = annotation_sha256
 
 
 def _write_view(group: h5py.Group, view: View, depth: Array, image_root: Path) -> None:
@@ -158,6 +161,18 @@ def read_ground_truth(folder: Path) -> GroundTruth:
                 group["point_ids"][...],
                 group["offsets"][...],
                 len(file["points"]),
+                group["ignored_ids"][...],
             )
+    except (OSError, KeyError, ValueError) as error:
+        raise ArtifactError(path, "a scene of this schema", str(error), _REMEDY) from error
+
+
+def read_annotation_sha256(folder: Path) -> str:
+    """SHA-256 (64 hex digits) of the file the labels came from; "" where the reader told none."""
+    require_complete(folder, _REMEDY)
+    path = folder / FILE
+    try:
+        with h5py.File(path) as file:
+            return str(file["ground_truth"].attrs["annotation_sha256"])
     except (OSError, KeyError, ValueError) as error:
         raise ArtifactError(path, "a scene of this schema", str(error), _REMEDY) from error

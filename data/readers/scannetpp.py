@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from data.artifacts.store import sha256_of
 from data.meshio import read_mesh, vertex_normals
 from data.readers import scannetpp_dslr, scannetpp_iphone
 from data.readers.scannetpp_annotation import (
     ground_truth,
     read_group_names,
     read_groups,
+    read_ignored_vertices,
     read_segment_ids,
 )
 from data.readers.scannetpp_layout import CameraChoice, ScenePaths, read_split, scene_identity
@@ -34,7 +36,10 @@ def read_scan(root: Path, scene_id: str, camera: CameraChoice) -> Scan:
     views = device.read_views(paths)
     mesh = read_mesh(paths.mesh)
     segment_ids = read_segment_ids(paths.segments, len(mesh.points))
-    truth = ground_truth(read_groups(paths.annotation), segment_ids, paths.annotation)
+    ignored_ids = read_ignored_vertices(paths.mesh_mask, len(mesh.points))
+    groups = read_groups(paths.annotation)
+    truth = ground_truth(groups, segment_ids, paths.annotation, ignored_ids)
     normals = vertex_normals(mesh.points, mesh.triangles)
     cloud = PointCloud(mesh.points, mesh.colors, normals)
-    return Scan(scene_id, cloud, mesh.triangles, segment_ids, views, truth)
+    digest = sha256_of(paths.annotation)
+    return Scan(scene_id, cloud, mesh.triangles, segment_ids, views, truth, digest)

@@ -1,6 +1,7 @@
 """Where ScanNet++ keeps its files: the one place that knows the paths.
 
-    <root>/data/<scene_id>/scans/   mesh_aligned_0.05.ply  segments.json  segments_anno.json
+    <root>/data/<scene_id>/scans/   mesh_aligned_0.05.ply  mesh_aligned_0.05_mask.txt
+                                    segments.json  segments_anno.json
     <root>/data/<scene_id>/dslr/    colmap/{cameras,images}.txt
                                     nerfstudio/transforms[_undistorted].json
                                     resized_images/  resized_anon_masks/
@@ -95,6 +96,11 @@ class ScenePaths:
         return self.folder / "scans" / "mesh_aligned_0.05.ply"
 
     @property
+    def mesh_mask(self) -> Path:
+        """Vertices that evaluation leaves out; may be empty or not there."""
+        return self.folder / "scans" / "mesh_aligned_0.05_mask.txt"
+
+    @property
     def segments(self) -> Path:
         """Segment id of every vertex."""
         return self.folder / "scans" / "segments.json"
@@ -166,7 +172,7 @@ class ScenePaths:
 
     def files(self) -> tuple[Path, ...]:
         """Return every single file the reader opens, images and masks apart."""
-        scan = (self.mesh, self.segments, self.annotation)
+        scan = (self.mesh, self.mesh_mask, self.segments, self.annotation)
         if self.camera == "iphone":
             return (*scan, self.poses)
         return (*scan, self.colmap_cameras, self.colmap_images, self.transforms)
