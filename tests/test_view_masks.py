@@ -8,11 +8,14 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from PIL import Image
 
 from data.artifacts.links import ViewLinks
 from data.cameras import pixel_centers, project, unproject
 from data.errors import DataError
+from data.images import check_image
 from data.readers.scannetpp import read_scan, scene_identity
 from data.readers.scannetpp_layout import CameraChoice
 from data.types import Array, Camera, Scene, View
@@ -171,6 +174,27 @@ def test_a_mask_that_went_away_is_named(root: Path) -> None:
     view.mask_path.unlink()
     with pytest.raises(DataError, match="view3.png.*none"):
         read_valid(view)
+
+
+@settings(max_examples=200)
+@given(st.integers(0, 2**31), st.integers(1, 12), st.booleans())
+def test_a_damaged_mask_is_harmless_or_one_clear_error(
+    tmp_path_factory: pytest.TempPathFactory, seed: int, count: int, cut: bool
+) -> None:
+    folder = tmp_path_factory.getbasetemp() / "masks"
+    write_masks(folder, {"view0": patched()})
+    path = folder / "view0.png"
+    rng = np.random.default_rng(seed)
+    bad = np.frombuffer(path.read_bytes(), np.uint8).copy()
+    bad[rng.integers(0, len(bad), count)] = rng.integers(0, 256, count)
+    path.write_bytes(bad.tobytes()[: int(rng.integers(0, len(bad))) if cut else None])
+    view = replace(room()[0].views[0], camera=FISHEYE, mask_path=path)
+    try:
+        check_image(path, HEIGHT, WIDTH)
+        valid = read_valid(view)
+        assert valid is None or valid.shape == (HEIGHT, WIDTH)
+    except DataError as error:
+        assert str(path) in str(error)
 
 
 @pytest.mark.parametrize("camera", ["undistorted", "fisheye"])
