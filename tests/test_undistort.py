@@ -9,11 +9,14 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from data.artifacts.links import ViewLinks
 from data.cameras import lens_end, pixel_centers, project, unproject
 from data.errors import DataError
 from data.readers.scannetpp import read_scan, scene_identity
-from data.types import Array, Camera
+from data.types import Array, Camera, Scene
 from data.undistort import Undistorter, undistorted_camera, undistorter_between
+from stages import link_points, prepare_scene
+from stages.configs import LinkConfig, PrepareConfig
 from stages.view_images import read_image, read_valid
 from tests.scannetpp_pictures import forget_undistorted, paint_tree, recipe_camera
 from tests.scannetpp_tree import CAMERAS, FISHEYE, HEIGHT, SCENE, WIDTH, room
@@ -83,6 +86,29 @@ def test_views_equal_those_of_the_shipped_folder(
         inside = np.ones((HEIGHT, WIDTH), bool) if valid is None else valid
         difference = np.abs(read_image(view).astype(int) - expected.astype(int))
         assert inside.mean() > 0.9 and difference[inside].max() <= 2
+
+
+def linked(root: Path) -> list[ViewLinks]:
+    prepared = prepare_scene.run(read_scan(root, SCENE, "undistorted"), PrepareConfig())
+    scene = Scene(
+        SCENE,
+        prepared.cloud,
+        prepared.triangles,
+        prepared.superpoint_ids,
+        prepared.views,
+        list(prepared.depths),
+    )
+    return list(link_points.run(scene, LinkConfig()))
+
+
+def test_links_equal_those_of_the_shipped_folder(root: Path) -> None:
+    paint_tree(root)
+    shipped = linked(root)
+    forget_undistorted(root)
+    for found, expected in zip(linked(root), shipped, strict=True):
+        assert len(found.point_ids) > 30
+        np.testing.assert_array_equal(found.point_ids, expected.point_ids)
+        np.testing.assert_allclose(found.uv, expected.uv, atol=1e-5)
 
 
 def test_shipped_pictures_are_not_undistorted_again(root: Path) -> None:
