@@ -74,7 +74,9 @@ class ImageFolder:
 
     def files(self, *suffixes: str) -> list[Path]:
         """Files of these extensions in small letters, by name, each stem once."""
-        return [path for path in self._by_stem.values() if path.suffix.lower() in suffixes]
+        paths = sorted(self._folder.iterdir())
+        by_stem = {path.stem: path for path in reversed(paths) if path.suffix.lower() in suffixes}
+        return sorted(by_stem.values())
 
     def find(self, name: str) -> Path:
         """Path of the image of this name, else of this stem, else where it should be."""

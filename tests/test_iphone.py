@@ -87,6 +87,15 @@ def test_frames_and_poses_are_joined_by_name(
     assert "of 5 frames 1 have no pose and 2 one that is not finite" in caplog.text
 
 
+def test_other_files_beside_the_frames_do_not_hide_them(root: Path, scene: Path) -> None:
+    rgb = scene / "iphone" / "rgb"
+    (rgb / "frame_000020.bak").write_text("x")
+    (rgb / "frame_000040.png").write_bytes((rgb / "frame_000040.jpg").read_bytes())
+    (rgb / "notes.txt").write_text("x")
+    views = read_scan(root, SCENE, "iphone").views
+    assert [view.image_path.name for view in views] == [f"frame_{20 * i:06d}.jpg" for i in range(6)]
+
+
 def test_a_pose_of_rounded_numbers_is_made_rigid(root: Path, scene: Path) -> None:
     edit(
         scene,
