@@ -33,7 +33,7 @@ def transform(matrix: Array, points: Array) -> Array:
 
 
 @functools.cache
-def _lens_end(k: tuple[float, ...]) -> float:
+def lens_end(k: tuple[float, ...]) -> float:
     """Largest angle up to which ``_distort`` grows, pi / 2 where it never turns back."""
     k1, k2, k3, k4 = k
     squares = np.roots([9 * k4, 7 * k3, 5 * k2, 3 * k1, 1.0])
@@ -54,7 +54,7 @@ def _undistort(theta_d: Array, k: tuple[float, ...]) -> Array:
     Newton's method, kept inside a shrinking bracket.
     """
     k1, k2, k3, k4 = k
-    low, high = np.zeros_like(theta_d), np.full_like(theta_d, _lens_end(k))
+    low, high = np.zeros_like(theta_d), np.full_like(theta_d, lens_end(k))
     theta = np.minimum(theta_d, high)
     for _ in range(_NEWTON_STEPS):
         error = _distort(theta, k) - theta_d
@@ -82,7 +82,7 @@ def project(camera: Camera, points_in_camera: Array) -> Array:
         with np.errstate(invalid="ignore", divide="ignore"):
             theta = np.arctan(r)
             bend = np.where(r > 1e-9, _distort(theta, camera.distortion) / r, 1.0)
-        bend = np.where(theta <= _lens_end(camera.distortion), bend, np.nan)
+        bend = np.where(theta <= lens_end(camera.distortion), bend, np.nan)
         a, b = a * bend, b * bend
     K = camera.K
     return np.stack([K[0, 0] * a + K[0, 2], K[1, 1] * b + K[1, 2]], axis=1)

@@ -2,14 +2,24 @@
 
 from __future__ import annotations
 
+import logging
+from collections.abc import Sequence
 from pathlib import Path
 
 from PIL import Image, UnidentifiedImageError
 
 from data.errors import DataError
 
+log = logging.getLogger(__name__)
 _TAIL_BYTES = 4096
 _END_MARKS = {"JPEG": b"\xff\xd9", "PNG": b"IEND"}
+UNREADABLE = (
+    OSError,
+    UnidentifiedImageError,
+    ValueError,
+    SyntaxError,
+    Image.DecompressionBombError,
+)
 _REMEDY = "Download or undistort this image again."
 
 
@@ -25,7 +35,7 @@ def check_image(path: Path, height: int, width: int) -> None:
         tail = _tail(path)
     except FileNotFoundError:
         raise DataError(path, expected, "no such file", _REMEDY) from None
-    except (OSError, UnidentifiedImageError, ValueError, SyntaxError) as error:
+    except UNREADABLE as error:
         raise DataError(path, expected, f"no readable image ({error})", _REMEDY) from error
     if size != (width, height):
         remedy = "The images must belong to the chosen camera: check prepare.camera."
@@ -33,6 +43,15 @@ def check_image(path: Path, height: int, width: int) -> None:
     mark = _END_MARKS.get(kind or "", b"")
     if mark not in tail:
         raise DataError(path, "a whole image", f"a {kind} without its end", _REMEDY)
+
+
+def image_size(path: Path) -> tuple[int, int]:
+    """(height, width) from an image's header; DataError when it has none."""
+    try:
+        with Image.open(path) as image:
+            return image.height, image.width
+    except UNREADABLE as error:
+        raise DataError(path, "an image", f"no readable one ({error})", _REMEDY) from error
 
 
 def _tail(path: Path) -> bytes:
@@ -53,7 +72,29 @@ class ImageFolder:
         for path in sorted(folder.iterdir()):
             self._by_stem.setdefault(path.stem, path)
 
+    def files(self, *suffixes: str) -> list[Path]:
+        """Files of these extensions in small letters, by name, each stem once."""
+        paths = sorted(self._folder.iterdir())
+        by_stem = {path.stem: path for path in reversed(paths) if path.suffix.lower() in suffixes}
+        return sorted(by_stem.values())
+
     def find(self, name: str) -> Path:
         """Path of the image of this name, else of this stem, else where it should be."""
         exact = self._folder / name
         return exact if exact.exists() else self._by_stem.get(Path(name).stem, exact)
+
+
+def find_masks(folder: Path, names: Sequence[str]) -> dict[str, Path]:
+    """Masks by the names of their images, whose stems they bear; none without the folder.
+
+    Images that have no mask count as valid everywhere; how many these are is logged.
+    """
+    if not folder.is_dir():
+        return {}
+    masks = ImageFolder(folder, _REMEDY)
+    found = {name: masks.find(f"{Path(name).stem}.png") for name in names}
+    lacking = [name for name, path in found.items() if not path.exists()]
+    if lacking:
+        told = f"{len(lacking)} of {len(names)} images have no mask here, {lacking[0]} among them"
+        log.warning("%s: %s; they count as valid everywhere", folder, told)
+    return {name: path for name, path in found.items() if path.exists()}

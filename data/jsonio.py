@@ -25,11 +25,14 @@ def read_text(path: Path, what: str, remedy: str) -> str:
     return text
 
 
-def read_json(path: Path, what: str, remedy: str) -> Any:
-    """The content of a JSON file; DataError when it is missing or not JSON (NaN included)."""
+def read_json(path: Path, what: str, remedy: str, finite: bool = True) -> Any:
+    """The content of a JSON file; DataError when it is missing or not JSON.
+
+    NaN and infinity, which are not JSON, are refused unless ``finite`` is False.
+    """
     text = read_text(path, what, remedy)
     try:
-        return json.loads(text, parse_constant=_refuse_constant)
+        return json.loads(text, parse_constant=_refuse_constant if finite else None)
     except (ValueError, RecursionError) as error:
         raise DataError(path, what, f"invalid JSON ({error})", remedy) from error
 

@@ -13,7 +13,8 @@ class Scan:
 
     ``triangles`` (F, 3) int32 index the cloud's points (the mesh's vertices); ``segment_ids``
     (N,) int64 is the dataset's own over-segmentation (often one segment a vertex); ``views``
-    are sorted by ``view_id``.
+    are sorted by ``view_id``. ``annotation_sha256`` is that of the file the objects stand in,
+    by which versions of a dataset are told apart; "" where a dataset has none.
     """
 
     scene_id: str
@@ -22,3 +23,4 @@ class Scan:
     segment_ids: Array
     views: tuple[View, ...]
     truth: GroundTruth
+    annotation_sha256: str = ""

@@ -15,7 +15,7 @@ see labels takes only ``Scene`` and ``Prompt``, which hold none.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
@@ -25,6 +25,7 @@ from numpy.typing import NDArray
 Array = NDArray[Any]
 CameraModel = Literal["PINHOLE", "OPENCV_FISHEYE"]
 NUM_DISTORTION: dict[str, int] = {"PINHOLE": 0, "OPENCV_FISHEYE": 4}
+_UNDISTORTED = ("OPENCV_FISHEYE", "PINHOLE")
 
 
 def _require(condition: bool, message: str) -> None:
@@ -67,21 +68,38 @@ class Camera:
 
 @dataclass(frozen=True, eq=False)
 class View:
-    """One posed image; ``world_to_camera`` (4, 4) float64, metres, OpenCV axes."""
+    """One posed image; ``world_to_camera`` (4, 4) float64, metres, OpenCV axes.
+
+    ``camera`` is that of the image as the stages see it. ``lens`` is the fisheye the picture
+    was taken with where ``camera`` is a pinhole without its distortion; with ``is_distorted``
+    the files still show what the lens saw, and whoever reads them undistorts. ``mask_path``
+    is a mask in the image file's pixels, 255 = valid, where the image has one.
+    """
 
     view_id: str
     camera: Camera
     world_to_camera: Array
     image_path: Path
+    lens: Camera | None = None
+    is_distorted: bool = False
+    mask_path: Path | None = None
 
     def __post_init__(self) -> None:
-        """Raise ValueError unless the pose is a finite rigid transform."""
+        """Raise ValueError unless the pose is a finite rigid transform and the lens a fisheye."""
+        fits = self.lens is None or (self.lens.model, self.camera.model) == _UNDISTORTED
+        _require(fits, f"{self.view_id}: a fisheye lens goes with a pinhole camera")
+        _require(not self.is_distorted or self.lens is not None, f"{self.view_id}: without a lens")
         pose = self.world_to_camera
         _require(pose.shape == (4, 4), f"{self.view_id}: pose must be (4, 4), got {pose.shape}")
         _require(bool(np.isfinite(pose).all()), f"{self.view_id}: pose is not finite")
         rotation = pose[:3, :3]
         rigid = np.allclose(rotation @ rotation.T, np.eye(3), atol=1e-4)
         _require(bool(rigid), f"{self.view_id}: the pose's rotation is not orthonormal")
+
+    @property
+    def file_camera(self) -> Camera:
+        """The camera whose pixels the image and mask files have."""
+        return self.lens if self.lens is not None and self.is_distorted else self.camera
 
     @property
     def camera_center(self) -> Array:
@@ -139,7 +157,8 @@ class GroundTruth:
     """Annotated objects of a scene as lists of points; objects may overlap.
 
     Object k has dataset id ``object_ids[k]``, raw class ``labels[k]`` and the points
-    ``point_ids[offsets[k]:offsets[k + 1]]`` (int32, sorted).
+    ``point_ids[offsets[k]:offsets[k + 1]]`` (int32, sorted). ``ignored_ids`` (n,) int32 are the
+    points a dataset leaves out of evaluation, whatever object they belong to.
     """
 
     object_ids: tuple[int, ...]
@@ -147,6 +166,7 @@ class GroundTruth:
     point_ids: Array
     offsets: Array
     num_points: int
+    ignored_ids: Array = field(default_factory=lambda: np.zeros(0, np.int32))
 
     def points_of(self, object_id: int) -> Array:
         """Point ids (n,) int32 of one object; KeyError when the scene has no such object."""
@@ -161,6 +181,17 @@ class GroundTruth:
         for object_id in object_ids:
             mask[self.points_of(object_id)] = True
         return mask
+
+    def counted(self, mask: Array) -> Array:
+        """A mask (N,), predicted or true, without the points that evaluation ignores.
+
+        Raises ValueError for a mask of another length.
+        """
+        shape = (self.num_points,)
+        _require(mask.shape == shape, f"expected a mask of shape {shape}, got {mask.shape}")
+        counted = mask.copy()
+        counted[self.ignored_ids] = False
+        return counted
 
 
 @dataclass(frozen=True)

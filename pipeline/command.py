@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from argparse import ArgumentParser, Namespace
+from argparse import ArgumentParser, ArgumentTypeError, Namespace
 from collections.abc import Callable
 from typing import NamedTuple
 
@@ -21,3 +21,10 @@ class Command(NamedTuple):
     summary: str
     add_arguments: Callable[[ArgumentParser], None]
     run: Callable[[Namespace], None]
+
+
+def count(text: str) -> int:
+    """An option's value as a whole number from 1 on."""
+    if not text.isdecimal() or int(text) < 1:
+        raise ArgumentTypeError(f"expected a whole number from 1 on, found {text!r}")
+    return int(text)

@@ -64,6 +64,7 @@ def prepare_scene(plan: Plan, scene_id: str | None, folder: Path, device: str) -
         prepared.truth,
         name,
         plan.root,
+        prepared.annotation_sha256,
     )
 
 
@@ -106,7 +107,7 @@ def link_points(plan: Plan, scene_id: str | None, folder: Path, device: str) -> 
     from stages import link_points as stage
 
     name = process.one_scene(scene_id)
-    scene = read_scene(plan.prepare(name).folder)
+    scene = read_scene(plan.prepare(name).folder, plan.root)
     links = stage.run(scene, plan.experiment.link, progress.reporter(f"LinkPoints {name}"))
     write_links(folder, [view.view_id for view in scene.views], len(scene.cloud), links)
 

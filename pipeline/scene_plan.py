@@ -108,7 +108,9 @@ class ScenePlan:
         if self.scene_set.generated:
             return self.room(scene_id).fingerprint
         camera = self.experiment.prepare.camera
-        return str(self.reader.scene_identity(self.root, scene_id, camera))
+        identity = str(self.reader.scene_identity(self.root, scene_id, camera))
+        version = self.scene_set.version
+        return f"{version}:{identity}" if version else identity
 
     def prepare(self, scene_id: str) -> ArtifactKey:
         """Scan to scene."""

@@ -42,6 +42,9 @@ class SceneSet(BaseModel):
     reader: Literal["scannetpp"] = "scannetpp"
     generated: bool = False
     """The rooms are made by the GenerateRooms stage instead of lying in ``data_root``."""
+    version: Literal["", "v1", "v2"] = ""
+    """Version of the dataset: ScanNet++'s annotate the same scenes differently, and no file says
+    which it is of. What is made for one is never used for another."""
     data_root: str = ""
     """Folder of the dataset; environment variables are filled in."""
     splits: SplitFiles
@@ -171,4 +174,6 @@ def load_scene_set(name: str) -> SceneSet:
         raise ConfigError(f"{path}: rooms that are generated have queries in {DEFAULT_FORMAT} only")
     if not scene_set.generated and not scene_set.data_root:
         raise ConfigError(f"{path}: data_root is missing: the folder that holds the dataset")
+    if scene_set.generated and scene_set.version:
+        raise ConfigError(f"{path}: version is for a dataset in data_root, not for generated rooms")
     return scene_set

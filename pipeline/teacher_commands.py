@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from argparse import ArgumentParser, ArgumentTypeError, Namespace
+from argparse import ArgumentParser, Namespace
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, get_args
@@ -11,7 +11,7 @@ from typing import Any, get_args
 from pydantic import ValidationError
 
 from data.errors import ConfigError, UserError
-from pipeline.command import Command, Failure
+from pipeline.command import Command, Failure, count
 from pipeline.config import explain, parse_yaml
 from pipeline.process import resolved
 from stages.teacher_config import LisaConfig, TeacherConfig
@@ -24,12 +24,6 @@ _QUERIES = ("the chair", "Where could I sit down?", "What is there to write with
 def _choices(field: str) -> list[str]:
     """What the config's field accepts."""
     return [choice for choice in get_args(LisaConfig.model_fields[field].annotation) if choice]
-
-
-def _count(text: str) -> int:
-    if not text.isdecimal() or int(text) < 1:
-        raise ArgumentTypeError(f"expected a whole number from 1 on, found {text!r}")
-    return int(text)
 
 
 def _add_device(parser: ArgumentParser) -> None:
@@ -56,7 +50,7 @@ def _add_teacher_arguments(parser: ArgumentParser) -> None:
     add("--quantize", choices=["8bit", "4bit"], default="none", help="needs bitsandbytes, a GPU")
     add("--masks", choices=_choices("masks"), default="single")
     add("--task-suffix", choices=_choices("task_suffix"), default="", help="a task of LISA++")
-    add("--max-new-tokens", type=_count, default=512, help="longest answer (default: 512)")
+    add("--max-new-tokens", type=count, default=512, help="longest answer (default: 512)")
     add("--raw", action="store_true", help="the query is the whole question")
     add("--out", required=True, type=Path, help="where to write: out.npz, and out.png beside it")
     _add_device(parser)

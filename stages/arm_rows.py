@@ -57,19 +57,19 @@ class SceneQueries:
         """
         for prompt in self.prompts:
             name = prompt.prompt_id
-            truth = self._ground_truth.mask(self._targets[name])
-            counts = self._count(masks, name, truth)
-            drawn = int(np.count_nonzero(masks[name])) if name in masks else 0
-            row = self._row(prompt, *counts, drawn, scores.get(name, 0.0))
+            truth = self._ground_truth.counted(self._ground_truth.mask(self._targets[name]))
+            row = self._row(prompt, *self._count(masks, name, truth), scores.get(name, 0.0))
             category = self._of_category.get(self._kind_told_by_colour(row, name), "")
             if category in masks:
-                plain = _strict_iou(*self._count(masks, category, truth))
-                row = replace(row, plain_iou=plain)
+                intersection, union, _ = self._count(masks, category, truth)
+                row = replace(row, plain_iou=_strict_iou(intersection, union))
             yield row
 
-    def _count(self, masks: Mapping[str, Array], name: str, truth: Array) -> tuple[int, int]:
+    def _count(self, masks: Mapping[str, Array], name: str, truth: Array) -> tuple[int, int, int]:
+        """Points of intersection, union and mask, of those that count in evaluation."""
         try:
-            return metrics.count_points(masks.get(name, np.zeros(len(truth), bool)), truth)
+            mask = self._ground_truth.counted(masks.get(name, np.zeros(len(truth), bool)))
+            return *metrics.count_points(mask, truth), int(np.count_nonzero(mask))
         except ValueError as error:
             raise DataError(
                 f"scene {self.scene_id}, mask of query {name}",

@@ -52,7 +52,7 @@ class GenerateConfig(StageConfig):
 class PrepareConfig(StageConfig):
     """Scan to scene: cameras, view selection, depth and superpoints."""
 
-    camera: Literal["undistorted", "fisheye"] = "undistorted"
+    camera: Literal["undistorted", "fisheye", "iphone"] = "undistorted"
     """Which images of the scan to use."""
     max_views: Count = 50
     """Views kept, chosen greedily by how many unseen points each adds."""
@@ -95,6 +95,8 @@ class LinkConfig(StageConfig):
     """Largest difference between a point's z and the depth map, metres (absolute part)."""
     depth_tolerance_relative: NonNegative = 0.02
     """The same, relative to z; the larger of the two counts."""
+    masks: bool = True
+    """Leave out pixels that a mask blanks and those that the lens never saw."""
 
 
 class FuseConfig(StageConfig):

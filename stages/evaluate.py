@@ -1,5 +1,7 @@
 """Stage ``evaluate``: predicted masks against ground truth, on original points.
 
+Points that the dataset leaves out of evaluation count neither in intersections nor in unions.
+
 Masks of three sources are scored alike: the student's, as ``fusion_only`` those of the lifted
 pseudo-labels it was taught with, and of both together. Beside them stands the 2D teacher in 2D.
 """
@@ -104,7 +106,7 @@ def _counts(rows: Sequence[QueryRow], source: str) -> metrics.Counts:
 
 def _row(scene: EvaluationScene, prompt: Prompt) -> QueryRow:
     object_ids = target_ids(scene.scene_id, prompt, scene.truths, scene.ground_truth)
-    truth = scene.ground_truth.mask(object_ids)
+    truth = scene.ground_truth.counted(scene.ground_truth.mask(object_ids))
     scores = {
         source: _score(scene, source, prompt.prompt_id, scene.masks.get(source, {}), truth)
         for source in SOURCES
@@ -126,6 +128,7 @@ def _score(
     mask = masks.get(prompt_id)
     prediction = np.zeros(len(truth), bool) if mask is None else mask
     try:
+        prediction = scene.ground_truth.counted(prediction)
         intersection, union = metrics.count_points(prediction, truth)
     except ValueError as error:
         raise DataError(

@@ -4,23 +4,39 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+import numpy as np
+
 from data.artifacts.links import ViewLinks
 from data.progress import Progress, silent
 from data.types import Array, Scene, View
 from data.visibility import Tolerance, visible_points
 from stages.configs import LinkConfig
+from stages.view_images import read_valid
 
 
-def links_of_view(points: Array, view: View, depth: Array, cfg: LinkConfig) -> ViewLinks:
-    """Links of one view: ``points`` (N, 3) metres world, ``depth`` (H, W) metres, 0 = none."""
+def links_of_view(
+    points: Array, view: View, depth: Array, cfg: LinkConfig, valid: Array | None = None
+) -> ViewLinks:
+    """Links of one view: ``points`` (N, 3) metres world, ``depth`` (H, W) metres, 0 = none.
+
+    Points on a pixel that ``valid`` (H, W) bool says shows something else are not linked.
+    """
     tolerance = Tolerance(cfg.near, cfg.depth_tolerance, cfg.depth_tolerance_relative)
     point_ids, uv = visible_points(points, view.camera, view.world_to_camera, depth, tolerance)
+    if valid is not None:
+        column, row = np.floor(uv).astype(np.int64).T
+        shown = valid[row, column]
+        point_ids, uv = point_ids[shown], uv[shown]
     return ViewLinks(view.view_id, point_ids, uv)
 
 
 def run(scene: Scene, cfg: LinkConfig, progress: Progress = silent) -> Iterator[ViewLinks]:
-    """Links of every view of a scene, in the order of its views, one at a time."""
+    """Links of every view of a scene, in the order of its views, one at a time.
+
+    Raises DataError for a view's mask that cannot be read.
+    """
     for index, view in enumerate(scene.views):
-        links = links_of_view(scene.cloud.points, view, scene.depths[index], cfg)
+        depth, valid = scene.depths[index], read_valid(view) if cfg.masks else None
+        links = links_of_view(scene.cloud.points, view, depth, cfg, valid)
         progress(index + 1, len(scene.views))
         yield links

@@ -39,6 +39,7 @@ class PreparedScene:
     views: tuple[View, ...]
     depths: Iterator[Array]
     truth: GroundTruth
+    annotation_sha256: str
 
 
 def run(scan: Scan, cfg: PrepareConfig, progress: Progress = silent) -> PreparedScene:
@@ -56,6 +57,7 @@ def run(scan: Scan, cfg: PrepareConfig, progress: Progress = silent) -> Prepared
         views,
         _depths(caster, views, progress),
         scan.truth,
+        scan.annotation_sha256,
     )
 
 

@@ -7,12 +7,13 @@ import numpy as np
 import pytest
 
 from data.cameras import pixel_centers, project, transform, unproject
-from data.rooms.pictures import Undistorter, anonymised, fisheye_camera
+from data.rooms.pictures import anonymised, fisheye_camera
 from data.rooms.poses import choose_poses, look_at
 from data.rooms.render import Renderer, render_view, vertex_colors
 from data.rooms.room import Room, apply, make_room
 from data.rooms.scan import scan_room
 from data.types import Array, Camera
+from data.undistort import Undistorter
 
 SEED = (5, 0, 0)
 

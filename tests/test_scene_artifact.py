@@ -55,6 +55,27 @@ def test_a_scene_comes_back(folder: Path) -> None:
     np.testing.assert_array_equal(found.views[0].camera.K, scene.views[0].camera.K)
 
 
+def test_lens_and_mask_come_back_wherever_the_dataset_lies(tmp_path: Path) -> None:
+    scene, truth = make_tiny_scene(spacing=0.3, height=24, width=32)
+    lens = Camera("OPENCV_FISHEYE", np.diag([9.0, 8, 1]), 24, 32, (0.1, 0.2, 0.3, 0.4))
+    old, first = tmp_path / "old", scene.views[0]
+    views = [
+        replace(first, lens=lens, is_distorted=True, image_path=old / "a.JPG"),
+        replace(first, lens=lens, image_path=old / "a.JPG", mask_path=old / "m" / "a.png"),
+        replace(first, image_path=old / "a.JPG"),
+    ]
+    parts = (scene.cloud, scene.triangles, scene.superpoint_ids, views)
+    write_scene(tmp_path, *parts, [scene.depths[0]] * 3, truth, "s", old)
+    (tmp_path / "metadata.json").write_text("{}")
+    found = read_scene(tmp_path, Path("/new")).views
+    assert [view.is_distorted for view in found] == [True, False, False]
+    assert [view.mask_path for view in found] == [None, Path("/new/m/a.png"), None]
+    assert found[2].lens is None and found[0].file_camera is found[0].lens
+    for view in found[:2]:
+        assert view.lens is not None and view.lens.distortion == lens.distortion
+        np.testing.assert_array_equal(view.lens.K, lens.K)
+
+
 def test_depth_comes_back_to_half_a_millimetre_and_zero_stays_zero(tmp_path: Path) -> None:
     scene, truth = make_tiny_scene(spacing=0.3, height=24, width=32)
     depth = np.array([[0.0, 1.2344, 1.2346], [65.535, 99.0, 0.0004]], np.float32)

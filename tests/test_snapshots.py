@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from data.rooms.ids import KINDS, room_seed
-from data.rooms.pictures import Undistorter, fisheye_camera
+from data.rooms.pictures import fisheye_camera
 from data.rooms.poses import choose_poses
 from data.rooms.render import Renderer
 from data.rooms.room import make_room
@@ -27,6 +27,7 @@ from data.rooms.snapshots import (
 )
 from data.splits import SPLITS
 from data.types import Array
+from data.undistort import Undistorter
 from stages.nano import pictures
 from stages.nano.configs import NanoExamConfig, NanoPicturesConfig
 

@@ -1,7 +1,7 @@
 """Scene artifact: ``scene.h5`` with the scan's geometry, its views and, apart, its labels.
 
-``read_scene`` never opens the ``ground_truth`` group; only ``read_ground_truth`` does. Image
-paths are kept relative to the dataset's folder, which may move between two runs.
+``read_scene`` never opens the ``ground_truth`` group; only ``read_ground_truth`` does. Paths of
+images and masks are kept relative to the dataset's folder, which may move between two runs.
 """
 
 from __future__ import annotations
@@ -50,10 +50,12 @@ def write_scene(
     truth: GroundTruth,
     scene_id: str,
     image_root: Path = Path(),
+    annotation_sha256: str = "",
 ) -> None:
     """Write ``scene.h5``; ``depths`` are float32 metres, taken one at a time.
 
-    Image paths are stored relative to ``image_root`` (to the working folder when left out).
+    Paths of images and masks are stored relative to ``image_root`` (to the working folder when
+    left out). ``annotation_sha256`` tells later which version of the labels these are.
     """
     with h5py.File(folder / FILE, "w", track_order=False) as file:
         file.attrs["scene_id"] = scene_id
@@ -68,39 +70,55 @@ def write_scene(
             file.create_dataset(name, data=array, compression="lzf")
         for index, (view, depth) in enumerate(zip(views, depths, strict=True)):
             group = file.create_group(f"views/{index:04d}")
-            _write_view(group, view, depth, os.path.relpath(view.image_path, image_root))
+            _write_view(group, view, depth, image_root)
         group = file.create_group("ground_truth")
         group["object_ids"] = np.asarray(truth.object_ids, np.int64)
         group["labels"] = np.asarray(truth.labels, dtype=h5py.string_dtype())
         group["point_ids"] = truth.point_ids.astype(np.int32)
         group["offsets"] = truth.offsets.astype(np.int64)
+        group["ignored_ids"] = truth.ignored_ids.astype(np.int32)
+        group.attrs["annotation_sha256"] = annotation_sha256
 
 
-def _write_view(group: h5py.Group, view: View, depth: Array, image_path: str) -> None:
-    camera = view.camera
+def _write_view(group: h5py.Group, view: View, depth: Array, image_root: Path) -> None:
     group.attrs["view_id"] = view.view_id
-    group.attrs["image_path"] = image_path
-    group.attrs["model"] = camera.model
-    group.attrs["size"] = (camera.height, camera.width)
-    group.attrs["distortion"] = np.asarray(camera.distortion, np.float64)
-    group["K"] = camera.K
+    group.attrs["image_path"] = os.path.relpath(view.image_path, image_root)
+    if view.mask_path is not None:
+        group.attrs["mask_path"] = os.path.relpath(view.mask_path, image_root)
+    _write_camera(group, view.camera)
+    if view.lens is not None:
+        lens = group.create_group("lens")
+        _write_camera(lens, view.lens)
+        lens.attrs["is_distorted"] = view.is_distorted
     group["world_to_camera"] = view.world_to_camera
     millimetres = np.clip(np.rint(depth * 1000), 0, 65535).astype(np.uint16)
     group.create_dataset("depth", data=millimetres, compression="lzf")
 
 
+def _write_camera(group: h5py.Group, camera: Camera) -> None:
+    group.attrs["model"] = camera.model
+    group.attrs["size"] = (camera.height, camera.width)
+    group.attrs["distortion"] = np.asarray(camera.distortion, np.float64)
+    group["K"] = camera.K
+
+
 def _read_view(group: h5py.Group, image_root: Path) -> View:
-    attrs = group.attrs
-    height, width = (int(size) for size in attrs["size"])
-    camera = Camera(
-        attrs["model"],
-        group["K"][...],
-        height,
-        width,
-        tuple(float(value) for value in attrs["distortion"]),
+    attrs, lens = group.attrs, group.get("lens")
+    return View(
+        attrs["view_id"],
+        _read_camera(group),
+        group["world_to_camera"][...],
+        image_root / attrs["image_path"],
+        None if lens is None else _read_camera(lens),
+        lens is not None and bool(lens.attrs["is_distorted"]),
+        image_root / attrs["mask_path"] if "mask_path" in attrs else None,
     )
-    image_path = image_root / attrs["image_path"]
-    return View(attrs["view_id"], camera, group["world_to_camera"][...], image_path)
+
+
+def _read_camera(group: h5py.Group) -> Camera:
+    height, width = (int(size) for size in group.attrs["size"])
+    distortion = tuple(float(value) for value in group.attrs["distortion"])
+    return Camera(group.attrs["model"], group["K"][...], height, width, distortion)
 
 
 def read_scene(folder: Path, image_root: Path = Path()) -> Scene:
@@ -143,6 +161,18 @@ def read_ground_truth(folder: Path) -> GroundTruth:
                 group["point_ids"][...],
                 group["offsets"][...],
                 len(file["points"]),
+                group["ignored_ids"][...],
             )
+    except (OSError, KeyError, ValueError) as error:
+        raise ArtifactError(path, "a scene of this schema", str(error), _REMEDY) from error
+
+
+def read_annotation_sha256(folder: Path) -> str:
+    """SHA-256 (64 hex digits) of the file the labels came from; "" where the reader told none."""
+    require_complete(folder, _REMEDY)
+    path = folder / FILE
+    try:
+        with h5py.File(path) as file:
+            return str(file["ground_truth"].attrs["annotation_sha256"])
     except (OSError, KeyError, ValueError) as error:
         raise ArtifactError(path, "a scene of this schema", str(error), _REMEDY) from error

@@ -69,11 +69,31 @@ def read_segment_ids(path: Path, num_vertices: int) -> Array:
     return segment_ids
 
 
-def ground_truth(groups: list[Group], segment_ids: Array, path: Path) -> GroundTruth:
+def read_ignored_vertices(path: Path, num_vertices: int) -> Array:
+    """Vertices (n,) int32, sorted, that evaluation leaves out (``mesh_aligned_0.05_mask.txt``).
+
+    None where the file is empty or not there. DataError for anything but a mesh's vertices.
+    """
+    if not path.exists():
+        return np.zeros(0, np.int32)
+    expected = f"numbers of vertices, 0 to {num_vertices - 1}"
+    try:
+        numbers = np.array(path.read_text(encoding="utf-8").split(), np.float64)
+    except (OSError, ValueError) as error:
+        raise DataError(path, expected, str(error)[:120], SCENE_REMEDY) from error
+    wrong = ~((numbers >= 0) & (numbers < num_vertices) & (numbers == np.floor(numbers)))
+    if wrong.any():
+        raise DataError(path, expected, f"{numbers[wrong][0]:g}", SCENE_REMEDY)
+    return np.unique(numbers).astype(np.int32)
+
+
+def ground_truth(
+    groups: list[Group], segment_ids: Array, path: Path, ignored_ids: Array
+) -> GroundTruth:
     """Objects as lists of points, by membership of each vertex's segment.
 
     Objects may share points; nothing is flattened. Where segment v is vertex v the segments
-    are the points. ``path`` is named in errors.
+    are the points. ``path`` is named in errors; ``ignored_ids`` go into the truth as they are.
 
     Raises:
         DataError: a group names a segment that no vertex belongs to.
@@ -102,6 +122,7 @@ def ground_truth(groups: list[Group], segment_ids: Array, path: Path) -> GroundT
         points.astype(np.int32),
         np.concatenate([[0], np.cumsum(sizes)]).astype(np.int64),
         num_points,
+        ignored_ids,
     )
 
 

@@ -1,9 +1,12 @@
 """Where ScanNet++ keeps its files: the one place that knows the paths.
 
-    <root>/data/<scene_id>/scans/   mesh_aligned_0.05.ply  segments.json  segments_anno.json
+    <root>/data/<scene_id>/scans/   mesh_aligned_0.05.ply  mesh_aligned_0.05_mask.txt
+                                    segments.json  segments_anno.json
     <root>/data/<scene_id>/dslr/    colmap/{cameras,images}.txt
                                     nerfstudio/transforms[_undistorted].json
-                                    resized_images/  resized_undistorted_images/
+                                    resized_images/  resized_anon_masks/
+                                    resized_undistorted_images/  resized_undistorted_masks/
+    <root>/data/<scene_id>/iphone/  rgb.mkv  rgb/  rgb_masks/  pose_intrinsic_imu.json
     <root>/splits/<name>.txt        one scene id per line
 
 Either ``<root>`` or ``<root>/data`` may be given, as in the toolkit.
@@ -24,10 +27,17 @@ from data.artifacts.store import canonical_json, sha256_of
 from data.errors import DataError
 from data.jsonio import read_text
 
-CameraChoice = Literal["undistorted", "fisheye"]
+CameraChoice = Literal["undistorted", "fisheye", "iphone"]
 SCENE_REMEDY = "Download this scene again with the ScanNet++ toolkit."
 _ID = re.compile(r"[0-9a-zA-Z_]+")
 _SMALL_FILE = 1 << 20
+# Folders of images and of their masks.
+_IPHONE = ("rgb", "rgb_masks")
+_FISHEYE = ("resized_images", "resized_anon_masks")
+_UNDISTORTED = (
+    ("resized_undistorted_images", "resized_undistorted_masks"),
+    ("undistorted_images", "undistorted_anon_masks"),
+)
 
 
 def check_id(name: str, source: Path, what: str) -> str:
@@ -86,6 +96,11 @@ class ScenePaths:
         return self.folder / "scans" / "mesh_aligned_0.05.ply"
 
     @property
+    def mesh_mask(self) -> Path:
+        """Vertices that evaluation leaves out; may be empty or not there."""
+        return self.folder / "scans" / "mesh_aligned_0.05_mask.txt"
+
+    @property
     def segments(self) -> Path:
         """Segment id of every vertex."""
         return self.folder / "scans" / "segments.json"
@@ -106,43 +121,75 @@ class ScenePaths:
         return self.folder / "dslr" / "colmap" / "images.txt"
 
     @property
+    def undistorts(self) -> bool:
+        """Whether undistorted views are wanted and the dataset's own are not (wholly) there."""
+        transforms = self.device / "nerfstudio" / "transforms_undistorted.json"
+        shipped = any((self.device / images).is_dir() for images, _ in _UNDISTORTED)
+        return self.camera == "undistorted" and not (shipped and transforms.exists())
+
+    @property
+    def shows_fisheye(self) -> bool:
+        """Whether the image files are the fisheye's."""
+        return self.camera == "fisheye" or self.undistorts
+
+    @property
     def transforms(self) -> Path:
-        """Nerfstudio file of the chosen camera."""
-        suffix = "_undistorted" if self.camera == "undistorted" else ""
-        return self.folder / "dslr" / "nerfstudio" / f"transforms{suffix}.json"
+        """Nerfstudio file of the images."""
+        suffix = "" if self.shows_fisheye else "_undistorted"
+        return self.device / "nerfstudio" / f"transforms{suffix}.json"
 
     @property
     def images(self) -> Path:
-        """Folder of the chosen camera's images; the toolkit's own name is the second choice."""
-        names: tuple[str, ...] = ("resized_images",)
-        if self.camera == "undistorted":
-            names = ("resized_undistorted_images", "undistorted_images")
-        folders = [self.folder / "dslr" / name for name in names]
-        return next((folder for folder in folders if folder.is_dir()), folders[0])
+        """Folder of the images; the toolkit's own name is the second choice."""
+        return self.device / self._folders()[0]
+
+    @property
+    def masks(self) -> Path:
+        """Folder of the images' anonymisation masks, which need not be there."""
+        return self.device / self._folders()[1]
+
+    @property
+    def poses(self) -> Path:
+        """Poses and intrinsics of the iPhone's frames."""
+        return self.folder / "iphone" / "pose_intrinsic_imu.json"
+
+    @property
+    def video(self) -> Path:
+        """The iPhone's video, which frames are taken out of."""
+        return self.folder / "iphone" / "rgb.mkv"
+
+    @property
+    def device(self) -> Path:
+        """Folder of what the chosen camera recorded."""
+        return self.folder / ("iphone" if self.camera == "iphone" else "dslr")
+
+    def _folders(self) -> tuple[str, str]:
+        if self.camera == "iphone":
+            return _IPHONE
+        choices = (_FISHEYE,) if self.shows_fisheye else _UNDISTORTED
+        there = [names for names in choices if (self.device / names[0]).is_dir()]
+        return (there or choices)[0]
 
     def files(self) -> tuple[Path, ...]:
-        """Return every single file the reader opens, images apart."""
-        return (
-            self.mesh,
-            self.segments,
-            self.annotation,
-            self.colmap_cameras,
-            self.colmap_images,
-            self.transforms,
-        )
+        """Return every single file the reader opens, images and masks apart."""
+        scan = (self.mesh, self.mesh_mask, self.segments, self.annotation)
+        if self.camera == "iphone":
+            return (*scan, self.poses)
+        return (*scan, self.colmap_cameras, self.colmap_images, self.transforms)
 
 
 def scene_identity(root: Path, scene_id: str, camera: CameraChoice) -> str:
     """SHA-256 (64 hex digits) of what a scene's source files are, for fingerprints.
 
     Small files and the annotation count with their content, others with size and time of
-    change, images with name, size and time. A missing file counts as missing: it never raises
-    for one, so that planning works; reading the scene will.
+    change, images and masks with name, size and time. A missing file counts as missing: it
+    never raises for one, so that planning works; reading the scene will.
     """
     base = root / "data" if (root / "data").is_dir() else root
     paths = ScenePaths(base / scene_id, camera)
     parts = {str(p.relative_to(base)): _identity(p, p == paths.annotation) for p in paths.files()}
-    parts["images"] = hashlib.sha256("\n".join(_listing(paths.images)).encode()).hexdigest()
+    for name, folder in (("images", paths.images), ("masks", paths.masks)):
+        parts[name] = hashlib.sha256("\n".join(_listing(folder)).encode()).hexdigest()
     return hashlib.sha256(canonical_json(parts).encode()).hexdigest()
 
 

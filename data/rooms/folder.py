@@ -15,7 +15,7 @@ import numpy as np
 from data.errors import DataError
 from data.rooms.catalog import STRUCTURE
 from data.rooms.facts import gather_facts
-from data.rooms.pictures import Undistorter, fisheye_camera
+from data.rooms.pictures import fisheye_camera
 from data.rooms.poses import choose_poses
 from data.rooms.queries import ask
 from data.rooms.render import Renderer
@@ -31,6 +31,7 @@ from data.rooms.write import (
     write_pictures,
     write_scan,
 )
+from data.undistort import Undistorter
 
 _REMEDY = "Generate the rooms again."
 

@@ -16,11 +16,12 @@ import numpy as np
 from PIL import Image
 
 from data.rooms.facts import color_name, nominal_colors
-from data.rooms.pictures import Undistorter, fisheye_camera
+from data.rooms.pictures import fisheye_camera
 from data.rooms.poses import choose_poses
 from data.rooms.render import Renderer, vertex_colors
 from data.rooms.room import Room, make_room
 from data.types import Array
+from data.undistort import Undistorter
 
 NOTHING = 255
 """Value of ``object_ids`` where a picture shows no object."""

@@ -11,9 +11,10 @@ import numpy as np
 
 from data.meshio import write_ply
 from data.rooms.catalog import LABELS, STRUCTURE
-from data.rooms.pictures import Undistorter, anonymised
+from data.rooms.pictures import anonymised
 from data.rooms.scan import RoomScan
 from data.types import Array, Camera
+from data.undistort import Undistorter
 
 SEMANTIC_CLASSES = (*STRUCTURE, *LABELS)
 INSTANCE_CLASSES = LABELS
