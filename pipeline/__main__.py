@@ -8,13 +8,14 @@ from collections.abc import Sequence
 from typing import NoReturn
 
 from data.errors import UserError
-from pipeline import export_command, teacher_commands
+from pipeline import export_command, sens_command, teacher_commands
 from pipeline.command import Command, Failure
 
 COMMANDS: dict[str, Command] = {
     "teacher": teacher_commands.TEACHER,
     "check-teacher": teacher_commands.CHECK_TEACHER,
     "export": export_command.EXPORT,
+    "extract-sens": sens_command.EXTRACT_SENS,
 }
 
 
