@@ -115,8 +115,8 @@ class SensFile:
         matrices = np.frombuffer(text, "<f4").reshape(_MATRICES, 4, 4)
         *numbers, count = _TAIL.unpack(self._take(_TAIL.size, "the header"))
         compression, _, width, height, depth_width, depth_height, shift = numbers
-        sizes = (height, width), (depth_height, depth_width)
-        header = SensHeader(name, *matrices, *sizes, shift, count)
+        color_size, depth_size = (height, width), (depth_height, depth_width)
+        header = SensHeader(name, *matrices, color_size, depth_size, shift, count)
         self._check(header, compression)
         return header
 
