@@ -41,10 +41,8 @@ def test_a_set_reads_its_scans(
     plan = load_plan(name, "", "")
     assert plan.scenes("train") == (scene_id,) and plan.scenes("val") == ("another_00",)
     before = plan.prepare(scene_id).fingerprint
-    folder = tmp_path / "made"
-    folder.mkdir()
-    jobs.prepare_scene(plan, scene_id, folder, "cpu")
-    scene = read_scene(folder)
+    jobs.run(plan.prepare(scene_id), plan, scene_id, "cpu")
+    scene = read_scene(plan.prepare(scene_id).folder)
     assert scene.cloud.points.shape == room()[0].cloud.points.shape
     assert len(scene.views) == 6
     assert plan.prepare(scene_id).fingerprint == before

@@ -31,9 +31,10 @@ class SegmentGroup:
     segments: Array
 
 
-def parse_groups(content: Any, path: Path, remedy: str) -> list[SegmentGroup]:
+def parse_groups(content: Any, path: Path, remedy: str, has_ids: bool = True) -> list[SegmentGroup]:
     """The objects of a file with ``segGroups``; ``path`` is named in errors.
 
+    Without ``has_ids`` a group that has no id or objectId gets its position in the file for it.
     A group that repeats another one whole (ScanNet's scene0217_00 lists its objects twice) is
     left out, and how many were is logged.
 
@@ -42,7 +43,7 @@ def parse_groups(content: Any, path: Path, remedy: str) -> list[SegmentGroup]:
             different groups of one id or one objectId.
     """
     entries = get_list(content, "segGroups", path, remedy)
-    groups = [_group(entry, i, path, remedy) for i, entry in enumerate(entries)]
+    groups = [_group(entry, i, path, remedy, has_ids) for i, entry in enumerate(entries)]
     kept = _without_repeats(groups)
     if len(kept) < len(groups):
         told = "%s: %d of %d groups left out, each repeats another one whole"
@@ -55,9 +56,11 @@ def parse_groups(content: Any, path: Path, remedy: str) -> list[SegmentGroup]:
     return kept
 
 
-def _group(entry: Any, position: int, path: Path, remedy: str) -> SegmentGroup:
+def _group(entry: Any, position: int, path: Path, remedy: str, has_ids: bool) -> SegmentGroup:
     entry = entry if isinstance(entry, dict) else {}
-    group_id, object_id, label = entry.get("id"), entry.get("objectId"), entry.get("label")
+    default = None if has_ids else position
+    group_id, object_id = entry.get("id", default), entry.get("objectId", default)
+    label = entry.get("label")
     if not (is_int(group_id) and is_int(object_id) and isinstance(label, str) and object_id >= 0):
         expected = f"integers id and objectId (from 0) and a string label in segGroups[{position}]"
         raise DataError(path, expected, f"{group_id!r}, {object_id!r}, {label!r}"[:200], remedy)
