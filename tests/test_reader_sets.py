@@ -11,7 +11,7 @@ from data.artifacts.scene import read_scene
 from pipeline import jobs
 from pipeline.plan import load_plan
 from pipeline.scene_sets import load_scene_set
-from tests import scannet_tree
+from tests import matterport_tree, scannet_tree
 from tests.scannetpp_tree import room
 
 SETS: list[tuple[str, str, Callable[[Path], object], tuple[str, str]]] = [
@@ -20,6 +20,12 @@ SETS: list[tuple[str, str, Callable[[Path], object], tuple[str, str]]] = [
         scannet_tree.SCENE,
         scannet_tree.write_tree,
         ("scannetv2_train.txt", "scannetv2_val.txt"),
+    ),
+    (
+        "matterport",
+        matterport_tree.SCENE,
+        matterport_tree.write_tree,
+        ("splits/train.txt", "splits/val.txt"),
     ),
 ]
 
@@ -34,12 +40,12 @@ def test_a_set_reads_its_scans(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     write(tmp_path / name)
-    for path, content in zip(lists, (scene_id, "another_00")):
+    for path, content in zip(lists, (scene_id, "another_region1")):
         (tmp_path / name / path).write_text(f"{content}\n")
     monkeypatch.setenv("MLLM3D_DATA", str(tmp_path))
     assert load_scene_set(name).reader == name
     plan = load_plan(name, "", "")
-    assert plan.scenes("train") == (scene_id,) and plan.scenes("val") == ("another_00",)
+    assert plan.scenes("train") == (scene_id,) and plan.scenes("val") == ("another_region1",)
     before = plan.prepare(scene_id).fingerprint
     jobs.run(plan.prepare(scene_id), plan, scene_id, "cpu")
     scene = read_scene(plan.prepare(scene_id).folder)

@@ -16,7 +16,6 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-from PIL import Image, UnidentifiedImageError
 
 from data.errors import DataError
 from data.images import ImageFolder, check_image
@@ -24,6 +23,7 @@ from data.jsonio import read_text
 from data.readers.matrix_text import world_to_camera_of
 from data.readers.matterport_house import read_house
 from data.readers.matterport_layout import SCENE_REMEDY, RegionPaths
+from data.readers.scannet_frames import image_size
 from data.readers.scannetpp_layout import check_id
 from data.types import Array, Camera, View
 
@@ -62,7 +62,7 @@ def read_views(paths: RegionPaths) -> tuple[View, ...]:
         expected = f"images of the panoramas in region {paths.region}"
         raise DataError(paths.cameras, expected, "none", SCENE_REMEDY)
     folder = ImageFolder(paths.images, SCENE_REMEDY)
-    height, width = _image_size(folder.find(images[0].name))
+    height, width = image_size(folder.find(images[0].name), SCENE_REMEDY)
     views = []
     for image in images:
         image_path = folder.find(image.name)
@@ -83,16 +83,6 @@ def _camera(image: ConfImage, height: int, width: int, path: Path) -> Camera:
         found = f"a principal point of {image.intrinsics[0, 2]:g}, {image.intrinsics[1, 2]:g}"
         raise DataError(path, expected, found, "Do not resize the images. " + SCENE_REMEDY)
     return Camera("PINHOLE", K, height, width)
-
-
-def _image_size(path: Path) -> tuple[int, int]:
-    try:
-        with Image.open(path) as image:
-            return image.height, image.width
-    except FileNotFoundError:
-        raise DataError(path, "an image", "no such file", SCENE_REMEDY) from None
-    except (OSError, UnidentifiedImageError, ValueError, SyntaxError) as error:
-        raise DataError(path, "an image", f"no readable one ({error})", SCENE_REMEDY) from error
 
 
 def read_conf(path: Path) -> list[ConfImage]:

@@ -21,6 +21,13 @@ from data.readers.scannetpp_layout import check_id
 from data.types import Array, Camera, View
 
 log = logging.getLogger(__name__)
+_UNREADABLE = (
+    OSError,
+    UnidentifiedImageError,
+    ValueError,
+    SyntaxError,
+    Image.DecompressionBombError,
+)
 _SUFFIXES = (".jpg", ".jpeg", ".png")
 # A principal point further than this share of the image from its middle is of another size.
 _MIDDLE = 0.15
@@ -104,7 +111,7 @@ def read_camera(paths: ScenePaths, image_path: Path) -> Camera:
     """
     path = paths.intrinsics
     matrix = read_matrix(path, "intrinsics", (3, 4), FRAMES_REMEDY)[:3, :3]
-    height, width = _image_size(image_path)
+    height, width = image_size(image_path, FRAMES_REMEDY)
     K = matrix + np.array([[0, 0, 0.5], [0, 0, 0.5], [0, 0, 0]])
     shape = np.array_equal(matrix[2], [0, 0, 1]) and matrix[0, 1] == matrix[1, 0] == 0
     if not (np.isfinite(matrix).all() and shape and matrix[0, 0] > 0 and matrix[1, 1] > 0):
@@ -120,14 +127,15 @@ def read_camera(paths: ScenePaths, image_path: Path) -> Camera:
     return Camera("PINHOLE", K, height, width)
 
 
-def _image_size(path: Path) -> tuple[int, int]:
+def image_size(path: Path, remedy: str) -> tuple[int, int]:
+    """(height, width) from an image's header; DataError when it has none."""
     try:
         with Image.open(path) as image:
             return image.height, image.width
-    except (OSError, UnidentifiedImageError, ValueError, SyntaxError) as error:
-        raise DataError(path, "an image", f"no readable one ({error})", FRAMES_REMEDY) from error
-    except Image.DecompressionBombError as error:
-        raise DataError(path, "an image", str(error), FRAMES_REMEDY) from error
+    except FileNotFoundError:
+        raise DataError(path, "an image", "no such file", remedy) from None
+    except _UNREADABLE as error:
+        raise DataError(path, "an image", f"no readable one ({error})", remedy) from error
 
 
 def _check_info(info: Path, matrix: Array, size: tuple[int, int], image_path: Path) -> None:
