@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from typing import NoReturn
 
 from data.errors import UserError
-from pipeline import export_command, iphone_command, teacher_commands
+from pipeline import export_command, iphone_command, sens_command, teacher_commands
 from pipeline.command import Command, Failure
 
 COMMANDS: dict[str, Command] = {
@@ -16,6 +16,7 @@ COMMANDS: dict[str, Command] = {
     "check-teacher": teacher_commands.CHECK_TEACHER,
     "export": export_command.EXPORT,
     "extract-iphone": iphone_command.EXTRACT_IPHONE,
+    "extract-sens": sens_command.EXTRACT_SENS,
 }
 
 

@@ -39,7 +39,7 @@ class SceneSet(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
     name: str
-    reader: Literal["scannetpp"] = "scannetpp"
+    reader: Literal["scannetpp", "scannet", "matterport"] = "scannetpp"
     generated: bool = False
     """The rooms are made by the GenerateRooms stage instead of lying in ``data_root``."""
     version: Literal["", "v1", "v2"] = ""

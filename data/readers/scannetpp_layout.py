@@ -14,23 +14,20 @@ Either ``<root>`` or ``<root>/data`` may be given, as in the toolkit.
 
 from __future__ import annotations
 
-import functools
 import hashlib
-import os
 import re
-from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from data.artifacts.store import canonical_json, sha256_of
+from data.artifacts.store import canonical_json
 from data.errors import DataError
 from data.jsonio import read_text
+from data.readers.source_identity import file_identity, listing
 
 CameraChoice = Literal["undistorted", "fisheye", "iphone"]
 SCENE_REMEDY = "Download this scene again with the ScanNet++ toolkit."
 _ID = re.compile(r"[0-9a-zA-Z_]+")
-_SMALL_FILE = 1 << 20
 # Folders of images and of their masks.
 _IPHONE = ("rgb", "rgb_masks")
 _FISHEYE = ("resized_images", "resized_anon_masks")
@@ -187,33 +184,9 @@ def scene_identity(root: Path, scene_id: str, camera: CameraChoice) -> str:
     """
     base = root / "data" if (root / "data").is_dir() else root
     paths = ScenePaths(base / scene_id, camera)
-    parts = {str(p.relative_to(base)): _identity(p, p == paths.annotation) for p in paths.files()}
+    parts = {
+        str(p.relative_to(base)): file_identity(p, p == paths.annotation) for p in paths.files()
+    }
     for name, folder in (("images", paths.images), ("masks", paths.masks)):
-        parts[name] = hashlib.sha256("\n".join(_listing(folder)).encode()).hexdigest()
+        parts[name] = hashlib.sha256("\n".join(listing(folder)).encode()).hexdigest()
     return hashlib.sha256(canonical_json(parts).encode()).hexdigest()
-
-
-def _identity(path: Path, always_hash: bool) -> str:
-    try:
-        status = path.stat()
-        if always_hash or status.st_size <= _SMALL_FILE:
-            return _content_hash(path, status.st_size, status.st_mtime_ns)
-        return f"{status.st_size}:{status.st_mtime_ns}"
-    except OSError:
-        return "missing"
-
-
-@functools.lru_cache(maxsize=100_000)
-def _content_hash(path: Path, size: int, mtime_ns: int) -> str:
-    """SHA-256 of a file, computed once a process; size and time are only the cache's key."""
-    return sha256_of(path)
-
-
-def _listing(folder: Path) -> Iterator[str]:
-    try:
-        entries = sorted(os.scandir(folder), key=lambda entry: entry.name)
-        for entry in entries:
-            status = entry.stat()
-            yield f"{entry.name}:{status.st_size}:{status.st_mtime_ns}"
-    except OSError:
-        yield "missing"

@@ -1,0 +1,153 @@
+"""Where Matterport3D keeps its files: the one place that knows the paths.
+
+    <root>/v1/scans/<house>/region_segmentations/   region<k>.ply  region<k>.fsegs.json
+                                                    region<k>.semseg.json
+    <root>/v1/scans/<house>/house_segmentations/    <house>.house
+    <root>/v1/scans/<house>/undistorted_camera_parameters/   <house>.conf
+    <root>/v1/scans/<house>/undistorted_color_images/        <panorama>_i<camera>_<yaw>.jpg
+    <root>/splits/<name>.txt    one scene id (or one house, for all of its regions) per line
+
+A scene is one region (room) of a house: ``<house>_region<k>``. ``<root>``, ``<root>/v1`` or
+``<root>/v1/scans`` may be given. The downloaded archives hold ``<house>/<kind>/`` themselves, so
+``<house>/<house>/<kind>`` and ``<house>/<kind>/<house>/<kind>`` are looked into as well.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from pathlib import Path
+
+from data.errors import DataError
+from data.readers.scannet_layout import read_scene_list
+from data.readers.scannetpp_layout import check_id
+from data.readers.source_identity import identity_of
+
+SCENE_REMEDY = "Download and unpack this file again with Matterport3D's download script."
+_SCENE = re.compile(r"([0-9a-zA-Z]+)_region([0-9]{1,4})")
+_REGION = re.compile(r"region([0-9]{1,4})")
+
+
+def split_root(root: Path) -> tuple[Path, Path]:
+    """(folder of houses, dataset root) of any form of root; DataError when it is not there."""
+    if not root.is_dir():
+        remedy = "Set the data folder of the scene set to Matterport3D's root."
+        raise DataError(root, "Matterport3D's root folder", "no such folder", remedy)
+    return _split(root)
+
+
+def _split(root: Path) -> tuple[Path, Path]:
+    if (root / "v1" / "scans").is_dir():
+        return root / "v1" / "scans", root
+    if (root / "scans").is_dir():
+        return root / "scans", root.parent
+    return root, root.parent.parent
+
+
+def read_split(root: Path, split_name: str) -> list[str]:
+    """Scene ids of ``splits/<split_name>.txt``, in the file's order; houses as their regions.
+
+    Raises:
+        DataError: missing or empty file, an id twice, an id that is no plain name, or a house
+            without regions.
+    """
+    houses, base = split_root(root)
+    path = base / "splits" / f"{check_id(split_name, root, 'a split')}.txt"
+    scenes: list[str] = []
+    for name in read_scene_list(path):
+        scenes += [name] if _SCENE.fullmatch(name) else regions_of(houses, name)
+    double = sorted({scene_id for scene_id in scenes if scenes.count(scene_id) > 1})
+    if double:
+        remedy = "Give a house or its regions, not both."
+        raise DataError(path, "each scene id once", f"{double[:5]} twice", remedy)
+    return scenes
+
+
+def regions_of(houses: Path, house: str) -> list[str]:
+    """Scene ids of all regions of a house that have a mesh, by number; DataError for none."""
+    folder = _folder(houses, house, "region_segmentations")
+    found = [_REGION.fullmatch(path.stem) for path in folder.glob("region*.ply")]
+    numbers = sorted(int(match[1]) for match in found if match)
+    if not numbers:
+        raise DataError(folder, f"regions of house {house} (region<k>.ply)", "none", SCENE_REMEDY)
+    return [f"{house}_region{number}" for number in numbers]
+
+
+def _folder(houses: Path, house: str, kind: str) -> Path:
+    plain = houses / house / kind
+    choices = (plain / house / kind, plain, houses / house / house / kind)
+    return next((path for path in choices if path.is_dir()), plain)
+
+
+@dataclass(frozen=True)
+class RegionPaths:
+    """Paths of one region's files, those of its house among them."""
+
+    houses: Path
+    house: str
+    region: int
+
+    @classmethod
+    def find(cls, root: Path, scene_id: str) -> RegionPaths:
+        """Paths of a scene; DataError for a house that is not there or a strange id."""
+        match = _SCENE.fullmatch(scene_id)
+        if match is None:
+            expected = "a scene id <house>_region<k>"
+            raise DataError(root, expected, repr(scene_id[:80]), "Correct the id.")
+        paths = cls(split_root(root)[0], match[1], int(match[2]))
+        folder = paths.houses / paths.house
+        if not folder.is_dir():
+            remedy = "Download the house, or take it out of the split."
+            raise DataError(folder, "a folder of a house", "no such folder", remedy)
+        return paths
+
+    def _region_file(self, ending: str) -> Path:
+        folder = _folder(self.houses, self.house, "region_segmentations")
+        return folder / f"region{self.region}{ending}"
+
+    @property
+    def mesh(self) -> Path:
+        """Coloured triangle mesh of the region."""
+        return self._region_file(".ply")
+
+    @property
+    def segments(self) -> Path:
+        """Segment id of every face of ``mesh``."""
+        return self._region_file(".fsegs.json")
+
+    @property
+    def annotation(self) -> Path:
+        """Annotated groups of segments."""
+        return self._region_file(".semseg.json")
+
+    @property
+    def house_file(self) -> Path:
+        """Regions of the house, their kinds and which panorama stands in which."""
+        return _folder(self.houses, self.house, "house_segmentations") / f"{self.house}.house"
+
+    @property
+    def cameras(self) -> Path:
+        """Intrinsics and poses of the undistorted images."""
+        kind = "undistorted_camera_parameters"
+        return _folder(self.houses, self.house, kind) / f"{self.house}.conf"
+
+    @property
+    def images(self) -> Path:
+        """Folder of the house's undistorted images."""
+        return _folder(self.houses, self.house, "undistorted_color_images")
+
+    def files(self) -> tuple[Path, ...]:
+        """Return every single file the reader opens, images apart."""
+        return (self.mesh, self.segments, self.annotation, self.house_file, self.cameras)
+
+
+def scene_identity(root: Path, scene_id: str, camera: str) -> str:
+    """SHA-256 (64 hex digits) of what a scene's source files are, for fingerprints.
+
+    As ``source_identity.identity_of`` says: the annotation counts with its content, the house's
+    images with name, size and time. ``camera`` plays no part. Never raises for a missing file.
+    """
+    match = _SCENE.fullmatch(scene_id)
+    house, region = (match[1], int(match[2])) if match else (scene_id, 0)
+    paths = RegionPaths(_split(root)[0], house, region)
+    return identity_of(paths.houses, paths.files(), (paths.annotation,), (paths.images,))

@@ -1,0 +1,143 @@
+"""Matterport3D's undistorted images, their intrinsics and poses (``<house>.conf``).
+
+Lines used: ``intrinsics_matrix fx 0 cx 0 fy cy 0 0 1``, which holds for the images after it, and
+``scan <depth file> <colour file> <16 numbers>``, a camera-to-world matrix row by row of a camera
+that looks along -z with y up (OpenGL axes); here y and z are turned round.
+
+The documentation says that images have their origin at the bottom left, so cy counts from below:
+it becomes height - cy from above. It says nothing of pixel centres; as the calibration is in
+"OpenCV's notation" they are taken to be whole numbers, so half a pixel goes to cx and cy. Neither
+could be confirmed on real data: look at a picture of a scene's links before trusting figures.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from data.errors import DataError
+from data.images import ImageFolder, check_image
+from data.jsonio import read_text
+from data.readers.matrix_text import world_to_camera_of
+from data.readers.matterport_house import read_house
+from data.readers.matterport_layout import SCENE_REMEDY, RegionPaths
+from data.readers.scannet_frames import image_size
+from data.readers.scannetpp_layout import check_id
+from data.types import Array, Camera, View
+
+_OPENGL = np.diag([1.0, -1.0, -1.0, 1.0])
+_INTRINSICS = "intrinsics_matrix fx 0 cx 0 fy cy 0 0 1, fx and fy positive"
+# A principal point further than this share of the image from its middle is of another size.
+_MIDDLE = 0.15
+
+
+@dataclass(frozen=True, eq=False)
+class ConfImage:
+    """An image's name, the (3, 3) intrinsics as the file has them, its camera-to-world (4, 4)."""
+
+    name: str
+    intrinsics: Array
+    camera_to_world: Array
+
+
+def read_views(paths: RegionPaths) -> tuple[View, ...]:
+    """Views of the panoramas that stand in the region, by view id (the stem of the image).
+
+    Images from elsewhere in the house are left out: the region's mesh lacks the walls between.
+
+    Raises:
+        DataError: a damaged file, no panorama in the region, an image that is missing, of another
+            size than its intrinsics or damaged.
+    """
+    house = read_house(paths.house_file)
+    names = set(house.panoramas.get(paths.region, ()))
+    if not names:
+        expected = f"a panorama (P line) in region {paths.region}"
+        remedy = "No image was taken in this region: take it out of the split."
+        raise DataError(paths.house_file, expected, "none", remedy)
+    images = [i for i in read_conf(paths.cameras) if i.name.split("_")[0] in names]
+    if not images:
+        expected = f"images of the panoramas in region {paths.region}"
+        raise DataError(paths.cameras, expected, "none", SCENE_REMEDY)
+    folder = ImageFolder(paths.images, SCENE_REMEDY)
+    height, width = image_size(folder.find(images[0].name), SCENE_REMEDY)
+    views = []
+    for image in images:
+        image_path = folder.find(image.name)
+        check_image(image_path, height, width)
+        camera = _camera(image, height, width, paths.cameras)
+        camera_to_world = image.camera_to_world @ _OPENGL
+        pose = world_to_camera_of(camera_to_world, paths.cameras, SCENE_REMEDY)
+        views.append(View(Path(image.name).stem, camera, pose, image_path))
+    return tuple(sorted(views, key=lambda view: view.view_id))
+
+
+def _camera(image: ConfImage, height: int, width: int, path: Path) -> Camera:
+    K = image.intrinsics.copy()
+    K[0, 2] += 0.5
+    K[1, 2] = height - (K[1, 2] + 0.5)
+    if np.abs(K[:2, 2] / (width, height) - 0.5).max() > _MIDDLE:
+        expected = f"intrinsics of images of {width}x{height} pixels, as {image.name} is"
+        found = f"a principal point of {image.intrinsics[0, 2]:g}, {image.intrinsics[1, 2]:g}"
+        raise DataError(path, expected, found, "Do not resize the images. " + SCENE_REMEDY)
+    return Camera("PINHOLE", K, height, width)
+
+
+def read_conf(path: Path) -> list[ConfImage]:
+    """Every image of the file, in its order.
+
+    Raises:
+        DataError: the file is missing or damaged: numbers that are none or not finite, an image
+            before any intrinsics or twice, a name with a folder, another count of images than
+            ``n_images`` says, or no image.
+    """
+    intrinsics: Array | None = None
+    images: dict[str, ConfImage] = {}
+    told: str | None = None
+    for number, line in enumerate(read_text(path, "a .conf file", SCENE_REMEDY).splitlines(), 1):
+        word, *values = line.split() or [""]
+        if word == "n_images":
+            told = " ".join(values)
+        elif word == "intrinsics_matrix":
+            intrinsics = _intrinsics(values, path, number)
+        elif word == "scan":
+            if intrinsics is None:
+                raise _wrong(path, number, "intrinsics_matrix before the first scan", line)
+            if len(values) != 18:
+                raise _wrong(path, number, "scan, two names and 16 numbers", line)
+            name = values[1]
+            check_id(Path(name).stem, path, "an image name")
+            if name in images or Path(name).name != name:
+                raise _wrong(path, number, "each image once, without a folder", line)
+            matrix = _numbers(values[2:], path, number).reshape(4, 4)
+            images[name] = ConfImage(name, intrinsics, matrix)
+    if not images or (told is not None and told != str(len(images))):
+        expected = f"scan lines, as many as n_images {told}"
+        raise DataError(path, expected, f"{len(images)}", SCENE_REMEDY)
+    return list(images.values())
+
+
+def _intrinsics(values: list[str], path: Path, number: int) -> Array:
+    if len(values) != 9:
+        raise _wrong(path, number, _INTRINSICS, " ".join(values))
+    matrix = _numbers(values, path, number).reshape(3, 3)
+    off = (matrix[0, 1], matrix[1, 0], *matrix[2])
+    if off != (0, 0, 0, 0, 1) or not (matrix[0, 0] > 0 and matrix[1, 1] > 0):
+        raise _wrong(path, number, _INTRINSICS, " ".join(values))
+    return matrix
+
+
+def _numbers(words: list[str], path: Path, number: int) -> Array:
+    try:
+        array = np.array([float(word) for word in words])
+    except ValueError as error:
+        raise _wrong(path, number, "numbers", str(error)) from error
+    if not np.isfinite(array).all():
+        raise _wrong(path, number, "finite numbers", " ".join(words))
+    return array
+
+
+def _wrong(path: Path, number: int, expected: str, found: str) -> DataError:
+    return DataError(path, f"{expected} in line {number}", repr(found[:100]), SCENE_REMEDY)

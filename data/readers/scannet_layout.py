@@ -1,0 +1,145 @@
+"""Where ScanNet v2 keeps its files: the one place that knows the paths.
+
+    <root>/scans/<id>/  <id>_vh_clean_2.ply  <id>_vh_clean_2.0.010000.segs.json
+                        <id>.aggregation.json  <id>.txt (may lack)
+                        color/<n>.jpg  pose/<n>.txt  intrinsic/intrinsic_color.txt
+    <root>/scannet_frames_25k/<id>/  color/<nnnnnn>.jpg  pose/<nnnnnn>.txt  intrinsics_color.txt
+    <root>/splits/<name>.txt or <root>/scannetv2_<name>.txt   one scene id per line
+
+Either ``<root>`` or ``<root>/scans`` may be given. Frames beside the mesh, which are exported
+from ``<id>.sens``, come before those of ``scannet_frames_25k``.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from data.errors import DataError
+from data.jsonio import read_text
+from data.readers.scannetpp_layout import check_id
+from data.readers.source_identity import identity_of
+
+SCENE_REMEDY = "Download this file again with ScanNet's download script."
+FRAMES_REMEDY = "Export the frames again: python -m pipeline extract-sens."
+_FRAMES_25K = "scannet_frames_25k"
+
+
+def split_root(root: Path) -> tuple[Path, Path]:
+    """(folder of scans, dataset root) of either form of root; DataError when it is not there."""
+    if not root.is_dir():
+        remedy = "Set the data folder of the scene set to ScanNet's root."
+        raise DataError(root, "ScanNet's root folder", "no such folder", remedy)
+    return _split(root)
+
+
+def _split(root: Path) -> tuple[Path, Path]:
+    return (root / "scans", root) if (root / "scans").is_dir() else (root, root.parent)
+
+
+def read_split(root: Path, split_name: str) -> list[str]:
+    """Scene ids of a split, in the file's order.
+
+    The file is ``splits/<split_name>.txt``, else ``<split_name>.txt`` or
+    ``scannetv2_<split_name>.txt`` (ScanNet's own lists) in the root.
+
+    Raises:
+        DataError: missing or empty file, an id twice, or an id that is no plain name.
+    """
+    base, name = split_root(root)[1], check_id(split_name, root, "a split")
+    own = base / "splits" / f"{name}.txt"
+    official = (base / f"{name}.txt", base / f"scannetv2_{name}.txt")
+    path = next((path for path in (own, *official) if path.is_file()), own)
+    return read_scene_list(path)
+
+
+def read_scene_list(path: Path) -> list[str]:
+    """Scene ids of a file, one per line; DataError as for ``read_split``."""
+    remedy = "Give a file with one scene id per line."
+    lines = read_text(path, "a split file", remedy).splitlines()
+    ids = [check_id(line.strip(), path, "a scene id") for line in lines if line.strip()]
+    double = sorted({scene_id for scene_id in ids if ids.count(scene_id) > 1})
+    if double:
+        raise DataError(path, "each scene id once", f"{double[:5]} twice", remedy)
+    return ids
+
+
+@dataclass(frozen=True)
+class ScenePaths:
+    """Paths of one scene's files."""
+
+    scans: Path
+    root: Path
+    scene_id: str
+
+    @classmethod
+    def find(cls, root: Path, scene_id: str) -> ScenePaths:
+        """Paths of a scene; DataError when the scene has no folder or a strange name."""
+        paths = cls(*split_root(root), check_id(scene_id, root, "a scene id"))
+        if not paths.folder.is_dir():
+            remedy = "Download the scene, or take its id out of the split."
+            raise DataError(paths.folder, "a scene folder", "no such folder", remedy)
+        return paths
+
+    @property
+    def folder(self) -> Path:
+        """Folder of the scene's mesh and annotation."""
+        return self.scans / self.scene_id
+
+    def _named(self, ending: str) -> Path:
+        return self.folder / f"{self.scene_id}{ending}"
+
+    @property
+    def mesh(self) -> Path:
+        """Coloured triangle mesh, the decimated one, which is annotated."""
+        return self._named("_vh_clean_2.ply")
+
+    @property
+    def segments(self) -> Path:
+        """Segment id of every vertex of ``mesh``."""
+        return self._named("_vh_clean_2.0.010000.segs.json")
+
+    @property
+    def aggregation(self) -> Path:
+        """Annotated groups of segments of ``mesh``."""
+        return self._named(".aggregation.json")
+
+    @property
+    def info(self) -> Path:
+        """What the scanner said about itself; may lack."""
+        return self._named(".txt")
+
+    @property
+    def sens(self) -> Path:
+        """The stream that frames are exported from."""
+        return self._named(".sens")
+
+    @property
+    def frames(self) -> Path:
+        """Folder with ``color`` and ``pose``."""
+        other = self.root / _FRAMES_25K / self.scene_id
+        has_other = not (self.folder / "color").is_dir() and (other / "color").is_dir()
+        return other if has_other else self.folder
+
+    @property
+    def intrinsics(self) -> Path:
+        """Intrinsics of the colour images, as exported or as in ``scannet_frames_25k``."""
+        flat = self.frames / "intrinsics_color.txt"
+        return flat if flat.is_file() else self.frames / "intrinsic" / "intrinsic_color.txt"
+
+    def files(self) -> tuple[Path, ...]:
+        """Return every single file the reader opens, images and poses apart."""
+        return (self.mesh, self.segments, self.aggregation, self.info, self.intrinsics)
+
+
+def scene_identity(root: Path, scene_id: str, camera: str) -> str:
+    """SHA-256 (64 hex digits) of what a scene's source files are, for fingerprints.
+
+    As ``source_identity.identity_of`` says: the aggregation counts with its content, images and
+    poses with name, size and time. ``camera`` plays no part: there is one. Never raises for a
+    missing file.
+    """
+    scans, base = _split(root)
+    paths = ScenePaths(scans, base, scene_id)
+    folders = (paths.frames / "color", paths.frames / "pose")
+    return identity_of(base, paths.files(), (paths.aggregation,), folders)

@@ -1,0 +1,159 @@
+"""ScanNet's ``.sens`` streams (version 4), read one frame at a time.
+
+Little endian: u32 version; u64 length and that many bytes of sensor name; four 4x4 f32 matrices
+row by row (colour intrinsics, colour extrinsics, depth intrinsics, depth extrinsics); i32 kind of
+colour compression (2 = JPEG) and of depth compression; u32 width and height of colour, then of
+depth; f32 depth units a metre; u64 number of frames. Each frame: 4x4 f32 camera-to-world, u64 time
+of colour and of depth, u64 bytes of colour and of depth, the data. What follows the last frame
+(readings of the inertial unit) is not read.
+"""
+
+from __future__ import annotations
+
+import os
+import struct
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from types import TracebackType
+from typing import BinaryIO
+
+import numpy as np
+
+from data.errors import DataError
+from data.types import Array
+
+VERSION = 4
+JPEG = 2
+_REMEDY = "Download this .sens again with ScanNet's download script."
+_MATRICES = 4
+_MAX_NAME = 4096
+_MAX_SIDE = 1 << 16
+_FRAME = struct.Struct("<64s4Q")
+_TAIL = struct.Struct("<2i4IfQ")
+
+
+@dataclass(frozen=True, eq=False)
+class SensFrame:
+    """``camera_to_world`` (4, 4) float32, not finite where tracking was lost; ``color`` a JPEG."""
+
+    index: int
+    camera_to_world: Array
+    color: bytes
+
+
+@dataclass(frozen=True, eq=False)
+class SensHeader:
+    """Matrices (4, 4) float32 of intrinsics and extrinsics, sizes (height, width) in pixels."""
+
+    sensor_name: str
+    color_intrinsics: Array
+    color_extrinsics: Array
+    depth_intrinsics: Array
+    depth_extrinsics: Array
+    color_size: tuple[int, int]
+    depth_size: tuple[int, int]
+    depth_shift: float
+    num_frames: int
+
+
+class SensFile:
+    """An open stream; use it in a ``with`` statement, and go through ``frames`` once.
+
+    ``header`` is read at once. Memory holds one colour image at a time; depth is skipped.
+
+    Raises:
+        DataError: missing file, another version, a colour compression other than JPEG, a header
+            that cannot be, or (going through it) a stream that ends or is damaged at a frame,
+            whose number is named.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        try:
+            self._stream: BinaryIO = open(path, "rb")
+            self._size = os.fstat(self._stream.fileno()).st_size
+        except FileNotFoundError:
+            raise DataError(path, "a .sens stream", "no such file", _REMEDY) from None
+        except OSError as error:
+            raise DataError(path, "a .sens stream", str(error), _REMEDY) from error
+        try:
+            self.header = self._read_header()
+        except DataError:
+            self._stream.close()
+            raise
+
+    def __enter__(self) -> SensFile:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self._stream.close()
+
+    def _take(self, count: int, what: str) -> bytes:
+        left = self._size - self._stream.tell()
+        content = self._stream.read(count) if count <= left else b""
+        if len(content) != count:
+            found = f"the end of the file after {left} bytes"
+            raise DataError(self.path, f"{count} bytes of {what}", found, _REMEDY)
+        return content
+
+    def _read_header(self) -> SensHeader:
+        (version,) = struct.unpack("<I", self._take(4, "the version"))
+        if version != VERSION:
+            raise DataError(self.path, f".sens version {VERSION}", f"{version}", _REMEDY)
+        (length,) = struct.unpack("<Q", self._take(8, "the header"))
+        if length > _MAX_NAME:
+            expected = f"a sensor name of at most {_MAX_NAME} bytes"
+            raise DataError(self.path, expected, f"{length}", _REMEDY)
+        name = self._take(length, "the header").decode("utf-8", "replace")
+        text = self._take(64 * _MATRICES, "the header")
+        matrices = np.frombuffer(text, "<f4").reshape(_MATRICES, 4, 4)
+        *numbers, count = _TAIL.unpack(self._take(_TAIL.size, "the header"))
+        compression, _, width, height, depth_width, depth_height, shift = numbers
+        color_size, depth_size = (height, width), (depth_height, depth_width)
+        header = SensHeader(name, *matrices, color_size, depth_size, shift, count)
+        self._check(header, compression)
+        return header
+
+    def _check(self, header: SensHeader, compression: int) -> None:
+        if compression != JPEG:
+            found = f"kind {compression}"
+            raise DataError(self.path, f"colour compressed as JPEG (kind {JPEG})", found, _REMEDY)
+        if not all(0 < side <= _MAX_SIDE for side in header.color_size):
+            expected = "a plausible size of the colour images"
+            raise DataError(self.path, expected, f"{header.color_size}", _REMEDY)
+        if not np.isfinite(header.color_intrinsics).all():
+            raise DataError(self.path, "finite colour intrinsics", "others", _REMEDY)
+        most = (self._size - self._stream.tell()) // _FRAME.size
+        if not 0 < header.num_frames:
+            raise DataError(self.path, "a stream of frames", "none", _REMEDY)
+        if header.num_frames > most:
+            expected = f"{header.num_frames} frames, as the header says"
+            found = f"a file cut short that cannot hold more than {most}"
+            raise DataError(self.path, expected, found, _REMEDY)
+
+    def frames(self, every: int = 1) -> Iterator[SensFrame]:
+        """Frames 0, ``every``, 2 ``every`` ... in their order; the others are skipped unread."""
+        for index in range(self.header.num_frames):
+            what = f"frame {index} of {self.header.num_frames}"
+            pose, _, _, color_size, depth_size = _FRAME.unpack(self._take(_FRAME.size, what))
+            start = self._stream.tell()
+            if color_size + depth_size > self._size - start:
+                expected = f"{color_size + depth_size} bytes of {what}"
+                found = f"the end of the file after {self._size - start} bytes"
+                raise DataError(self.path, expected, found, _REMEDY)
+            if index % every == 0:
+                color = self._take(color_size, what)
+                self._check_jpeg(color, what)
+                yield SensFrame(index, np.frombuffer(pose, "<f4").reshape(4, 4), color)
+            self._stream.seek(start + color_size + depth_size)
+
+    def _check_jpeg(self, color: bytes, what: str) -> None:
+        if not (color.startswith(b"\xff\xd8") and b"\xff\xd9" in color[-64:]):
+            found = f"{len(color)} bytes that are none"
+            raise DataError(self.path, f"a whole JPEG as colour of {what}", found, _REMEDY)

@@ -1,0 +1,105 @@
+"""Groups of segments as ScanNet's annotation tool writes them (ScanNet, Matterport3D).
+
+A file with ``segIndices`` cuts a mesh into many small segments; another with ``segGroups`` says
+which of them make up an object: ``{id, objectId, label, segments}``.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from data.errors import DataError
+from data.jsonio import get_list, int_array, is_int
+from data.prompts import GroupName
+from data.types import Array, GroundTruth
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, eq=False)
+class SegmentGroup:
+    """One annotated object: its names in all id spaces and its segments (n,) int64."""
+
+    name: GroupName
+    segments: Array
+
+
+def parse_groups(content: Any, path: Path, remedy: str, has_ids: bool = True) -> list[SegmentGroup]:
+    """The objects of a file with ``segGroups``; ``path`` is named in errors.
+
+    Without ``has_ids`` a group that has no id or objectId gets its position in the file for it.
+    A group that repeats another one whole (ScanNet's scene0217_00 lists its objects twice) is
+    left out, and how many were is logged.
+
+    Raises:
+        DataError: an entry lacks a field or has it of another type, a negative objectId, or two
+            different groups of one id or one objectId.
+    """
+    entries = get_list(content, "segGroups", path, remedy)
+    groups = [_group(entry, i, path, remedy, has_ids) for i, entry in enumerate(entries)]
+    kept = _without_repeats(groups)
+    if len(kept) < len(groups):
+        told = "%s: %d of %d groups left out, each repeats another one whole"
+        log.warning(told, path, len(groups) - len(kept), len(groups))
+    for field in ("id", "object_id"):
+        counts = Counter(getattr(group.name, field) for group in kept)
+        double = sorted(value for value, count in counts.items() if count > 1)
+        if double:
+            raise DataError(path, f"each group's {field} once", f"{double[:5]} twice", remedy)
+    return kept
+
+
+def _group(entry: Any, position: int, path: Path, remedy: str, has_ids: bool) -> SegmentGroup:
+    entry = entry if isinstance(entry, dict) else {}
+    default = None if has_ids else position
+    group_id, object_id = entry.get("id", default), entry.get("objectId", default)
+    label = entry.get("label")
+    if not (is_int(group_id) and is_int(object_id) and isinstance(label, str) and object_id >= 0):
+        expected = f"integers id and objectId (from 0) and a string label in segGroups[{position}]"
+        raise DataError(path, expected, f"{group_id!r}, {object_id!r}, {label!r}"[:200], remedy)
+    segments = int_array(entry.get("segments"), f"segGroups[{position}].segments", path, remedy)
+    return SegmentGroup(GroupName(position, group_id, object_id, label), segments)
+
+
+def _without_repeats(groups: Sequence[SegmentGroup]) -> list[SegmentGroup]:
+    seen: dict[tuple[int, str, bytes], SegmentGroup] = {}
+    for group in groups:
+        name = group.name
+        seen.setdefault((name.object_id, name.label, group.segments.tobytes()), group)
+    return list(seen.values())
+
+
+def truth_of_groups(
+    groups: Sequence[SegmentGroup], segment_ids: Array, path: Path, segments_path: Path, remedy: str
+) -> GroundTruth:
+    """Objects as the points (of (N,) ``segment_ids``) whose segment is the group's.
+
+    Objects may share points; nothing is flattened.
+
+    Raises:
+        DataError: naming ``path``: a group has a segment that ``segments_path`` has not.
+    """
+    known = np.unique(segment_ids)
+    members = []
+    for group in groups:
+        segments = np.unique(group.segments)
+        wrong = np.setdiff1d(segments, known, assume_unique=True)
+        if len(wrong):
+            expected = f"segments of {segments_path.name} in segGroups[{group.name.position}]"
+            raise DataError(path, expected, f"segment {int(wrong[0])}", remedy)
+        members.append(np.flatnonzero(np.isin(segment_ids, segments)))
+    points = np.concatenate(members) if members else np.zeros(0)
+    return GroundTruth(
+        tuple(group.name.object_id for group in groups),
+        tuple(group.name.label for group in groups),
+        points.astype(np.int32),
+        np.cumsum([0, *map(len, members)]).astype(np.int64),
+        len(segment_ids),
+    )

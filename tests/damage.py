@@ -1,0 +1,83 @@
+"""Ways to damage one small file, and the check that a loader then says which file it is."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from hypothesis import strategies as st
+
+from data.errors import DataError
+
+WORDS = ("nan", "-inf", "x", "", "1e999", "-1", "0", "3 4", "\x00", "ä", "9" * 40)
+VALUES: tuple[Any, ...] = (
+    *(None, True, -1, 0, 1.5, 10**9, 10**30, "", "x", "5", [], {}, [None], [[1]], ["x"]),
+    *(float("nan"), float("inf")),
+)
+
+
+def check_damaged(path: Path, damaged: bytes, read: Callable[[], object]) -> bool:
+    """Whether ``read`` refuses ``damaged`` in place of the file, which is put back after.
+
+    What is refused is refused by a DataError that names the file; no other error passes.
+    """
+    good = path.read_bytes()
+    path.write_bytes(damaged)
+    try:
+        read()
+    except DataError as error:
+        assert str(path) in str(error), f"{error} does not name {path}"
+        return True
+    finally:
+        path.write_bytes(good)
+    return False
+
+
+@st.composite
+def damaged_bytes(draw: st.DrawFn, good: bytes) -> bytes:
+    """A file cut, with bytes changed, or both; every byte as likely."""
+    bad = bytearray(good)
+    for place in draw(st.lists(st.integers(0, len(good) - 1), max_size=6)):
+        bad[place] = draw(st.integers(0, 255))
+    return bytes(bad[: draw(st.one_of(st.just(len(good)), st.integers(0, len(good))))])
+
+
+@st.composite
+def damaged_words(draw: st.DrawFn, good: bytes) -> bytes:
+    """A text of numbers with words changed, taken out or added, line by line."""
+    lines = [line.split(" ") for line in good.decode().splitlines()]
+    for _ in range(draw(st.integers(1, 3))):
+        line = draw(st.sampled_from(lines))
+        place = draw(st.integers(0, len(line)))
+        kind = draw(st.sampled_from(["change", "remove", "add"]))
+        if kind == "add" or place == len(line):
+            line.insert(place, draw(st.sampled_from(WORDS)))
+        elif kind == "remove":
+            line.pop(place)
+        else:
+            line[place] = draw(st.sampled_from(WORDS))
+    return ("\n".join(" ".join(line) for line in lines) + "\n").encode()
+
+
+@st.composite
+def damaged_json(draw: st.DrawFn, good: bytes) -> bytes:
+    """A JSON file with one value, at any depth, taken out, doubled or of another type."""
+    node = content = json.loads(good)
+    while True:
+        key = draw(st.sampled_from(list(node) if isinstance(node, dict) else range(len(node))))
+        inner = node[key]
+        if not isinstance(inner, (dict, list)) or not inner or draw(st.integers(0, 2)) == 0:
+            break
+        node = inner
+    kind = draw(st.sampled_from(["value", "value", "remove", "double"]))
+    if kind == "double" and isinstance(node, dict):
+        return json.dumps(draw(st.sampled_from(VALUES))).encode()
+    if kind == "value":
+        node[key] = draw(st.sampled_from(VALUES))
+    elif kind == "remove":
+        del node[key]
+    else:
+        node.insert(key, node[key])
+    return json.dumps(content).encode()
