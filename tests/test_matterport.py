@@ -90,7 +90,7 @@ def test_cy_counts_from_the_bottom(root: Path, house: Path) -> None:
     """Pixel row 40 from the bottom of 96 is row 55 from the top, its centre at 55.5."""
     (house / CAMERAS).write_text(conf_text(cy=40.0))
     K = read_scan(root, SCENE, "undistorted").views[0].camera.K
-    np.testing.assert_allclose(K, [[55.0, 0, 64.0], [0, 55.5, 55.5], [0, 0, 1]])
+    np.testing.assert_allclose(K, np.array([[55.0, 0, 64], [0, 55.5, 55.5], [0, 0, 1]]))
 
 
 def test_cameras_look_along_minus_z(root: Path, house: Path) -> None:

@@ -116,7 +116,10 @@ class SensFile:
         *numbers, count = _TAIL.unpack(self._take(_TAIL.size, "the header"))
         compression, _, width, height, depth_width, depth_height, shift = numbers
         color_size, depth_size = (height, width), (depth_height, depth_width)
-        header = SensHeader(name, *matrices, color_size, depth_size, shift, count)
+        color_K, color_pose, depth_K, depth_pose = matrices
+        header = SensHeader(
+            name, color_K, color_pose, depth_K, depth_pose, color_size, depth_size, shift, count
+        )
         self._check(header, compression)
         return header
 
