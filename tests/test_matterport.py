@@ -93,6 +93,27 @@ def test_cy_counts_from_the_bottom(root: Path, house: Path) -> None:
     np.testing.assert_allclose(K, np.array([[55.0, 0, 64], [0, 55.5, 55.5], [0, 0, 1]]))
 
 
+@pytest.mark.parametrize(
+    ("numbers", "is_right"),
+    [
+        ("128 96 55 55.5 63.5 55 0 0 0 0 0", True),  # row 40 from the bottom is 55 from the top
+        ("128 96 55 55.5 63.5 40 0 0 0 0 0", False),  # the .conf counted from the top after all
+        ("128 96 55 55.5 70 55 0 0 0 0 0", False),
+        ("128 96 55", False),
+        ("128 96 55 55.5 63.5 nan", False),
+    ],
+)
+def test_the_calibration_must_agree(root: Path, house: Path, numbers: str, is_right: bool) -> None:
+    (house / CAMERAS).write_text(conf_text(cy=40.0))
+    folder = house / "matterport_camera_intrinsics"
+    folder.mkdir()
+    (folder / f"{PANORAMAS[0]}_intrinsics_0.txt").write_text(numbers + "\n")
+    if is_right:
+        assert read_scan(root, SCENE, "undistorted").views
+    else:
+        assert f"{PANORAMAS[0]}_intrinsics_0.txt" in refused(root)
+
+
 def test_cameras_look_along_minus_z(root: Path, house: Path) -> None:
     """The file's matrix is a camera at (1, 2, 3) in world axes: it looks down, +y is up in it."""
     lines = (house / CAMERAS).read_text().splitlines()

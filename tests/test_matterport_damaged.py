@@ -17,7 +17,15 @@ from data.readers.matterport_house import ROOM_TYPES, read_house
 from data.readers.matterport_layout import RegionPaths
 from data.readers.matterport_views import read_conf, read_views
 from tests.damage import check_damaged, damaged_bytes, damaged_json, damaged_words
-from tests.matterport_tree import EVERY_FILE, SCENE, face_segments, write_tree
+from tests.matterport_tree import (
+    CAMERAS,
+    EVERY_FILE,
+    PANORAMAS,
+    SCENE,
+    face_segments,
+    image_name,
+    write_tree,
+)
 from tests.scannetpp_tree import room
 
 
@@ -131,6 +139,13 @@ def test_wrong_houses_are_told(tmp_path: Path, line: str, hint: str) -> None:
     with pytest.raises(DataError) as caught:
         read_house(path)
     assert str(path) in str(caught.value) and hint in str(caught.value)
+
+
+def test_an_image_named_as_its_panorama_only_is_refused(tmp_path: Path) -> None:
+    path = write_tree(tmp_path) / CAMERAS
+    path.write_text(path.read_text().replace(image_name(0), PANORAMAS[0]))
+    with pytest.raises(DataError, match=PANORAMAS[0]):
+        read_scan(tmp_path, SCENE, "undistorted")
 
 
 @pytest.mark.parametrize("name", EVERY_FILE)

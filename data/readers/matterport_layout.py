@@ -136,6 +136,11 @@ class RegionPaths:
         """Folder of the house's undistorted images."""
         return _folder(self.houses, self.house, "undistorted_color_images")
 
+    @property
+    def calibration(self) -> Path:
+        """Folder of the distorted images' intrinsics; may lack."""
+        return _folder(self.houses, self.house, "matterport_camera_intrinsics")
+
     def files(self) -> tuple[Path, ...]:
         """Return every single file the reader opens, images apart."""
         return (self.mesh, self.segments, self.annotation, self.house_file, self.cameras)

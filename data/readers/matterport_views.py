@@ -8,6 +8,8 @@ The documentation says that images have their origin at the bottom left, so cy c
 it becomes height - cy from above. It says nothing of pixel centres; as the calibration is in
 "OpenCV's notation" they are taken to be whole numbers, so half a pixel goes to cx and cy. Neither
 could be confirmed on real data: look at a picture of a scene's links before trusting figures.
+Undistorting leaves the principal point where it was, so where ``matterport_camera_intrinsics``
+(``width height fx fy cx cy ...``, from the top left) is there too, both must say the same.
 """
 
 from __future__ import annotations
@@ -31,6 +33,11 @@ _OPENGL = np.diag([1.0, -1.0, -1.0, 1.0])
 _INTRINSICS = "intrinsics_matrix fx 0 cx 0 fy cy 0 0 1, fx and fy positive"
 # A principal point further than this share of the image from its middle is of another size.
 _MIDDLE = 0.15
+_CALIBRATION_TOLERANCE = 2.0  # pixels
+_ORIGIN_REMEDY = (
+    "Download both again. If they stay so, the .conf counts cy from elsewhere than its"
+    " documentation says: please report it."
+)
 
 
 @dataclass(frozen=True, eq=False)
@@ -63,6 +70,7 @@ def read_views(paths: RegionPaths) -> tuple[View, ...]:
         raise DataError(paths.cameras, expected, "none", SCENE_REMEDY)
     folder = ImageFolder(paths.images, SCENE_REMEDY)
     height, width = image_size(folder.find(images[0].name), SCENE_REMEDY)
+    _check_calibration(paths, images[0], height)
     views = []
     for image in images:
         image_path = folder.find(image.name)
@@ -83,6 +91,23 @@ def _camera(image: ConfImage, height: int, width: int, path: Path) -> Camera:
         found = f"a principal point of {image.intrinsics[0, 2]:g}, {image.intrinsics[1, 2]:g}"
         raise DataError(path, expected, found, "Do not resize the images. " + SCENE_REMEDY)
     return Camera("PINHOLE", K, height, width)
+
+
+def _check_calibration(paths: RegionPaths, image: ConfImage, height: int) -> None:
+    """Compare the principal point with the distorted image's, where its file is there."""
+    panorama, _, place = Path(image.name).stem.partition("_")
+    path = paths.calibration / f"{panorama}_intrinsics_{place[1:2]}.txt"
+    if not path.is_file():
+        return
+    words = read_text(path, "width height fx fy cx cy", SCENE_REMEDY).split()
+    if len(words) < 6:
+        raise DataError(path, "width height fx fy cx cy", f"{len(words)} words", SCENE_REMEDY)
+    cx, cy = _numbers(words[4:6], path, 1)
+    found = image.intrinsics[0, 2], height - 1 - image.intrinsics[1, 2]
+    if not np.allclose((cx, cy), found, atol=_CALIBRATION_TOLERANCE):
+        expected = f"a principal point of {cx:g}, {cy:g} from the top left, as {path.name} says"
+        told = f"{found[0]:g}, {found[1]:g} (cy counted from the bottom) for {image.name}"
+        raise DataError(paths.cameras, expected, told, _ORIGIN_REMEDY)
 
 
 def read_conf(path: Path) -> list[ConfImage]:
