@@ -45,13 +45,15 @@ def check_image(path: Path, height: int, width: int) -> None:
         raise DataError(path, "a whole image", f"a {kind} without its end", _REMEDY)
 
 
-def image_size(path: Path) -> tuple[int, int]:
+def image_size(path: Path, remedy: str = _REMEDY) -> tuple[int, int]:
     """(height, width) from an image's header; DataError when it has none."""
     try:
         with Image.open(path) as image:
             return image.height, image.width
+    except FileNotFoundError:
+        raise DataError(path, "an image", "no such file", remedy) from None
     except UNREADABLE as error:
-        raise DataError(path, "an image", f"no readable one ({error})", _REMEDY) from error
+        raise DataError(path, "an image", f"no readable one ({error})", remedy) from error
 
 
 def _tail(path: Path) -> bytes:

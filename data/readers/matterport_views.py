@@ -20,12 +20,11 @@ from pathlib import Path
 import numpy as np
 
 from data.errors import DataError
-from data.images import ImageFolder, check_image
+from data.images import ImageFolder, check_image, image_size
 from data.jsonio import read_text
 from data.readers.matrix_text import world_to_camera_of
 from data.readers.matterport_house import read_house
 from data.readers.matterport_layout import SCENE_REMEDY, RegionPaths
-from data.readers.scannet_frames import image_size
 from data.readers.scannetpp_layout import check_id
 from data.types import Array, Camera, View
 

@@ -11,23 +11,15 @@ import logging
 from pathlib import Path
 
 import numpy as np
-from PIL import Image, UnidentifiedImageError
 
 from data.errors import DataError
-from data.images import check_image
+from data.images import check_image, image_size
 from data.readers.matrix_text import read_matrix, world_to_camera_of
 from data.readers.scannet_layout import FRAMES_REMEDY, SCENE_REMEDY, ScenePaths
 from data.readers.scannetpp_layout import check_id
 from data.types import Array, Camera, View
 
 log = logging.getLogger(__name__)
-_UNREADABLE = (
-    OSError,
-    UnidentifiedImageError,
-    ValueError,
-    SyntaxError,
-    Image.DecompressionBombError,
-)
 _SUFFIXES = (".jpg", ".jpeg", ".png")
 # A principal point further than this share of the image from its middle is of another size.
 _MIDDLE = 0.15
@@ -125,17 +117,6 @@ def read_camera(paths: ScenePaths, image_path: Path) -> Camera:
         raise DataError(path, expected, found, remedy + FRAMES_REMEDY)
     _check_info(paths.info, matrix, (width, height), image_path)
     return Camera("PINHOLE", K, height, width)
-
-
-def image_size(path: Path, remedy: str) -> tuple[int, int]:
-    """(height, width) from an image's header; DataError when it has none."""
-    try:
-        with Image.open(path) as image:
-            return image.height, image.width
-    except FileNotFoundError:
-        raise DataError(path, "an image", "no such file", remedy) from None
-    except _UNREADABLE as error:
-        raise DataError(path, "an image", f"no readable one ({error})", remedy) from error
 
 
 def _check_info(info: Path, matrix: Array, size: tuple[int, int], image_path: Path) -> None:
