@@ -90,7 +90,9 @@ def test_walls_are_found_and_zeppelins_are_not(runs: Runs) -> None:
 def test_what_is_measured_and_shown_knows_no_bank(runs: Runs) -> None:
     (scene,) = runs.banked.scenes("val")
     queries = tuple(prompt.prompt_id for prompt in results.prompts_of(runs.banked, scene))
-    assert read_predictions(runs.banked.predict(scene).folder).prompt_ids == queries
+    asked = tuple(prompt.prompt_id for prompt in results.asked_of(runs.banked, scene))
+    answered = read_predictions(runs.banked.predict(scene).folder).prompt_ids
+    assert answered == asked and answered[: len(queries)] == queries
     marked, before = (read_judgement(p.judge(scene).folder) for p in (runs.banked, runs.plain))
     assert marked.prompt_ids == queries
     np.testing.assert_array_equal(marked.intersection, before.intersection)
