@@ -2,14 +2,11 @@
 
 ``<scene>_reason.pth`` and ``<scene>_refer.pth`` are tuples of (coordinates, colours, superpoints,
 classes, instances) that its scripts write with ``torch.save``; of ``<house>_region<k>.pth`` there
-are no instances. They are loaded without running anything a file may ask for: NumPy arrays and
-tensors, and nothing else.
+are no instances.
 """
 
 from __future__ import annotations
 
-import codecs
-import pickle
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -17,11 +14,11 @@ from typing import Any
 import numpy as np
 
 from data.errors import DataError
+from data.torch_files import load_arrays
 from data.types import Array
 
 NO_CLASS, NO_INSTANCE = -100, -1
 _PARTS = ("coordinates", "colours", "superpoints", "classes", "instances")
-_DTYPES = ("f8", "f4", "f2", "i8", "i4", "i2", "i1", "u1", "?")
 _REMEDY = "Prepare this scene again with Reason3D's script."
 
 
@@ -41,7 +38,7 @@ def read_labelled_points(path: Path) -> LabelledPoints:
             test scenes and of Matterport3D have fewer); labels that are no whole numbers or are
             negative without meaning "none".
     """
-    content = _load(path)
+    content = load_arrays(path, "a prepared scene", _REMEDY)
     expected = f"a tuple of {', '.join(_PARTS)}"
     if not isinstance(content, (tuple, list)) or len(content) != len(_PARTS):
         size = f" of {len(content)}" if isinstance(content, (tuple, list)) else ""
@@ -52,27 +49,6 @@ def read_labelled_points(path: Path) -> LabelledPoints:
         raise DataError(path, "as many rows in every part", str(sorted(lengths)), _REMEDY)
     classes = _labels(arrays[3], "classes", NO_CLASS, path)
     return LabelledPoints(classes, _labels(arrays[4], "instances", NO_INSTANCE, path))
-
-
-def _load(path: Path) -> Any:
-    import torch
-    from numpy._core.multiarray import _reconstruct
-
-    names = ("numpy.core.multiarray._reconstruct", "numpy._core.multiarray._reconstruct")
-    allowed: list[Any] = [(_reconstruct, name) for name in names]
-    # NumPy's bytes in torch's pickles are texts that _codecs.encode turns back.
-    allowed += [np.ndarray, np.dtype, (codecs.encode, "_codecs.encode")]
-    allowed += [type(np.dtype(name)) for name in _DTYPES]
-    try:
-        with torch.serialization.safe_globals(allowed):
-            return torch.load(path, map_location="cpu", weights_only=True)
-    except FileNotFoundError:
-        raise DataError(path, "a prepared scene", "no such file", _REMEDY) from None
-    except pickle.UnpicklingError as error:  # Its advice is to load the file without care.
-        raise DataError(path, "arrays and tensors alone", "something else", _REMEDY) from error
-    except Exception as error:  # A damaged file may raise anything at all.
-        found = " ".join(str(error).split())[:120] or type(error).__name__
-        raise DataError(path, "a whole file of torch.save", found, _REMEDY) from error
 
 
 def _array(part: Any, name: str, path: Path) -> Array:

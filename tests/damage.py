@@ -18,6 +18,13 @@ VALUES: tuple[Any, ...] = (
 )
 
 
+def edit(path: Path, change: Callable[[Any], object]) -> None:
+    """Change what a JSON file holds."""
+    content = json.loads(path.read_text())
+    change(content)
+    path.write_text(json.dumps(content))
+
+
 def check_damaged(path: Path, damaged: bytes, read: Callable[[], object]) -> bool:
     """Whether ``read`` refuses ``damaged`` in place of the file, which is put back after.
 

@@ -6,8 +6,11 @@ import json
 from pathlib import Path
 
 import numpy as np
+import pytest
 from PIL import Image
 
+from data.errors import DataError
+from data.readers.scannet import read_scan
 from data.types import Array
 from tests.scannetpp_tree import GROUPS, HEIGHT, PINHOLE, WIDTH, group_points, room, write_mesh
 
@@ -16,6 +19,7 @@ MESH = f"{SCENE}_vh_clean_2.ply"
 SEGMENTS = f"{SCENE}_vh_clean_2.0.010000.segs.json"
 AGGREGATION = f"{SCENE}.aggregation.json"
 INFO = f"{SCENE}.txt"
+FULL_MESH = f"scannet.{SCENE}_vh_clean.segs.json"
 INTRINSICS = "intrinsic/intrinsic_color.txt"
 POSE = "pose/1.txt"
 IMAGE = "color/1.jpg"
@@ -107,3 +111,13 @@ def write_frames(folder: Path, digits: int = 1, flat: bool = False) -> None:
     path = folder / ("intrinsics_color.txt" if flat else INTRINSICS)
     path.parent.mkdir(exist_ok=True)
     path.write_text(matrix_text(K))
+
+
+def root_of(scene: Path) -> Path:
+    return scene.parent.parent
+
+
+def refused(scene: Path) -> str:
+    with pytest.raises(DataError) as caught:
+        read_scan(root_of(scene), SCENE, "undistorted")
+    return str(caught.value)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import shutil
-from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -25,6 +24,7 @@ from data.readers.matterport import (
 )
 from data.readers.segment_groups import parse_groups
 from data.types import Array
+from tests.damage import edit
 from tests.matterport_tree import (
     ANNOTATION,
     CAMERAS,
@@ -64,12 +64,6 @@ def refused(root: Path) -> str:
     with pytest.raises(DataError) as caught:
         read_scan(root, SCENE, "undistorted")
     return str(caught.value)
-
-
-def edit(path: Path, change: Callable[[Any], object]) -> None:
-    content = json.loads(path.read_text())
-    change(content)
-    path.write_text(json.dumps(content))
 
 
 def test_the_room_is_that_of_the_scannetpp_reader(root: Path, tmp_path: Path) -> None:

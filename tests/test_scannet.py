@@ -2,12 +2,9 @@
 
 from __future__ import annotations
 
-import json
 import os
 import shutil
-from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
@@ -17,6 +14,7 @@ from data.readers import scannetpp
 from data.readers.scannet import read_group_names, read_scan, read_split, scene_identity
 from stages import prepare_scene
 from stages.configs import PrepareConfig
+from tests.damage import edit
 from tests.same_room import check_same_room
 from tests.scannet_tree import (
     AGGREGATION,
@@ -26,6 +24,8 @@ from tests.scannet_tree import (
     MESH,
     SCENE,
     SEGMENTS,
+    refused,
+    root_of,
     segment_ids,
     write_frames,
     write_tree,
@@ -35,29 +35,11 @@ from tests.scannetpp_tree import SCENE as OTHER_SCENE
 from tests.scannetpp_tree import WIDTH, room
 from tests.scannetpp_tree import write_tree as write_scannetpp
 
-FULL_MESH = f"scannet.{SCENE}_vh_clean.segs.json"
-
 
 @pytest.fixture
 def scene(tmp_path: Path) -> Path:
     """Folder of a whole scene."""
     return write_tree(tmp_path / "scannet")
-
-
-def root_of(scene: Path) -> Path:
-    return scene.parent.parent
-
-
-def refused(scene: Path) -> str:
-    with pytest.raises(DataError) as caught:
-        read_scan(root_of(scene), SCENE, "undistorted")
-    return str(caught.value)
-
-
-def edit(path: Path, change: Callable[[Any], object]) -> None:
-    content = json.loads(path.read_text())
-    change(content)
-    path.write_text(json.dumps(content))
 
 
 def test_the_room_is_that_of_the_scannetpp_reader(scene: Path, tmp_path: Path) -> None:

@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import json
-from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
@@ -13,8 +10,10 @@ from PIL import Image
 
 from data.errors import DataError
 from data.readers.scannet import read_group_names, read_scan
+from tests.damage import edit
 from tests.scannet_tree import (
     AGGREGATION,
+    FULL_MESH,
     IMAGE,
     INFO,
     MESH,
@@ -23,33 +22,17 @@ from tests.scannet_tree import (
     SEGMENTS,
     camera_to_world,
     matrix_text,
+    refused,
+    root_of,
     write_tree,
 )
 from tests.scannetpp_tree import HEIGHT, WIDTH, room, write_mesh
-
-FULL_MESH = f"scannet.{SCENE}_vh_clean.segs.json"
 
 
 @pytest.fixture
 def scene(tmp_path: Path) -> Path:
     """Folder of a whole scene."""
     return write_tree(tmp_path / "scannet")
-
-
-def root_of(scene: Path) -> Path:
-    return scene.parent.parent
-
-
-def refused(scene: Path) -> str:
-    with pytest.raises(DataError) as caught:
-        read_scan(root_of(scene), SCENE, "undistorted")
-    return str(caught.value)
-
-
-def edit(path: Path, change: Callable[[Any], object]) -> None:
-    content = json.loads(path.read_text())
-    change(content)
-    path.write_text(json.dumps(content))
 
 
 @pytest.mark.parametrize("value", ["-inf", "inf", "nan", "-NaN"])

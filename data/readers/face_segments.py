@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 
 from data.errors import DataError
-from data.readers.segment_groups import SegmentGroup
+from data.readers.segment_groups import SegmentGroup, truth_of_members
 from data.types import Array, GroundTruth
 
 
@@ -62,11 +62,4 @@ def truth_of_faces(
     for count in counts:
         most = np.maximum(most, count)
     members = [np.flatnonzero((count > 0) & (count == most)) for count in counts]
-    points = np.concatenate(members) if members else np.zeros(0)
-    return GroundTruth(
-        tuple(group.name.object_id for group in groups),
-        tuple(group.name.label for group in groups),
-        points.astype(np.int32),
-        np.cumsum([0, *map(len, members)]).astype(np.int64),
-        num_vertices,
-    )
+    return truth_of_members(groups, members, num_vertices)

@@ -14,7 +14,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from data.errors import DataError
-from data.jsonio import get_list, int_array, read_json
+from data.jsonio import read_json
 from data.meshio import read_mesh, vertex_normals
 from data.prompts import GroupName
 from data.readers.face_segments import truth_of_faces, vertex_segments
@@ -26,7 +26,7 @@ from data.readers.matterport_layout import (
     scene_identity,
 )
 from data.readers.matterport_views import read_views
-from data.readers.segment_groups import SegmentGroup, parse_groups
+from data.readers.segment_groups import SegmentGroup, parse_groups, read_segment_indices
 from data.scan import Scan
 from data.types import Array, PointCloud
 
@@ -76,9 +76,7 @@ def read_groups(path: Path) -> list[SegmentGroup]:
 
 def read_face_segments(path: Path, num_faces: int) -> Array:
     """Segment id (F,) int64 of every face; DataError when there is not one a face."""
-    content = read_json(path, "Matterport3D's segments", SCENE_REMEDY)
-    values = get_list(content, "segIndices", path, SCENE_REMEDY)
-    face_segments = int_array(values, "segIndices", path, SCENE_REMEDY)
+    face_segments = read_segment_indices(path, "Matterport3D's segments", SCENE_REMEDY)
     if len(face_segments) != num_faces:
         expected = f"{num_faces} segIndices, one a face of the mesh (vsegs.json has vertices')"
         raise DataError(path, expected, f"{len(face_segments)}", SCENE_REMEDY)

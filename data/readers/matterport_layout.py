@@ -19,8 +19,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from data.errors import DataError
-from data.readers.scannet_layout import read_scene_list
-from data.readers.scannetpp_layout import check_id
+from data.readers.scannetpp_layout import check_id, read_scene_list
 from data.readers.source_identity import identity_of
 
 SCENE_REMEDY = "Download and unpack this file again with Matterport3D's download script."

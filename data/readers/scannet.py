@@ -14,12 +14,17 @@ import logging
 from pathlib import Path
 
 from data.errors import DataError
-from data.jsonio import get_list, int_array, read_json
+from data.jsonio import read_json
 from data.meshio import read_mesh, vertex_normals
 from data.prompts import GroupName
 from data.readers.scannet_frames import read_views
 from data.readers.scannet_layout import SCENE_REMEDY, ScenePaths, read_split, scene_identity
-from data.readers.segment_groups import SegmentGroup, parse_groups, truth_of_groups
+from data.readers.segment_groups import (
+    SegmentGroup,
+    parse_groups,
+    read_segment_indices,
+    truth_of_groups,
+)
 from data.scan import Scan
 from data.types import Array, PointCloud
 
@@ -82,11 +87,8 @@ def read_groups(paths: ScenePaths) -> list[SegmentGroup]:
 
 def read_segment_ids(path: Path, num_vertices: int) -> Array:
     """Segment id (V,) int64 of every vertex; DataError when there is not one a vertex."""
-    content = read_json(path, "ScanNet's segments", SCENE_REMEDY)
-    values = get_list(content, "segIndices", path, SCENE_REMEDY)
-    segment_ids = int_array(values, "segIndices", path, SCENE_REMEDY)
+    segment_ids = read_segment_indices(path, "ScanNet's segments", SCENE_REMEDY)
     if len(segment_ids) != num_vertices:
         expected = f"{num_vertices} segIndices, one a vertex of the _vh_clean_2 mesh"
-        found = f"{len(segment_ids)}"
-        raise DataError(path, expected, found, _FULL_MESH + SCENE_REMEDY)
+        raise DataError(path, expected, f"{len(segment_ids)}", _FULL_MESH + SCENE_REMEDY)
     return segment_ids

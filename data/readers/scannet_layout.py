@@ -16,8 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from data.errors import DataError
-from data.jsonio import read_text
-from data.readers.scannetpp_layout import check_id
+from data.readers.scannetpp_layout import check_id, read_scene_list
 from data.readers.source_identity import identity_of
 
 SCENE_REMEDY = "Download this file again with ScanNet's download script."
@@ -51,17 +50,6 @@ def read_split(root: Path, split_name: str) -> list[str]:
     official = (base / f"{name}.txt", base / f"scannetv2_{name}.txt")
     path = next((path for path in (own, *official) if path.is_file()), own)
     return read_scene_list(path)
-
-
-def read_scene_list(path: Path) -> list[str]:
-    """Scene ids of a file, one per line; DataError as for ``read_split``."""
-    remedy = "Give a file with one scene id per line."
-    lines = read_text(path, "a split file", remedy).splitlines()
-    ids = [check_id(line.strip(), path, "a scene id") for line in lines if line.strip()]
-    double = sorted({scene_id for scene_id in ids if ids.count(scene_id) > 1})
-    if double:
-        raise DataError(path, "each scene id once", f"{double[:5]} twice", remedy)
-    return ids
 
 
 @dataclass(frozen=True)

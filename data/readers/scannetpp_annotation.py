@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -12,15 +11,8 @@ from data.errors import DataError
 from data.jsonio import get_list, int_array, is_int, read_json
 from data.prompts import GroupName
 from data.readers.scannetpp_layout import SCENE_REMEDY, ScenePaths
+from data.readers.segment_groups import SegmentGroup, read_segment_indices, truth_of_members
 from data.types import Array, GroundTruth
-
-
-@dataclass(frozen=True, eq=False)
-class Group:
-    """One annotated object: its names in all id spaces and its segments (n,) int64."""
-
-    name: GroupName
-    segments: Array
 
 
 def read_group_names(root: Path, scene_id: str) -> list[GroupName]:
@@ -33,7 +25,7 @@ def read_group_names(root: Path, scene_id: str) -> list[GroupName]:
     return [group.name for group in read_groups(path)]
 
 
-def read_groups(path: Path) -> list[Group]:
+def read_groups(path: Path) -> list[SegmentGroup]:
     """The objects of ``segments_anno.json``; DataError as for ``read_group_names``."""
     content = read_json(path, "ScanNet++ annotations", SCENE_REMEDY)
     entries = get_list(content, "segGroups", path, SCENE_REMEDY)
@@ -46,7 +38,7 @@ def read_groups(path: Path) -> list[Group]:
     return groups
 
 
-def _group(entry: Any, position: int, path: Path) -> Group:
+def _group(entry: Any, position: int, path: Path) -> SegmentGroup:
     entry = entry if isinstance(entry, dict) else {}
     group_id, object_id, label = entry.get("id"), entry.get("objectId"), entry.get("label")
     if not (is_int(group_id) and is_int(object_id) and isinstance(label, str)):
@@ -55,14 +47,12 @@ def _group(entry: Any, position: int, path: Path) -> Group:
     segments = int_array(
         entry.get("segments"), f"segGroups[{position}].segments", path, SCENE_REMEDY
     )
-    return Group(GroupName(position, group_id, object_id, label), segments)
+    return SegmentGroup(GroupName(position, group_id, object_id, label), segments)
 
 
 def read_segment_ids(path: Path, num_vertices: int) -> Array:
     """Segment id (V,) int64 of every vertex; DataError when there is not one a vertex."""
-    content = read_json(path, "ScanNet++ segments", SCENE_REMEDY)
-    values = get_list(content, "segIndices", path, SCENE_REMEDY)
-    segment_ids = int_array(values, "segIndices", path, SCENE_REMEDY)
+    segment_ids = read_segment_indices(path, "ScanNet++ segments", SCENE_REMEDY)
     if len(segment_ids) != num_vertices:
         expected = f"{num_vertices} segIndices, one a vertex of the mesh"
         raise DataError(path, expected, f"{len(segment_ids)}", SCENE_REMEDY)
@@ -88,7 +78,7 @@ def read_ignored_vertices(path: Path, num_vertices: int) -> Array:
 
 
 def ground_truth(
-    groups: list[Group], segment_ids: Array, path: Path, ignored_ids: Array
+    groups: list[SegmentGroup], segment_ids: Array, path: Path, ignored_ids: Array
 ) -> GroundTruth:
     """Objects as lists of points, by membership of each vertex's segment.
 
@@ -114,16 +104,7 @@ def ground_truth(
             expected = f"segments of segments.json in segGroups[{group.name.position}]"
             raise DataError(path, expected, f"segment {wrong}", SCENE_REMEDY)
         members.append(np.sort(order[_ranges(starts[place], starts[place + 1])]))
-    sizes = [len(points) for points in members]
-    points = np.concatenate(members) if members else np.zeros(0)
-    return GroundTruth(
-        tuple(group.name.object_id for group in groups),
-        tuple(group.name.label for group in groups),
-        points.astype(np.int32),
-        np.concatenate([[0], np.cumsum(sizes)]).astype(np.int64),
-        num_points,
-        ignored_ids,
-    )
+    return truth_of_members(groups, members, num_points, ignored_ids)
 
 
 def _ranges(starts: Array, stops: Array) -> Array:

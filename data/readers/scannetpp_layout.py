@@ -14,16 +14,14 @@ Either ``<root>`` or ``<root>/data`` may be given, as in the toolkit.
 
 from __future__ import annotations
 
-import hashlib
 import re
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from data.artifacts.store import canonical_json
 from data.errors import DataError
 from data.jsonio import read_text
-from data.readers.source_identity import file_identity, listing
+from data.readers.source_identity import identity_of
 
 CameraChoice = Literal["undistorted", "fisheye", "iphone"]
 SCENE_REMEDY = "Download this scene again with the ScanNet++ toolkit."
@@ -61,7 +59,12 @@ def read_split(root: Path, split_name: str) -> list[str]:
     Raises:
         DataError: missing or empty file, an id twice, or an id that is no plain name.
     """
-    path = split_root(root)[1] / "splits" / f"{check_id(split_name, root, 'a split')}.txt"
+    name = check_id(split_name, root, "a split")
+    return read_scene_list(split_root(root)[1] / "splits" / f"{name}.txt")
+
+
+def read_scene_list(path: Path) -> list[str]:
+    """Scene ids of a file, one per line; DataError as for ``read_split``."""
     remedy = "Give a file with one scene id per line."
     lines = read_text(path, "a split file", remedy).splitlines()
     ids = [check_id(line.strip(), path, "a scene id") for line in lines if line.strip()]
@@ -178,15 +181,9 @@ class ScenePaths:
 def scene_identity(root: Path, scene_id: str, camera: CameraChoice) -> str:
     """SHA-256 (64 hex digits) of what a scene's source files are, for fingerprints.
 
-    Small files and the annotation count with their content, others with size and time of
-    change, images and masks with name, size and time. A missing file counts as missing: it
-    never raises for one, so that planning works; reading the scene will.
+    As ``source_identity.identity_of`` says: the annotation counts with its content, images and
+    masks with name, size and time. Never raises for a missing file.
     """
     base = root / "data" if (root / "data").is_dir() else root
     paths = ScenePaths(base / scene_id, camera)
-    parts = {
-        str(p.relative_to(base)): file_identity(p, p == paths.annotation) for p in paths.files()
-    }
-    for name, folder in (("images", paths.images), ("masks", paths.masks)):
-        parts[name] = hashlib.sha256("\n".join(listing(folder)).encode()).hexdigest()
-    return hashlib.sha256(canonical_json(parts).encode()).hexdigest()
+    return identity_of(base, paths.files(), (paths.annotation,), (paths.images, paths.masks))

@@ -15,7 +15,6 @@ missing, so truth is never made from them.
 from __future__ import annotations
 
 import hashlib
-import pickle
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -24,13 +23,10 @@ from typing import Any
 import numpy as np
 
 from data.errors import DataError
+from data.torch_files import load_arrays
 from data.types import Array
 
 _REMEDY = "Prepare this scene again with the ScanNet++ toolbox."
-_UNSAFE = (
-    "Files are opened without running code that may be in them; if you made this one and trust"
-    " it, load it with torch.load(weights_only=False) and save its arrays as tensors."
-)
 _ROUNDING = 1e-6
 _LARGEST = 2**31 - 1
 _PREFIXES = ("sampled", "vtx")
@@ -128,38 +124,10 @@ def read_sampled_points(path: Path) -> SampledPoints:
 
 
 def _load(path: Path) -> Mapping[str, Any]:
-    import torch
-
-    if not path.is_file():
-        raise DataError(path, "a point set of the toolbox", "no such file", _REMEDY)
-    try:
-        with torch.serialization.safe_globals(_numpy_globals()):
-            content = torch.load(path, map_location="cpu", weights_only=True)
-    except pickle.UnpicklingError as error:
-        expected = "a file of arrays, text and numbers only"
-        raise DataError(path, expected, _reason(error), f"{_REMEDY} {_UNSAFE}") from error
-    except Exception as error:  # a damaged file fails anywhere inside of torch
-        found = f"{type(error).__name__}: {error}".split("\n")[0][:160]
-        raise DataError(path, "a file saved by torch", found, _REMEDY) from error
+    content = load_arrays(path, "a point set of the toolbox", _REMEDY)
     if not isinstance(content, dict):
         raise DataError(path, "a dictionary of arrays", type(content).__name__, _REMEDY)
     return content
-
-
-def _reason(error: pickle.UnpicklingError) -> str:
-    """What torch found, out of its advice on how to load the file nevertheless."""
-    text = str(error).split("Check the documentation")[0].split("trusted source.")[-1]
-    return " ".join(text.split("WeightsUnpickler error:")[-1].split())[:160]
-
-
-def _numpy_globals() -> list[Any]:
-    """What numpy arrays are unpickled with, under its present names and those before 2.0."""
-    from numpy._core import multiarray
-
-    made = [multiarray._reconstruct, multiarray.scalar]
-    old = [(function, f"numpy.core.multiarray.{function.__name__}") for function in made]
-    dtypes = [type(np.dtype(code)) for code in "? i1 i2 i4 i8 u1 u2 u4 u8 f2 f4 f8".split()]
-    return [*made, *old, np.ndarray, np.dtype, *dtypes, bytes]  # an empty array's bytes
 
 
 def _array(value: Any) -> Array:

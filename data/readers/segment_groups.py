@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 
 from data.errors import DataError
-from data.jsonio import get_list, int_array, is_int
+from data.jsonio import get_list, int_array, is_int, read_json
 from data.prompts import GroupName
 from data.types import Array, GroundTruth
 
@@ -95,11 +95,28 @@ def truth_of_groups(
             expected = f"segments of {segments_path.name} in segGroups[{group.name.position}]"
             raise DataError(path, expected, f"segment {int(wrong[0])}", remedy)
         members.append(np.flatnonzero(np.isin(segment_ids, segments)))
+    return truth_of_members(groups, members, len(segment_ids))
+
+
+def truth_of_members(
+    groups: Sequence[SegmentGroup],
+    members: Sequence[Array],
+    num_points: int,
+    ignored_ids: Array | None = None,
+) -> GroundTruth:
+    """Truth of objects whose points are ``members``, sorted ids one array a group."""
     points = np.concatenate(members) if members else np.zeros(0)
     return GroundTruth(
         tuple(group.name.object_id for group in groups),
         tuple(group.name.label for group in groups),
         points.astype(np.int32),
         np.cumsum([0, *map(len, members)]).astype(np.int64),
-        len(segment_ids),
+        num_points,
+        np.zeros(0, np.int32) if ignored_ids is None else ignored_ids,
     )
+
+
+def read_segment_indices(path: Path, what: str, remedy: str) -> Array:
+    """``segIndices`` (n,) int64 of a file, which is ``what``; DataError for a damaged one."""
+    content = read_json(path, what, remedy)
+    return int_array(get_list(content, "segIndices", path, remedy), "segIndices", path, remedy)

@@ -23,14 +23,14 @@ def identity_of(
     as missing: this never raises for it, so that planning works; reading the scene will.
     """
     always = set(hashed)
-    parts = {str(path.relative_to(base)): file_identity(path, path in always) for path in files}
+    parts = {str(path.relative_to(base)): _file_identity(path, path in always) for path in files}
     for folder in folders:
-        digest = hashlib.sha256("\n".join(listing(folder)).encode()).hexdigest()
+        digest = hashlib.sha256("\n".join(_listing(folder)).encode()).hexdigest()
         parts[f"{folder.relative_to(base)}/"] = digest
     return hashlib.sha256(canonical_json(parts).encode()).hexdigest()
 
 
-def file_identity(path: Path, always_hash: bool) -> str:
+def _file_identity(path: Path, always_hash: bool) -> str:
     """A file's content hash when it is small or ``always_hash``, else its size and time."""
     try:
         status = path.stat()
@@ -47,7 +47,7 @@ def _content_hash(path: Path, size: int, mtime_ns: int) -> str:
     return sha256_of(path)
 
 
-def listing(folder: Path) -> Iterator[str]:
+def _listing(folder: Path) -> Iterator[str]:
     """Name, size and time of every entry of a folder, by name; "missing" without one."""
     try:
         entries = sorted(os.scandir(folder), key=lambda entry: entry.name)
