@@ -1,0 +1,124 @@
+"""Frames as folders ``color`` and ``pose``: images, and text files of camera-to-world matrices.
+
+Images and poses are joined by the stem of their names. A principal point in a file of intrinsics
+is measured from the centre of the top-left pixel, as OpenCV and ScanNet do; here that centre is
+(0.5, 0.5), so half a pixel is added to cx and cy.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from data.errors import DataError
+from data.images import check_image, image_size
+from data.readers.matrix_text import read_matrix, world_to_camera_of
+from data.types import Array, Camera, View
+
+log = logging.getLogger(__name__)
+_SUFFIXES = (".jpg", ".jpeg", ".png")
+# A principal point further than this share of the image from its middle is of another size.
+_MIDDLE = 0.15
+CheckName = Callable[[str, Path, str], str]
+
+
+@dataclass(frozen=True)
+class PosedFrames:
+    """Where the frames of one scan lie; ``check_name`` refuses unsafe stems by DataError."""
+
+    folder: Path
+    check_name: CheckName
+    remedy: str
+
+    @property
+    def color(self) -> Path:
+        """Folder of images."""
+        return self.folder / "color"
+
+    @property
+    def pose(self) -> Path:
+        """Folder of poses."""
+        return self.folder / "pose"
+
+    def images(self) -> dict[str, Path]:
+        """Images by stem; DataError when there is none, or a stem twice."""
+        if not self.color.is_dir():
+            raise DataError(self.color, "a folder of images", "no such folder", self.remedy)
+        files = [p for p in sorted(self.color.iterdir()) if p.suffix.lower() in _SUFFIXES]
+        if not files:
+            expected = f"images ({', '.join(_SUFFIXES)})"
+            raise DataError(self.color, expected, "none", self.remedy)
+        images = {self.check_name(path.stem, self.color, "an image name"): path for path in files}
+        if len(images) < len(files):
+            found = f"{len(files)} files of {len(images)} stems"
+            raise DataError(self.color, "each image once", found, self.remedy)
+        return images
+
+    def views(self, images: dict[str, Path], camera: Camera) -> tuple[View, ...]:
+        """All views with a usable pose, by view id (the stem of the image's name).
+
+        Frames whose pose holds -inf, inf or NaN (tracking was lost) are left out, and so are
+        poses without an image; how many is logged.
+
+        Raises:
+            DataError: an image without a pose or of another size than the camera, a pose that
+                is not rigid, or no frame with a pose.
+        """
+        poses = self._poses(images)
+        views, lost = [], []
+        for stem, image_path in sorted(images.items()):
+            camera_to_world = read_matrix(poses[stem], "a pose", (4,), self.remedy)
+            if not np.isfinite(camera_to_world).all():
+                lost.append(stem)
+                continue
+            check_image(image_path, camera.height, camera.width)
+            world_to_camera = world_to_camera_of(camera_to_world, poses[stem], self.remedy)
+            views.append(View(stem, camera, world_to_camera, image_path))
+        if lost:
+            told = "%s: %d of %d frames left out, their pose is not finite (%s, ...)"
+            log.warning(told, self.pose, len(lost), len(images), lost[0])
+        if not views:
+            raise DataError(self.pose, "at least one finite pose", "none", self.remedy)
+        return tuple(views)
+
+    def _poses(self, images: dict[str, Path]) -> dict[str, Path]:
+        """Pose files by the stem of their image."""
+        folder = self.pose
+        if not folder.is_dir():
+            raise DataError(folder, "a folder of poses", "no such folder", self.remedy)
+        poses = {path.stem: path for path in sorted(folder.glob("*.txt"))}
+        without = sorted(set(images) - set(poses))
+        if without:
+            found = f"no such file, and {len(without)} of {len(images)} images have no pose"
+            raise DataError(folder / f"{without[0]}.txt", "an image's pose", found, self.remedy)
+        if len(poses) > len(images):
+            count = len(poses) - len(images)
+            log.warning("%s: %d of %d poses have no image, left out", folder, count, len(poses))
+        return poses
+
+
+def read_pinhole(path: Path, image_path: Path, remedy: str) -> Camera:
+    """The pinhole of images of the size of ``image_path``, of a 3 x 3 or 4 x 4 text file.
+
+    Raises:
+        DataError: the intrinsics are damaged, or the principal point is far from the middle of
+            the image, as with images of another size.
+    """
+    matrix = read_matrix(path, "intrinsics", (3, 4), remedy)[:3, :3]
+    height, width = image_size(image_path, remedy)
+    shape = np.array_equal(matrix[2], [0, 0, 1]) and matrix[0, 1] == matrix[1, 0] == 0
+    if not (np.isfinite(matrix).all() and shape and matrix[0, 0] > 0 and matrix[1, 1] > 0):
+        expected = "intrinsics fx 0 cx / 0 fy cy / 0 0 1, fx and fy positive"
+        raise DataError(path, expected, str(matrix.tolist())[:200], remedy)
+    K: Array = matrix + np.array([[0, 0, 0.5], [0, 0, 0.5], [0, 0, 0]])
+    share = K[:2, 2] / (width, height)
+    if np.abs(share - 0.5).max() > _MIDDLE:
+        expected = f"intrinsics of images of {width}x{height} pixels, as {image_path.name} is"
+        found = f"a principal point of {matrix[0, 2]:g}, {matrix[1, 2]:g}"
+        resized = "Intrinsics and images must be of one size: do not resize the images. "
+        raise DataError(path, expected, found, resized + remedy)
+    return Camera("PINHOLE", K, height, width)
