@@ -1,38 +1,14 @@
-"""Ray casting on triangle meshes; the one room that imports Open3D.
-
-Open3D's library wants libusb-1.0 from the system. Where it is missing, the copy that PyPI's
-``libusb-package`` ships is loaded first; for any other missing library the error names the
-apt line (most servers need none).
-"""
+"""Ray casting on triangle meshes."""
 
 from __future__ import annotations
 
-import ctypes
-import ctypes.util
-from functools import cache, lru_cache
-from types import ModuleType
+from functools import lru_cache
 
 import numpy as np
 
 from data.cameras import pixel_centers, rotate, unproject
-from data.errors import UserError
+from data.open3d_library import open3d
 from data.types import Array, Camera
-
-APT_LINE = "apt-get install libgl1 libegl1 libx11-6 libgomp1 libusb-1.0-0"
-
-
-@cache
-def _open3d() -> ModuleType:
-    """Import Open3D, preloading libusb where the system has none."""
-    if ctypes.util.find_library("usb-1.0") is None:
-        import libusb_package
-
-        ctypes.CDLL(str(libusb_package.get_library_path()), mode=ctypes.RTLD_GLOBAL)
-    try:
-        import open3d
-    except (ImportError, OSError) as error:
-        raise UserError(f"Open3D cannot be loaded ({error}); run: {APT_LINE}") from error
-    return open3d
 
 
 @lru_cache(maxsize=2)
@@ -47,7 +23,7 @@ class Raycaster:
     """Nearest hits of rays on one mesh: ``vertices`` (V, 3) metres, ``triangles`` (F, 3)."""
 
     def __init__(self, vertices: Array, triangles: Array) -> None:
-        o3d = _open3d()
+        o3d = open3d()
         self._scene = o3d.t.geometry.RaycastingScene()
         self._scene.add_triangles(
             o3d.core.Tensor(np.ascontiguousarray(vertices, np.float32)),
@@ -62,7 +38,7 @@ class Raycaster:
         rays = np.empty((len(directions), 6), np.float32)
         rays[:, :3] = origins
         rays[:, 3:] = directions
-        hits = self._scene.cast_rays(_open3d().core.Tensor(rays))
+        hits = self._scene.cast_rays(open3d().core.Tensor(rays))
         triangle = hits["primitive_ids"].numpy().astype(np.int64)
         triangle[triangle == 0xFFFFFFFF] = -1
         return hits["t_hit"].numpy(), triangle
@@ -72,7 +48,7 @@ class Raycaster:
         rays = np.empty((len(directions), 6), np.float32)
         rays[:, :3] = origins
         rays[:, 3:] = directions
-        tensor = _open3d().core.Tensor(rays)
+        tensor = open3d().core.Tensor(rays)
         return np.asarray(self._scene.test_occlusions(tensor, tfar=far).numpy())
 
     def render(self, camera: Camera, world_to_camera: Array) -> tuple[Array, Array]:

@@ -9,6 +9,7 @@ import pytest
 
 from data import raycast
 from data.errors import UserError
+from data.open3d_library import open3d
 from data.types import Camera
 
 SQUARE = np.array([[-1.0, -1, 2], [1, -1, 2], [1, 1, 2], [-1, 1, 2]])
@@ -44,9 +45,9 @@ def test_a_missing_system_library_is_named_with_its_apt_line(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setitem(sys.modules, "open3d", None)
-    raycast._open3d.cache_clear()
+    open3d.cache_clear()
     with pytest.raises(UserError, match="apt-get install .*libgl1"):
         raycast.Raycaster(SQUARE, TRIANGLES)
     monkeypatch.undo()
-    raycast._open3d.cache_clear()
+    open3d.cache_clear()
     raycast.Raycaster(SQUARE, TRIANGLES)
