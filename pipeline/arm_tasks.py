@@ -18,6 +18,11 @@ from pipeline.tasks import FuseMasks, JudgeTeacher, PredictMasks
 class ArmsTask(PipelineTask):
     """What tasks share that score several arms."""
 
+    def check(self) -> None:
+        """Refuse also a set without truth."""
+        super().check()
+        self.plan.check_truth(self.task_family)
+
     def run_plans(self, of_runs: Sequence[ArmRun]) -> list[tuple[ArmRun, Plan]]:
         """Each run with the plan of its overrides."""
         return [(run, load_plan(self.scene_set, self.config, run.overrides)) for run in of_runs]

@@ -8,7 +8,7 @@ those of ``pipeline.results`` do too.
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -71,14 +71,18 @@ def prepare_scene(plan: Plan, scene_id: str | None, folder: Path, device: str) -
 def prepare_prompts(plan: Plan, scene_id: str | None, folder: Path, device: str) -> None:
     """Query files to prompts and, apart, their truths."""
     from data.artifacts.prompts import write_prompts
-    from data.queries import FORMATS
+    from data.queries import FORMATS, SENTENCES
     from stages import prepare_prompts as stage
 
+    query_format = plan.scene_set.query_format
     splits: dict[str, Sequence[str]] = {
         split: names for split in SPLITS if (names := plan.scenes(split))
     }
+    if query_format == SENTENCES:
+        write_prompts(folder, _sentences(plan, splits), (), "none")
+        return
     paths = [plan.scene_set.query_path(plan.root, split) for split in SPLITS if split in splits]
-    form = FORMATS[plan.scene_set.query_format]
+    form = FORMATS[query_format]
     records = [record for path in dict.fromkeys(paths) for record in form.read(path)]
     prepared = stage.run(
         records,
@@ -98,6 +102,16 @@ def prepare_prompts(plan: Plan, scene_id: str | None, folder: Path, device: str)
         )
         _LOG.warning("PreparePrompts: " + told, len(prepared.lacking), len(prepared.truths), first)
     write_prompts(folder, prepared.prompts, prepared.truths, prepared.id_space, prepared.lacking)
+
+
+def _sentences(plan: Plan, splits: Mapping[str, Sequence[str]]) -> dict[str, list[Prompt]]:
+    """The prompts of a set without truth, by split."""
+    from data.queries import sentences
+    from stages import prepare_sentences
+
+    named = [split for split in SPLITS if split in splits]
+    read = {str(s): sentences.read(plan.scene_set.query_path(plan.root, s)) for s in named}
+    return prepare_sentences.run(read, splits)
 
 
 def link_points(plan: Plan, scene_id: str | None, folder: Path, device: str) -> None:

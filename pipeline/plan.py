@@ -102,7 +102,11 @@ class Plan(ScenePlan):
 
     def report(self) -> ArtifactKey:
         """The page of results."""
-        inputs = {"evaluation": self.evaluate().fingerprint}
+        if self.scene_set.has_truth:
+            inputs = {"evaluation": self.evaluate().fingerprint}
+        else:
+            inputs = {f"masks {s}": self.predict(s).fingerprint for s in self.scenes("val")}
+            inputs["prompts"] = self.prompts().fingerprint
         return self._key("report", self.experiment.report, inputs)
 
 
@@ -118,7 +122,12 @@ def _load(scene_set: str, config: str, overrides: str, output: Path) -> Plan:
     if config:
         layers.append((config, read_yaml_mapping(Path(config))))
     layers.append(("--overrides", parse_overrides(overrides)))
-    return Plan(chosen, load_experiment(layers), output / chosen.name)
+    plan = Plan(chosen, load_experiment(layers), output / chosen.name)
+    if plan.experiment.teacher.name == "oracle":
+        plan.check_truth("teacher.name=oracle")
+    if plan.experiment.student.supervision == "oracle":
+        plan.check_truth("student.supervision=oracle")
+    return plan
 
 
 def load_plan(scene_set: str, config: str = "", overrides: str = "") -> Plan:

@@ -57,7 +57,14 @@ def publish(
     if names is not None:
         _LOG.info("results in %s", ", ".join(str(output / name) for name in files))
         return
-    _LOG.info("results in %s: %s", output / "report.html", _headline(output / "metrics.json"))
+    told = _headline(output / "metrics.json") if "metrics.json" in files else _answers(output)
+    _LOG.info("results in %s: %s", output / "report.html", told)
+
+
+def _answers(output: Path) -> str:
+    rows = json.loads((output / "answers.json").read_text())
+    found = sum(row["num_points"] > 0 for row in rows)
+    return f"{len(rows)} answers, {found} with a mask; see also {output / 'answers.json'}"
 
 
 def _headline(path: Path) -> str:

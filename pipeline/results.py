@@ -13,7 +13,13 @@ from pipeline.plan import Plan
 if TYPE_CHECKING:
     from data.types import Array, Prompt
     from stages.evaluate import EvaluationScene
-    from stages.report_inputs import ReportInputs, ReportScene, StageRecord
+    from stages.report_inputs import (
+        AnsweredScene,
+        ReportInputs,
+        ReportScene,
+        RunRecord,
+        StageRecord,
+    )
 
 
 def prompts_of(plan: Plan, scene_id: str) -> list[Prompt]:
@@ -123,9 +129,9 @@ def _stage_records(plan: Plan) -> list[StageRecord]:
         "lift_features": [plan.features(s) for s in plan.scenes("train") if plan.learns_features],
         "train_student": [plan.student()],
         "predict_masks": [plan.predict(name) for name in val],
-        "judge_teacher": [plan.judge(name) for name in val],
-        "evaluate": [plan.evaluate()],
     }
+    if plan.scene_set.has_truth:
+        keys |= {"judge_teacher": [plan.judge(name) for name in val], "evaluate": [plan.evaluate()]}
     records = []
     for stage, of_stage in keys.items():
         contents = [content for key in of_stage if (content := read_metadata(key.folder))]
@@ -137,15 +143,11 @@ def _stage_records(plan: Plan) -> list[StageRecord]:
     return records
 
 
-def report_inputs(plan: Plan) -> ReportInputs:
-    """What the page shows of one experiment."""
-    from data.artifacts.evaluation import read_evaluation
+def _record(plan: Plan) -> RunRecord:
     from data.artifacts.student import read_log
-    from stages.report_inputs import ReportInputs
+    from stages.report_inputs import RunRecord
 
-    return ReportInputs(
-        read_evaluation(plan.evaluate().folder),
-        lambda: _report_scenes(plan),
+    return RunRecord(
         plan.scene_set.name,
         plan.experiment.teacher.name,
         plan.experiment,
@@ -154,10 +156,36 @@ def report_inputs(plan: Plan) -> ReportInputs:
     )
 
 
+def report_inputs(plan: Plan) -> ReportInputs:
+    """What the page shows of one experiment."""
+    from data.artifacts.evaluation import read_evaluation
+    from stages.report_inputs import ReportInputs
+
+    evaluation = read_evaluation(plan.evaluate().folder)
+    return ReportInputs(evaluation, lambda: _report_scenes(plan), _record(plan))
+
+
+def _answered_scenes(plan: Plan) -> Iterator[AnsweredScene]:
+    from data.artifacts.predictions import read_predictions
+    from data.artifacts.scene import read_scene
+    from stages.report_inputs import AnsweredScene
+
+    for name in plan.scenes("val"):
+        found = read_predictions(plan.predict(name).folder)
+        scores = dict(zip(found.prompt_ids, found.score("together").tolist(), strict=True))
+        scene = read_scene(plan.prepare(name).folder)
+        yield AnsweredScene(scene, prompts_of(plan, name), _masks(plan, name), scores)
+
+
 def report(plan: Plan, scene_id: str | None, folder: Path, device: str) -> None:
-    """``report.html``, ``metrics.json`` and the overview picture."""
+    """``report.html``, the overview picture, and ``metrics.json`` or else ``answers.json``."""
     from data.artifacts.report import write_report
+    from stages import answers_report
     from stages import report as stage
 
-    show = progress.reporter("Report", alone=True)
-    write_report(folder, stage.run(report_inputs(plan), plan.experiment.report, show))
+    show, cfg = progress.reporter("Report", alone=True), plan.experiment.report
+    if plan.scene_set.has_truth:
+        write_report(folder, stage.run(report_inputs(plan), cfg, show))
+        return
+    scenes = lambda: _answered_scenes(plan)  # noqa: E731 - asked for twice
+    write_report(folder, answers_report.run(scenes, _record(plan), cfg, show))

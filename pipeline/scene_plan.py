@@ -59,7 +59,7 @@ class ScenePlan:
         named = self.scene_set.splits.named()
         scenes: dict[Split, tuple[str, ...]] = dict.fromkeys(SPLITS, ())
         scenes |= {s: tuple(self.reader.read_split(self.root, named[s])) for s in named}
-        for one, two in itertools.combinations(SPLITS, 2):
+        for one, two in itertools.combinations(SPLITS, 2) if self.scene_set.has_truth else ():
             shared = sorted(set(scenes[one]) & set(scenes[two]))
             if shared:
                 raise ConfigError(
@@ -70,8 +70,12 @@ class ScenePlan:
         return scenes
 
     def scenes(self, *splits: Split) -> tuple[str, ...]:
-        """Scene ids of the splits, in the order of the split lists; of all when none is named."""
-        return tuple(scene for split in splits or SPLITS for scene in self._scenes[split])
+        """Scene ids of the splits, in the order of the split lists; of all when none is named.
+
+        Each is there once: a set without truth may learn from the scenes it is asked about.
+        """
+        named = (scene for split in splits or SPLITS for scene in self._scenes[split])
+        return tuple(dict.fromkeys(named))
 
     def split_of(self, scene_id: str) -> Split:
         """The split a scene belongs to; ConfigError for a scene of none."""
@@ -80,6 +84,14 @@ class ScenePlan:
                 return split
         some = ", ".join(self.scenes()[:3])
         raise ConfigError(f"--scene: {scene_id!r} is in no split (there are {some}, ...)")
+
+    def check_truth(self, what: str) -> None:
+        """Refuse, with ConfigError, ``what`` needs ground truth where a set has none."""
+        if not self.scene_set.has_truth:
+            raise ConfigError(
+                f"{what} needs ground truth, but {self.scene_set.source} has none (query_format: "
+                f"{self.scene_set.query_format}). RunAll, PredictMasks and the export need none."
+            )
 
     def _key(
         self,

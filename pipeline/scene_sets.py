@@ -13,7 +13,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from data.artifacts.store import sha256_of
 from data.errors import ConfigError
-from data.queries import DEFAULT_FORMAT, FORMATS, FormatName
+from data.queries import DEFAULT_FORMAT, FORMATS, SENTENCES, FormatName
 from data.splits import SPLITS, Split
 from pipeline.config import explain, read_yaml_mapping
 
@@ -39,7 +39,7 @@ class SceneSet(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
     name: str
-    reader: Literal["scannetpp", "scannet", "matterport"] = "scannetpp"
+    reader: Literal["scannetpp", "scannet", "matterport", "rgbd"] = "scannetpp"
     generated: bool = False
     """The rooms are made by the GenerateRooms stage instead of lying in ``data_root``."""
     version: Literal["", "v1", "v2"] = ""
@@ -51,8 +51,8 @@ class SceneSet(BaseModel):
     """Names of the split lists."""
     queries: SplitFiles
     """Query files, relative to the dataset's folder unless absolute."""
-    query_format: FormatName = DEFAULT_FORMAT
-    """What the query files look like: a format of ``data.queries``."""
+    query_format: FormatName | Literal["sentences"] = DEFAULT_FORMAT
+    """What the query files look like: a format of ``data.queries``, or sentences alone."""
     classes: str = ""
     """Class list of query files whose targets are categories, relative as they are."""
     label_table: str = ""
@@ -60,6 +60,11 @@ class SceneSet(BaseModel):
     config: dict[str, Any] = Field(default_factory=dict)
     """Defaults of this set, laid over the built-in ones."""
     source: str = ""
+
+    @property
+    def has_truth(self) -> bool:
+        """Whether anything says what the answers should be; where not, nothing is measured."""
+        return self.query_format != SENTENCES
 
     def expanded(self, text: str) -> Path:
         """``text`` with environment variables filled in; ConfigError for an unset one."""
@@ -129,8 +134,10 @@ class SceneSet(BaseModel):
         """What of ``query_records`` one scene's queries are made from.
 
         Whatever is not a list of records counts for every scene, in formats other than the
-        default.
+        default; sentences are asked of every scene.
         """
+        if self.query_format == SENTENCES:
+            return list(records.values())
         is_default = self.query_format == DEFAULT_FORMAT
         keys = FORMATS[self.query_format].scene_keys
         found: list[Any] = [] if is_default else [self.query_format]
@@ -164,6 +171,12 @@ def load_scene_set(name: str) -> SceneSet:
         scene_set = SceneSet.model_validate({**content, "name": path.stem, "source": str(path)})
     except ValidationError as error:
         raise explain(error, str(path), SceneSet) from error
+    _check(scene_set, path)
+    return scene_set
+
+
+def _check(scene_set: SceneSet, path: Path) -> None:
+    """Refuse what fits no other part of the same set."""
     splits, queries = (", ".join(files.named()) for files in (scene_set.splits, scene_set.queries))
     if splits != queries:
         raise ConfigError(
@@ -176,4 +189,8 @@ def load_scene_set(name: str) -> SceneSet:
         raise ConfigError(f"{path}: data_root is missing: the folder that holds the dataset")
     if scene_set.generated and scene_set.version:
         raise ConfigError(f"{path}: version is for a dataset in data_root, not for generated rooms")
-    return scene_set
+    if scene_set.reader == "rgbd" and scene_set.has_truth:
+        raise ConfigError(
+            f"{path}: scans of reader rgbd have no annotation to measure against: expected "
+            f"query_format: {SENTENCES}, found {scene_set.query_format}"
+        )

@@ -123,6 +123,11 @@ class FuseMasks(SceneTask):
 class OracleLabels(SceneTask):
     """Ground truth in the shape of soft labels: for the upper bound, never label-free."""
 
+    def check(self) -> None:
+        """Refuse also a set without truth."""
+        super().check()
+        self.plan.check_truth("OracleLabels")
+
     def scene_key(self, scene: str) -> ArtifactKey:
         """The scene's true labels."""
         return self.plan.oracle_labels(scene)
@@ -189,6 +194,11 @@ class PredictMasks(ValidationTask):
 class JudgeTeacher(ValidationTask):
     """The teacher's masks against ground truth in 2D; validation scenes when none is named."""
 
+    def check(self) -> None:
+        """Refuse also a set without truth."""
+        super().check()
+        self.plan.check_truth("JudgeTeacher")
+
     def scene_key(self, scene: str) -> ArtifactKey:
         """The scene's marked answers."""
         return self.plan.judge(scene)
@@ -202,6 +212,11 @@ class JudgeTeacher(ValidationTask):
 class Evaluate(PipelineTask):
     """Metrics over the validation split, of student, lifted labels and the teacher in 2D."""
 
+    def check(self) -> None:
+        """Refuse also a set without truth."""
+        super().check()
+        self.plan.check_truth("Evaluate")
+
     def key(self) -> ArtifactKey:
         """The metrics."""
         return self.plan.evaluate()
@@ -213,15 +228,15 @@ class Evaluate(PipelineTask):
 
 
 class Report(PipelineTask):
-    """metrics.json and report.html."""
+    """report.html with metrics.json, or with answers.json where there is no truth."""
 
     def key(self) -> ArtifactKey:
         """The report."""
         return self.plan.report()
 
     def requires(self) -> PipelineTask:
-        """The metrics."""
-        return self.other(Evaluate)
+        """The metrics; without truth the answers."""
+        return self.other(Evaluate if self.plan.scene_set.has_truth else PredictMasks)
 
 
 class RunAll(PipelineTask):

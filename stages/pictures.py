@@ -70,15 +70,23 @@ class Tile:
 
     sentence: str
     scores: str
-    prediction: Array
-    truth: Array
+    left: Array
+    right: Array
 
 
-def overview(tiles: Sequence[Tile]) -> bytes:
-    """PNG of all tiles in two columns, prediction left and truth right, on white."""
+Legend = Sequence[tuple[tuple[int, int, int], str]]
+_LEGEND: Legend = ((BOTH, "predicted and true"), (ONLY, "predicted, not true"), (MISSED, "missed"))
+
+
+def overview(
+    tiles: Sequence[Tile],
+    names: tuple[str, str] = ("prediction", "truth"),
+    legend: Legend = _LEGEND,
+) -> bytes:
+    """PNG of all tiles in two columns on white; ``names`` are those of their two pictures."""
     if not tiles:
         return _png(Image.new("RGB", (64, 64), "white"))
-    height, width = tiles[0].prediction.shape[:2]
+    height, width = tiles[0].left.shape[:2]
     cell = (2 * width + 24, height + 74)
     columns = min(len(tiles), 2)
     rows = -(-len(tiles) // columns)
@@ -86,34 +94,32 @@ def overview(tiles: Sequence[Tile]) -> bytes:
     draw = ImageDraw.Draw(canvas)
     for index, tile in enumerate(tiles):
         corner = (index % columns * cell[0], index // columns * cell[1])
-        _draw_tile(canvas, draw, tile, corner, width)
-    _draw_legend(draw, rows * cell[1] + 6)
+        _draw_tile(canvas, tile, corner, names)
+    _draw_legend(draw, rows * cell[1] + 6, legend)
     return _png(canvas)
 
 
 def _draw_tile(
-    canvas: Image.Image, draw: ImageDraw.ImageDraw, tile: Tile, corner: tuple[int, int], width: int
+    canvas: Image.Image, tile: Tile, corner: tuple[int, int], names: tuple[str, str]
 ) -> None:
-    """Caption above, prediction left, truth right."""
+    """Caption above, both pictures below."""
+    draw, width = ImageDraw.Draw(canvas), tile.left.shape[1]
     left, top = corner[0] + 12, corner[1] + 8
     font, small = ImageFont.load_default(17), ImageFont.load_default(13)
     characters = max(10, int(2 * width / 8.6))
     sentence = textwrap.shorten(tile.sentence, characters, placeholder=" ...")
     draw.text((left, top), sentence, fill=(20, 20, 20), font=font)
     draw.text((left, top + 24), tile.scores, fill=(90, 90, 90), font=small)
-    for column, (name, picture) in enumerate(
-        (("prediction", tile.prediction), ("truth", tile.truth))
-    ):
+    for column, (name, picture) in enumerate(zip(names, (tile.left, tile.right), strict=True)):
         x = left + column * width
         image = Image.fromarray(picture)
         canvas.paste(image, (x, top + 52), image)
         draw.text((x, top + 44), name, fill=(90, 90, 90), font=small)
 
 
-def _draw_legend(draw: ImageDraw.ImageDraw, top: int) -> None:
+def _draw_legend(draw: ImageDraw.ImageDraw, top: int, legend: Legend) -> None:
     font, x = ImageFont.load_default(14), 12
-    entries = ((BOTH, "predicted and true"), (ONLY, "predicted, not true"), (MISSED, "missed"))
-    for color, text in entries:
+    for color, text in legend:
         draw.rectangle((x, top + 3, x + 14, top + 17), fill=color)
         draw.text((x + 20, top), text, fill=(40, 40, 40), font=font)
         x += 44 + int(draw.textlength(text, font=font))

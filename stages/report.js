@@ -10,6 +10,11 @@ const task = document.getElementById("task");
 const targets = document.getElementById("targets");
 const shown = document.getElementById("shown");
 
+// Pages of answers without truth have no selects.
+function chosen(select, value) {
+  return !select || !select.value || select.value === value;
+}
+
 function filter() {
   const words = find.value.toLowerCase().split(/\s+/).filter(Boolean);
   let count = 0;
@@ -17,8 +22,8 @@ function filter() {
     const text = (row.text + " " + row.scene).toLowerCase();
     const keep =
       words.every((word) => text.includes(word)) &&
-      (!task.value || row.task === task.value) &&
-      (!targets.value || row.targets === targets.value);
+      chosen(task, row.task) &&
+      chosen(targets, row.targets);
     lines[i].hidden = !keep;
     if (cards.has(i)) cards.get(i).hidden = !keep;
     count += keep;

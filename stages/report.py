@@ -2,22 +2,19 @@
 
 from __future__ import annotations
 
-import base64
-from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
-from functools import cache, partial
+from collections.abc import Sequence
 
 import numpy as np
 
 from data.artifacts.evaluation import QueryRow, metrics_text
-from data.artifacts.report import ReportFiles
+from data.artifacts.report import METRICS, ReportFiles
 from data.progress import Progress, silent
 from data.types import Array
 from stages.configs import ReportConfig
-from stages.dollhouse import Corner, draw_below, draw_corners
-from stages.pictures import Tile, best_corner, overview, paint_query, webp
+from stages.pictures import Tile, overview, paint_query
+from stages.report_drawing import House, data_uri, spread, with_houses
 from stages.report_inputs import Card, ReportInputs, ReportScene
-from stages.report_page import picture_height, render_page
+from stages.report_page import render_page
 
 _OVERVIEW_TILES = 6
 _PICTURED = ("student", "fusion_only")
@@ -33,13 +30,13 @@ def run(
     ``progress`` gets (queries drawn, queries to draw).
     """
     rows = inputs.evaluation.rows
-    drawn = _spread(rows, cfg.max_pictures)
+    drawn = spread(rows, cfg.max_pictures)
     cards: dict[str, Card] = {}
     tiles: dict[str, Tile] = {}
     wanted = {row.prompt_id for row in _overview_rows(drawn)}
-    for row, house, scene in _to_draw(inputs, drawn, cfg.picture_width):
+    for row, house, scene in with_houses(inputs.scenes, drawn, cfg.picture_width):
         pictures, note = _pictures(row, house, scene)
-        cards[row.prompt_id] = Card({k: _data_uri(p) for k, p in pictures.items()}, note)
+        cards[row.prompt_id] = Card({k: data_uri(p) for k, p in pictures.items()}, note)
         if row.prompt_id in wanted:
             scores = f"{row.task}   IoU {100 * row.scores['student'].iou:.0f} %"
             tiles[row.prompt_id] = Tile(row.text, scores, pictures["student"], pictures["truth"])
@@ -47,16 +44,9 @@ def run(
     ordered = [tiles[row.prompt_id] for row in _overview_rows(drawn) if row.prompt_id in tiles]
     return ReportFiles(
         render_page(inputs, cards, cfg.picture_width),
-        metrics_text(inputs.evaluation.summary),
+        {METRICS: metrics_text(inputs.evaluation.summary)},
         overview(ordered),
     )
-
-
-def _spread(rows: Sequence[QueryRow], count: int) -> list[QueryRow]:
-    """At most ``count`` rows, evenly over all of them."""
-    if len(rows) <= count:
-        return list(rows)
-    return [rows[i] for i in (np.arange(count) * len(rows) // max(count, 1)).tolist()]
 
 
 def _overview_rows(rows: Sequence[QueryRow]) -> list[QueryRow]:
@@ -67,44 +57,9 @@ def _overview_rows(rows: Sequence[QueryRow]) -> list[QueryRow]:
     return [ranked[i] for i in np.rint(picks).astype(int).tolist()]
 
 
-@dataclass(frozen=True, eq=False)
-class _House:
-    """A scene's four upper corners, and its view from below for what those do not show."""
-
-    corners: list[Corner]
-    below: Callable[[], list[Corner]]
-
-
-def _to_draw(
-    inputs: ReportInputs, rows: Sequence[QueryRow], width: int
-) -> Iterable[tuple[QueryRow, _House, ReportScene]]:
-    """Each row with its scene, which is drawn once for all its rows."""
-    if not rows:
-        return
-    size = width, picture_height(width)
-    for item in inputs.scenes():
-        mine = [row for row in rows if row.scene_id == item.scene.scene_id]
-        corners = draw_corners(item.scene, *size) if mine else []
-        if corners:
-            house = _House(corners, cache(partial(draw_below, item.scene, *size)))
-            yield from ((row, house, item) for row in mine)
-
-
-def _pictures(row: QueryRow, house: _House, item: ReportScene) -> tuple[dict[str, Array], str]:
+def _pictures(row: QueryRow, house: House, item: ReportScene) -> tuple[dict[str, Array], str]:
     empty = np.zeros(len(item.scene.cloud), bool)
     truth = item.truths.get(row.prompt_id, empty)
     masks = {s: item.masks.get(s, {}).get(row.prompt_id, empty) for s in _PICTURED}
-    wanted = [mask for mask in (truth, *masks.values()) if mask.any()]
-    corner, visible = best_corner(house.corners, wanted[:1])
-    note = ""
-    if wanted and not visible:
-        corner, visible = best_corner(house.below(), wanted[:1])
-        note = "Seen from below, through the floor."
-    if wanted and not visible:
-        corner, _ = best_corner(house.corners, wanted)
-        note = "Hidden from every side."
+    corner, note = house.viewpoint([truth, *masks.values()])
     return paint_query(corner, masks, truth), note
-
-
-def _data_uri(picture: Array) -> str:
-    return "data:image/webp;base64," + base64.b64encode(webp(picture)).decode()

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from data.artifacts.evaluation import Evaluation
-from data.types import Array, Scene
+from data.types import Array, Prompt, Scene
 from stages.configs import Experiment
 
 
@@ -35,23 +35,46 @@ class ReportScene:
 
 
 @dataclass(frozen=True, eq=False)
-class ReportInputs:
-    """Everything the page shows.
+class RunRecord:
+    """How a run was made.
 
-    ``scenes`` is called once, and the scenes it gives are taken one at a time. ``training``
-    holds rows of ``metrics.jsonl``; those with a number under "loss" make the curve, over
-    "epoch" where they have one. ``ablation`` is the content of ``ablation.json``, for a section
-    of its own.
+    ``training`` holds rows of ``metrics.jsonl``; those with a number under "loss" make the curve,
+    over "epoch" where they have one.
     """
 
-    evaluation: Evaluation
-    scenes: Callable[[], Iterable[ReportScene]]
     scene_set: str
     teacher_name: str
     config: Experiment
     stages: Sequence[StageRecord]
     training: Sequence[Mapping[str, Any]] = ()
+
+
+@dataclass(frozen=True, eq=False)
+class ReportInputs:
+    """Everything the page shows.
+
+    ``scenes`` is called once, and the scenes it gives are taken one at a time. ``ablation`` is
+    the content of ``ablation.json``, for a section of its own.
+    """
+
+    evaluation: Evaluation
+    scenes: Callable[[], Iterable[ReportScene]]
+    record: RunRecord
     ablation: Mapping[str, Any] | None = None
+
+
+@dataclass(frozen=True, eq=False)
+class AnsweredScene:
+    """A scene nothing is known of: its queries, masks by source and prompt id, and scores.
+
+    Sources are those of an evaluation; ``scores`` by prompt id, in [0, 1], tell how sure the
+    answer of "together" is that something fits.
+    """
+
+    scene: Scene
+    prompts: Sequence[Prompt]
+    masks: Mapping[str, Mapping[str, Array]]
+    scores: Mapping[str, float]
 
 
 @dataclass(frozen=True)

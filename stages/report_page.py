@@ -20,7 +20,8 @@ from data.rooms.view_queries import VISIBLE_SHARE
 from stages.ablation_page import ablation_section
 from stages.charts import line_chart
 from stages.configs import Experiment, StageConfig
-from stages.report_inputs import Card, ReportInputs
+from stages.report_drawing import picture_height
+from stages.report_inputs import Card, ReportInputs, RunRecord
 from stages.templates import templates
 
 _HERE = Path(__file__).parent
@@ -34,43 +35,55 @@ _FIGURES = {
 }
 
 
-def picture_height(width: int) -> int:
-    """Height of a picture of that width, pixels."""
-    return width * 5 // 6
-
-
 def render_page(inputs: ReportInputs, cards: Mapping[str, Card], picture_width: int) -> str:
     """The whole page; ``cards`` by prompt id are those of the queries that have pictures."""
+    rows = inputs.evaluation.rows
+    return render(
+        "report.html.jinja",
+        inputs.record,
+        [_machine_row(row) for row in rows],
+        picture_width,
+        summary=inputs.evaluation.summary,
+        rows=rows,
+        num_scenes=len({row.scene_id for row in rows}),
+        cards=cards,
+        sources=_SOURCE_NAMES,
+        figures=_FIGURES,
+        visible_share=VISIBLE_SHARE,
+        is_oracle="oracle" in inputs.record.teacher_name.lower(),
+        is_supervised=inputs.record.config.student.supervision == "oracle",
+        ablation=None if inputs.ablation is None else ablation_section(inputs.ablation),
+    )
+
+
+def render(
+    template: str,
+    record: RunRecord,
+    machine_rows: Sequence[Mapping[str, Any]],
+    picture_width: int,
+    **content: Any,
+) -> str:
+    """A page that says how it was made; ``machine_rows`` are what its script sorts by."""
     names = ("report.js", "report.css", "charts.css")
     script, *styles = ((_HERE / name).read_text("utf-8") for name in names)
     style = "".join(styles)
-    rows = inputs.evaluation.rows
     html = (
         templates()
-        .get_template("report.html.jinja")
+        .get_template(template)
         .render(
             script=Markup(script),
             style=Markup(style),
             script_hash=_csp_hash(script),
             style_hash=_csp_hash(style),
-            summary=inputs.evaluation.summary,
-            rows=rows,
-            num_scenes=len({row.scene_id for row in rows}),
-            cards=cards,
+            machine_rows=machine_rows,
             picture_size=(picture_width, picture_height(picture_width)),
-            machine_rows=[_machine_row(row) for row in rows],
-            sources=_SOURCE_NAMES,
-            figures=_FIGURES,
-            visible_share=VISIBLE_SHARE,
-            scene_set=inputs.scene_set,
-            teacher=inputs.teacher_name,
-            is_oracle="oracle" in inputs.teacher_name.lower(),
-            is_supervised=inputs.config.student.supervision == "oracle",
-            changed=changed_values(inputs.config),
-            settings=list(_flat(inputs.config)),
-            stages=inputs.stages,
-            chart=line_chart(_losses(inputs.training)),
-            ablation=None if inputs.ablation is None else ablation_section(inputs.ablation),
+            scene_set=record.scene_set,
+            teacher=record.teacher_name,
+            changed=changed_values(record.config),
+            settings=list(_flat(record.config)),
+            stages=record.stages,
+            chart=line_chart(_losses(record.training)),
+            **content,
         )
     )
     return html.encode("utf-8", "replace").decode("utf-8")

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import re
 import shutil
+import sys
 from pathlib import Path
 
 import pytest
 from hypothesis import HealthCheck, settings
 
+from tests.cli import REPOSITORY
 from tests.scannetpp_tree import write_tree
 
 settings.register_profile(
@@ -24,7 +27,8 @@ settings.load_profile("project")
 def _own_output(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """No test writes outside its temporary folder, or reads the user's datasets."""
     monkeypatch.setenv("MLLM3D_OUTPUT", str(tmp_path / "output"))
-    monkeypatch.delenv("MLLM3D_DATA", raising=False)
+    for name in ("MLLM3D_DATA", "MLLM3D_SCAN"):
+        monkeypatch.delenv(name, raising=False)
 
 
 @pytest.fixture(scope="module")
@@ -40,3 +44,15 @@ def root(whole: Path, tmp_path: Path) -> Path:
     """A copy of the whole tree, to break."""
     shutil.copytree(whole, tmp_path / "root")
     return tmp_path / "root"
+
+
+@pytest.fixture
+def color_teacher(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The example of CONTRIBUTING.md as a module in the current folder."""
+    (code,) = re.findall(r"```python\n(.*?)```", (REPOSITORY / "CONTRIBUTING.md").read_text(), re.S)
+    path = tmp_path / "color_teacher.py"
+    path.write_text(code)
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "path", [*sys.path])
+    monkeypatch.delitem(sys.modules, "color_teacher", raising=False)
+    return path

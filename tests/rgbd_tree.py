@@ -11,7 +11,7 @@ from data.open3d_library import open3d
 from data.raycast import Raycaster
 from data.types import Array
 from tests.scannet_tree import camera_to_world, matrix_text, scannet_K
-from tests.scannetpp_tree import HEIGHT, PINHOLE, WIDTH, room, write_mesh
+from tests.scannetpp_tree import PINHOLE, room, write_mesh
 
 SCENE = "my-room"
 MESH = "mesh.ply"
@@ -29,9 +29,9 @@ def write_tree(folder: Path, with_mesh: bool = True) -> Path:
         (folder / name).mkdir(parents=True)
     caster = Raycaster(scene.cloud.points, scene.triangles)
     for index, view in enumerate(scene.views):
-        depth, _ = caster.render(PINHOLE, view.world_to_camera)
-        shade = np.full((HEIGHT, WIDTH, 3), 40 * index, np.uint8)
-        Image.fromarray(shade).save(folder / "color" / f"frame{index}.jpg")
+        depth, triangle = caster.render(PINHOLE, view.world_to_camera)
+        picture = scene.cloud.colors[scene.triangles[triangle, 0]]  # each box has one colour
+        Image.fromarray(picture).save(folder / "color" / f"frame{index}.jpg", quality=95)
         millimetres = np.rint(depth * 1000).astype(np.uint16)
         Image.fromarray(millimetres).save(folder / "depth" / f"frame{index}.png")
         (folder / "pose" / f"frame{index}.txt").write_text(matrix_text(camera_to_world(index)))

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-import sys
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from itertools import count
@@ -21,7 +20,6 @@ from pipeline.__main__ import main
 from stages.check_teacher import made_up_pictures
 from stages.configs import TeacherConfig
 from stages.teachers import make_custom, make_lisa
-from tests.cli import REPOSITORY
 from tests.teacher_world import EXACT, disc_teacher
 
 GOLDEN = Path(__file__).parent / "golden" / "lisa"
@@ -182,18 +180,6 @@ def test_lisa_conforms(name: str, version: str, whole: bool) -> None:
     images = [np.array(Image.open(folder / f"images/img{i}.png").convert("RGB")) for i in (0, 1)]
     told = check_teacher(lambda: make_lisa(cfg, "cpu"), images, ("the chair", "Is there a clock?"))
     assert told.num_with_masks >= 1
-
-
-@pytest.fixture
-def color_teacher(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """The example of CONTRIBUTING.md as a module in the current folder."""
-    (code,) = re.findall(r"```python\n(.*?)```", (REPOSITORY / "CONTRIBUTING.md").read_text(), re.S)
-    path = tmp_path / "color_teacher.py"
-    path.write_text(code)
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(sys, "path", [*sys.path])
-    monkeypatch.delitem(sys.modules, "color_teacher", raising=False)
-    return path
 
 
 def check(*arguments: str) -> int:

@@ -25,7 +25,7 @@ from stages.evaluate import EvaluationScene
 from stages.evaluate import run as evaluate
 from stages.pictures import BOTH, MISSED, ONLY
 from stages.report import run
-from stages.report_inputs import ReportInputs, ReportScene, StageRecord
+from stages.report_inputs import ReportInputs, ReportScene, RunRecord, StageRecord
 from stages.report_page import changed_values
 from tests.tiny_scene import make_tiny_prompts, make_tiny_scene
 
@@ -78,15 +78,9 @@ def make_inputs(teacher: str = "oracle") -> ReportInputs:
     result = evaluate([EvaluationScene(scene.scene_id, prompts, by_id, ground_truth, masks)])
     stages = (StageRecord("link_points", "0123456789abcdef" * 4, 12.5, 345.0, 18),)
     training = tuple({"epoch": e, "loss": 1 / e, "seconds": 1.0} for e in range(1, 6))
-    return ReportInputs(
-        result,
-        lambda: [ReportScene(scene, masks, shown)],
-        "demo",
-        teacher,
-        Experiment(fuse=FuseConfig(views="all")),
-        stages,
-        training,
-    )
+    config = Experiment(fuse=FuseConfig(views="all"))
+    record = RunRecord("demo", teacher, config, stages, training)
+    return ReportInputs(result, lambda: [ReportScene(scene, masks, shown)], record)
 
 
 @pytest.fixture(scope="module")
@@ -161,14 +155,15 @@ def test_an_oracle_is_announced_loudly_and_only_an_oracle() -> None:
     label_free = run(make_inputs("lisa-7b"), SMALL).html
     assert "not label-free" not in label_free
     bound = Experiment(student=StudentConfig(supervision="oracle"))
-    upper_bound = run(replace(make_inputs("lisa-7b"), config=bound), SMALL).html
+    inputs = make_inputs("lisa-7b")
+    upper_bound = run(replace(inputs, record=replace(inputs.record, config=bound)), SMALL).html
     assert "student's results are not label-free" in upper_bound
 
 
 def test_metrics_text_and_overview(html: str) -> None:
     inputs = make_inputs()
     files = run(inputs, SMALL)
-    assert json.loads(files.metrics_json) == inputs.evaluation.summary
+    assert json.loads(files.texts[METRICS]) == inputs.evaluation.summary
     picture = np.asarray(Image.open(io.BytesIO(files.overview_png)))
     assert picture.shape[1] == 2 * (2 * WIDTH + 24)
     for color in (BOTH, ONLY, MISSED):
@@ -188,7 +183,8 @@ def test_page_without_pictures_curve_or_some_target_counts() -> None:
     def never() -> Iterator[ReportScene]:
         raise AssertionError("no scene is read for no picture")
 
-    bare = replace(inputs, evaluation=result, scenes=never, training=(), config=Experiment())
+    record = replace(inputs.record, training=(), config=Experiment())
+    bare = replace(inputs, evaluation=result, scenes=never, record=record)
     files = run(bare, ReportConfig(max_pictures=0))
     page = Page(files.html)
     assert not page.all("img") and not page.all("svg")
@@ -227,7 +223,7 @@ def test_files_are_written_as_made(tmp_path: Any) -> None:
     files = run(make_inputs(), ReportConfig(max_pictures=0))
     write_report(tmp_path, files)
     assert (tmp_path / HTML).read_text("utf-8") == files.html
-    assert (tmp_path / METRICS).read_text("utf-8") == files.metrics_json
+    assert (tmp_path / METRICS).read_text("utf-8") == files.texts[METRICS]
     assert (tmp_path / OVERVIEW).read_bytes() == files.overview_png
 
 

@@ -16,7 +16,7 @@ from stages.configs import Experiment, ReportConfig
 from stages.evaluate import EvaluationScene
 from stages.evaluate import run as evaluate
 from stages.report import run as report
-from stages.report_inputs import ReportInputs
+from stages.report_inputs import ReportInputs, RunRecord
 from stages.teacher_metrics import Pairs, figures
 from tests.judged_world import make_judgement, make_queries, make_wall, summary_of
 
@@ -97,7 +97,7 @@ def test_evaluation_holds_the_teachers_figures(judgement: Judgement) -> None:
 
 def test_the_report_sets_2d_beside_3d(judgement: Judgement) -> None:
     evaluation = evaluate([make_evaluation_scene(judgement)])
-    inputs = ReportInputs(evaluation, list, "demo", "lisa_nano", Experiment(), ())
+    inputs = ReportInputs(evaluation, list, RunRecord("demo", "lisa_nano", Experiment(), ()))
     page = report(inputs, ReportConfig(max_pictures=0)).html
     section = page[page.index('<section id="teacher"') :]
     section = section[: section.index("</section>")]

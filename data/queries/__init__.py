@@ -1,7 +1,8 @@
 """Query files: one module per format, each with ``read(path) -> list[PromptRecord]``.
 
 A format is added by its module, its name in ``FormatName`` and its line in ``FORMATS``. Nothing
-here reads or imports a format before it is asked for, so that planning a run stays light.
+here reads or imports a format before it is asked for, so that planning a run stays light. Apart
+from them stand ``SENTENCES``: words alone, that no truth is known of (``data.queries.sentences``).
 """
 
 from __future__ import annotations
@@ -25,6 +26,7 @@ FormatName = Literal[
     "surprise3d",
 ]
 DEFAULT_FORMAT: FormatName = "instruct3d"
+SENTENCES: Literal["sentences"] = "sentences"
 
 
 class QueryFormat(NamedTuple):

@@ -1,0 +1,126 @@
+"""Stage ``report`` where no truth is known: every answer in figures and pictures, none measured."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import numpy as np
+
+from data.artifacts.report import ANSWERS, ReportFiles
+from data.progress import Progress, silent
+from data.types import Array
+from stages.configs import ReportConfig
+from stages.pictures import BOTH, Tile, overview, paint
+from stages.report_drawing import data_uri, spread, with_houses
+from stages.report_inputs import AnsweredScene, Card, RunRecord
+from stages.report_page import render
+
+_ANSWER = "together"
+_SOURCES = (_ANSWER, "student", "fusion_only")
+_OVERVIEW_TILES = 6
+_NAMES = ("answer", "scan")
+_LEGEND = ((BOTH, "answer"),)
+
+
+@dataclass(frozen=True)
+class AnswerRow:
+    """One answer in figures; centre and size of its box in metres, in the scan's frame.
+
+    Both are None where nothing fits.
+    """
+
+    prompt_id: str
+    scene_id: str
+    text: str
+    score: float
+    num_points: int
+    centre: tuple[float, ...] | None
+    size: tuple[float, ...] | None
+
+
+def run(
+    scenes: Callable[[], Iterable[AnsweredScene]],
+    record: RunRecord,
+    cfg: ReportConfig,
+    progress: Progress = silent,
+) -> ReportFiles:
+    """The page, ``answers.json`` and a picture of some answers, all in memory.
+
+    ``scenes`` is called twice, and the scenes it gives are taken one at a time; ``progress``
+    gets (queries drawn, queries to draw).
+    """
+    rows = [row for item in scenes() for row in answer_rows(item)]
+    drawn = spread(rows, cfg.max_pictures)
+    shown = {row.prompt_id for row in spread(_found(drawn), _OVERVIEW_TILES)}
+    cards: dict[str, Card] = {}
+    tiles = []
+    for row, house, item in with_houses(scenes, drawn, cfg.picture_width):
+        empty = np.zeros(len(item.scene.cloud), bool)
+        masks = {s: item.masks.get(s, {}).get(row.prompt_id, empty) for s in _SOURCES}
+        corner, note = house.viewpoint(list(masks.values()))
+        pictures = {name: paint(corner, mask, mask, BOTH) for name, mask in masks.items()}
+        cards[row.prompt_id] = Card({k: data_uri(p) for k, p in pictures.items()}, note)
+        if row.prompt_id in shown:
+            scores = f"{row.scene_id}   score {100 * row.score:.0f} %"
+            tiles.append(Tile(row.text, scores, pictures[_ANSWER], corner.picture))
+        progress(len(cards), len(drawn))
+    html = render(
+        "answers.html.jinja",
+        record,
+        [_machine_row(row) for row in rows],
+        cfg.picture_width,
+        rows=rows,
+        num_scenes=len({row.scene_id for row in rows}),
+        cards=cards,
+    )
+    return ReportFiles(html, {ANSWERS: answers_text(rows)}, overview(tiles, _NAMES, _LEGEND))
+
+
+def _found(rows: Sequence[AnswerRow]) -> list[AnswerRow]:
+    return [row for row in rows if row.num_points]
+
+
+def answer_rows(item: AnsweredScene) -> list[AnswerRow]:
+    """A scene's answers in figures, in the order asked."""
+    points = item.scene.cloud.points
+    rows = []
+    for prompt in item.prompts:
+        mask = item.masks[_ANSWER].get(prompt.prompt_id, np.zeros(len(points), bool))
+        centre, size = _box(points[mask])
+        score = round(float(item.scores.get(prompt.prompt_id, 0.0)), 4)
+        count = int(np.count_nonzero(mask))
+        names = prompt.prompt_id, prompt.scene_id, prompt.text
+        rows.append(AnswerRow(*names, score, count, centre, size))
+    return rows
+
+
+def _box(points: Array) -> tuple[tuple[float, ...] | None, tuple[float, ...] | None]:
+    if len(points) == 0:
+        return None, None
+    low, high = points.min(0).astype(float), points.max(0).astype(float)
+    centre, size = np.round((low + high) / 2, 3), np.round(high - low, 3)
+    return tuple(centre.tolist()), tuple(size.tolist())
+
+
+def answers_text(rows: Sequence[AnswerRow]) -> str:
+    """``answers.json``: a list of objects, one an answer, with every number finite."""
+    return json.dumps([asdict(row) for row in rows], indent=1, allow_nan=False) + "\n"
+
+
+def _machine_row(row: AnswerRow) -> dict[str, Any]:
+    """What the page shows and its script sorts and filters by."""
+    return {
+        "scene": row.scene_id,
+        "text": row.text,
+        "score": row.score,
+        "points": row.num_points,
+        "centre": _meters(row.centre, ", "),
+        "size": _meters(row.size, " × "),
+    }
+
+
+def _meters(values: tuple[float, ...] | None, between: str) -> str:
+    return "" if values is None else between.join(f"{value:.2f}" for value in values)
