@@ -8,12 +8,13 @@ from collections.abc import Sequence
 from typing import NoReturn
 
 from data.errors import UserError
-from pipeline import export_command, iphone_command, sens_command, teacher_commands
+from pipeline import doctor_command, export_command, iphone_command, sens_command, teacher_commands
 from pipeline.command import Command, Failure
 
 COMMANDS: dict[str, Command] = {
     "teacher": teacher_commands.TEACHER,
     "check-teacher": teacher_commands.CHECK_TEACHER,
+    "doctor": doctor_command.DOCTOR,
     "export": export_command.EXPORT,
     "extract-iphone": iphone_command.EXTRACT_IPHONE,
     "extract-sens": sens_command.EXTRACT_SENS,

@@ -8,14 +8,13 @@ those of ``pipeline.results`` do too.
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from data.artifacts.store import ArtifactKey, writing
-from data.splits import SPLITS
 from pipeline import learning_jobs as learning
-from pipeline import process, progress, results
+from pipeline import process, progress, prompt_jobs, results
 from pipeline.plan import Plan
 
 if TYPE_CHECKING:
@@ -66,52 +65,6 @@ def prepare_scene(plan: Plan, scene_id: str | None, folder: Path, device: str) -
         plan.root,
         prepared.annotation_sha256,
     )
-
-
-def prepare_prompts(plan: Plan, scene_id: str | None, folder: Path, device: str) -> None:
-    """Query files to prompts and, apart, their truths."""
-    from data.artifacts.prompts import write_prompts
-    from data.queries import FORMATS, SENTENCES
-    from stages import prepare_prompts as stage
-
-    query_format = plan.scene_set.query_format
-    splits: dict[str, Sequence[str]] = {
-        split: names for split in SPLITS if (names := plan.scenes(split))
-    }
-    if query_format == SENTENCES:
-        write_prompts(folder, _sentences(plan, splits), (), "none")
-        return
-    paths = [plan.scene_set.query_path(plan.root, split) for split in SPLITS if split in splits]
-    form = FORMATS[query_format]
-    records = [record for path in dict.fromkeys(paths) for record in form.read(path)]
-    prepared = stage.run(
-        records,
-        splits,
-        lambda scene: plan.reader.read_group_names(plan.root, scene),
-        plan.experiment.prompts,
-        plan.scene_set.class_table(plan.root),
-    )
-    for scene in prepared.unreadable:
-        _LOG.warning("PreparePrompts: queries of %s left out, its annotation is unreadable", scene)
-    for dataset, count in prepared.other_datasets.items():
-        _LOG.warning("PreparePrompts: %d queries left out, they are about %s", count, dataset)
-    if prepared.lacking:
-        first = ", ".join(f"{key} {list(ids)}" for key, ids in list(prepared.lacking.items())[:5])
-        told = (
-            "%d of %d queries name objects their scene lacks, and are kept: %s (all: truths.json)"
-        )
-        _LOG.warning("PreparePrompts: " + told, len(prepared.lacking), len(prepared.truths), first)
-    write_prompts(folder, prepared.prompts, prepared.truths, prepared.id_space, prepared.lacking)
-
-
-def _sentences(plan: Plan, splits: Mapping[str, Sequence[str]]) -> dict[str, list[Prompt]]:
-    """The prompts of a set without truth, by split."""
-    from data.queries import sentences
-    from stages import prepare_sentences
-
-    named = [split for split in SPLITS if split in splits]
-    read = {str(s): sentences.read(plan.scene_set.query_path(plan.root, s)) for s in named}
-    return prepare_sentences.run(read, splits)
 
 
 def link_points(plan: Plan, scene_id: str | None, folder: Path, device: str) -> None:
@@ -176,7 +129,7 @@ def run_teacher(plan: Plan, scene_id: str | None, folder: Path, device: str) -> 
 _JOBS: dict[str, tuple[Job, bool]] = {
     "generate_rooms": (generate_rooms, True),
     "prepare_scene": (prepare_scene, False),
-    "prepare_prompts": (prepare_prompts, False),
+    "prepare_prompts": (prompt_jobs.prepare_prompts, False),
     "link_points": (link_points, False),
     "run_teacher": (run_teacher, True),
     "fuse_masks": (learning.fuse_masks, False),

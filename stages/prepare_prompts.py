@@ -6,7 +6,7 @@ import functools
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 from data.errors import DataError
 from data.prompts import (
@@ -27,6 +27,8 @@ from stages.configs import PromptsConfig
 class PreparedPrompts:
     """``prompts`` by split, one truth a prompt, and the id space the file was found to use.
 
+    Where no truth is known there are no truths, and the id space is "none".
+
     ``unreadable`` are the scenes whose annotation cannot be read, with the reason: their
     queries are left out, and preparing the scene itself refuses the same file. ``lacking`` are
     the ids by prompt that a scene does not have, in formats known for it. ``other_datasets``
@@ -35,7 +37,7 @@ class PreparedPrompts:
 
     prompts: dict[str, list[Prompt]]
     truths: list[PromptTruth]
-    id_space: IdSpace
+    id_space: IdSpace | Literal["none"]
     unreadable: dict[str, str]
     lacking: dict[str, tuple[int, ...]]
     other_datasets: dict[str, int]

@@ -85,12 +85,18 @@ def _write_scans(folder: Path, vertex_segments: bool) -> None:
     (folder / "segments_anno.json").write_text(json.dumps({"segGroups": groups}))
 
 
-def write_mesh(path: Path, points: Array, triangles: Array, text: bool = False) -> None:
+def write_mesh(
+    path: Path,
+    points: Array,
+    triangles: Array,
+    text: bool = False,
+    colors: Array | tuple[int, int, int] = (10, 20, 30),
+) -> None:
     fields = [("x", "f4"), ("y", "f4"), ("z", "f4"), ("red", "u1"), ("green", "u1"), ("blue", "u1")]
     vertex = np.zeros(len(points), fields)
     for axis, name in enumerate("xyz"):
         vertex[name] = points[:, axis]
-    vertex["red"], vertex["green"], vertex["blue"] = 10, 20, 30
+    vertex["red"], vertex["green"], vertex["blue"] = np.asarray(colors).T
     face = np.zeros(len(triangles), [("vertex_indices", "i4", (3,))])
     face["vertex_indices"] = triangles
     elements = [PlyElement.describe(vertex, "vertex"), PlyElement.describe(face, "face")]
