@@ -18,10 +18,7 @@ from pipeline.tasks import FuseMasks, JudgeTeacher, PredictMasks
 class ArmsTask(PipelineTask):
     """What tasks share that score several arms."""
 
-    def check(self) -> None:
-        """Refuse also a set without truth."""
-        super().check()
-        self.plan.check_truth(self.task_family)
+    needs_truth = True
 
     def run_plans(self, of_runs: Sequence[ArmRun]) -> list[tuple[ArmRun, Plan]]:
         """Each run with the plan of its overrides."""

@@ -118,9 +118,14 @@ class PipelineTask(ArtifactTask):
         description="where tensors live; never changes what is computed",
     )
 
+    needs_truth = False
+    """Whether the task is for sets alone that have something to measure against."""
+
     def check(self) -> None:
-        """Refuse a wrong config, scene set or split."""
+        """Refuse a wrong config, scene set or split, and a set without the truth it needs."""
         self.plan.scenes()
+        if self.needs_truth:
+            self.plan.check_truth(self.task_family)
 
     def unit(self) -> str | None:
         """The scene, for a task of one."""

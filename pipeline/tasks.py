@@ -123,10 +123,7 @@ class FuseMasks(SceneTask):
 class OracleLabels(SceneTask):
     """Ground truth in the shape of soft labels: for the upper bound, never label-free."""
 
-    def check(self) -> None:
-        """Refuse also a set without truth."""
-        super().check()
-        self.plan.check_truth("OracleLabels")
+    needs_truth = True
 
     def scene_key(self, scene: str) -> ArtifactKey:
         """The scene's true labels."""
@@ -194,10 +191,7 @@ class PredictMasks(ValidationTask):
 class JudgeTeacher(ValidationTask):
     """The teacher's masks against ground truth in 2D; validation scenes when none is named."""
 
-    def check(self) -> None:
-        """Refuse also a set without truth."""
-        super().check()
-        self.plan.check_truth("JudgeTeacher")
+    needs_truth = True
 
     def scene_key(self, scene: str) -> ArtifactKey:
         """The scene's marked answers."""
@@ -212,10 +206,7 @@ class JudgeTeacher(ValidationTask):
 class Evaluate(PipelineTask):
     """Metrics over the validation split, of student, lifted labels and the teacher in 2D."""
 
-    def check(self) -> None:
-        """Refuse also a set without truth."""
-        super().check()
-        self.plan.check_truth("Evaluate")
+    needs_truth = True
 
     def key(self) -> ArtifactKey:
         """The metrics."""
