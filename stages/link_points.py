@@ -7,11 +7,14 @@ from collections.abc import Iterator
 import numpy as np
 
 from data.artifacts.links import ViewLinks
+from data.errors import DataError
 from data.progress import Progress, silent
 from data.types import Array, Scene, View
 from data.visibility import Tolerance, visible_points
 from stages.configs import LinkConfig
 from stages.view_images import read_valid
+
+_LEAST_SEEN = 0.001
 
 
 def links_of_view(
@@ -33,10 +36,23 @@ def links_of_view(
 def run(scene: Scene, cfg: LinkConfig, progress: Progress = silent) -> Iterator[ViewLinks]:
     """Links of every view of a scene, in the order of its views, one at a time.
 
-    Raises DataError for a view's mask that cannot be read.
+    Raises:
+        DataError: a view's mask cannot be read, or, once all views are linked, next to no point
+            was seen: poses and mesh are of different frames.
     """
+    seen = np.zeros(len(scene.cloud), bool)
     for index, view in enumerate(scene.views):
         depth, valid = scene.depths[index], read_valid(view) if cfg.masks else None
         links = links_of_view(scene.cloud.points, view, depth, cfg, valid)
+        seen[links.point_ids] = True
         progress(index + 1, len(scene.views))
         yield links
+    share = float(seen.mean())
+    if share < _LEAST_SEEN:
+        raise DataError(
+            f"scene {scene.scene_id}",
+            f"views that see at least {_LEAST_SEEN:.1%} of the mesh",
+            f"{share:.2%} seen by {len(scene.views)} views",
+            "Poses and mesh may be of different frames or units: python -m pipeline doctor tells"
+            " more.",
+        )

@@ -16,10 +16,10 @@ from pipeline.__main__ import main
 from stages import check_scan
 from stages.configs import LinkConfig
 from tests.rgbd_tree import MESH, SCENE, write_tree
-from tests.scannetpp_tree import ANNOTATION, IMAGES, room
+from tests.scannetpp_tree import ANNOTATION, IMAGES
 from tests.scannetpp_tree import MESH as SCANNETPP_MESH
 from tests.scannetpp_tree import SCENE as ONE
-from tests.scannetpp_tree import write_mesh
+from tests.scannetpp_tree import room, write_mesh
 from tests.scannetpp_tree import write_tree as write_scannetpp
 from tests.tiny_set import write_set
 

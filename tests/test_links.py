@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import cv2
@@ -14,7 +15,7 @@ from scipy.spatial.transform import Rotation
 
 from data.artifacts import links as artifact
 from data.artifacts.links import ViewLinks, read_links, write_links
-from data.errors import ArtifactError
+from data.errors import ArtifactError, DataError
 from data.types import Array, Camera, View
 from stages import link_points
 from stages.configs import LinkConfig
@@ -249,3 +250,16 @@ def test_missing_and_foreign_links_are_refused(tmp_path: Path) -> None:
     zarr.open_group(tmp_path / "links.zarr").attrs["schema_version"] = 99
     with pytest.raises(ArtifactError, match="99"):
         read_links(tmp_path)
+
+
+def test_views_that_see_nothing_of_the_mesh_are_refused_at_the_end() -> None:
+    """A mesh in millimetres, or poses of another frame; one such view among others is no error."""
+    scene, _ = make_tiny_scene()
+    away = np.eye(4)
+    away[2, 3] = -100.0
+    blind = [replace(view, world_to_camera=away @ view.world_to_camera) for view in scene.views]
+    one = replace(scene, views=(blind[0], *scene.views[1:]))
+    assert len(list(link_points.run(one, LinkConfig()))) == 6
+    with pytest.raises(DataError, match="doctor") as caught:
+        list(link_points.run(replace(scene, views=tuple(blind)), LinkConfig()))
+    assert scene.scene_id in str(caught.value) and "0.00% seen by 6 views" in str(caught.value)
