@@ -148,7 +148,7 @@ def _record(plan: Plan) -> RunRecord:
     from stages.report_inputs import RunRecord
 
     return RunRecord(
-        plan.scene_set.name,
+        plan.scene_set.title,
         plan.experiment.teacher.name,
         plan.experiment,
         _stage_records(plan),

@@ -62,6 +62,11 @@ class SceneSet(BaseModel):
     source: str = ""
 
     @property
+    def title(self) -> str:
+        """Name and, where it is known, version: what figures are of."""
+        return f"{self.name} {self.version}".strip()
+
+    @property
     def has_truth(self) -> bool:
         """Whether anything says what the answers should be; where not, nothing is measured."""
         return self.query_format != SENTENCES

@@ -141,6 +141,7 @@ def test_a_version_is_part_of_every_fingerprint(tmp_path: Path) -> None:
     for version in ("", "v1", "v2"):
         content = {"data_root": str(tmp_path / "rooms"), "splits": splits, "version": version}
         plan = load_plan(write_set(tmp_path / f"set{version}.yaml", **content))
+        assert plan.scene_set.title == f"set{version} {version}".strip()
         keys.append([plan.prepare(SCENE), plan.link(SCENE), plan.prompts(), plan.fuse(SCENE)])
     for stage in zip(*keys):
         assert len({key.fingerprint for key in stage}) == 3
