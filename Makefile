@@ -9,7 +9,7 @@ demo: $(VENV)/.installed
 	$(BIN)/luigi --module pipeline RunAll --scene-set demo
 
 test: $(VENV)/.installed
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -n auto --dist loadfile
 
 lint: $(VENV)/.installed
 	$(BIN)/black --check -q -l 100 --exclude '/\.venv|build|output/' .
