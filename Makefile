@@ -9,7 +9,7 @@ demo: $(VENV)/.installed
 	$(BIN)/luigi --module pipeline RunAll --scene-set demo
 
 test: $(VENV)/.installed
-	$(BIN)/python -m pytest -n auto --dist loadfile
+	$(BIN)/python -m pytest -n auto --dist loadfile --no-loadscope-reorder
 
 lint: $(VENV)/.installed
 	$(BIN)/black --check -q -l 100 --exclude '/\.venv|build|output/' .
