@@ -54,18 +54,12 @@ def fuse_depth(frames: Iterable[DepthFrame], voxel: float = VOXEL) -> Mesh:
     grid, is_empty = _grid(library, voxel), True
     for frame in frames:
         is_empty = not _integrate(library, grid, frame) and is_empty
-    if is_empty:
-        return Mesh(np.zeros((0, 3), np.float32), np.zeros((0, 3), np.uint8), _no_triangles())
-    made = grid.extract_triangle_mesh(weight_threshold=_SEEN_ONCE)
-    if len(made.vertex.positions) == 0:
-        return Mesh(np.zeros((0, 3), np.float32), np.zeros((0, 3), np.uint8), _no_triangles())
+    made = None if is_empty else grid.extract_triangle_mesh(weight_threshold=_SEEN_ONCE)
+    if made is None or len(made.vertex.positions) == 0:
+        return Mesh(*(np.zeros((0, 3), kind) for kind in (np.float32, np.uint8, np.int32)))
     colors = np.rint(made.vertex.colors.numpy() * 255).clip(0, 255).astype(np.uint8)
     mesh = _sorted(made.vertex.positions.numpy(), colors, made.triangle.indices.numpy())
     return _without_crumbs(mesh)
-
-
-def _no_triangles() -> Array:
-    return np.zeros((0, 3), np.int32)
 
 
 def _grid(library: ModuleType, voxel: float) -> Any:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -187,5 +188,5 @@ def report(plan: Plan, scene_id: str | None, folder: Path, device: str) -> None:
     if plan.scene_set.has_truth:
         write_report(folder, stage.run(report_inputs(plan), cfg, show))
         return
-    scenes = lambda: _answered_scenes(plan)  # noqa: E731 - asked for twice
+    scenes = partial(_answered_scenes, plan)
     write_report(folder, answers_report.run(scenes, _record(plan), cfg, show))
