@@ -71,6 +71,9 @@ class ArtifactTask(ReadableTask):
         """What of many like it the task works on, such as a scene."""
         return None
 
+    def preload(self) -> None:
+        """Import what the task will need, in the process that its own is forked from."""
+
     def key(self) -> ArtifactKey | None:
         """The artifact this task makes; None for one that only stands for others."""
         return None
@@ -135,6 +138,14 @@ class PipelineTask(ArtifactTask):
     def plan(self) -> Plan:
         """The plan of this task's parameters, loaded once per process."""
         return load_plan(self.scene_set, self.config, self.overrides)
+
+    def preload(self) -> None:
+        """Import what the stage will need; see ``pipeline.warm_worker``."""
+        key = self.key()
+        if key is not None:
+            from stages.preload import preload
+
+            preload(key.stage, self.plan.experiment)
 
     def make(self, key: ArtifactKey) -> None:
         """Run the stage of the artifact's name."""

@@ -12,9 +12,10 @@ import os
 import re
 import time
 
-from luigi import configuration
+from luigi import configuration, worker
 
 from data.errors import UserError
+from pipeline.warm_worker import WarmWorker
 
 DEFAULTS: dict[str, dict[str, str]] = {
     "core": {
@@ -107,8 +108,9 @@ def _duration(seconds: float) -> str:
 
 
 def install() -> None:
-    """Set the defaults and the log filter; called once when ``pipeline`` is imported."""
+    """Set the defaults, the worker and the log filter; called when ``pipeline`` is imported."""
     set_defaults()
+    setattr(worker, "Worker", WarmWorker)  # noqa: B010  (mypy takes it for a change of type)
     logger = logging.getLogger("luigi-interface")
     if not any(isinstance(item, ReadableLog) for item in logger.filters):
         logger.addFilter(ReadableLog())

@@ -8,7 +8,12 @@ import signal
 import sys
 
 _PR_SET_PDEATHSIG = 1
-_THREAD_VARIABLES = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
+_THREAD_VARIABLES = (
+    "OMP_NUM_THREADS",
+    "OPENBLAS_NUM_THREADS",
+    "MKL_NUM_THREADS",
+    "NUMBA_NUM_THREADS",
+)
 
 
 def die_with_parent() -> None:
@@ -21,14 +26,25 @@ def die_with_parent() -> None:
 
 
 def limit_threads(count: int) -> None:
-    """Give numerical libraries not yet imported ``count`` threads, unless the user chose.
+    """Give numerical libraries ``count`` threads, unless the user chose.
 
-    Idle OpenMP threads sleep instead of spinning: sparse convolutions are thousands of small
-    matrix products, and wherever another process wants the same cores, spinning between them
-    made a training step up to 50 times slower.
+    Libraries read their number from the environment when they are imported, and Numba when it
+    compiles; torch is told, where the parent has imported it.
     """
-    for variable in (*_THREAD_VARIABLES, "NUMBA_NUM_THREADS"):
+    keep_idle_threads_asleep()
+    user_chose = "OMP_NUM_THREADS" in os.environ
+    for variable in _THREAD_VARIABLES:
         os.environ.setdefault(variable, str(count))
+    if "torch" in sys.modules and not user_chose:
+        sys.modules["torch"].set_num_threads(count)
+
+
+def keep_idle_threads_asleep() -> None:
+    """Have idle OpenMP threads sleep instead of spin, in libraries not yet imported.
+
+    Sparse convolutions are thousands of small matrix products, and wherever another process
+    wants the same cores, spinning between them made a training step up to 50 times slower.
+    """
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
 

@@ -1,0 +1,69 @@
+"""What stages import once they run, imported before by a process that starts many of them.
+
+Stages import heavy libraries as late as they can, so that planning a run stays light. Where each
+task is a process of its own, every one of them would import these anew: seconds, which is more
+than most tasks on one scene work for. A process that imported them once forks tasks that have
+them.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import importlib
+from collections.abc import Callable
+from pathlib import Path
+
+from data.errors import UserError
+from data.open3d_library import open3d
+from stages.configs import Experiment
+
+_IMPORTED_LATE: dict[str, tuple[str, ...]] = {
+    "generate_rooms": ("data.rooms.folder",),
+    "prepare_scene": ("stages.prepare_scene", "data.artifacts.scene"),
+    "link_points": ("stages.link_points", "data.artifacts.links", "data.artifacts.scene"),
+    "run_teacher": ("stages.run_teacher", "data.artifacts.teacher", "data.artifacts.scene"),
+    "lift_features": ("stages.lift_features", "data.artifacts.features"),
+    "fuse_masks": ("stages.fuse_masks", "data.artifacts.pseudo", "data.artifacts.teacher"),
+    "oracle_labels": ("stages.oracle_labels", "data.artifacts.pseudo"),
+    "train_student": ("stages.train_student", "data.artifacts.pseudo"),
+    "distil_text": ("stages.distil_text", "data.artifacts.text"),
+    "predict_masks": ("stages.predict_masks", "data.artifacts.predictions"),
+    "judge_teacher": ("stages.judge_teacher", "data.artifacts.judgement"),
+}
+_LISA = ("models.lisa.teacher", "models.lisa.checkpoint")
+_CASTS_RAYS = {"generate_rooms", "prepare_scene", "link_points"}
+_ASKS_TEACHER = {"run_teacher", "lift_features"}
+_CUDA_DEVICES = ("/dev/nvidiactl", "/dev/dxg", "/proc/driver/nvidia")
+_CONVOLVES = {"train_student", "predict_masks"}
+
+
+def preload(stage: str, experiment: Experiment) -> None:
+    """Import what ``stage`` will need under ``experiment``; nothing for a stage not known here.
+
+    Starts no thread of its own, reads no data and never touches CUDA, so that the process may be
+    forked afterwards. What cannot be imported is left to the stage, whose error says what to do.
+    """
+    for module in _IMPORTED_LATE.get(stage, ()):
+        _quietly(importlib.import_module, module)
+    if stage in _CASTS_RAYS:
+        _quietly(open3d)
+    if stage in _ASKS_TEACHER and experiment.teacher.is_lisa:
+        for module in _LISA:
+            _quietly(importlib.import_module, module)
+    if stage in _CONVOLVES and not _may_have_cuda():
+        from models.sparse import load_spconv
+
+        _quietly(load_spconv)
+
+
+def _quietly(load: Callable[..., object], *arguments: str) -> None:
+    with contextlib.suppress(ImportError, OSError, UserError):
+        load(*arguments)
+
+
+def _may_have_cuda() -> bool:
+    """Whether this machine has a driver of NVIDIA's.
+
+    Loading spconv asks CUDA for its devices, and a process that asked cannot be forked.
+    """
+    return any(Path(file).exists() for file in _CUDA_DEVICES)

@@ -1,0 +1,121 @@
+"""Tasks are forked from a process that has imported what they need, and may be forked."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import ClassVar
+
+import luigi
+import pytest
+
+import pipeline
+from data.artifacts.versions import VERSIONS
+from pipeline.warm_worker import WarmWorker
+from tests.cli import environment
+
+assert pipeline.__all__  # Installs the worker.
+
+
+class Once(luigi.Task):
+    """Writes the parent's process number, as the forked process sees it."""
+
+    folder = luigi.Parameter()
+    number = luigi.IntParameter()
+    preloads: ClassVar[list[int]] = []
+
+    def output(self) -> luigi.LocalTarget:
+        return luigi.LocalTarget(str(Path(self.folder) / f"{self.number}.txt"))
+
+    def preload(self) -> None:
+        self.preloads.append(os.getpid())
+
+    def run(self) -> None:
+        with self.output().open("w") as file:
+            file.write(f"{os.getpid()} {self.preloads}")
+
+
+def _printed(folder: Path, code: str, **extra: str) -> list[str]:
+    done = subprocess.run(
+        [sys.executable, "-c", code],
+        env=environment(folder / "output", **extra),
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    return done.stdout.split()
+
+
+def test_tasks_of_a_kind_are_preloaded_once_and_by_the_parent(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(Once, "preloads", [])
+    assert luigi.worker.Worker is WarmWorker
+    tasks = [Once(folder=str(tmp_path), number=number) for number in range(3)]
+    assert luigi.build(tasks, local_scheduler=True, workers=2)
+    assert Once.preloads == [os.getpid()]
+    for number in range(3):
+        ran_in, _, seen = (tmp_path / f"{number}.txt").read_text().partition(" ")
+        assert int(ran_in) != os.getpid()
+        assert seen == str([os.getpid()])
+
+
+def test_nothing_is_preloaded_for_what_is_done(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(Once, "preloads", [])
+    (tmp_path / "0.txt").write_text("done")
+    assert luigi.build([Once(folder=str(tmp_path), number=0)], local_scheduler=True)
+    assert Once.preloads == []
+
+
+def test_preloading_everything_leaves_a_process_that_can_be_forked(tmp_path: Path) -> None:
+    code = f"""
+import sys, threading
+from stages.configs import Experiment
+from stages.preload import preload
+experiment = Experiment.model_validate({{"teacher": {{"name": "lisa_nano"}}}})
+for stage in {sorted(VERSIONS)}:
+    preload(stage, experiment)
+import torch
+print(threading.active_count(), torch.cuda.is_initialized())
+print(*(name in sys.modules for name in ("numba", "open3d", "transformers")))
+"""
+    assert _printed(tmp_path, code) == ["1", "False", "True", "True", "True"]
+
+
+def test_only_a_lisa_needs_transformers(tmp_path: Path) -> None:
+    code = """
+import sys
+from stages.configs import Experiment
+from stages.preload import preload
+preload("run_teacher", Experiment.model_validate({"teacher": {"name": "oracle"}}))
+print("transformers" in sys.modules, "stages.run_teacher" in sys.modules)
+"""
+    assert _printed(tmp_path, code) == ["False", "True"]
+
+
+_THREADS = """
+import torch
+from pipeline.process import limit_threads
+limit_threads(1)
+print(torch.get_num_threads())
+"""
+
+
+def test_torch_imported_before_is_told_its_number_of_threads() -> None:
+    unset = {name: value for name, value in os.environ.items() if "NUM_THREADS" not in name}
+    done = subprocess.run(
+        [sys.executable, "-c", "import torch; torch.set_num_threads(2)" + _THREADS],
+        env=unset,
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert done.stdout.split() == ["1"]
+
+
+def test_the_users_number_of_threads_is_kept(tmp_path: Path) -> None:
+    assert _printed(tmp_path, _THREADS, OMP_NUM_THREADS="2") == ["2"]
