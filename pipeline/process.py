@@ -29,9 +29,10 @@ def limit_threads(count: int) -> None:
     """Give numerical libraries ``count`` threads, unless the user chose.
 
     Libraries read their number from the environment when they are imported, and Numba when it
-    compiles; torch is told, where the parent has imported it.
+    compiles; torch is told, where the parent has imported it. OpenBLAS, where it has, keeps the
+    number of ``prepare_imports``.
     """
-    keep_idle_threads_asleep()
+    _keep_idle_threads_asleep()
     user_chose = "OMP_NUM_THREADS" in os.environ
     for variable in _THREAD_VARIABLES:
         os.environ.setdefault(variable, str(count))
@@ -39,12 +40,19 @@ def limit_threads(count: int) -> None:
         sys.modules["torch"].set_num_threads(count)
 
 
-def keep_idle_threads_asleep() -> None:
-    """Have idle OpenMP threads sleep instead of spin, in libraries not yet imported.
+def prepare_imports(num_workers: int) -> None:
+    """Set what is fixed once libraries are imported, before workers are forked that have them.
 
-    Sparse convolutions are thousands of small matrix products, and wherever another process
-    wants the same cores, spinning between them made a training step up to 50 times slower.
+    That is how idle threads wait, and how many threads OpenBLAS has in each of ``num_workers``.
     """
+    _keep_idle_threads_asleep()
+    share = max(1, (os.cpu_count() or 1) // max(1, num_workers))
+    os.environ.setdefault("OPENBLAS_NUM_THREADS", str(share))
+
+
+def _keep_idle_threads_asleep() -> None:
+    # Sparse convolutions are thousands of small matrix products: wherever another process wants
+    # the same cores, OpenMP's spinning between them made a training step up to 50 times slower.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
 

@@ -31,6 +31,6 @@ class WarmWorker(worker.Worker):
         preload = getattr(task, "preload", None)
         if preload is not None and kind not in self._warm:
             self._warm.add(kind)
-            process.keep_idle_threads_asleep()
+            process.prepare_imports(self.worker_processes)
             preload()
         return super()._create_task_process(task)
