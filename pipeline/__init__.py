@@ -17,28 +17,37 @@ from pipeline.error_curves import (  # noqa: E402  (Luigi reads its defaults whe
     ErrorCurves,
     MeasureErrorCurves,
 )
+from pipeline.learning_tasks import (  # noqa: E402  (Luigi reads its defaults when tasks are defined)
+    DistilText,
+    FinetuneStudent,
+    OracleLabels,
+    TrainStudent,
+)
 from pipeline.nano import (  # noqa: E402  (Luigi reads its defaults when tasks are defined)
     NanoPictures,
     NanoTraining,
     TrainNanoTeacher,
 )
-from pipeline.tasks import (  # noqa: E402  (Luigi reads its defaults when tasks are defined)
-    DistilText,
+from pipeline.result_tasks import (  # noqa: E402  (Luigi reads its defaults when tasks are defined)
     Evaluate,
+    JudgeTeacher,
+    PredictMasks,
+    Report,
+    RunAll,
+)
+from pipeline.tasks import (  # noqa: E402  (Luigi reads its defaults when tasks are defined)
     FuseMasks,
     GenerateRoom,
     GenerateRooms,
-    JudgeTeacher,
     LiftFeatures,
     LinkPoints,
-    OracleLabels,
-    PredictMasks,
     PreparePrompts,
     PrepareScene,
-    Report,
-    RunAll,
     RunTeacher,
-    TrainStudent,
+)
+from pipeline.transfer import (  # noqa: E402  (Luigi reads its defaults when tasks are defined)
+    EvaluateZeroShot,
+    Finetune,
 )
 
 __all__ = [
@@ -47,15 +56,18 @@ __all__ = [
     "ConvertReason3D",
     "DistilText",
     "ErrorCurves",
-    "MeasureArms",
-    "MeasureErrorCurves",
     "Evaluate",
+    "EvaluateZeroShot",
+    "Finetune",
+    "FinetuneStudent",
     "FuseMasks",
     "GenerateRoom",
     "GenerateRooms",
     "JudgeTeacher",
     "LiftFeatures",
     "LinkPoints",
+    "MeasureArms",
+    "MeasureErrorCurves",
     "NanoPictures",
     "NanoTraining",
     "OracleLabels",

@@ -17,7 +17,8 @@ from pipeline import ablation_jobs, arms, process, published
 from pipeline.arm_tasks import ArmsTask, arms_key
 from pipeline.arms import Arm, ArmRun
 from pipeline.base import PipelineTask
-from pipeline.tasks import Evaluate, PreparePrompts
+from pipeline.result_tasks import Evaluate
+from pipeline.tasks import PreparePrompts
 
 _LOG = logging.getLogger("luigi-interface.stages")
 _POINTERS = {"val": "latest_ablation.json", "tune": "latest_ablation_tune.json"}

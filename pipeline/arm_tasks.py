@@ -12,7 +12,8 @@ from pipeline import ablation_jobs
 from pipeline.arms import Arm, ArmRun
 from pipeline.base import PipelineTask
 from pipeline.plan import Plan, load_plan
-from pipeline.tasks import FuseMasks, JudgeTeacher, PredictMasks
+from pipeline.result_tasks import JudgeTeacher, PredictMasks
+from pipeline.tasks import FuseMasks
 
 
 class ArmsTask(PipelineTask):

@@ -7,13 +7,12 @@ fingerprint, so arms share scenes, links, the teacher's answers and, where they 
 
 from __future__ import annotations
 
-import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from data.errors import ConfigError
-from pipeline.config import merge, parse_overrides
+from pipeline.config import merge, overrides_with
 from stages.configs import Experiment
 
 Scored = Literal["labels", "student", "together", "teacher_2d"]
@@ -125,21 +124,3 @@ def runs(arms: Sequence[Arm], seeds: int, overrides: str) -> list[ArmRun]:
             layer = merge(arm.layer, student)
             found.append(ArmRun(arm, seed, overrides_with(overrides, layer)))
     return found
-
-
-def overrides_with(overrides: str, layer: Mapping[str, Any]) -> str:
-    """``--overrides`` with a layer laid over it, as a text of the same form, keys in order.
-
-    >>> overrides_with("student.lr=0.02,fuse.views=best", {"fuse": {"views": "all"}})
-    'fuse.views="all",student.lr=0.02'
-    """
-    return ",".join(_flat(merge(parse_overrides(overrides), layer)))
-
-
-def _flat(nested: Mapping[str, Any], prefix: str = "") -> Iterator[str]:
-    for key in sorted(nested):
-        value = nested[key]
-        if isinstance(value, Mapping) and value:
-            yield from _flat(value, f"{prefix}{key}.")
-        else:
-            yield f"{prefix}{key}={json.dumps(value, ensure_ascii=False)}"

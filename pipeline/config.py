@@ -7,6 +7,7 @@ brought it. What a stage accepts stands in ``stages.configs``; nothing is declar
 from __future__ import annotations
 
 import difflib
+import json
 import re
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -96,6 +97,24 @@ def merge(base: Mapping[str, Any], layer: Mapping[str, Any]) -> dict[str, Any]:
         both = isinstance(below, Mapping) and isinstance(value, Mapping)
         merged[key] = merge(below, value) if both else value  # type: ignore[arg-type]
     return merged
+
+
+def overrides_with(overrides: str, layer: Mapping[str, Any]) -> str:
+    """``--overrides`` with a layer laid over it, as a text of the same form, keys in order.
+
+    >>> overrides_with("student.lr=0.02,fuse.views=best", {"fuse": {"views": "all"}})
+    'fuse.views="all",student.lr=0.02'
+    """
+    return ",".join(_flat(merge(parse_overrides(overrides), layer)))
+
+
+def _flat(nested: Mapping[str, Any], prefix: str = "") -> Iterator[str]:
+    for key in sorted(nested):
+        value = nested[key]
+        if isinstance(value, Mapping) and value:
+            yield from _flat(value, f"{prefix}{key}.")
+        else:
+            yield f"{prefix}{key}={json.dumps(value, ensure_ascii=False)}"
 
 
 def valid_keys(model: type[BaseModel], prefix: str = "") -> Iterator[str]:

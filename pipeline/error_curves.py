@@ -15,6 +15,7 @@ from pipeline import ablation_jobs, arms, process, published
 from pipeline.arm_tasks import ArmsTask, arms_key
 from pipeline.arms import ArmRun
 from pipeline.base import PipelineTask
+from pipeline.config import overrides_with
 from pipeline.tasks import PreparePrompts
 
 ERRORS = ("hallucinate", "miss", "ragged")
@@ -63,7 +64,7 @@ class ErrorCurvesTask(ArmsTask):
             for rate in self.chosen_rates():
                 oracle = {**dict.fromkeys((*ERRORS, "confuse"), 0.0), error: rate}
                 teacher = {"name": "oracle", "class": "", "oracle": oracle}
-                overrides = arms.overrides_with(self.overrides, {"teacher": teacher})
+                overrides = overrides_with(self.overrides, {"teacher": teacher})
                 of_rate = arms.runs(arms.chosen(_ARMS), 1, overrides)
                 found.setdefault(error, {})[rate] = of_rate
         return found

@@ -1,8 +1,8 @@
 """From artifacts to a stage and back: loads what a stage needs, calls it, saves what it gives.
 
 Each job imports its stage when it runs, so that planning stays light. Of the jobs here only
-the oracle teacher's reads labels; of ``pipeline.learning_jobs`` that of the upper bound does, and
-those of ``pipeline.results`` do too.
+the oracle teacher's reads labels; of ``pipeline.learning_jobs`` those of the upper bound and of
+fine-tuning do, and those of ``pipeline.results`` do too.
 """
 
 from __future__ import annotations
@@ -136,6 +136,7 @@ _JOBS: dict[str, tuple[Job, bool]] = {
     "lift_features": (learning.lift_features, False),
     "oracle_labels": (learning.oracle_labels, False),
     "train_student": (learning.train_student, True),
+    "finetune_student": (learning.finetune_student, True),
     "distil_text": (learning.distil_text, False),
     "predict_masks": (learning.predict_masks, False),
     "judge_teacher": (results.judge_teacher, False),

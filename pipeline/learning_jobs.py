@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
+from data.artifacts.store import ArtifactKey
 from pipeline import process, progress, results
 from pipeline.plan import Plan
 
@@ -51,8 +52,8 @@ def lift_features(plan: Plan, scene_id: str | None, folder: Path, device: str) -
 class _TrainingScenes(Sequence[Any]):
     """The training split, each scene read from its artifacts whenever it is asked for."""
 
-    def __init__(self, plan: Plan) -> None:
-        self._plan, self._names = plan, plan.scenes("train")
+    def __init__(self, plan: Plan, labels: Callable[[str], ArtifactKey]) -> None:
+        self._plan, self._names, self._labels = plan, plan.scenes("train"), labels
 
     def __len__(self) -> int:
         return len(self._names)
@@ -67,7 +68,7 @@ class _TrainingScenes(Sequence[Any]):
         return TrainingScene(
             read_scene(plan.prepare(name).folder),
             results.asked_of(plan, name),
-            read_pseudo(plan.labels(name).folder),
+            read_pseudo(self._labels(name).folder),
             read_features(plan.features(name).folder) if plan.learns_features else None,
         )
 
@@ -76,10 +77,20 @@ def train_student(plan: Plan, scene_id: str | None, folder: Path, device: str) -
     """Train, going on from the last checkpoint in the folder."""
     from stages import train_student as stage
 
-    show = progress.reporter("TrainStudent", alone=True)
-    stage.run(
-        _TrainingScenes(plan), plan.experiment.student, folder, process.resolved(device), show
-    )
+    scenes, show = _TrainingScenes(plan, plan.labels), progress.reporter("TrainStudent", alone=True)
+    stage.run(scenes, plan.experiment.student, folder, process.resolved(device), show)
+
+
+def finetune_student(plan: Plan, scene_id: str | None, folder: Path, device: str) -> None:
+    """Train another student further on truth, going on from the last checkpoint in the folder."""
+    from stages import train_student as stage
+
+    if plan.source is None:
+        raise ValueError("the config names no student to start from")
+    scenes = _TrainingScenes(plan, plan.oracle_labels)
+    show = progress.reporter("FinetuneStudent", alone=True)
+    cfg, start = plan.experiment.finetuning(), plan.source.key.folder
+    stage.run(scenes, cfg, folder, process.resolved(device), show, start)
 
 
 def oracle_labels(plan: Plan, scene_id: str | None, folder: Path, device: str) -> None:

@@ -9,21 +9,32 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping
-from functools import lru_cache
+from dataclasses import dataclass
+from functools import cached_property, lru_cache
 from pathlib import Path
 from typing import Any
 
-from data.artifacts.store import ArtifactKey
-from pipeline.config import load_experiment, parse_overrides, read_yaml_mapping
+from data.artifacts.store import ArtifactKey, read_metadata
+from data.artifacts.versions import VERSIONS
+from data.errors import ConfigError
+from pipeline.config import load_experiment, overrides_with, parse_overrides, read_yaml_mapping
 from pipeline.scene_plan import ScenePlan
-from pipeline.scene_sets import load_scene_set
+from pipeline.scene_sets import is_scene_set, load_scene_set
 from stages.text_identity import text_identity
 
 OUTPUT_VARIABLE = "MLLM3D_OUTPUT"
+STUDENT_STAGES = ("train_student", "finetune_student")
 
 
+@dataclass(frozen=True, eq=False)
 class Plan(ScenePlan):
-    """A scene plan, and all that is learnt from its scenes."""
+    """A scene plan, and all that is learnt from its scenes.
+
+    ``config`` and ``overrides`` are the command line's, which another set's plan is loaded under.
+    """
+
+    config: str = ""
+    overrides: str = ""
 
     def fuse(self, scene_id: str) -> ArtifactKey:
         """Soft labels of points."""
@@ -53,23 +64,49 @@ class Plan(ScenePlan):
         """Whether the student learns from the teacher's image features, too."""
         return self.experiment.student.loss.image > 0
 
+    @cached_property
+    def source(self) -> StudentSource | None:
+        """The student that the config names to start from, or to ask; None where it names none.
+
+        Raises ConfigError as of ``source_of``.
+        """
+        place = self.experiment.finetune.start or self.experiment.predict.student
+        return source_of(place, self.config, self.overrides) if place else None
+
     @lru_cache(maxsize=None)  # noqa: B019 - a plan lives as long as its process
     def text(self) -> ArtifactKey:
         """The text student; UserError when the encoder's weights are missing."""
+        if self.experiment.predict.student and self.source is not None:
+            return self.source.text()
         config, weights = text_identity(self.experiment.text, self.experiment.teacher)
         inputs = {f"labels {scene}": self.fuse(scene).fingerprint for scene in self.scenes("train")}
         return self._key("distil_text", config, inputs | weights)
 
-    @lru_cache(maxsize=None)  # noqa: B019 - a plan lives as long as its process
     def student(self) -> ArtifactKey:
+        """The student that answers: this set's, the same trained further, or another set's."""
+        if self.source is None:
+            return self.own_student()
+        return self._finetuned() if self.experiment.finetune.start else self.source.key
+
+    @lru_cache(maxsize=None)  # noqa: B019 - a plan lives as long as its process
+    def own_student(self) -> ArtifactKey:
         """The student trained on the training split's labels."""
         inputs = {
             f"labels {scene}": self.labels(scene).fingerprint for scene in self.scenes("train")
         }
-        if self.learns_features:
-            for scene in self.scenes("train"):
-                inputs[f"features {scene}"] = self.features(scene).fingerprint
-        return self._key("train_student", self.experiment.student, inputs)
+        return self._key("train_student", self.experiment.student, inputs | self._image_features())
+
+    @lru_cache(maxsize=None)  # noqa: B019 - a plan lives as long as its process
+    def _finetuned(self) -> ArtifactKey:
+        assert self.source is not None
+        inputs = {"start": self.source.key.fingerprint, **self._image_features()}
+        for scene in self.scenes("train"):
+            inputs[f"labels {scene}"] = self.oracle_labels(scene).fingerprint
+        return self._key("finetune_student", self.experiment.finetuning(), inputs)
+
+    def _image_features(self) -> dict[str, str]:
+        scenes = self.scenes("train") if self.learns_features else ()
+        return {f"features {scene}": self.features(scene).fingerprint for scene in scenes}
 
     def predict(self, scene_id: str) -> ArtifactKey:
         """The student's masks of one scene; asked by words it needs nothing of its images."""
@@ -81,7 +118,8 @@ class Plan(ScenePlan):
             inputs["bank"] = self._bank_identity()
         else:
             inputs["labels"] = self.fuse(scene_id).fingerprint
-        return self._key("predict_masks", self.experiment.predict, inputs, scene_id)
+        config = self.experiment.predict.model_dump(exclude={"student"})
+        return self._key("predict_masks", config, inputs, scene_id)
 
     def judge(self, scene_id: str) -> ArtifactKey:
         """The teacher's masks of one scene against ground truth, in 2D."""
@@ -122,12 +160,66 @@ def _load(scene_set: str, config: str, overrides: str, output: Path) -> Plan:
     if config:
         layers.append((config, read_yaml_mapping(Path(config))))
     layers.append(("--overrides", parse_overrides(overrides)))
-    plan = Plan(chosen, load_experiment(layers), output / chosen.name)
+    plan = Plan(chosen, load_experiment(layers), output / chosen.name, config, overrides)
     if plan.experiment.teacher.name == "oracle":
         plan.check_truth("teacher.name=oracle")
     if plan.experiment.student.supervision == "oracle":
         plan.check_truth("student.supervision=oracle")
+    if plan.experiment.finetune.start:
+        plan.check_truth("finetune.start")
     return plan
+
+
+@dataclass(frozen=True)
+class StudentSource:
+    """A student that a config names by its scene set or its folder.
+
+    ``plan`` is the set's, under the same config and ``overrides``; None for a folder.
+    """
+
+    place: str
+    key: ArtifactKey
+    plan: Plan | None
+    overrides: str
+
+    def text(self) -> ArtifactKey:
+        """The text student that belongs to it; ConfigError for a folder, of which none is known."""
+        if self.plan is None:
+            raise ConfigError(
+                f"predict.tokens=text: {self.place} is the folder of a student, and nothing says "
+                "where the text student that belongs to it lies. Name the scene set instead."
+            )
+        return self.plan.text()
+
+
+def source_of(place: str, config: str, overrides: str) -> StudentSource:
+    """The student of a scene set under the same config, or the one in a folder.
+
+    Raises ConfigError for what is neither, and for the folder of something else.
+    """
+    if is_scene_set(place):
+        layer = {"finetune": {"start": ""}, "predict": {"student": ""}}
+        same = overrides_with(overrides, layer)
+        plan = load_plan(place, config, same)
+        return StudentSource(place, plan.student(), plan, same)
+    folder = Path(place).expanduser().absolute()
+    content = read_metadata(folder) or {}
+    stage = str(content.get("stage"))
+    if stage not in STUDENT_STAGES or content.get("schema_version") != VERSIONS[stage]:
+        raise ConfigError(
+            f"{place}: expected a scene set, or the folder of a finished student such as "
+            f"output/demo/train_student/<fingerprint>, found {_found(folder, content)}"
+        )
+    told = (content["fingerprint"], stage, VERSIONS[stage], content["config"], content["inputs"])
+    key = ArtifactKey(folder, *told)
+    return StudentSource(place, key, None, overrides)
+
+
+def _found(folder: Path, content: Mapping[str, Any]) -> str:
+    if not folder.is_dir():
+        return "neither"
+    told = f"an artifact of {content['stage']}, schema {content.get('schema_version')}"
+    return told if "stage" in content else "a folder without a finished artifact"
 
 
 def load_plan(scene_set: str, config: str = "", overrides: str = "") -> Plan:

@@ -7,7 +7,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from data.artifacts.store import read_metadata
+from data.artifacts.store import ArtifactKey, read_metadata
 from pipeline import progress
 from pipeline.plan import Plan
 
@@ -128,7 +128,7 @@ def _stage_records(plan: Plan) -> list[StageRecord]:
         "run_teacher": [plan.teacher(name) for name in every],
         "fuse_masks": [plan.fuse(name) for name in every],
         "lift_features": [plan.features(s) for s in plan.scenes("train") if plan.learns_features],
-        "train_student": [plan.student()],
+        **_training(plan),
         "predict_masks": [plan.predict(name) for name in val],
     }
     if plan.scene_set.has_truth:
@@ -144,6 +144,13 @@ def _stage_records(plan: Plan) -> list[StageRecord]:
     return records
 
 
+def _training(plan: Plan) -> dict[str, list[ArtifactKey]]:
+    """By stage: the student that answers, and the one that it started from."""
+    student, source = plan.student(), plan.source
+    started = {source.key.stage: [source.key]} if source is not None else {}
+    return {**started, student.stage: [student]}
+
+
 def _record(plan: Plan) -> RunRecord:
     from data.artifacts.student import read_log
     from stages.report_inputs import RunRecord
@@ -154,6 +161,7 @@ def _record(plan: Plan) -> RunRecord:
         plan.experiment,
         _stage_records(plan),
         read_log(plan.student().folder),
+        plan.student().config.get("supervision") == "oracle",
     )
 
 

@@ -21,6 +21,9 @@ if TYPE_CHECKING:
     from data.queries.classes import ClassTable
 
 
+_YAML = (".yaml", ".yml")
+
+
 class SplitFiles(BaseModel):
     """One name or path per split; "" where a set has no tuning split."""
 
@@ -161,10 +164,14 @@ def packaged_sets() -> dict[str, Path]:
     return {path.stem: path for path in sorted(folder.glob("*.yaml"))}
 
 
+def is_scene_set(name: str) -> bool:
+    """Whether a name means a scene set: a packaged one, or a YAML file."""
+    return name.endswith(_YAML) or name in packaged_sets()
+
+
 def load_scene_set(name: str) -> SceneSet:
     """A packaged set by name, or any ``.yaml`` file by path; ConfigError when neither."""
-    is_path = name.endswith((".yaml", ".yml"))
-    path = Path(name) if is_path else packaged_sets().get(name)
+    path = Path(name) if name.endswith(_YAML) else packaged_sets().get(name)
     if path is None or not path.is_file():
         known = ", ".join(packaged_sets())
         raise ConfigError(

@@ -11,11 +11,12 @@ from __future__ import annotations
 
 from typing import Annotated, Literal
 
-from pydantic import Field, field_validator
+from pydantic import Field, field_validator, model_validator
 
 from data.splits import Split
 from stages.config_base import Count, Fraction, NonNegative, Positive, Seed
 from stages.config_base import StageConfig as StageConfig
+from stages.student_config import FinetuneConfig as FinetuneConfig
 from stages.student_config import StudentConfig as StudentConfig
 from stages.teacher_config import TeacherConfig as TeacherConfig
 from stages.text_config import TextConfig as TextConfig
@@ -24,8 +25,8 @@ from stages.text_config import TextConfig as TextConfig
 class GenerateConfig(StageConfig):
     """Procedural rooms in ScanNet++'s layout."""
 
-    train_rooms: Count = 12
-    """Rooms of the training split."""
+    train_rooms: Annotated[int, Field(ge=0, le=100_000)] = 12
+    """Rooms of the training split; 0 for a set that only other sets' students are asked on."""
     val_rooms: Count = 6
     """Rooms of the validation split."""
     tune_rooms: Annotated[int, Field(ge=0, le=100_000)] = 0
@@ -41,6 +42,8 @@ class GenerateConfig(StageConfig):
     """Image width, pixels."""
     vertex_spacing: Annotated[float, Field(ge=0.01, le=0.5)] = 0.05
     """Longest grid edge of the meshes, metres (diagonals are up to 1.42 times that)."""
+    room_scale: Annotated[float, Field(ge=0.9, le=2)] = 1.0
+    """Sides of the rooms, as a multiple of the usual 4 to 7 metres."""
     seed: Seed = 7
     """Base seed; room i of a split depends on (seed, split, i) only."""
 
@@ -138,6 +141,9 @@ class PredictConfig(StageConfig):
 
     tokens: Literal["views", "text"] = "views"
     """Who asks: the fused [SEG] token of the scene's views, or the words alone (``text``)."""
+    student: str = ""
+    """Whose student answers: another scene set's (under the same config) or that of a folder;
+    empty for this set's own. Set by ``EvaluateZeroShot --student-from``."""
     turns: Annotated[int, Field(ge=1, le=36)] = 4
     """Average over this many turns of the scene about the vertical axis."""
     object_cosine: Annotated[float, Field(ge=-1, le=1)] = 0.8
@@ -191,6 +197,8 @@ class Experiment(StageConfig):
     """Masks to labels."""
     student: StudentConfig = StudentConfig()
     """Sparse U-Net."""
+    finetune: FinetuneConfig = FinetuneConfig()
+    """A student trained further on truth."""
     text: TextConfig = TextConfig()
     """Sentences to tokens."""
     predict: PredictConfig = PredictConfig()
@@ -199,3 +207,16 @@ class Experiment(StageConfig):
     """Teacher in 2D."""
     report: ReportConfig = ReportConfig()
     """Page of results."""
+
+    @model_validator(mode="after")
+    def _one_student(self) -> Experiment:
+        if self.finetune.start and self.predict.student:
+            raise ValueError(
+                "finetune.start and predict.student both say whose student answers; give one"
+            )
+        return self
+
+    def finetuning(self) -> StudentConfig:
+        """How a student is trained further: as ``student``, on truth, at ``finetune``'s pace."""
+        pace = {"epochs": self.finetune.epochs, "lr": self.finetune.lr}
+        return self.student.model_copy(update={"supervision": "oracle", **pace})

@@ -36,6 +36,7 @@ def run_room(root: Path, split: Split, index: int, cfg: GenerateConfig) -> None:
         (cfg.height, cfg.width),
         cfg.vertex_spacing,
         cfg.train_questions if split == "train" else 1,
+        cfg.room_scale,
     )
 
 

@@ -26,6 +26,7 @@ _IMPORTED_LATE: dict[str, tuple[str, ...]] = {
     "fuse_masks": ("stages.fuse_masks", "data.artifacts.pseudo", "data.artifacts.teacher"),
     "oracle_labels": ("stages.oracle_labels", "data.artifacts.pseudo"),
     "train_student": ("stages.train_student", "data.artifacts.pseudo"),
+    "finetune_student": ("stages.train_student", "data.artifacts.pseudo"),
     "distil_text": ("stages.distil_text", "data.artifacts.text"),
     "predict_masks": ("stages.predict_masks", "data.artifacts.predictions"),
     "judge_teacher": ("stages.judge_teacher", "data.artifacts.judgement"),
@@ -34,7 +35,7 @@ _LISA = ("models.lisa.teacher", "models.lisa.checkpoint")
 _CASTS_RAYS = {"generate_rooms", "prepare_scene", "link_points"}
 _ASKS_TEACHER = {"run_teacher", "lift_features"}
 _CUDA_DEVICES = ("/dev/nvidiactl", "/dev/dxg", "/proc/driver/nvidia")
-_CONVOLVES = {"train_student", "predict_masks"}
+_CONVOLVES = {"train_student", "finetune_student", "predict_masks"}
 
 
 def preload(stage: str, experiment: Experiment) -> None:

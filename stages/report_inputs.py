@@ -39,7 +39,7 @@ class RunRecord:
     """How a run was made.
 
     ``training`` holds rows of ``metrics.jsonl``; those with a number under "loss" make the curve,
-    over "epoch" where they have one.
+    over "epoch" where they have one. ``supervised``: the student was trained on truth.
     """
 
     scene_set: str
@@ -47,6 +47,7 @@ class RunRecord:
     config: Experiment
     stages: Sequence[StageRecord]
     training: Sequence[Mapping[str, Any]] = ()
+    supervised: bool = False
 
 
 @dataclass(frozen=True, eq=False)

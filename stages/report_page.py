@@ -51,7 +51,7 @@ def render_page(inputs: ReportInputs, cards: Mapping[str, Card], picture_width: 
         figures=_FIGURES,
         visible_share=VISIBLE_SHARE,
         is_oracle="oracle" in inputs.record.teacher_name.lower(),
-        is_supervised=inputs.record.config.student.supervision == "oracle",
+        is_supervised=inputs.record.supervised,
         ablation=None if inputs.ablation is None else ablation_section(inputs.ablation),
     )
 

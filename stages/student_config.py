@@ -95,3 +95,15 @@ class StudentConfig(StageConfig):
     """Loss weights."""
     self_training: SelfTrainingConfig = SelfTrainingConfig()
     """Self-training."""
+
+
+class FinetuneConfig(StageConfig):
+    """Training a label-free student further on ground truth; never label-free itself."""
+
+    start: str = ""
+    """The student to start from: a scene set (its student under the same config) or a student's
+    folder. Set by ``Finetune --from``; empty for no fine-tuning."""
+    epochs: Count = 20
+    """Passes over the training scenes."""
+    lr: Positive = 0.003
+    """Peak learning rate; all else is as in ``student``."""

@@ -1,4 +1,4 @@
-"""Stage: pseudo-labels of many scenes to one student network.
+"""Stage: pseudo-labels of many scenes to one student network, new or one to be trained further.
 
 Every epoch ends in a checkpoint; a run that was killed goes on from it and, on the CPU, ends
 with the same bits as one that was not. Memory does not grow with the number of scenes beyond
@@ -29,6 +29,7 @@ from stages.objectives import as_tensor, pooling, scene_losses
 from stages.repeatable import repeatable
 from stages.sample_loader import SampleLoader
 from stages.self_training import Mender
+from stages.student_start import read_start
 
 Progress = Callable[[int, int], None]
 _WARM_UP = 0.1
@@ -45,6 +46,7 @@ def run(
     work_dir: Path,
     device: str = "cpu",
     progress: Progress = _no_progress,
+    start: Path | None = None,
 ) -> None:
     """Train, or go on training, and write ``model.safetensors`` and its company.
 
@@ -54,27 +56,29 @@ def run(
         work_dir: holds ``state.pt`` and ``metrics.jsonl`` from the first epoch on.
         device: "cpu" or "cuda[:i]"; float16 where it helps on CUDA.
         progress: called with (steps done, steps in all).
+        start: a finished student whose network and weights to start from.
 
     Raises:
-        UserError: no scene, no labelled query, tokens of different lengths, no such device,
-            the wrong spconv, or a loss that is not finite (the last checkpoint stays).
-        ArtifactError: the checkpoint is damaged or of another run.
+        UserError: no scene, no labelled query, tokens of different lengths, no such device, the
+            wrong spconv, a start that does not fit, or a loss that is not finite (the last
+            checkpoint stays).
+        ArtifactError: the checkpoint is damaged or of another run; the start is damaged.
     """
     with repeatable():
         loader = SampleLoader(scenes, cfg)
-        trainer = _Trainer(cfg, loader, device)
+        trainer = _Trainer(cfg, loader, device, start)
         log = trainer.resume(work_dir)
         steps = math.ceil(len(loader.usable) / cfg.batch_scenes)
         for epoch in range(len(log), cfg.epochs):
             trainer.mend_labels(epoch)
-            start = time.monotonic()
+            began = time.monotonic()
             parts: list[dict[str, float]] = []
             for step, batch in enumerate(loader.epoch(epoch)):
                 done = epoch * steps + step
                 parts.append(trainer.step(batch, done, cfg.epochs * steps, epoch))
                 progress(done + 1, cfg.epochs * steps)
             means = {name: sum(part[name] for part in parts) / len(parts) for name in parts[0]}
-            seconds = round(time.monotonic() - start, 3)
+            seconds = round(time.monotonic() - began, 3)
             log.append({"epoch": epoch + 1, **means, "seconds": seconds})
             write_state(work_dir, trainer.state(), log)
         write_model(work_dir, trainer.model.state_dict(), trainer.description)
@@ -83,7 +87,9 @@ def run(
 class _Trainer:
     """The network, its optimiser and one step."""
 
-    def __init__(self, cfg: StudentConfig, loader: SampleLoader, device: str) -> None:
+    def __init__(
+        self, cfg: StudentConfig, loader: SampleLoader, device: str, start: Path | None
+    ) -> None:
         self._cfg, self._device = cfg, torch.device(device)
         self._amp = self._device.type == "cuda"
         if self._amp and not torch.cuda.is_available():
@@ -95,13 +101,18 @@ class _Trainer:
             "learnt_fusion": cfg.fusion == "learnt",
             "image_dim": loader.image_dim,
         }
+        begin = None if start is None else read_start(start, network, cfg.voxel_size)
         self.description: dict[str, Any] = {
-            "network": network,
+            "network": network if begin is None else begin.network,
             "training": cfg.model_dump(),
             "scenes": loader.scene_ids,
+            **({} if begin is None else {"start": begin.fingerprint}),
         }
         try:
-            self.model = Student(**network, seed=cfg.seed).to(self._device)
+            self.model = Student(**self.description["network"], seed=cfg.seed)
+            if begin is not None:
+                begin.load_into(self.model)
+            self.model.to(self._device)
         except ImportError as error:
             raise UserError(str(error)) from error
         self._optimizer = _optimizer(self.model, cfg)

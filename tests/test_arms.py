@@ -11,8 +11,8 @@ import pytest
 from data.errors import ConfigError
 from pipeline.ablation import Ablation, MeasureArms
 from pipeline.ablation_jobs import leaf_key, own_keys
-from pipeline.arms import ARMS, SYSTEM, chosen, overrides_with, runs
-from pipeline.config import parse_overrides
+from pipeline.arms import ARMS, SYSTEM, chosen, runs
+from pipeline.config import overrides_with, parse_overrides
 from pipeline.error_curves import ERRORS, ErrorCurves, MeasureErrorCurves
 from pipeline.plan import Plan, load_plan
 from tests.tiny_set import ROOMS, STUDENT, write_set

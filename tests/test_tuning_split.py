@@ -24,8 +24,9 @@ from data.rooms.scan import scan_room
 from data.splits import SPLITS, Split
 from pipeline import jobs, results
 from pipeline.plan import Plan, load_plan
+from pipeline.result_tasks import RunAll
 from pipeline.scene_sets import load_scene_set, packaged_sets
-from pipeline.tasks import RunAll, RunTeacher
+from pipeline.tasks import RunTeacher
 from stages.configs import GenerateConfig
 from stages.generate_rooms import run_room, scene_ids
 from tests.rooms_fixture import TINY, generate, tree_hashes

@@ -13,6 +13,7 @@ VERSIONS: dict[str, int] = {
     "run_teacher": 2,
     "fuse_masks": 2,
     "train_student": 3,
+    "finetune_student": 1,
     "predict_masks": 4,
     "judge_teacher": 1,
     "evaluate": 2,

@@ -46,12 +46,13 @@ def write_room(
     size: tuple[int, int],
     spacing: float,
     questions: int = 1,
+    scale: float = 1.0,
 ) -> None:
     """Make, render and write one room below ``root``; ``size`` is (height, width) in pixels.
 
-    ``questions``: how many times the usual number it is asked.
+    ``questions``: how many times the usual number it is asked. ``scale`` as of ``make_room``.
     """
-    room = make_room(seed, kind, spacing)
+    room = make_room(seed, kind, spacing, scale)
     camera = fisheye_camera(*size, room.seed)
     undistorter = Undistorter.make(camera)
     poses = choose_poses(room, num_views)

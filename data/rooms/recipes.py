@@ -137,20 +137,21 @@ _ORDER = ("door", "whiteboard", "window", "bed", "wardrobe", "bathtub", "sofa", 
 
 
 def furnish(
-    kind: str, rng: np.random.Generator, spacing: float
+    kind: str, rng: np.random.Generator, spacing: float, scale: float = 1.0
 ) -> tuple[tuple[float, float, float], list[Placed]]:
     """Size (width, depth, height) in metres and furniture of a random room of a kind.
 
-    Needed things always fit (sizes and places are drawn again until they do); extras that
-    find no place are left out. ValueError for an unknown kind.
+    ``scale`` multiplies the side lengths, not the height nor the furniture. Needed things
+    always fit (sizes and places are drawn again until they do); extras that find no place are
+    left out. ValueError for an unknown kind.
     """
     if kind not in RECIPES:
         raise ValueError(f"expected a room kind of {sorted(RECIPES)}, got {kind!r}")
     recipe = RECIPES[kind]
     for _ in range(_ATTEMPTS):
         size = (
-            round(float(rng.uniform(*recipe.sides)), 2),
-            round(float(rng.uniform(*recipe.sides)), 2),
+            round(scale * float(rng.uniform(*recipe.sides)), 2),
+            round(scale * float(rng.uniform(*recipe.sides)), 2),
             round(float(rng.uniform(2.45, 2.85)), 2),
         )
         wanted = int(rng.integers(LEAST_OBJECTS, MOST_OBJECTS + 1))

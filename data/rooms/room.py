@@ -74,15 +74,22 @@ class Room:
     placed: tuple[Placed, ...]
 
 
-def make_room(seed: Sequence[int], kind: str, spacing: float = 0.05) -> Room:
+def make_room(
+    seed: Sequence[int],
+    kind: str,
+    spacing: float = 0.05,
+    scale: float = 1.0,
+    corner: tuple[float, float] = (0.0, 0.0),
+) -> Room:
     """A random room of a kind (``data.rooms.ids.KINDS``), the same for the same arguments.
 
-    ``spacing`` is the longest grid edge of the mesh in metres.
+    ``spacing`` is the longest grid edge of the mesh in metres, ``scale`` multiplies the room's
+    sides, ``corner`` (x, y) in metres is where the room begins in the world.
     """
     entropy = tuple(int(value) for value in seed)
     rng = np.random.default_rng([*entropy, 1])
-    size, placed = furnish(kind, rng, spacing)
-    from_room = _turn_and_shift(size, rng)
+    size, placed = furnish(kind, rng, spacing, scale)
+    from_room = _turn_and_shift(size, rng, corner)
     textures: list[Texture] = []
     objects: list[RoomObject] = []
     surfaces: list[tuple[Surface, Array]] = []
@@ -147,14 +154,16 @@ def _in_world(surface: Surface, pose: Array) -> Surface:
     return Surface(apply(pose, surface.vertices), normals, surface.triangles)
 
 
-def _turn_and_shift(size: tuple[float, float, float], rng: np.random.Generator) -> Array:
+def _turn_and_shift(
+    size: tuple[float, float, float], rng: np.random.Generator, corner: tuple[float, float]
+) -> Array:
     angle = np.deg2rad(round(float(rng.uniform(-_MOST_TURN, _MOST_TURN)), 3))
     c, s = round(float(np.cos(angle)), 9), round(float(np.sin(angle)), 9)
     pose = np.eye(4)
     pose[:2, :2] = [[c, -s], [s, c]]
     corners = np.array([[x, y, 0.0] for x in (0, size[0]) for y in (0, size[1])])
     least = apply(pose, corners).min(axis=0)
-    pose[:3, 3] = (-least + [0.2, 0.2, 0.1]).round(4)
+    pose[:3, 3] = (-least + [corner[0] + 0.2, corner[1] + 0.2, 0.1]).round(4)
     return pose
 
 
