@@ -49,7 +49,8 @@ class PromptRecord:
     ``raw_ids`` are in ``id_space``, which is None where the format's documentation does not
     say. ``object_name`` is "" where a format has none. ``dataset`` is set in files about several
     datasets. ``may_lack_objects``: the format is known to name objects that scenes do not have;
-    such a query stays, with what is left of its targets.
+    such a query stays, with what is left of its targets. ``answers`` are the right answers in
+    words, where a record has some.
     """
 
     source: Path
@@ -63,6 +64,7 @@ class PromptRecord:
     id_space: IdSpace | None = None
     dataset: str = ""
     may_lack_objects: bool = False
+    answers: tuple[str, ...] = ()
 
 
 def normalized_name(name: str) -> str:

@@ -206,8 +206,14 @@ class Prompt:
 
 @dataclass(frozen=True)
 class PromptTruth:
-    """What a query is about, for evaluation and oracles only; no ids = the object is absent."""
+    """What a query is about, for evaluation and oracles only; no ids = the object is absent.
+
+    ``answers`` are the right ones to a question, any of which will do; none where words are not
+    measured. ``scene_id`` is the room that a search (``data.searches``) means, "" for all else.
+    """
 
     prompt_id: str
     object_ids: tuple[int, ...]
     object_name: str
+    answers: tuple[str, ...] = ()
+    scene_id: str = ""

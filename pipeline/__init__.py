@@ -17,7 +17,7 @@ from pipeline.error_curves import (  # noqa: E402  (Luigi reads its defaults whe
     ErrorCurves,
     MeasureErrorCurves,
 )
-from pipeline.learning_tasks import (  # noqa: E402  (Luigi reads its defaults when tasks are defined)
+from pipeline.learning_tasks import (  # noqa: E402  (Luigi reads its defaults first)
     DistilText,
     FinetuneStudent,
     OracleLabels,
@@ -28,8 +28,9 @@ from pipeline.nano import (  # noqa: E402  (Luigi reads its defaults when tasks 
     NanoTraining,
     TrainNanoTeacher,
 )
-from pipeline.result_tasks import (  # noqa: E402  (Luigi reads its defaults when tasks are defined)
+from pipeline.result_tasks import (  # noqa: E402  (Luigi reads its defaults first)
     Evaluate,
+    FindRooms,
     JudgeTeacher,
     PredictMasks,
     Report,
@@ -59,6 +60,7 @@ __all__ = [
     "Evaluate",
     "EvaluateZeroShot",
     "Finetune",
+    "FindRooms",
     "FinetuneStudent",
     "FuseMasks",
     "GenerateRoom",

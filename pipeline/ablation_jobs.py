@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from data.artifacts.store import ArtifactKey, read_metadata, writing
 from data.splits import Split
-from pipeline import progress, results
+from pipeline import progress, results, scene_data
 from pipeline.arms import SYSTEM, Arm, ArmRun
 from pipeline.plan import Plan
 
@@ -88,7 +88,7 @@ def arm_rows(plan: Plan, run_plans: RunPlans, split: Split, name: str) -> list[A
     scenes = plan.scenes(split)
     for done, scene in enumerate(scenes):
         truth = read_ground_truth(plan.prepare(scene).folder)
-        prompts = results.prompts_of(plan, scene)
+        prompts = scene_data.prompts_of(plan, scene)
         bank = plan.experiment.prompts.bank
         queries = SceneQueries(scene, prompts, truths, truth, plan.scene_set.generated, bank)
         for (run, of_run), answered in zip(run_plans, rows, strict=True):

@@ -64,7 +64,7 @@ def _check_complete(plan: Plan, scenes: tuple[str, ...], scene_set: str) -> None
 def _answers(plan: Plan, scene_id: str, source: str) -> SceneAnswers:
     from data.artifacts.predictions import read_predictions
     from data.exports import SceneAnswers
-    from pipeline.results import prompts_of
+    from pipeline.scene_data import prompts_of
 
     prompts = prompts_of(plan, scene_id)
     names = tuple(prompt.prompt_id for prompt in prompts)

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from data.artifacts.store import ArtifactKey, writing
 from pipeline import learning_jobs as learning
-from pipeline import process, progress, prompt_jobs, results
+from pipeline import process, progress, prompt_jobs, results, scene_data, search_jobs
 from pipeline.plan import Plan
 
 if TYPE_CHECKING:
@@ -81,12 +81,11 @@ def link_points(plan: Plan, scene_id: str | None, folder: Path, device: str) -> 
 
 def _oracle(plan: Plan, scene: Scene, prompts: Sequence[Prompt]) -> Any:
     """The one teacher that is given labels, those of its scene."""
-    from data.artifacts.prompts import read_truths
     from data.artifacts.scene import read_ground_truth
     from stages.oracle import make_oracle
 
     truth = read_ground_truth(plan.prepare(scene.scene_id).folder)
-    truths = read_truths(plan.prompts().folder)
+    truths = scene_data.truths_of(plan, scene.scene_id)
     known = [truths[prompt.prompt_id] for prompt in prompts if prompt.prompt_id in truths]
     return make_oracle(scene, truth, prompts, known, plan.experiment.teacher)
 
@@ -100,7 +99,7 @@ def run_teacher(plan: Plan, scene_id: str | None, folder: Path, device: str) -> 
 
     cfg = plan.experiment.teacher
     name, source = process.one_scene(scene_id), plan.prepare(process.one_scene(scene_id)).folder
-    scene, prompts = read_scene(source, plan.root), results.asked_of(plan, name)
+    scene, prompts = read_scene(source, plan.root), scene_data.asked_of(plan, name)
 
     writer = TeacherWriter(
         folder,
@@ -139,6 +138,7 @@ _JOBS: dict[str, tuple[Job, bool]] = {
     "finetune_student": (learning.finetune_student, True),
     "distil_text": (learning.distil_text, False),
     "predict_masks": (learning.predict_masks, False),
+    "find_rooms": (search_jobs.find_rooms, False),
     "judge_teacher": (results.judge_teacher, False),
     "evaluate": (results.evaluate, False),
     "report": (results.report, False),

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from data.artifacts.store import ArtifactKey
-from pipeline import process, progress, results
+from pipeline import process, progress, scene_data
 from pipeline.plan import Plan
 
 
@@ -28,7 +28,7 @@ def fuse_masks(plan: Plan, scene_id: str | None, folder: Path, device: str) -> N
         read_links(plan.link(name).folder),
         read_teacher(plan.teacher(name).folder),
         plan.experiment.fuse,
-        np.array([prompt.task == BANK_TASK for prompt in results.asked_of(plan, name)], bool),
+        np.array([prompt.task == BANK_TASK for prompt in scene_data.asked_of(plan, name)], bool),
         progress.reporter(f"FuseMasks {name}"),
     )
     write_pseudo(folder, labels)
@@ -67,7 +67,7 @@ class _TrainingScenes(Sequence[Any]):
         plan, name = self._plan, self._names[index]
         return TrainingScene(
             read_scene(plan.prepare(name).folder),
-            results.asked_of(plan, name),
+            scene_data.asked_of(plan, name),
             read_pseudo(self._labels(name).folder),
             read_features(plan.features(name).folder) if plan.learns_features else None,
         )
@@ -95,7 +95,6 @@ def finetune_student(plan: Plan, scene_id: str | None, folder: Path, device: str
 
 def oracle_labels(plan: Plan, scene_id: str | None, folder: Path, device: str) -> None:
     """The truth of one scene, for the upper bound."""
-    from data.artifacts.prompts import read_truths
     from data.artifacts.pseudo import read_pseudo, write_pseudo
     from data.artifacts.scene import read_ground_truth
     from stages import oracle_labels as stage
@@ -104,8 +103,8 @@ def oracle_labels(plan: Plan, scene_id: str | None, folder: Path, device: str) -
     labels = stage.run(
         read_pseudo(plan.fuse(name).folder),
         read_ground_truth(plan.prepare(name).folder),
-        results.asked_of(plan, name),
-        read_truths(plan.prompts().folder),
+        scene_data.asked_of(plan, name),
+        scene_data.truths_of(plan, name),
     )
     write_pseudo(folder, labels)
 
@@ -128,7 +127,7 @@ def _text_scene(plan: Plan, name: str) -> Any:
     from stages.distil_text import TextScene
 
     labels = read_pseudo(plan.fuse(name).folder)
-    texts = {prompt.prompt_id: prompt.text for prompt in results.asked_of(plan, name)}
+    texts = {prompt.prompt_id: prompt.text for prompt in scene_data.asked_of(plan, name)}
     views = read_scene(plan.prepare(name).folder, plan.root).views
     asked = tuple(texts[prompt_id] for prompt_id in labels.prompt_ids)
     return TextScene(name, asked, labels.query_tokens, tuple(views))
@@ -148,7 +147,7 @@ def predict_masks(plan: Plan, scene_id: str | None, folder: Path, device: str) -
     )
     scene, student = read_scene(plan.prepare(name).folder), plan.student().folder
     if cfg.tokens == "text":
-        asked = tuple(prompt.prompt_id for prompt in results.asked_of(plan, name))
+        asked = tuple(prompt.prompt_id for prompt in scene_data.asked_of(plan, name))
         tokens = _word_tokens(plan, name, place)
         predictions = stage.run_by_words(scene, asked, tokens, student, cfg, place)
     else:
@@ -162,5 +161,5 @@ def _word_tokens(plan: Plan, name: str, device: str) -> Any:
     from stages.text_encoding import encode_queries
 
     text, cfg = read_text_student(plan.text().folder), plan.experiment
-    words = [prompt.text for prompt in results.asked_of(plan, name)]
+    words = [prompt.text for prompt in scene_data.asked_of(plan, name)]
     return encode_queries(text, words, cfg.text, cfg.teacher, device)

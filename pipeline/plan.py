@@ -130,12 +130,21 @@ class Plan(ScenePlan):
         }
         return self._key("judge_teacher", self.experiment.judge, inputs, scene_id)
 
+    def rooms_found(self) -> ArtifactKey:
+        """Which room each search of the validation places was taken to mean."""
+        inputs = {"prompts": self.prompts().fingerprint}
+        for scene in self.scenes("val"):
+            inputs[f"masks {scene}"] = self.predict(scene).fingerprint
+        return self._key("find_rooms", {}, inputs)
+
     def evaluate(self) -> ArtifactKey:
         """Metrics over the validation split."""
         inputs = {"prompts": self.prompts().fingerprint}
         for scene in self.scenes("val"):
             inputs[f"masks {scene}"] = self.predict(scene).fingerprint
             inputs[f"judgement {scene}"] = self.judge(scene).fingerprint
+        if self.places:
+            inputs["rooms"] = self.rooms_found().fingerprint
         return self._key("evaluate", {}, inputs)
 
     def report(self) -> ArtifactKey:

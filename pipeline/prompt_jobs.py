@@ -32,7 +32,9 @@ def prepare_prompts(plan: Plan, scene_id: str | None, folder: Path, device: str)
             "%d of %d queries name objects their scene lacks, and are kept: %s (all: truths.json)"
         )
         _LOG.warning("PreparePrompts: " + told, len(prepared.lacking), len(prepared.truths), first)
-    write_prompts(folder, prepared.prompts, prepared.truths, prepared.id_space, prepared.lacking)
+    asked, searches = prepared.prompts, prepared.searches
+    space, lacking = prepared.id_space, prepared.lacking
+    write_prompts(folder, asked, prepared.truths, space, lacking, searches)
 
 
 def prepared_prompts(plan: Plan) -> PreparedPrompts:
@@ -59,4 +61,5 @@ def prepared_prompts(plan: Plan) -> PreparedPrompts:
         lambda scene: plan.reader.read_group_names(plan.root, scene),
         plan.experiment.prompts,
         plan.scene_set.class_table(plan.root),
+        {place: rooms for places in plan.places.values() for place, rooms in places.items()},
     )

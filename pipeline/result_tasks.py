@@ -34,6 +34,18 @@ class PredictMasks(ValidationTask):
         return [*needed, self.other(FuseMasks, scene)]
 
 
+class FindRooms(PipelineTask):
+    """Which room of its place each search means; nothing for a set without places."""
+
+    def key(self) -> ArtifactKey | None:
+        """The choices."""
+        return self.plan.rooms_found() if self.plan.places else None
+
+    def requires(self) -> list[PipelineTask]:
+        """All validation scenes' answers."""
+        return list(self.each_scene(PredictMasks, "val")) if self.plan.places else []
+
+
 class JudgeTeacher(ValidationTask):
     """The teacher's masks against ground truth in 2D; validation scenes when none is named."""
 
@@ -59,9 +71,10 @@ class Evaluate(PipelineTask):
         return self.plan.evaluate()
 
     def requires(self) -> list[PipelineTask]:
-        """All validation scenes' masks, and how good the teacher was on them."""
+        """All validation scenes' masks, the rooms found, and how good the teacher was on them."""
         stages = (PredictMasks, JudgeTeacher)
-        return [task for stage in stages for task in self.each_scene(stage, "val")]
+        of_scenes = [task for stage in stages for task in self.each_scene(stage, "val")]
+        return of_scenes + ([self.other(FindRooms)] if self.plan.places else [])
 
 
 class Report(PipelineTask):

@@ -8,11 +8,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from data.artifacts.store import ArtifactKey, read_metadata
-from pipeline import progress
+from pipeline import progress, search_jobs
 from pipeline.plan import Plan
+from pipeline.scene_data import masks_of, prompts_of
 
 if TYPE_CHECKING:
-    from data.types import Array, Prompt
     from stages.evaluate import EvaluationScene
     from stages.report_inputs import (
         AnsweredScene,
@@ -21,38 +21,6 @@ if TYPE_CHECKING:
         RunRecord,
         StageRecord,
     )
-
-
-def prompts_of(plan: Plan, scene_id: str) -> list[Prompt]:
-    """Queries of one scene, without any label."""
-    from data.artifacts.prompts import read_prompts
-
-    prompts = read_prompts(plan.prompts().folder)[plan.split_of(scene_id)]
-    return [prompt for prompt in prompts if prompt.scene_id == scene_id]
-
-
-def asked_of(plan: Plan, scene_id: str) -> list[Prompt]:
-    """All that the teacher is asked of one scene: its queries, then the bank's categories."""
-    from data.bank import bank_prompts
-
-    return prompts_of(plan, scene_id) + bank_prompts(plan.experiment.prompts.bank, scene_id)
-
-
-def _masks(plan: Plan, scene_id: str) -> dict[str, dict[str, Array]]:
-    """Masks of one scene by source and prompt id: the student's, its labels', both together."""
-    from data.artifacts.predictions import read_predictions
-    from data.artifacts.pseudo import read_pseudo
-
-    student, labels = (
-        read_predictions(plan.predict(scene_id).folder),
-        read_pseudo(plan.fuse(scene_id).folder),
-    )
-    lifted = labels.answers()
-    return {
-        "student": dict(zip(student.prompt_ids, student.masks, strict=True)),
-        "fusion_only": dict(zip(labels.prompt_ids, lifted, strict=True)),
-        "together": dict(zip(student.prompt_ids, student.together, strict=True)),
-    }
 
 
 def judge_teacher(plan: Plan, scene_id: str | None, folder: Path, device: str) -> None:
@@ -89,7 +57,7 @@ def _evaluation_scenes(plan: Plan) -> Iterator[EvaluationScene]:
         prompts = prompts_of(plan, name)
         truth = read_ground_truth(plan.prepare(name).folder)
         judgement = read_judgement(plan.judge(name).folder)
-        yield EvaluationScene(name, prompts, truths, truth, _masks(plan, name), judgement)
+        yield EvaluationScene(name, prompts, truths, truth, masks_of(plan, name), judgement)
 
 
 def evaluate(plan: Plan, scene_id: str | None, folder: Path, device: str) -> None:
@@ -97,7 +65,10 @@ def evaluate(plan: Plan, scene_id: str | None, folder: Path, device: str) -> Non
     from data.artifacts.evaluation import write_evaluation
     from stages import evaluate as stage
 
-    write_evaluation(folder, stage.run(_evaluation_scenes(plan)))
+    searched = search_jobs.search_result(plan)
+    evaluation = stage.run(_evaluation_scenes(plan), searched.rows if searched else ())
+    sections = {"search": searched.figures} if searched else {}
+    write_evaluation(folder, evaluation.with_sections(sections))
 
 
 def _report_scenes(plan: Plan) -> Iterator[ReportScene]:
@@ -108,7 +79,9 @@ def _report_scenes(plan: Plan) -> Iterator[ReportScene]:
         scene = read_scene(plan.prepare(item.scene_id).folder)
         targets = {p.prompt_id: item.truths[p.prompt_id].object_ids for p in item.prompts}
         truths = {name: item.ground_truth.mask(ids) for name, ids in targets.items()}
-        yield ReportScene(scene, item.masks, truths)
+        found = search_jobs.shown(plan, item.scene_id, item.masks, item.ground_truth)
+        masks = {source: {**item.masks[source], **found.masks[source]} for source in item.masks}
+        yield ReportScene(scene, masks, {**truths, **found.truths})
 
 
 def _stage_records(plan: Plan) -> list[StageRecord]:
@@ -183,7 +156,7 @@ def _answered_scenes(plan: Plan) -> Iterator[AnsweredScene]:
         found = read_predictions(plan.predict(name).folder)
         scores = dict(zip(found.prompt_ids, found.score("together").tolist(), strict=True))
         scene = read_scene(plan.prepare(name).folder)
-        yield AnsweredScene(scene, prompts_of(plan, name), _masks(plan, name), scores)
+        yield AnsweredScene(scene, prompts_of(plan, name), masks_of(plan, name), scores)
 
 
 def report(plan: Plan, scene_id: str | None, folder: Path, device: str) -> None:

@@ -17,7 +17,9 @@ from pydantic import BaseModel
 from data.artifacts.store import ArtifactKey, canonical_json, fingerprint
 from data.artifacts.versions import VERSIONS
 from data.errors import ConfigError
+from data.places import consecutive, houses, read_places, within
 from data.queries import DEFAULT_FORMAT
+from data.room_words import RULES, table_digest
 from data.rooms.ids import scene_id as room_id
 from data.splits import SPLITS, Split
 from pipeline.scene_sets import SceneSet
@@ -76,6 +78,24 @@ class ScenePlan:
         """
         named = (scene for split in splits or SPLITS for scene in self._scenes[split])
         return tuple(dict.fromkeys(named))
+
+    @cached_property
+    def places(self) -> dict[Split, dict[str, tuple[str, ...]]]:
+        """Scene ids by place, by split; empty where nothing is searched as a whole."""
+        size, named = self.experiment.generate.rooms_per_place, self.scene_set.places
+        if self.scene_set.generated:
+            found = {s: consecutive(self._scenes[s], size) if size else {} for s in SPLITS}
+        elif named == "house":
+            found = {s: houses(self._scenes[s]) for s in SPLITS}
+        else:
+            every = read_places(self.root / self.scene_set.expanded(named)) if named else {}
+            found = {s: within(every, self._scenes[s]) for s in SPLITS}
+        return {split: places for split, places in found.items() if places}
+
+    def place_rooms(self, scene_id: str) -> tuple[str, ...]:
+        """The rooms of a scene's place; the scene alone where it is of none."""
+        places = self.places.get(self.split_of(scene_id), {})
+        return next((rooms for rooms in places.values() if scene_id in rooms), (scene_id,))
 
     def split_of(self, scene_id: str) -> Split:
         """The split a scene belongs to; ConfigError for a scene of none."""
@@ -152,6 +172,18 @@ class ScenePlan:
 
     def _queries_identity(self, scene_id: str | None) -> str:
         """Identity of the queries of one scene, or of all for None."""
+        rooms = () if scene_id is None else self.place_rooms(scene_id)
+        if len(rooms) > 1:
+            # What is asked of a room depends on the searches of its whole place.
+            return _digest([self._own_queries_identity(room) for room in rooms] + self._words)
+        return self._own_queries_identity(scene_id)
+
+    @cached_property
+    def _words(self) -> list[Any]:
+        """What makes prompts of searches."""
+        return [RULES, table_digest(), self.experiment.prompts.rooms]
+
+    def _own_queries_identity(self, scene_id: str | None) -> str:
         if self.scene_set.generated:
             key = self.rooms_index() if scene_id is None else self.room(scene_id)
             return key.fingerprint
@@ -169,6 +201,8 @@ class ScenePlan:
         inputs |= {f"scan {scene}": self._scan_identity(scene) for scene in self.scenes()}
         splits = {split: list(names) for split, names in self._scenes.items() if names}
         config = {**self.experiment.prompts.model_dump(exclude={"bank"}), "splits": splits}
+        if self.places:
+            config |= {"places": self.places, "words": self._words}
         if self.scene_set.query_format != DEFAULT_FORMAT:
             config["query_format"] = self.scene_set.query_format
             inputs |= self._class_digests

@@ -60,6 +60,9 @@ class SceneSet(BaseModel):
     """Class list of query files whose targets are categories, relative as they are."""
     label_table: str = ""
     """Table that says which labels belong to a class of the list (ScanNet's TSV)."""
+    places: str = ""
+    """Which scenes are rooms of one place, for searches: "house" (Matterport3D's regions), or a
+    JSON file of scene ids by place, relative as query files are; "" for none."""
     config: dict[str, Any] = Field(default_factory=dict)
     """Defaults of this set, laid over the built-in ones."""
     source: str = ""

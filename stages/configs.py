@@ -42,6 +42,13 @@ class GenerateConfig(StageConfig):
     """Image width, pixels."""
     vertex_spacing: Annotated[float, Field(ge=0.01, le=0.5)] = 0.05
     """Longest grid edge of the meshes, metres (diagonals are up to 1.42 times that)."""
+    qa_questions: Annotated[int, Field(ge=0, le=20)] = 0
+    """Questions a room is asked whose answers are measured in words, too."""
+    rooms_per_place: Annotated[int, Field(ge=0, le=4)] = 0
+    """That many rooms of a split, each of another kind, make a home that is searched as a whole;
+    0 for none."""
+    searches: Annotated[int, Field(ge=0, le=20)] = 4
+    """Searches per room of a home."""
     room_scale: Annotated[float, Field(ge=0.9, le=2)] = 1.0
     """Sides of the rooms, as a multiple of the usual 4 to 7 metres."""
     seed: Seed = 7
@@ -74,6 +81,9 @@ class PromptsConfig(StageConfig):
     id_space: Literal["auto", "position", "id", "objectId", "objectId+1"] = "auto"
     """``auto``: as the format's documentation says; where it does not, names are compared with
     the scans' labels in each space."""
+    rooms: dict[str, list[str]] = {}
+    """Further kinds of rooms that searches may name, each with what to look for to find it; see
+    ``data/room_words.yaml``."""
     min_agreement: Fraction = 0.8
     """``auto``: share of names that must agree; under it the queries are refused."""
 

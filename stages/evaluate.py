@@ -46,9 +46,12 @@ class EvaluationScene:
 
 def run(
     scenes: Iterable[EvaluationScene],
+    search_rows: Sequence[QueryRow] = (),
     progress: Progress = silent,
 ) -> Evaluation:
     """Score every query of every scene; scenes are taken one at a time.
+
+    ``search_rows`` are searches over several scenes, scored already (``stages.search_rows``).
 
     Raises DataError for a query without truth, for a truth that names an object the scene does
     not have, for a mask of another scan's length, for a query asked twice, and when there is
@@ -60,6 +63,7 @@ def run(
         rows.extend(_row(scene, prompt) for prompt in scene.prompts)
         judged.extend(_judged(scene))
         progress(done, 0)
+    rows.extend(search_rows)
     _refuse_unusable(rows)
     return Evaluation(tuple(rows), summarise(rows, judged))
 

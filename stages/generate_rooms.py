@@ -12,6 +12,9 @@ from data.rooms.ids import room_kind, room_seed, scene_id
 from data.splits import SPLITS, Split
 from stages.configs import GenerateConfig
 
+_PLOT = 9.0
+"""Metres a room takes in a row of them, more than the longest room turned at most."""
+
 
 def scene_ids(cfg: GenerateConfig, split: Split) -> list[str]:
     """Ids of a split's rooms, in order: a pure function of seed, split and index."""
@@ -37,7 +40,16 @@ def run_room(root: Path, split: Split, index: int, cfg: GenerateConfig) -> None:
         cfg.vertex_spacing,
         cfg.train_questions if split == "train" else 1,
         cfg.room_scale,
+        _corner(index, cfg),
+        (cfg.qa_questions, cfg.searches if cfg.rooms_per_place else 0),
     )
+
+
+def _corner(index: int, cfg: GenerateConfig) -> tuple[float, float]:
+    """Where a room begins: those of one home stand in a row, with a wall's width between them."""
+    if not cfg.rooms_per_place:
+        return (0.0, 0.0)
+    return (round(index % cfg.rooms_per_place * _PLOT * cfg.room_scale, 2), 0.0)
 
 
 def run_index(root: Path, cfg: GenerateConfig) -> None:

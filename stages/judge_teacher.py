@@ -15,6 +15,7 @@ from data.artifacts.teacher import MASK, TeacherCache
 from data.bank import is_of_bank
 from data.mask_grid import cells_to_pixels
 from data.progress import Progress, silent
+from data.searches import is_of_search
 from data.types import Array, GroundTruth, Prompt, PromptTruth, Scene
 from stages.configs import JudgeConfig
 from stages.instance_renderer import InstanceRenderer
@@ -33,10 +34,10 @@ def run(
     """Mark all answers in ``cache``; ``truths`` is by prompt id.
 
     One view's masks are in memory at a time, brought to the truth's resolution one by one.
-    The bank's categories, which the cache holds after the queries, are not marked, and neither
-    is a mask that the teacher held back. Raises DataError for a query whose truth is missing or
-    names an object that the scene does not have, ValueError for a cache of other views or
-    queries.
+    The bank's categories and what searches ask, which the cache holds after the queries, are not
+    marked, and neither is a mask that the teacher held back. Raises DataError for a query whose
+    truth is missing or names an object that the scene does not have, ValueError for a cache of
+    other views or queries.
     """
     _check(scene, prompts, cache)
     rows = [_rows(scene, prompt, truths, ground_truth) for prompt in prompts]
@@ -73,7 +74,8 @@ def _check(scene: Scene, prompts: Sequence[Prompt], cache: TeacherCache) -> None
     if cache.view_ids != tuple(view.view_id for view in scene.views):
         raise ValueError(f"scene {scene.scene_id}: the teacher cache is of other views")
     asked, rest = cache.prompt_ids[: len(prompts)], cache.prompt_ids[len(prompts) :]
-    is_known = all(is_of_bank(prompt_id, scene.scene_id) for prompt_id in rest)
+    extra = (is_of_bank, is_of_search)
+    is_known = all(any(is_of(prompt_id, scene.scene_id) for is_of in extra) for prompt_id in rest)
     if asked != tuple(prompt.prompt_id for prompt in prompts) or not is_known:
         raise ValueError(f"scene {scene.scene_id}: the teacher cache is of other queries")
 

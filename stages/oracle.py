@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from data.bank import BANK_TASK, bank_text
+from data.searches import EXTRA_TASKS
 from data.types import GroundTruth, Prompt, PromptTruth, Scene
 from models.oracle import OracleErrors, OracleTeacher
 from stages.configs import TeacherConfig
@@ -22,7 +23,8 @@ def make_oracle(
 
     A teacher hears words only, so queries of equal text mean the union of their objects. A
     category of the bank means all objects of that label, none where there are none; a query of
-    the same words has the last say, so that a bank changes no answer to a query.
+    the same words has the last say, so that a bank changes no answer to a query. What a search
+    asks means its objects in the room that it is about, and is taken by its words in others.
 
     Raises ValueError when a query has no truth and KeyError when a truth names an object
     that the scene does not have.
@@ -33,7 +35,7 @@ def make_oracle(
         if prompt.prompt_id in by_prompt:
             meant = by_prompt[prompt.prompt_id].object_ids
             targets.setdefault(prompt.text, set()).update(meant)
-        elif prompt.task != BANK_TASK:
+        elif prompt.task not in (BANK_TASK, *EXTRA_TASKS):
             raise ValueError(f"prompt {prompt.prompt_id} has no truth")
     for text in {prompt.text for prompt in prompts} - targets.keys():
         targets[text] = _of_label(truth, text)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Literal, NamedTuple
 
 from data.errors import DataError
@@ -19,6 +19,8 @@ from data.prompts import (
     object_ids_of,
 )
 from data.queries.classes import ClassTable, check_names, members_of
+from data.room_words import read_room_query
+from data.searches import SEARCH_TASK, Search
 from data.types import Prompt, PromptTruth
 from stages.configs import PromptsConfig
 
@@ -32,7 +34,8 @@ class PreparedPrompts:
     ``unreadable`` are the scenes whose annotation cannot be read, with the reason: their
     queries are left out, and preparing the scene itself refuses the same file. ``lacking`` are
     the ids by prompt that a scene does not have, in formats known for it. ``other_datasets``
-    counts the queries about datasets of which no split has a scene.
+    counts the queries about datasets of which no split has a scene. ``searches`` by split are
+    queries over all rooms of a place; their truths stand among the others under their ids.
     """
 
     prompts: dict[str, list[Prompt]]
@@ -41,6 +44,7 @@ class PreparedPrompts:
     unreadable: dict[str, str]
     lacking: dict[str, tuple[int, ...]]
     other_datasets: dict[str, int]
+    searches: dict[str, list[Search]] = field(default_factory=dict)
 
 
 def run(
@@ -49,6 +53,7 @@ def run(
     groups_of: GroupsOf,
     cfg: PromptsConfig,
     classes: ClassTable | None = None,
+    places: Mapping[str, Sequence[str]] | None = None,
 ) -> PreparedPrompts:
     """Sort records into splits by their scene and give their targets as objectIds.
 
@@ -58,6 +63,8 @@ def run(
         groups_of: names of a scene's annotated objects (read once a scene).
         cfg: the id space, or how surely it must be found.
         classes: what categories mean, for formats whose targets are categories.
+        places: scene ids by place. Records of the task "search" about one of these scenes are
+            asked in all of its place's; where there are none, they are queries like any other.
 
     Raises:
         DataError: a record names a scene of no split or an object its scene does not have (unless
@@ -77,17 +84,38 @@ def run(
     targets = [_targets(record, space, groups, classes) for record in records]
     _refuse_lacking(records, targets, space)
     prompts: dict[str, list[Prompt]] = {name: [] for name in splits}
+    searches: dict[str, list[Search]] = {name: [] for name in splits}
+    place_of = {scene: place for place, rooms in (places or {}).items() for scene in rooms}
     truths, lacking = [], {}
     position: Counter[str] = Counter()
     for record, target in zip(records, targets, strict=True):
-        prompt_id = f"{record.scene_id}_{position[record.scene_id]:04d}"
-        position[record.scene_id] += 1
-        prompt = Prompt(prompt_id, record.scene_id, record.text, record.task)
-        prompts[split_of[record.scene_id]].append(prompt)
-        truths.append(PromptTruth(prompt_id, target.object_ids, record.object_name))
+        split, is_search = split_of[record.scene_id], record.task == SEARCH_TASK
+        place = place_of.get(record.scene_id) if is_search else None
+        unit = place or record.scene_id
+        prompt_id = f"{unit}_{SEARCH_TASK}_" if place else f"{unit}_"
+        prompt_id, room = f"{prompt_id}{position[unit]:04d}", record.scene_id if place else ""
+        if place:
+            searches[split].append(_search(prompt_id, place, position[unit], places, record, cfg))
+        else:
+            prompts[split].append(Prompt(prompt_id, record.scene_id, record.text, record.task))
+        position[unit] += 1
+        told = (target.object_ids, record.object_name, record.answers, room)
+        truths.append(PromptTruth(prompt_id, *told))
         if target.lacking:
             lacking[prompt_id] = target.lacking
-    return PreparedPrompts(prompts, truths, space, unreadable, lacking, other_datasets)
+    return PreparedPrompts(prompts, truths, space, unreadable, lacking, other_datasets, searches)
+
+
+def _search(
+    search_id: str,
+    place: str,
+    number: int,
+    places: Mapping[str, Sequence[str]] | None,
+    record: PromptRecord,
+    cfg: PromptsConfig,
+) -> Search:
+    asked, rooms = read_room_query(record.text, cfg.rooms), tuple((places or {})[place])
+    return Search(search_id, place, number, rooms, record.text, *asked)
 
 
 class _Target(NamedTuple):

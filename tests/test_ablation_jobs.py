@@ -63,7 +63,7 @@ def stub(monkeypatch: pytest.MonkeyPatch) -> Callable[[Array], None]:
         for name, value in given.items():
             monkeypatch.setattr(f"data.artifacts.{name}", lambda folder, value=value: value)
         monkeypatch.setattr(
-            "pipeline.results.prompts_of",
+            "pipeline.scene_data.prompts_of",
             lambda plan, scene: [Prompt("q", scene, "find the bed", "referring")],
         )
 

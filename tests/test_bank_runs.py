@@ -16,7 +16,7 @@ from data.artifacts.prompts import read_truths
 from data.artifacts.scene import read_ground_truth
 from data.artifacts.store import ArtifactKey
 from data.artifacts.teacher import MASK, NO_SEG, read_teacher
-from pipeline import jobs, results
+from pipeline import jobs, scene_data
 from pipeline.plan import Plan, load_plan
 from tests.tiny_set import ROOMS, STUDENT, write_set
 
@@ -56,14 +56,14 @@ def runs(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Runs]:
 
 def test_every_scene_is_asked_for_the_bank_behind_its_queries(runs: Runs) -> None:
     for scene in runs.banked.scenes():
-        queries = [prompt.prompt_id for prompt in results.prompts_of(runs.banked, scene)]
-        asked = results.asked_of(runs.banked, scene)
+        queries = [prompt.prompt_id for prompt in scene_data.prompts_of(runs.banked, scene)]
+        asked = scene_data.asked_of(runs.banked, scene)
         ids = [prompt.prompt_id for prompt in asked]
         assert ids[: len(queries)] == queries and len(set(ids)) == len(ids)
         assert [prompt.text for prompt in asked[len(queries) :]] == [f"the {c}" for c in BANK]
         cache = read_teacher(runs.banked.teacher(scene).folder)
         assert list(cache.prompt_ids) == ids
-        assert results.asked_of(runs.plain, scene) == results.prompts_of(runs.plain, scene)
+        assert scene_data.asked_of(runs.plain, scene) == scene_data.prompts_of(runs.plain, scene)
         assert not set(ids[len(queries) :]) & set(read_truths(runs.banked.prompts().folder))
 
 
@@ -89,8 +89,8 @@ def test_walls_are_found_and_zeppelins_are_not(runs: Runs) -> None:
 
 def test_what_is_measured_and_shown_knows_no_bank(runs: Runs) -> None:
     (scene,) = runs.banked.scenes("val")
-    queries = tuple(prompt.prompt_id for prompt in results.prompts_of(runs.banked, scene))
-    asked = tuple(prompt.prompt_id for prompt in results.asked_of(runs.banked, scene))
+    queries = tuple(prompt.prompt_id for prompt in scene_data.prompts_of(runs.banked, scene))
+    asked = tuple(prompt.prompt_id for prompt in scene_data.asked_of(runs.banked, scene))
     answered = read_predictions(runs.banked.predict(scene).folder).prompt_ids
     assert answered == asked and answered[: len(queries)] == queries
     marked, before = (read_judgement(p.judge(scene).folder) for p in (runs.banked, runs.plain))

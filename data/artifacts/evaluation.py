@@ -56,6 +56,10 @@ class Evaluation:
     rows: tuple[QueryRow, ...]
     summary: Mapping[str, Any]
 
+    def with_sections(self, sections: Mapping[str, Any]) -> Evaluation:
+        """The same with further sections at the end of the summary."""
+        return Evaluation(self.rows, {**self.summary, **sections})
+
 
 def metrics_text(summary: Mapping[str, Any]) -> str:
     """``metrics.json`` as text: keys in the summary's order, every number finite."""

@@ -1,4 +1,4 @@
-"""Prompts artifact: ``prompts.json`` with the queries and, apart, ``truths.json``.
+"""Prompts artifact: ``prompts.json`` with queries and searches and, apart, ``truths.json``.
 
 Stages that must not see labels read only the first.
 """
@@ -14,12 +14,14 @@ from typing import Any
 from data.artifacts.store import write_text_atomic
 from data.artifacts.versions import VERSIONS
 from data.errors import ArtifactError
+from data.searches import Search
 from data.types import Prompt, PromptTruth
 
 SCHEMA_VERSION = VERSIONS["prepare_prompts"]
 PROMPTS_FILE = "prompts.json"
 TRUTHS_FILE = "truths.json"
 _REMEDY = "Run PreparePrompts again."
+_LISTS = ("rooms", "signs")
 
 
 def write_prompts(
@@ -28,19 +30,21 @@ def write_prompts(
     truths: Iterable[PromptTruth],
     id_space: str,
     lacking: Mapping[str, Sequence[int]] | None = None,
+    searches: Mapping[str, Sequence[Search]] | None = None,
 ) -> None:
-    """Write both files; ``prompts`` by split.
+    """Write both files; ``prompts`` and ``searches`` by split.
 
     For the record: ``id_space``, and by prompt the ids ``lacking`` from its scene, if any.
     """
     rows = {
-        truth.prompt_id: {"object_ids": list(truth.object_ids), "object_name": truth.object_name}
+        truth.prompt_id: {key: value for key, value in asdict(truth).items() if key != "prompt_id"}
         for truth in truths
     }
     splits = {name: [asdict(prompt) for prompt in split] for name, split in prompts.items()}
     noted = {"lacking": {key: list(ids) for key, ids in lacking.items()}} if lacking else {}
     _write(folder / TRUTHS_FILE, {"id_space": id_space, **noted, "truths": rows})
-    _write(folder / PROMPTS_FILE, {"splits": splits})
+    found = {name: [asdict(one) for one in split] for name, split in (searches or {}).items()}
+    _write(folder / PROMPTS_FILE, {"splits": splits, "searches": found})
 
 
 def read_prompts(folder: Path) -> dict[str, list[Prompt]]:
@@ -53,13 +57,32 @@ def read_prompts(folder: Path) -> dict[str, list[Prompt]]:
         raise ArtifactError(path, "prompts of this schema", str(error), _REMEDY) from error
 
 
+def read_searches(folder: Path) -> dict[str, list[Search]]:
+    """Searches by split, without any label; ArtifactError when they cannot be read."""
+    path = folder / PROMPTS_FILE
+    splits = _read(path, "searches")
+    try:
+        return {
+            name: [Search(**{**row, **{key: tuple(row[key]) for key in _LISTS}}) for row in rows]
+            for name, rows in splits.items()
+        }
+    except (TypeError, KeyError) as error:
+        raise ArtifactError(path, "searches of this schema", str(error), _REMEDY) from error
+
+
 def read_truths(folder: Path) -> dict[str, PromptTruth]:
     """What each query is about, by prompt id; for evaluation and oracles only."""
     path = folder / TRUTHS_FILE
     rows = _read(path, "truths")
     try:
         return {
-            prompt_id: PromptTruth(prompt_id, tuple(row["object_ids"]), row["object_name"])
+            prompt_id: PromptTruth(
+                prompt_id,
+                tuple(row["object_ids"]),
+                row["object_name"],
+                tuple(row["answers"]),
+                row["scene_id"],
+            )
             for prompt_id, row in rows.items()
         }
     except (TypeError, KeyError) as error:

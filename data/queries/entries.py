@@ -54,6 +54,19 @@ class Entry:
         value = self.content.get(self.key(*keys))
         return "" if value is None or value == "" else self.text(*keys)
 
+    def texts(self, *keys: str) -> tuple[str, ...]:
+        """One text or a list of them under the first of the keys; none where there is no field."""
+        key = self.key(*keys)
+        value = self.content.get(key)
+        values = value if isinstance(value, list) else [] if value is None else [value]
+        if not all(isinstance(one, str) and one.strip() for one in values):
+            raise self.wrong(f"a text or a list of texts as {key}", value)
+        try:
+            "".join(values).encode()
+        except UnicodeEncodeError:
+            raise self.wrong(f"Unicode texts as {key}", value) from None
+        return tuple(one.strip() for one in values)
+
     def choice(self, key: str, allowed: tuple[str, ...]) -> str:
         """One of a few words."""
         value = self.text(key)

@@ -2,7 +2,8 @@
 
 A list of records ``{scene_id, object_id, object_name, description, image | images, task}``;
 ``object_id`` is one integer or a list (empty: the object is absent), ``task`` is "reasoning"
-where it is not given. Which id space ``object_id`` belongs to is nowhere written, so it is
+where it is not given, and ``answer`` or ``answers`` are right answers in words, for records that
+are questions. Which id space ``object_id`` belongs to is nowhere written, so it is
 decided from the data.
 """
 
@@ -34,4 +35,5 @@ def _record(entry: Entry) -> PromptRecord:
         entry.ids("object_id", least=0),
         name,
         tuple(PurePosixPath(image).stem for image in images),
+        answers=entry.texts("answers", "answer"),
     )

@@ -2,8 +2,8 @@
 
 The files were not published where they could be read, so this takes what the family has in
 common: ``{scene_id, object_id | object_ids, question | description}``, and ``object_name`` where
-it is given. The answer's objects count as one target, their union. As no documentation tells the
-id space, it is decided from the data.
+it is given, ``answer`` or ``answers`` for what is to be said. The answer's objects count as one
+target, their union. As no documentation tells the id space, it is decided from the data.
 """
 
 from __future__ import annotations
@@ -28,4 +28,5 @@ def _record(entry: Entry) -> PromptRecord:
         "reasoning",
         entry.ids("object_id", "object_ids", least=0, loose=True),
         entry.optional("object_name"),
+        answers=entry.texts("answers", "answer"),
     )

@@ -17,7 +17,7 @@ from data.rooms.catalog import STRUCTURE
 from data.rooms.facts import gather_facts
 from data.rooms.pictures import fisheye_camera
 from data.rooms.poses import choose_poses
-from data.rooms.queries import ask
+from data.rooms.queries import Extra, ask
 from data.rooms.render import Renderer
 from data.rooms.room import make_room
 from data.rooms.scan import scan_room
@@ -47,12 +47,15 @@ def write_room(
     spacing: float,
     questions: int = 1,
     scale: float = 1.0,
+    corner: tuple[float, float] = (0.0, 0.0),
+    extra: tuple[int, int] = (0, 0),
 ) -> None:
     """Make, render and write one room below ``root``; ``size`` is (height, width) in pixels.
 
-    ``questions``: how many times the usual number it is asked. ``scale`` as of ``make_room``.
+    ``questions``: how many times the usual number it is asked. ``scale`` and ``corner`` as of
+    ``make_room``; ``extra`` are the numbers of questions with answers and of searches.
     """
-    room = make_room(seed, kind, spacing, scale)
+    room = make_room(seed, kind, spacing, scale, corner)
     camera = fisheye_camera(*size, room.seed)
     undistorter = Undistorter.make(camera)
     poses = choose_poses(room, num_views)
@@ -77,7 +80,8 @@ def write_room(
     lists = {"train": train, "test": test, "has_masks": True}
     dump_json(dslr / "train_test_lists.json", lists)
     facts = gather_facts(room, scan, pixels)
-    records = ask(scene_id, split, facts, names, size[0] * size[1], room.seed, questions)
+    more = Extra(kind, *extra) if any(extra) else None
+    records = ask(scene_id, split, facts, names, size[0] * size[1], room.seed, questions, more)
     (root / "queries" / "rooms").mkdir(parents=True, exist_ok=True)
     dump_json(root / "queries" / "rooms" / f"{scene_id}.json", records)
 

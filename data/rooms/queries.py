@@ -3,14 +3,22 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
 from data.rooms.catalog import LABELS, STRUCTURE
 from data.rooms.facts import Distances, Fact
 from data.rooms.model import PLAIN_COLORS
-from data.rooms.wordings import MULTIPLE, NEEDS, REFERRING, SPATIAL, Wording, plural
+from data.rooms.wordings import (
+    MULTIPLE,
+    NEEDS,
+    REFERRING,
+    ROOM_WORDS,
+    SPATIAL,
+    Wording,
+    plural,
+)
 
 Slots = tuple[tuple[str, str], ...]
 TASKS = ("referring", "implicit", "spatial", "multiple", "absent")
@@ -21,6 +29,8 @@ _NUMBERS = {2: "two", 3: "three", 4: "four", 5: "five", 6: "six"}
 _SEEN_SHARE = 0.0006
 _HELD_OUT_RATE = 0.5
 _ANCHORS = 5
+NO_ANSWER = "none"
+"""What is right to say where nothing answers a question."""
 
 
 @dataclass(frozen=True)
@@ -164,6 +174,21 @@ class Inquirer:
             if not any(label in self.by_label for label in (*need.labels, *need.barred)):
                 yield Question("absent", (), need.labels[0], need.wording)
 
+    def questions(self) -> Iterator[Question]:
+        """What meets a need, to be answered in words; also needs that nothing meets."""
+        for question in (*self.implicit(), *self.absent()):
+            if any(question.wording is need.wording for need in NEEDS):
+                yield replace(question, wording=_asking(question.wording))
+
+
+def _asking(wording: Wording) -> Wording:
+    """Those of its templates that are questions, where there are some."""
+    train, held_out = (
+        tuple(text for text in texts if text.endswith("?")) or texts
+        for texts in (wording.train, wording.held_out)
+    )
+    return Wording(train, held_out)
+
 
 def ask(
     scene_id: str,
@@ -173,8 +198,11 @@ def ask(
     num_pixels: int,
     seed: Sequence[int],
     times: int = 1,
+    extra: Extra | None = None,
 ) -> list[dict[str, object]]:
     """Records in Instruct3D's form plus ``task``: all five tasks where the room allows it.
+
+    ``extra`` asks for questions with ``answers`` and for searches besides.
 
     ``object_id`` holds ``objectId`` numbers; ``image`` names the view that shows the targets
     best. Held-out wordings are for validation rooms alone: those of other splits never use one.
@@ -189,29 +217,76 @@ def ask(
         "multiple": inquirer.multiple,
         "absent": inquirer.absent,
     }
+    writer = _Writer(scene_id, split == "val", inquirer, view_names, rng)
     records: list[dict[str, object]] = []
     for task in TASKS:
         questions = [q for q in kinds[task]() if inquirer.shown(q.targets)]
         for question in _varied(questions, times * WANTED[task], rng):
-            words = question.wording.train
-            if split == "val" and rng.random() < _HELD_OUT_RATE:
-                words = question.wording.held_out
-            text = words[int(rng.integers(len(words)))].format(**dict(question.slots))
-            pixels = sum((inquirer.facts[t].views for t in question.targets), np.zeros(1))
-            view = (
-                int(np.argmax(pixels)) if question.targets else int(rng.integers(len(view_names)))
-            )
-            records.append(
-                {
-                    "scene_id": scene_id,
-                    "object_id": list(question.targets),
-                    "object_name": question.name,
-                    "image": view_names[view],
-                    "description": text,
-                    "task": task,
-                }
-            )
+            records.append(writer.record(question, task))
+    if extra is not None:
+        records += _extra_records(extra, inquirer, writer, rng)
     return records
+
+
+@dataclass(frozen=True)
+class Extra:
+    """Further records of a room of some ``kind``: ``questions`` with answers, and ``searches``."""
+
+    kind: str
+    questions: int
+    searches: int
+
+
+class _Writer:
+    """Puts questions into words; those of validation rooms are held out half of the time."""
+
+    def __init__(
+        self,
+        scene_id: str,
+        is_val: bool,
+        inquirer: Inquirer,
+        view_names: Sequence[str],
+        rng: np.random.Generator,
+    ) -> None:
+        self._scene_id, self._is_val, self._inquirer = scene_id, is_val, inquirer
+        self._view_names, self._rng = view_names, rng
+
+    def words(self, wording: Wording) -> str:
+        """One of a wording's templates."""
+        words = wording.train
+        if self._is_val and self._rng.random() < _HELD_OUT_RATE:
+            words = wording.held_out
+        return words[int(self._rng.integers(len(words)))]
+
+    def record(self, question: Question, task: str) -> dict[str, object]:
+        """A question as a record; ``image`` is the view that shows its targets best."""
+        text = self.words(question.wording).format(**dict(question.slots))
+        facts, targets = self._inquirer.facts, question.targets
+        pixels = sum((facts[t].views for t in targets), np.zeros(1))
+        any_view = self._rng.integers
+        view = int(np.argmax(pixels)) if targets else int(any_view(len(self._view_names)))
+        return {
+            "scene_id": self._scene_id,
+            "object_id": list(targets),
+            "object_name": question.name,
+            "image": self._view_names[view],
+            "description": text,
+            "task": task,
+        }
+
+
+def _extra_records(
+    extra: Extra, inquirer: Inquirer, writer: _Writer, rng: np.random.Generator
+) -> Iterator[dict[str, object]]:
+    questions = [q for q in inquirer.questions() if inquirer.shown(q.targets)]
+    for question in _varied(questions, extra.questions, rng):
+        answer = question.name if question.targets else NO_ANSWER
+        yield {**writer.record(question, "qa"), "answers": [answer]}
+    found = [q for q in (*inquirer.referring(), *inquirer.implicit()) if inquirer.shown(q.targets)]
+    for question in _varied(found, extra.searches, rng):
+        record = writer.record(question, "search")
+        room = writer.words(ROOM_WORDS[extra.kind])
+        yield {**record, "description": f"in {room}, {record['description']}"}
 
 
 def _varied(questions: list[Question], count: int, rng: np.random.Generator) -> list[Question]:

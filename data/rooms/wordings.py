@@ -147,6 +147,27 @@ NEEDS = (
 )  # fmt: skip
 
 
+ROOM_WORDS: dict[str, Wording] = {
+    "bedroom": Wording(
+        ("the bedroom", "the room where people sleep"),
+        ("the sleeping room", "the room with the bed"),
+    ),
+    "office": Wording(
+        ("the office", "the room where people do paperwork"),
+        ("the study", "the room with the whiteboard"),
+    ),
+    "living": Wording(
+        ("the living room", "the room where two friends sit side by side"),
+        ("the lounge", "the room with the sofa"),
+    ),
+    "service": Wording(
+        ("the bathroom", "the room where people soak in warm water"),
+        ("the washroom", "the room with the toilet"),
+    ),
+}
+"""How searches speak of each kind of room: by a name, or by what is done or stands there."""
+
+
 def plural(name: str) -> str:
     """English plural of a label."""
     if name.endswith("shelf"):

@@ -1,0 +1,92 @@
+"""Jobs of hierarchical search: which room is meant, and how good what was found there is."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, NamedTuple
+
+from pipeline import scene_data
+from pipeline.plan import Plan
+
+if TYPE_CHECKING:
+    from data.types import Array, GroundTruth
+    from stages.search_rows import SearchedRoom, SearchResult
+
+
+class Shown(NamedTuple):
+    """Of one scene, by search id: masks of each source that count there, and what is true."""
+
+    masks: Mapping[str, Mapping[str, Array]]
+    truths: Mapping[str, Array]
+
+
+def find_rooms(plan: Plan, scene_id: str | None, folder: Path, device: str) -> None:
+    """Choose a room for every search of the validation places."""
+    from data.artifacts.rooms import write_rooms
+    from stages import find_rooms as stage
+
+    scores = {name: _scores(plan, name) for name in plan.scenes("val")}
+    write_rooms(folder, stage.run(scene_data.searches_of(plan, "val"), scores))
+
+
+def _scores(plan: Plan, scene_id: str) -> dict[str, dict[str, float]]:
+    """How sure each source is of what a scene was asked, by prompt id."""
+    from data.artifacts.predictions import read_predictions
+    from data.artifacts.pseudo import read_pseudo
+
+    answers, labels = (
+        read_predictions(plan.predict(scene_id).folder),
+        read_pseudo(plan.fuse(scene_id).folder),
+    )
+    lifted = dict(zip(labels.prompt_ids, labels.scores().tolist(), strict=True))
+    own, both = (
+        dict(zip(answers.prompt_ids, answers.score(of).tolist(), strict=True))
+        for of in ("student", "together")
+    )
+    return {"student": own, "fusion_only": lifted, "together": both}
+
+
+def search_result(plan: Plan) -> SearchResult | None:
+    """All searches of the validation places, scored; None where there is none."""
+    from data.artifacts.prompts import read_truths
+    from data.artifacts.rooms import read_rooms
+    from stages import search_rows as stage
+
+    searches = scene_data.searches_of(plan, "val")
+    if not searches:
+        return None
+    truths, choices = read_truths(plan.prompts().folder), read_rooms(plan.rooms_found().folder)
+    return stage.run(searches, truths, choices, _rooms(plan))
+
+
+def _rooms(plan: Plan) -> Iterator[SearchedRoom]:
+    from data.artifacts.scene import read_ground_truth
+    from stages.search_rows import SearchedRoom
+
+    for name in plan.scenes("val"):
+        truth = read_ground_truth(plan.prepare(name).folder)
+        yield SearchedRoom(name, truth, scene_data.masks_of(plan, name))
+
+
+def shown(
+    plan: Plan, scene_id: str, masks: Mapping[str, Mapping[str, Array]], truth: GroundTruth
+) -> Shown:
+    """What there is to draw of the searches that mean a scene."""
+    from data.artifacts.prompts import read_truths
+    from data.artifacts.rooms import read_rooms
+
+    found: dict[str, dict[str, Array]] = {source: {} for source in masks}
+    true: dict[str, Array] = {}
+    searches = scene_data.searches_of(plan, "val")
+    if searches:
+        truths, choices = read_truths(plan.prompts().folder), read_rooms(plan.rooms_found().folder)
+        for search in searches:
+            if truths[search.search_id].scene_id == scene_id:
+                true[search.search_id] = truth.mask(truths[search.search_id].object_ids)
+                for source in masks:
+                    if choices[search.search_id, source].room in ("", scene_id):
+                        mask = masks[source].get(search.prompt_id(scene_id))
+                        if mask is not None:
+                            found[source][search.search_id] = mask
+    return Shown(found, true)

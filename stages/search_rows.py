@@ -1,0 +1,185 @@
+"""Searches scored: over all points of a place, with and without the step that finds the room.
+
+With it, the answer is what was found in the room that was chosen, or in all of them where none
+was; without it, it is what was found in any room. Either way it is compared with the objects in
+the room that is meant, and what was marked elsewhere counts against it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+
+from data.artifacts.evaluation import SOURCES, QueryRow, Score, TargetCount
+from data.artifacts.rooms import RoomChoice
+from data.errors import DataError
+from data.searches import SEARCH_TASK, Search
+from data.types import Array, GroundTruth, PromptTruth
+from stages import metrics
+
+_TARGET_COUNTS: tuple[TargetCount, ...] = ("zero", "single", "multiple")
+Choices = Mapping[tuple[str, str], RoomChoice]
+
+
+@dataclass(frozen=True, eq=False)
+class SearchedRoom:
+    """One room's answers: ``masks`` by source, then by prompt id, each (N,) bool; and its truth."""
+
+    scene_id: str
+    ground_truth: GroundTruth
+    masks: Mapping[str, Mapping[str, Array]]
+
+
+@dataclass
+class _Counts:
+    """Points of one search and source, added up over rooms; first with the step, then without."""
+
+    predicted: list[int] = field(default_factory=lambda: [0, 0])
+    intersection: list[int] = field(default_factory=lambda: [0, 0])
+    missing: bool = False
+
+
+@dataclass(frozen=True)
+class SearchResult:
+    """``rows`` count with the rooms found; ``figures`` is the section ``search`` of the metrics."""
+
+    rows: tuple[QueryRow, ...]
+    figures: Mapping[str, Any]
+
+
+def run(
+    searches: Sequence[Search],
+    truths: Mapping[str, PromptTruth],
+    choices: Choices,
+    rooms: Iterable[SearchedRoom],
+) -> SearchResult:
+    """Score all searches; rooms are taken one at a time, each once.
+
+    Raises DataError for a search without truth and one that names objects its room lacks.
+    """
+    for search in searches:
+        _check(search, truths)
+    counts = {(s.search_id, source): _Counts() for s in searches for source in SOURCES}
+    truth_points: dict[str, int] = {}
+    for room in rooms:
+        for search in searches:
+            if room.scene_id in search.rooms:
+                truth = _truth(search, truths[search.search_id], room)
+                if truths[search.search_id].scene_id == room.scene_id:
+                    truth_points[search.search_id] = int(np.count_nonzero(truth))
+                for source in SOURCES:
+                    choice = choices[search.search_id, source]
+                    _add(counts[search.search_id, source], search, source, choice, room, truth)
+    rows = [_rows(s, truths[s.search_id], truth_points, counts) for s in searches]
+    figures = _figures(searches, truths, choices, rows)
+    return SearchResult(tuple(with_step for with_step, _ in rows), figures)
+
+
+def _check(search: Search, truths: Mapping[str, PromptTruth]) -> None:
+    truth = truths.get(search.search_id)
+    if truth is None or truth.scene_id not in search.rooms:
+        found = "none" if truth is None else f"one about {truth.scene_id!r}"
+        raise DataError(
+            f"search {search.search_id}", "a truth about a room of its place", found, "Mend it."
+        )
+
+
+def _truth(search: Search, truth: PromptTruth, room: SearchedRoom) -> Array:
+    """(N,) bool: what the search means of one room; nothing of rooms that it does not mean."""
+    if truth.scene_id != room.scene_id:
+        return np.zeros(room.ground_truth.num_points, bool)
+    unknown = set(truth.object_ids) - set(room.ground_truth.object_ids)
+    if unknown:
+        raise DataError(
+            f"search {search.search_id}",
+            f"objects that scene {room.scene_id} has",
+            str(sorted(unknown)),
+            "Check that queries and scans are of the same version.",
+        )
+    return room.ground_truth.counted(room.ground_truth.mask(truth.object_ids))
+
+
+def _add(
+    counts: _Counts,
+    search: Search,
+    source: str,
+    choice: RoomChoice,
+    room: SearchedRoom,
+    truth: Array,
+) -> None:
+    mask = room.masks.get(source, {}).get(search.prompt_id(room.scene_id))
+    if mask is None:
+        counts.missing = True
+        return
+    drawn = room.ground_truth.counted(mask)
+    points, shared = int(np.count_nonzero(drawn)), int(np.count_nonzero(drawn & truth))
+    for k, is_in in enumerate((choice.room in ("", room.scene_id), True)):
+        counts.predicted[k] += points * is_in
+        counts.intersection[k] += shared * is_in
+
+
+def _rows(
+    search: Search,
+    truth: PromptTruth,
+    truth_points: Mapping[str, int],
+    counts: Mapping[tuple[str, str], _Counts],
+) -> tuple[QueryRow, QueryRow]:
+    """The search's row with the step, and without."""
+    points = truth_points.get(search.search_id, 0)
+    both = []
+    for k in range(2):
+        scores = {source: _score(counts[search.search_id, source], k, points) for source in SOURCES}
+        targets = _TARGET_COUNTS[min(len(set(truth.object_ids)), 2)]
+        told = (search.search_id, truth.scene_id, search.text, SEARCH_TASK, targets, points)
+        both.append(QueryRow(*told, scores))
+    return both[0], both[1]
+
+
+def _score(counts: _Counts, k: int, truth_points: int) -> Score:
+    intersection, predicted = counts.intersection[k], counts.predicted[k]
+    union = predicted + truth_points - intersection
+    one = metrics.Counts(np.array([intersection]), np.array([union]))
+    iou = float(metrics.strict_iou(one)[0])
+    return Score(intersection, union, iou, predicted, counts.missing)
+
+
+def _figures(
+    searches: Sequence[Search],
+    truths: Mapping[str, PromptTruth],
+    choices: Choices,
+    rows: Sequence[tuple[QueryRow, QueryRow]],
+) -> dict[str, Any]:
+    """By source: region hit rate, of all, of named and of unnamed rooms; masks either way."""
+    found: dict[str, Any] = {"num_searches": len(searches)}
+    for source in SOURCES:
+        hits = {
+            s.search_id: choices[s.search_id, source].room == truths[s.search_id].scene_id
+            for s in searches
+        }
+        told = {
+            "told": [hits[s.search_id] for s in searches if s.signs],
+            "untold": [hits[s.search_id] for s in searches if not s.signs],
+        }
+        headline = [metrics.headline(_of(source, [pair[k] for pair in rows])) for k in range(2)]
+        found[source] = {
+            "room_hit_rate": _mean(list(hits.values())),
+            **{f"room_hit_rate_{name}": _mean(values) for name, values in told.items()},
+            "with_room": headline[0],
+            "without_room": headline[1],
+        }
+    return found
+
+
+def _of(source: str, rows: Sequence[QueryRow]) -> metrics.Counts:
+    scores = [row.scores[source] for row in rows]
+    return metrics.Counts(
+        np.array([score.intersection for score in scores], np.int64),
+        np.array([score.union for score in scores], np.int64),
+    )
+
+
+def _mean(values: Sequence[bool]) -> float | None:
+    return sum(values) / len(values) if values else None
