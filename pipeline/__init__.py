@@ -29,6 +29,7 @@ from pipeline.nano import (  # noqa: E402  (Luigi reads its defaults when tasks 
     TrainNanoTeacher,
 )
 from pipeline.result_tasks import (  # noqa: E402  (Luigi reads its defaults first)
+    AnswerQuestions,
     Evaluate,
     FindRooms,
     JudgeTeacher,
@@ -54,6 +55,7 @@ from pipeline.transfer import (  # noqa: E402  (Luigi reads its defaults when ta
 __all__ = [
     "Ablation",
     "AblationReport",
+    "AnswerQuestions",
     "ConvertReason3D",
     "DistilText",
     "ErrorCurves",

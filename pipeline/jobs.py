@@ -138,6 +138,7 @@ _JOBS: dict[str, tuple[Job, bool]] = {
     "finetune_student": (learning.finetune_student, True),
     "distil_text": (learning.distil_text, False),
     "predict_masks": (learning.predict_masks, False),
+    "answer_questions": (results.answer_questions, False),
     "find_rooms": (search_jobs.find_rooms, False),
     "judge_teacher": (results.judge_teacher, False),
     "evaluate": (results.evaluate, False),

@@ -130,6 +130,16 @@ class Plan(ScenePlan):
         }
         return self._key("judge_teacher", self.experiment.judge, inputs, scene_id)
 
+    def said(self, scene_id: str) -> ArtifactKey:
+        """The teacher's answers in words, those of a scene's views made one."""
+        inputs = {
+            "teacher": self.teacher(scene_id).fingerprint,
+            "labels": self.fuse(scene_id).fingerprint,
+            "masks": self.predict(scene_id).fingerprint,
+            "prompts": self.prompts().fingerprint,
+        }
+        return self._key("answer_questions", {}, inputs, scene_id)
+
     def rooms_found(self) -> ArtifactKey:
         """Which room each search of the validation places was taken to mean."""
         inputs = {"prompts": self.prompts().fingerprint}
@@ -143,6 +153,7 @@ class Plan(ScenePlan):
         for scene in self.scenes("val"):
             inputs[f"masks {scene}"] = self.predict(scene).fingerprint
             inputs[f"judgement {scene}"] = self.judge(scene).fingerprint
+            inputs[f"said {scene}"] = self.said(scene).fingerprint
         if self.places:
             inputs["rooms"] = self.rooms_found().fingerprint
         return self._key("evaluate", {}, inputs)
@@ -153,6 +164,7 @@ class Plan(ScenePlan):
             inputs = {"evaluation": self.evaluate().fingerprint}
         else:
             inputs = {f"masks {s}": self.predict(s).fingerprint for s in self.scenes("val")}
+            inputs |= {f"said {s}": self.said(s).fingerprint for s in self.scenes("val")}
             inputs["prompts"] = self.prompts().fingerprint
         return self._key("report", self.experiment.report, inputs)
 

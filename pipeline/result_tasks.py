@@ -34,6 +34,19 @@ class PredictMasks(ValidationTask):
         return [*needed, self.other(FuseMasks, scene)]
 
 
+class AnswerQuestions(ValidationTask):
+    """One answer in words a query, of all views; validation scenes when none is named."""
+
+    def scene_key(self, scene: str) -> ArtifactKey:
+        """The scene's answers."""
+        return self.plan.said(scene)
+
+    def scene_requires(self, scene: str) -> list[PipelineTask]:
+        """What the teacher said on each view, the views' weights, and what was found."""
+        stages = (RunTeacher, FuseMasks, PredictMasks)
+        return [self.other(stage, scene) for stage in stages]
+
+
 class FindRooms(PipelineTask):
     """Which room of its place each search means; nothing for a set without places."""
 
@@ -71,8 +84,8 @@ class Evaluate(PipelineTask):
         return self.plan.evaluate()
 
     def requires(self) -> list[PipelineTask]:
-        """All validation scenes' masks, the rooms found, and how good the teacher was on them."""
-        stages = (PredictMasks, JudgeTeacher)
+        """All validation scenes' answers, the rooms found, and how good the teacher was on them."""
+        stages = (PredictMasks, AnswerQuestions, JudgeTeacher)
         of_scenes = [task for stage in stages for task in self.each_scene(stage, "val")]
         return of_scenes + ([self.other(FindRooms)] if self.plan.places else [])
 
@@ -84,9 +97,11 @@ class Report(PipelineTask):
         """The report."""
         return self.plan.report()
 
-    def requires(self) -> PipelineTask:
+    def requires(self) -> list[PipelineTask]:
         """The metrics; without truth the answers."""
-        return self.other(Evaluate if self.plan.scene_set.has_truth else PredictMasks)
+        if self.plan.scene_set.has_truth:
+            return [self.other(Evaluate)]
+        return [self.other(PredictMasks), self.other(AnswerQuestions)]
 
 
 class RunAll(PipelineTask):

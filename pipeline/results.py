@@ -8,11 +8,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from data.artifacts.store import ArtifactKey, read_metadata
-from pipeline import progress, search_jobs
+from pipeline import process, progress, search_jobs
 from pipeline.plan import Plan
 from pipeline.scene_data import masks_of, prompts_of
 
 if TYPE_CHECKING:
+    from data.artifacts.said import Said
     from stages.evaluate import EvaluationScene
     from stages.report_inputs import (
         AnsweredScene,
@@ -46,6 +47,20 @@ def judge_teacher(plan: Plan, scene_id: str | None, folder: Path, device: str) -
     write_judgement(folder, judgement)
 
 
+def answer_questions(plan: Plan, scene_id: str | None, folder: Path, device: str) -> None:
+    """What the teacher says of one scene's queries, in words."""
+    from data.artifacts.predictions import read_predictions
+    from data.artifacts.pseudo import read_pseudo
+    from data.artifacts.said import write_said
+    from data.artifacts.teacher import read_teacher
+    from stages import answer_questions as stage
+
+    name = process.one_scene(scene_id)
+    prompts, cache = prompts_of(plan, name), read_teacher(plan.teacher(name).folder)
+    labels, found = read_pseudo(plan.fuse(name).folder), read_predictions(plan.predict(name).folder)
+    write_said(folder, stage.run(prompts, cache, labels, found))
+
+
 def _evaluation_scenes(plan: Plan) -> Iterator[EvaluationScene]:
     from data.artifacts.judgement import read_judgement
     from data.artifacts.prompts import read_truths
@@ -62,13 +77,29 @@ def _evaluation_scenes(plan: Plan) -> Iterator[EvaluationScene]:
 
 def evaluate(plan: Plan, scene_id: str | None, folder: Path, device: str) -> None:
     """Metrics over the validation split."""
-    from data.artifacts.evaluation import write_evaluation
+    from data.artifacts.evaluation import Evaluation, write_evaluation
+    from data.artifacts.prompts import read_truths
     from stages import evaluate as stage
+    from stages import question_figures
+
+    truths = read_truths(plan.prompts().folder)
 
     searched = search_jobs.search_result(plan)
     evaluation = stage.run(_evaluation_scenes(plan), searched.rows if searched else ())
-    sections = {"search": searched.figures} if searched else {}
-    write_evaluation(folder, evaluation.with_sections(sections))
+    answered = question_figures.run(evaluation.rows, _said(plan), truths)
+    sections = {
+        **({"search": searched.figures} if searched else {}),
+        **({"qa": answered.figures} if answered.figures else {}),
+    }
+    write_evaluation(folder, Evaluation(answered.rows, {**evaluation.summary, **sections}))
+
+
+def _said(plan: Plan) -> dict[str, Said]:
+    """Answers in words of all validation scenes, by prompt id."""
+    from data.artifacts.said import read_said
+
+    answers = (read_said(plan.said(name).folder) for name in plan.scenes("val"))
+    return {prompt_id: said for of_scene in answers for prompt_id, said in of_scene.items()}
 
 
 def _report_scenes(plan: Plan) -> Iterator[ReportScene]:
@@ -149,6 +180,7 @@ def report_inputs(plan: Plan) -> ReportInputs:
 
 def _answered_scenes(plan: Plan) -> Iterator[AnsweredScene]:
     from data.artifacts.predictions import read_predictions
+    from data.artifacts.said import read_said
     from data.artifacts.scene import read_scene
     from stages.report_inputs import AnsweredScene
 
@@ -156,7 +188,8 @@ def _answered_scenes(plan: Plan) -> Iterator[AnsweredScene]:
         found = read_predictions(plan.predict(name).folder)
         scores = dict(zip(found.prompt_ids, found.score("together").tolist(), strict=True))
         scene = read_scene(plan.prepare(name).folder)
-        yield AnsweredScene(scene, prompts_of(plan, name), masks_of(plan, name), scores)
+        said = {key: one.answer for key, one in read_said(plan.said(name).folder).items()}
+        yield AnsweredScene(scene, prompts_of(plan, name), masks_of(plan, name), scores, said)
 
 
 def report(plan: Plan, scene_id: str | None, folder: Path, device: str) -> None:

@@ -29,7 +29,7 @@ _LEGEND = ((BOTH, "answer"),)
 class AnswerRow:
     """One answer in figures; centre and size of its box in metres, in the scan's frame.
 
-    Both are None where nothing fits.
+    Both are None where nothing fits. ``said`` is what the teacher says, in words.
     """
 
     prompt_id: str
@@ -39,6 +39,7 @@ class AnswerRow:
     num_points: int
     centre: tuple[float, ...] | None
     size: tuple[float, ...] | None
+    said: str = ""
 
 
 def run(
@@ -93,7 +94,8 @@ def answer_rows(item: AnsweredScene) -> list[AnswerRow]:
         score = round(float(item.scores.get(prompt.prompt_id, 0.0)), 4)
         count = int(np.count_nonzero(mask))
         names = prompt.prompt_id, prompt.scene_id, prompt.text
-        rows.append(AnswerRow(*names, score, count, centre, size))
+        said = item.said.get(prompt.prompt_id, "")
+        rows.append(AnswerRow(*names, score, count, centre, size, said))
     return rows
 
 

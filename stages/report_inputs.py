@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from data.artifacts.evaluation import Evaluation
@@ -69,13 +69,14 @@ class AnsweredScene:
     """A scene nothing is known of: its queries, masks by source and prompt id, and scores.
 
     Sources are those of an evaluation; ``scores`` by prompt id, in [0, 1], tell how sure the
-    answer of "together" is that something fits.
+    answer of "together" is that something fits; ``said`` are the answers in words.
     """
 
     scene: Scene
     prompts: Sequence[Prompt]
     masks: Mapping[str, Mapping[str, Array]]
     scores: Mapping[str, float]
+    said: Mapping[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)

@@ -38,7 +38,11 @@ class Score:
 
 @dataclass(frozen=True)
 class QueryRow:
-    """One query and how each source answered it."""
+    """One query and how each source answered it.
+
+    ``said`` is the answer in words and ``said_by`` the views that gave it; ``right`` are the right
+    answers in words, none for a query that is no question.
+    """
 
     prompt_id: str
     scene_id: str
@@ -47,6 +51,9 @@ class QueryRow:
     target_count: TargetCount
     truth_points: int
     scores: Mapping[str, Score]
+    said: str = ""
+    said_by: tuple[str, ...] = ()
+    right: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -55,10 +62,6 @@ class Evaluation:
 
     rows: tuple[QueryRow, ...]
     summary: Mapping[str, Any]
-
-    def with_sections(self, sections: Mapping[str, Any]) -> Evaluation:
-        """The same with further sections at the end of the summary."""
-        return Evaluation(self.rows, {**self.summary, **sections})
 
 
 def metrics_text(summary: Mapping[str, Any]) -> str:
@@ -89,4 +92,5 @@ def read_evaluation(folder: Path) -> Evaluation:
 
 def _row(entry: Mapping[str, Any]) -> QueryRow:
     scores = {source: Score(**entry["scores"][source]) for source in SOURCES}
-    return QueryRow(**{**entry, "scores": scores})
+    lists = {name: tuple(entry[name]) for name in ("said_by", "right")}
+    return QueryRow(**{**entry, **lists, "scores": scores})

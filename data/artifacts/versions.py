@@ -16,6 +16,7 @@ VERSIONS: dict[str, int] = {
     "finetune_student": 1,
     "predict_masks": 4,
     "find_rooms": 1,
+    "answer_questions": 1,
     "judge_teacher": 1,
     "evaluate": 2,
     "report": 2,
