@@ -98,7 +98,7 @@ class Plan(ScenePlan):
         for scene in self.scenes("val"):
             inputs[f"masks {scene}"] = self.predict(scene).fingerprint
             inputs[f"judgement {scene}"] = self.judge(scene).fingerprint
-        return self._key("evaluate", {}, inputs)
+        return self._key("evaluate", self.scene_set.asked, inputs)
 
     def report(self) -> ArtifactKey:
         """The page of results."""

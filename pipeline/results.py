@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 from data.artifacts.store import read_metadata
 from pipeline import progress
+from pipeline.benchmark_scans import asked_by, with_scans
 from pipeline.plan import Plan
 
 if TYPE_CHECKING:
@@ -97,7 +98,8 @@ def evaluate(plan: Plan, scene_id: str | None, folder: Path, device: str) -> Non
     from data.artifacts.evaluation import write_evaluation
     from stages import evaluate as stage
 
-    write_evaluation(folder, stage.run(_evaluation_scenes(plan)))
+    scenes = with_scans(plan, _evaluation_scenes(plan))
+    write_evaluation(folder, stage.run(scenes, asked=asked_by(plan)))
 
 
 def _report_scenes(plan: Plan) -> Iterator[ReportScene]:

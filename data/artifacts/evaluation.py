@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
@@ -38,7 +38,12 @@ class Score:
 
 @dataclass(frozen=True)
 class QueryRow:
-    """One query and how each source answered it."""
+    """One query and how each source answered it.
+
+    ``group`` and ``official`` are there where the benchmark's convention asks for more than
+    masks (``stages.benchmarks``): ``unique`` or ``multiple``, and by source the IoU of boxes
+    (``box_iou``) or their F1 (``f1_25``, ``f1_50``).
+    """
 
     prompt_id: str
     scene_id: str
@@ -47,6 +52,8 @@ class QueryRow:
     target_count: TargetCount
     truth_points: int
     scores: Mapping[str, Score]
+    group: str = ""
+    official: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)

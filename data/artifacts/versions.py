@@ -15,7 +15,7 @@ VERSIONS: dict[str, int] = {
     "train_student": 3,
     "predict_masks": 4,
     "judge_teacher": 1,
-    "evaluate": 2,
+    "evaluate": 3,
     "report": 2,
     "lift_features": 1,
     "oracle_labels": 1,
