@@ -50,8 +50,7 @@ class Convention:
 
 
 _REASON3D = (
-    f"{RULES['strict']}; on original points; mIoU is the plain mean over all queries, Acc@k the "
-    "share of all queries with IoU > k."
+    f"{RULES['strict']}; on original points; mIoU and Acc@k are plain means over all queries."
 )
 _TEMPLATES = (
     "Reason3D's evaluation wraps each question in one of three templates, drawn without a seed; "

@@ -207,8 +207,8 @@ def test_the_report_sets_published_figures_beside_the_runs_own() -> None:
     own = summary["benchmark"]["figures"]["fusion_only"]["overall"]
     in_percent = [f"{100 * own[name]:.2f}" for name in ("acc25", "acc50", "miou")]
     assert f"This run: Lifted labels {' '.join(in_percent)}" in text
-    assert "MLLM-For3D, LISA-7B label-free 39.10 29.70 23.90" in text
-    assert "Intent3D zero-shot 9.71 3.20 –" in text
+    assert "MLLM-For3D, LISA-7B label-free 39.1 29.7 23.9" in text
+    assert "Intent3D zero-shot 9.71 3.2 –" in text
     assert "Source: MLLM-For3D (NeurIPS 2025), table 1" in text
     assert "Comparable with this run: partly" in text and "321 validation questions" in text
     assert "secondary: not the paper itself" in text
@@ -226,7 +226,7 @@ def test_generated_rooms_are_no_benchmark() -> None:
     page, summary, _ = page_of(Asked())
     text = section(page)
     assert "are not Instruct3D, so no published figure stands beside them" in text
-    assert "Source:" not in text and "39.10" not in text
+    assert "Source:" not in text and "39.1 29.7" not in text
     assert summary["benchmark"]["is_benchmark"] is False
     assert published_section(summary).tables == ()
 
@@ -250,7 +250,7 @@ def test_masks_stand_beside_masks_where_a_benchmark_scores_boxes() -> None:
     text = section(page)
     miou = f"{100 * summary['fusion_only']['miou']:.2f}"
     assert "Masks on ScanRefer, percent Method 3D labels mIoU This run: Student 0.00" in text
-    assert f"This run: Lifted labels {miou} This run: Together 0.00 TGNN labelled 27.80" in text
+    assert f"This run: Lifted labels {miou} This run: Together 0.00 TGNN labelled 27.8" in text
     boxes = summary["benchmark"]["figures"]["fusion_only"]["overall"]
     assert f"This run: Lifted labels {100 * boxes['acc25']:.2f} {100 * boxes['acc50']:.2f}" in text
     assert "0 of 1 scene turned by axisAlignment" in text
