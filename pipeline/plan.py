@@ -156,7 +156,7 @@ class Plan(ScenePlan):
             inputs[f"said {scene}"] = self.said(scene).fingerprint
         if self.places:
             inputs["rooms"] = self.rooms_found().fingerprint
-        return self._key("evaluate", {}, inputs)
+        return self._key("evaluate", self.scene_set.asked, inputs)
 
     def report(self) -> ArtifactKey:
         """The page of results."""

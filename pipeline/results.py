@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 from data.artifacts.store import ArtifactKey, read_metadata
 from pipeline import process, progress, search_jobs
+from pipeline.benchmark_scans import asked_by, with_scans
 from pipeline.plan import Plan
 from pipeline.scene_data import masks_of, prompts_of
 
@@ -85,7 +86,8 @@ def evaluate(plan: Plan, scene_id: str | None, folder: Path, device: str) -> Non
     truths = read_truths(plan.prompts().folder)
 
     searched = search_jobs.search_result(plan)
-    evaluation = stage.run(_evaluation_scenes(plan), searched.rows if searched else ())
+    scenes, more = with_scans(plan, _evaluation_scenes(plan)), searched.rows if searched else ()
+    evaluation = stage.run(scenes, asked=asked_by(plan), search_rows=more)
     answered = question_figures.run(evaluation.rows, _said(plan), truths)
     sections = {
         **({"search": searched.figures} if searched else {}),

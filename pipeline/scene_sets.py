@@ -77,6 +77,16 @@ class SceneSet(BaseModel):
         """Whether anything says what the answers should be; where not, nothing is measured."""
         return self.query_format != SENTENCES
 
+    @property
+    def asked(self) -> dict[str, str]:
+        """Whose queries these are: what decides by which benchmark's rule they are scored."""
+        dataset = "generated" if self.generated else self.reader
+        return {
+            "query_format": self.query_format,
+            "dataset": dataset,
+            "version": self.version,
+        }
+
     def expanded(self, text: str) -> Path:
         """``text`` with environment variables filled in; ConfigError for an unset one."""
         path = os.path.expandvars(os.path.expanduser(text))

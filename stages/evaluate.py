@@ -3,7 +3,8 @@
 Points that the dataset leaves out of evaluation count neither in intersections nor in unions.
 
 Masks of three sources are scored alike: the student's, as ``fusion_only`` those of the lifted
-pseudo-labels it was taught with, and of both together. Beside them stands the 2D teacher in 2D.
+pseudo-labels it was taught with, and of both together. Beside them stand the 2D teacher in 2D, and
+the official figures of the benchmark that the queries belong to.
 """
 
 from __future__ import annotations
@@ -19,7 +20,9 @@ from data.artifacts.judgement import Judgement
 from data.errors import DataError
 from data.progress import Progress, silent
 from data.types import Array, GroundTruth, Prompt, PromptTruth
-from stages import metrics, teacher_metrics
+from stages import benchmarks, metrics, teacher_metrics
+from stages.benchmarks import Asked
+from stages.boxes import BoxScan
 from stages.targets import target_ids
 from stages.teacher_metrics import Pairs
 
@@ -33,7 +36,8 @@ class EvaluationScene:
 
     ``truths`` is by prompt id; ``masks`` by source ("student", "fusion_only"), then by prompt
     id, each (N,) bool over the scan's original points. A mask that is not there scores as
-    empty. ``judgement`` is None where the teacher was not judged.
+    empty. ``judgement`` is None where the teacher was not judged; ``scan`` may be None where the
+    benchmark's convention scores no boxes.
     """
 
     scene_id: str
@@ -42,16 +46,19 @@ class EvaluationScene:
     ground_truth: GroundTruth
     masks: Mapping[str, Mapping[str, Array]]
     judgement: Judgement | None = None
+    scan: BoxScan | None = None
 
 
 def run(
     scenes: Iterable[EvaluationScene],
-    search_rows: Sequence[QueryRow] = (),
     progress: Progress = silent,
+    asked: Asked = Asked(),
+    search_rows: Sequence[QueryRow] = (),
 ) -> Evaluation:
     """Score every query of every scene; scenes are taken one at a time.
 
     ``search_rows`` are searches over several scenes, scored already (``stages.search_rows``).
+    ``asked`` says whose queries they are, and so by which convention ``benchmark`` is scored.
 
     Raises DataError for a query without truth, for a truth that names an object the scene does
     not have, for a mask of another scan's length, for a query asked twice, and when there is
@@ -59,13 +66,16 @@ def run(
     """
     rows: list[QueryRow] = []
     judged: list[tuple[str, Pairs]] = []
+    num_aligned = 0
     for done, scene in enumerate(scenes, start=1):
-        rows.extend(_row(scene, prompt) for prompt in scene.prompts)
+        rows.extend(_row(scene, prompt, asked) for prompt in scene.prompts)
         judged.extend(_judged(scene))
+        num_aligned += scene.scan is not None and scene.scan.is_aligned and bool(scene.prompts)
         progress(done, 0)
     rows.extend(search_rows)
     _refuse_unusable(rows)
-    return Evaluation(tuple(rows), summarise(rows, judged))
+    benchmark = {"benchmark": benchmarks.summarise(rows, asked, num_aligned)}
+    return Evaluation(tuple(rows), {**summarise(rows, judged), **benchmark})
 
 
 def summarise(rows: Sequence[QueryRow], judged: Sequence[tuple[str, Pairs]]) -> dict[str, Any]:
@@ -108,7 +118,7 @@ def _counts(rows: Sequence[QueryRow], source: str) -> metrics.Counts:
     )
 
 
-def _row(scene: EvaluationScene, prompt: Prompt) -> QueryRow:
+def _row(scene: EvaluationScene, prompt: Prompt, asked: Asked) -> QueryRow:
     object_ids = target_ids(scene.scene_id, prompt, scene.truths, scene.ground_truth)
     truth = scene.ground_truth.counted(scene.ground_truth.mask(object_ids))
     scores = {
@@ -123,7 +133,18 @@ def _row(scene: EvaluationScene, prompt: Prompt) -> QueryRow:
         _TARGET_COUNTS[min(len(set(object_ids)), 2)],
         int(np.count_nonzero(truth)),
         scores,
+        benchmarks.group_of(asked, scene.ground_truth, object_ids),
+        _official(scene, prompt.prompt_id, asked, object_ids),
     )
+
+
+def _official(
+    scene: EvaluationScene, prompt_id: str, asked: Asked, object_ids: Sequence[int]
+) -> dict[str, dict[str, float]]:
+    """What the benchmark's convention needs of a query's boxes; a missing mask has none."""
+    empty = np.zeros(scene.ground_truth.num_points, bool)
+    masks = {source: scene.masks.get(source, {}).get(prompt_id, empty) for source in SOURCES}
+    return benchmarks.box_scores(asked, scene.scan, scene.ground_truth, object_ids, masks)
 
 
 def _score(

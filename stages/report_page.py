@@ -20,6 +20,7 @@ from data.rooms.view_queries import VISIBLE_SHARE
 from stages.ablation_page import ablation_section
 from stages.charts import line_chart
 from stages.configs import Experiment, StageConfig
+from stages.published import published_section
 from stages.report_drawing import picture_height
 from stages.report_inputs import Card, ReportInputs, RunRecord
 from stages.templates import templates
@@ -44,6 +45,7 @@ def render_page(inputs: ReportInputs, cards: Mapping[str, Card], picture_width: 
         [_machine_row(row) for row in rows],
         picture_width,
         summary=inputs.evaluation.summary,
+        published=published_section(inputs.evaluation.summary),
         rows=rows,
         num_scenes=len({row.scene_id for row in rows}),
         cards=cards,

@@ -77,7 +77,15 @@ def test_rows_hold_counts_by_hand(result: Evaluation) -> None:
 def test_headline_is_the_students_and_keys_are_stable(result: Evaluation) -> None:
     summary = result.summary
     groups = ["conventions", "by_task", "by_target_count"]
-    assert list(summary) == [*HEADLINE, *groups, "student", "fusion_only", "together", "teacher_2d"]
+    assert list(summary) == [
+        *HEADLINE,
+        *groups,
+        "student",
+        "fusion_only",
+        "together",
+        "teacher_2d",
+        "benchmark",
+    ]
     assert summary["teacher_2d"]["pairs"] == 0  # nobody judged the teacher here
     for key in [*HEADLINE, *groups]:
         assert summary[key] == summary["student"][key]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
@@ -40,6 +40,9 @@ class Score:
 class QueryRow:
     """One query and how each source answered it.
 
+    ``group`` and ``official`` are there where the benchmark's convention asks for more than
+    masks (``stages.benchmarks``): ``unique`` or ``multiple``, and by source the IoU of boxes
+    (``box_iou``) or their F1 (``f1_25``, ``f1_50``).
     ``said`` is the answer in words and ``said_by`` the views that gave it; ``right`` are the right
     answers in words, none for a query that is no question.
     """
@@ -51,6 +54,8 @@ class QueryRow:
     target_count: TargetCount
     truth_points: int
     scores: Mapping[str, Score]
+    group: str = ""
+    official: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
     said: str = ""
     said_by: tuple[str, ...] = ()
     right: tuple[str, ...] = ()

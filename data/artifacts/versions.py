@@ -18,7 +18,7 @@ VERSIONS: dict[str, int] = {
     "find_rooms": 1,
     "answer_questions": 1,
     "judge_teacher": 1,
-    "evaluate": 2,
+    "evaluate": 3,
     "report": 2,
     "lift_features": 1,
     "oracle_labels": 1,

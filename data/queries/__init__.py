@@ -1,8 +1,9 @@
 """Query files: one module per format, each with ``read(path) -> list[PromptRecord]``.
 
-A format is added by its module, its name in ``FormatName`` and its line in ``FORMATS``. Nothing
-here reads or imports a format before it is asked for, so that planning a run stays light. Apart
-from them stand ``SENTENCES``: words alone, that no truth is known of (``data.queries.sentences``).
+A format is added by its module, its name in ``FormatName``, its line in ``FORMATS``, and the rule
+its queries are scored by (``stages.conventions``). Nothing here reads or imports a format before
+it is asked for, so that planning a run stays light. Apart from them stand ``SENTENCES``:
+words alone, that no truth is known of (``data.queries.sentences``).
 """
 
 from __future__ import annotations

@@ -1,11 +1,12 @@
 """ScanNet v2 scans: the decimated mesh, its annotated groups of segments, exported frames.
 
 ``axisAlignment`` of ``<id>.txt`` is applied to nothing: mesh, poses and so all results are in the
-frame of the scan (z up, walls turned anyhow), as mesh and poses lie on disk. ``objectId`` counts
-from 0, as in the aggregation file; what adds 1 to it says so where it does. The segments are real
-over-segments of many vertices, so they are the scene's superpoints. Poses are camera-to-world of
-the depth camera, which ScanNet's colour images are taken to share (``colorToDepthExtrinsics`` is
-close to none and applied by nobody).
+frame of the scan (z up, walls turned anyhow), as mesh and poses lie on disk; evaluation alone
+turns points by it, where a benchmark scores axis-aligned boxes (``scannet_alignment``).
+``objectId`` counts from 0, as in the aggregation file; what adds 1 to it says so where it does.
+The segments are real over-segments of many vertices, so they are the scene's superpoints. Poses
+are camera-to-world of the depth camera, which ScanNet's colour images are taken to share
+(``colorToDepthExtrinsics`` is close to none and applied by nobody).
 """
 
 from __future__ import annotations
