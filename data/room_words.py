@@ -28,8 +28,8 @@ _BACK = re.compile(
 )
 _ARTICLE = re.compile(r"^(?:the|a|an|my|our|your|this|that)\s+", re.I)
 _DESCRIBED = re.compile(
-    r"^(?:room|place|one|part)\s+(?:(?:with|that has|containing)\s+(?P<thing>.+)"
-    r"|(?:where|in which)\s+(?P<clause>.+)|(?:to|for)\s+(?P<use>.+))$",
+    r"^(?:room|place|one|part)\s+(?:(?:with|that has|containing|for)\s+(?P<thing>.+)"
+    r"|(?:where|in which)\s+(?P<clause>.+)|to\s+(?P<use>.+))$",
     re.I,
 )
 _SOMEBODY = re.compile(

@@ -7,10 +7,10 @@ label-free work; which one is right stands in the search's truth alone.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Sequence
+from dataclasses import dataclass
 
-from data.types import Prompt, PromptTruth
+from data.types import Prompt
 
 SEARCH_TASK = "search"
 SIGN_TASK = "sign"
@@ -52,23 +52,6 @@ def sign_ids(searches: Sequence[Search], scene_id: str) -> dict[str, str]:
     mine = [search for search in searches if scene_id in search.rooms]
     texts = dict.fromkeys(text for search in mine for text in search.signs)
     return {text: f"{scene_id}_{SIGN_TASK}_{k:03d}" for k, text in enumerate(texts)}
-
-
-def truths_in_room(
-    searches: Sequence[Search], truths: Mapping[str, PromptTruth], scene_id: str
-) -> dict[str, PromptTruth]:
-    """Truths of what is wanted in a room, by prompt id, for those searches that mean this room.
-
-    Of the same words in the other rooms nothing is known. ``truths`` is by search id, among
-    others.
-    """
-    found = {}
-    for search in searches:
-        truth = truths.get(search.search_id)
-        if truth is not None and truth.scene_id == scene_id:
-            prompt_id = search.prompt_id(scene_id)
-            found[prompt_id] = replace(truth, prompt_id=prompt_id)
-    return found
 
 
 def is_of_search(prompt_id: str, scene_id: str) -> bool:

@@ -35,7 +35,7 @@ def asked_of(plan: Plan, scene_id: str) -> list[Prompt]:
 def truths_of(plan: Plan, scene_id: str) -> dict[str, PromptTruth]:
     """What is known of what a scene is asked, by prompt id; for oracles and evaluation only."""
     from data.artifacts.prompts import read_truths
-    from data.searches import truths_in_room
+    from data.search_truths import truths_in_room
 
     truths = read_truths(plan.prompts().folder)
     searches = searches_of(plan, plan.split_of(scene_id))

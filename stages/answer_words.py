@@ -18,8 +18,8 @@ _MARKERS = re.compile(r"\[SEG\]|<seg>|</?s>", re.I)
 _LEAD = re.compile(r"^(?:sure|yes|certainly|of course|okay)\b[\s,.:;!]*", re.I)
 _COPULA = re.compile(r"^(?:it is|it's|this is|that is|they are|these are|the answer is)\b\s*", re.I)
 _ABSENT = re.compile(
-    r"\b(?:not in (?:this|the) (?:view|image|picture|room)|(?:is|are) no\b.*\bin (?:this|the)\b"
-    r"|(?:cannot|can't|could not) (?:be seen|see)|not visible)",
+    r"\b(?:not in (?:this|the) (?:view|image|picture|room)|there (?:is|are) no\b|not visible"
+    r"|(?:cannot|can't|could not) (?:be seen|see)\b)",
     re.I,
 )
 _ARTICLES = re.compile(r"\b(?:a|an|the)\b")
