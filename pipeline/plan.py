@@ -239,8 +239,9 @@ def source_of(place: str, config: str, overrides: str) -> StudentSource:
 def _found(folder: Path, content: Mapping[str, Any]) -> str:
     if not folder.is_dir():
         return "neither"
-    told = f"an artifact of {content['stage']}, schema {content.get('schema_version')}"
-    return told if "stage" in content else "a folder without a finished artifact"
+    if "stage" not in content:
+        return "a folder without a finished artifact"
+    return f"an artifact of {content['stage']}, schema {content.get('schema_version')}"
 
 
 def load_plan(scene_set: str, config: str = "", overrides: str = "") -> Plan:
