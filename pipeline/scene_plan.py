@@ -200,7 +200,7 @@ class ScenePlan:
         inputs = {"queries": self._queries_identity(None)}
         inputs |= {f"scan {scene}": self._scan_identity(scene) for scene in self.scenes()}
         splits = {split: list(names) for split, names in self._scenes.items() if names}
-        config = {**self.experiment.prompts.model_dump(exclude={"bank"}), "splits": splits}
+        config = {**self.experiment.prompts.model_dump(exclude={"bank", "rooms"}), "splits": splits}
         if self.places:
             config |= {"places": self.places, "words": self._words}
         if self.scene_set.query_format != DEFAULT_FORMAT:

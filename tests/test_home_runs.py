@@ -90,7 +90,7 @@ def test_questions_have_answers_with_views_behind_them(made: Made) -> None:
     rows = json.loads((made.only("evaluate") / "queries.json").read_text())
     asked = [row for row in rows if row["task"] == "qa"]
     assert len(asked) == 4 and all(row["right"] for row in asked)
-    # The oracle says "It is [SEG]." of what it sees, which names nothing, else that it is not there.
+    # The oracle says "It is [SEG]." of what it sees, which names nothing, else that none is there.
     assert {row["said"] for row in asked} <= {"", "none"}
     absent = [row for row in asked if row["target_count"] == "zero"]
     assert all(row["said"] == "none" == row["right"][0] for row in absent)

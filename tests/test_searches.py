@@ -73,10 +73,10 @@ def test_the_room_with_most_signs_is_chosen_and_without_signs_the_surest_answer(
 
 def room(scene_id: str, **masks: list[int]) -> SearchedRoom:
     """Ten points; in b point 0 to 3 are the lamp, in a 0 to 1 and 1 to 2 the beds."""
-    groups = {"b": ((4,), ("lamp",), [0, 1, 2, 3], [0, 4])}
-    groups["a"] = ((7, 8), ("bed", "bed"), [0, 1, 1, 2], [0, 2, 4])
-    ids, labels, points, offsets = groups[scene_id]
-    truth = GroundTruth(ids, labels, np.array(points, np.int32), np.array(offsets, np.int32), 10)
+    truth = GroundTruth((4,), ("lamp",), np.arange(4, dtype=np.int32), np.array([0, 4]), 10)
+    if scene_id == "a":
+        points = np.array([0, 1, 1, 2], np.int32)
+        truth = GroundTruth((7, 8), ("bed", "bed"), points, np.array([0, 2, 4]), 10)
     by_prompt = {f"{scene_id}_search_{name[1:]}": mask_of(found) for name, found in masks.items()}
     return SearchedRoom(scene_id, truth, dict.fromkeys(SOURCES, by_prompt))
 
