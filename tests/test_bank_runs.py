@@ -47,7 +47,7 @@ def runs(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Runs]:
         keys += [(plan.prompts(), None), *((plan.link(name), name) for name in every)]
         keys += [(of(name), name) for of in (plan.teacher, plan.fuse) for name in every]
         keys += [(plan.student(), None)]
-        keys += [(of(name), name) for of in (plan.predict, plan.judge) for name in val]
+        keys += [(of(name), name) for of in (plan.predict, plan.judge, plan.said) for name in val]
         for key, unit in [*keys, (plan.evaluate(), None), (plan.report(), None)]:
             jobs.run(key, plan, unit, "cpu")
         plans.append(plan)

@@ -20,7 +20,7 @@ from PIL import Image
 from data.artifacts.report import HTML, METRICS, OVERVIEW, write_report
 from data.types import Prompt
 from stages.charts import line_chart
-from stages.configs import Experiment, FuseConfig, ReportConfig, StudentConfig
+from stages.configs import Experiment, FuseConfig, ReportConfig
 from stages.evaluate import EvaluationScene
 from stages.evaluate import run as evaluate
 from stages.pictures import BOTH, MISSED, ONLY
@@ -154,9 +154,8 @@ def test_an_oracle_is_announced_loudly_and_only_an_oracle() -> None:
     assert "these are not label-free results" in run(make_inputs("oracle"), SMALL).html
     label_free = run(make_inputs("lisa-7b"), SMALL).html
     assert "not label-free" not in label_free
-    bound = Experiment(student=StudentConfig(supervision="oracle"))
     inputs = make_inputs("lisa-7b")
-    upper_bound = run(replace(inputs, record=replace(inputs.record, config=bound)), SMALL).html
+    upper_bound = run(replace(inputs, record=replace(inputs.record, supervised=True)), SMALL).html
     assert "student's results are not label-free" in upper_bound
 
 
