@@ -213,6 +213,7 @@ STAGES = (
     "fuse",
     "student",
     "predict",
+    "said",
     "evaluate",
     "report",
 )
@@ -221,11 +222,15 @@ STAGES = (
 @pytest.mark.parametrize(
     ("override", "changed"),
     [
-        ("student.lr=0.02", {"student", "predict", "evaluate", "report"}),
-        ("fuse.views=all", {"fuse", "student", "predict", "evaluate", "report"}),
+        ("student.lr=0.02", {"student", "predict", "said", "evaluate", "report"}),
+        ("fuse.views=all", {"fuse", "student", "predict", "said", "evaluate", "report"}),
         ("teacher.lisa.max_new_tokens=9", set(STAGES) - {"prepare", "link"}),
-        ("link.depth_tolerance=0.1", {"link", "fuse", "student", "predict", "evaluate", "report"}),
-        ("predict.threshold=half", {"predict", "evaluate", "report"}),
+        ("link.depth_tolerance=0.1", set(STAGES) - {"prepare", "teacher", "judge"}),
+        ("predict.threshold=half", {"predict", "said", "evaluate", "report"}),
+        ("predict.student=demo", set()),
+        ("finetune.lr=0.02", set()),
+        ("finetune.start=demo", {"student", "predict", "said", "evaluate", "report"}),
+        ("prompts.rooms={loft: [the beam]}", set()),
         ("judge.stride=3", {"judge", "evaluate", "report"}),
         ("report.max_pictures=3", {"report"}),
         ("prepare.superpoint_threshold=0.1", set(STAGES) - {"link", "teacher"}),

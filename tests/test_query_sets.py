@@ -15,7 +15,7 @@ from data.errors import ConfigError, DataError
 from pipeline import jobs
 from pipeline.plan import Plan, load_plan
 from tests.scannetpp_tree import SCENE, write_tree
-from tests.tiny_set import write_set
+from tests.tiny_set import TEACHER, write_set
 
 OTHER = "00000000bb"
 # The objects of tests.scannetpp_tree: bed 31, table 30, office chair 5, pillow 2.
@@ -112,6 +112,37 @@ def test_a_changed_query_asks_the_teacher_of_its_scene_alone(data: Path) -> None
     after = {scene: second.teacher(scene).fingerprint for scene in (SCENE, OTHER)}
     assert after[SCENE] == before[SCENE] and after[OTHER] != before[OTHER]
     assert second.prompts().fingerprint != first.prompts().fingerprint
+
+
+def test_a_changed_search_asks_the_teacher_in_all_rooms_of_its_place(data: Path) -> None:
+    (data / "places.json").write_text(json.dumps({"home": [SCENE, OTHER]}))
+
+    def teachers(name: str, **content: Any) -> dict[str, str]:
+        plan = plan_of(data, name, **content)
+        return {scene: plan.teacher(scene).fingerprint for scene in (SCENE, OTHER)}
+
+    # Train and val are apart, so the place has one room in either, and nothing is asked anew.
+    assert teachers("placed", places="places.json") == teachers("apart")
+    (data / "splits" / "train.txt").write_text(f"{SCENE}\n{OTHER}\n")
+    (data / "splits" / "val.txt").write_text("third\n")
+    before = teachers("before", places="places.json")
+    queries(data, TRAIN, [{**VAL[0], "description": "to sit on"}])
+    after = teachers("after", places="places.json")
+    assert not set(before.values()) & set(after.values())
+    config = {"teacher": TEACHER, "prompts": {"rooms": {"loft": ["the beam"]}}}
+    other_words = teachers("words", places="places.json", config=config)
+    assert not set(other_words.values()) & set(after.values())
+    assert teachers("alone", config=config) == teachers("plain")
+
+
+def test_regions_are_rooms_of_their_house_and_broken_places_are_refused(data: Path) -> None:
+    (data / "splits" / "train.txt").write_text("x_region1\nx_region4\ny_region0\n")
+    plan = plan_of(data, "houses", places="house")
+    assert plan.places["train"] == {"x": ("x_region1", "x_region4"), "y": ("y_region0",)}
+    assert plan.place_rooms("x_region4") == ("x_region1", "x_region4")
+    (data / "places.json").write_text("[]")
+    with pytest.raises(DataError, match="places.json"):
+        plan_of(data, "broken", places="places.json").prompts()
 
 
 def test_the_scene_is_found_under_the_format_s_own_key(data: Path) -> None:
