@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Any
-
-import numpy as np
+from typing import TYPE_CHECKING, Any
 
 from data.errors import DataError
-from data.types import Array
+
+if TYPE_CHECKING:
+    from data.types import Array
 
 
 def read_text(path: Path, what: str, remedy: str) -> str:
@@ -57,6 +57,8 @@ def is_int(value: Any) -> bool:
 
 def int_array(values: Any, what: str, path: Path, remedy: str) -> Array:
     """(n,) int64 from a JSON list of integers; DataError for anything else in it."""
+    import numpy as np  # Plans read JSON, too, and shall stay light.
+
     try:
         array = np.asarray(values)
     except (ValueError, OverflowError) as error:

@@ -37,6 +37,14 @@ _PROBE = ("a chair",)
 _UNUSED = ("pooler.",)
 
 
+class UnreadableEncoder(UserError):
+    """Weights or tokenizer cannot be read; ``reason`` says why, without saying what to do."""
+
+    def __init__(self, message: str, reason: str) -> None:
+        super().__init__(message)
+        self.reason = reason
+
+
 class TextEncoder(Protocol):
     """Turns texts into vectors; each depends on its text alone."""
 
@@ -143,11 +151,11 @@ def _load(
                 source, dtype=torch.float32, output_loading_info=True
             )
     except Exception as error:  # noqa: B902 - what transformers raises depends on the damage
-        raise UserError(_refused(weights, error)) from error
+        raise _refused(weights, _one_line(error)) from error
     missing = sorted(key for key in info["missing_keys"] if not key.startswith(_UNUSED))
     if missing:
         named = ", ".join(missing[:5]) + (", ..." if len(missing) > 5 else "")
-        raise UserError(_refused(weights, f"no weights {named}"))
+        raise _refused(weights, f"no weights {named}")
     try:
         return model.to(device).eval().requires_grad_(False), tokenizer
     except (RuntimeError, AssertionError) as error:
@@ -176,16 +184,18 @@ def _probed_dim(encoder: SentenceEncoder | ClipText, weights: str | Path, name: 
         return int(encoder.encode(_PROBE).shape[1])
     except Exception as error:  # noqa: B902 - a model of pictures or of both fails anywhere
         told = f"no text encoder that serves as text.encoder={name}"
-        raise UserError(f"text.weights: {weights} is {told} ({_one_line(error)})") from error
+        reason = _one_line(error)
+        message = f"text.weights: {weights} is {told} ({reason})"
+        raise UnreadableEncoder(message, f"it encodes no text: {reason}") from error
 
 
-def _refused(weights: str | Path, reason: object) -> str:
-    told = _one_line(reason) if isinstance(reason, Exception) else str(reason)
-    return (
-        f"text.weights: no text encoder can be read from {weights} ({told}). Give a folder with "
+def _refused(weights: str | Path, reason: str) -> UnreadableEncoder:
+    return UnreadableEncoder(
+        f"text.weights: no text encoder can be read from {weights} ({reason}). Give a folder with "
         "config.json, the weights and the tokenizer's files, such as one of "
         "sentence-transformers/all-MiniLM-L6-v2 (text.encoder=sentence) or "
-        "openai/clip-vit-base-patch32 (text.encoder=clip), or a hub id that can be reached."
+        "openai/clip-vit-base-patch32 (text.encoder=clip), or a hub id that can be reached.",
+        reason,
     )
 
 

@@ -9,6 +9,9 @@ from pipeline.ablation import (  # noqa: E402  (Luigi reads its defaults when ta
     AblationReport,
     MeasureArms,
 )
+from pipeline.class_embeddings import (  # noqa: E402  (Luigi reads its defaults first)
+    EmbedClasses,
+)
 from pipeline.conversion import (  # noqa: E402  (Luigi reads its defaults when tasks are defined)
     ConvertReason3D,
     PreprocessScannetpp,
@@ -58,6 +61,7 @@ __all__ = [
     "AnswerQuestions",
     "ConvertReason3D",
     "DistilText",
+    "EmbedClasses",
     "ErrorCurves",
     "Evaluate",
     "EvaluateZeroShot",

@@ -105,5 +105,5 @@ class FinetuneConfig(StageConfig):
     folder. Set by ``Finetune --from``; empty for no fine-tuning."""
     epochs: Count = 20
     """Passes over the training scenes."""
-    lr: Positive = 0.003
+    lr: Positive = 0.0003
     """Peak learning rate; all else is as in ``student``."""

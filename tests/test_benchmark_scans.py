@@ -115,7 +115,7 @@ def whole_run(plan: Plan) -> Evaluation:
     keys += [(plan.prompts(), None), *((plan.link(name), name) for name in every)]
     keys += [(of(name), name) for of in (plan.teacher, plan.fuse) for name in every]
     keys += [(plan.student(), None)]
-    keys += [(of(name), name) for of in (plan.predict, plan.judge) for name in val]
+    keys += [(of(name), name) for of in (plan.predict, plan.judge, plan.said) for name in val]
     for key, unit in [*keys, (plan.evaluate(), None), (plan.report(), None)]:
         jobs.run(key, plan, unit, "cpu")
     return read_evaluation(plan.evaluate().folder)

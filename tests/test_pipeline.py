@@ -63,6 +63,7 @@ def test_every_stage_runs_once_per_scene(finished: Finished) -> None:
         "TrainStudent": 1,
         "PredictMasks": 1,
         "JudgeTeacher": 1,
+        "AnswerQuestions": 1,
         "Evaluate": 1,
         "Report": 1,
         "RunAll": 1,
@@ -111,6 +112,7 @@ def test_a_new_learning_rate_reruns_what_depends_on_it_and_going_back_nothing(
     assert set(tasks_done(changed.stdout)) == {
         "TrainStudent",
         "PredictMasks",
+        "AnswerQuestions",
         "Evaluate",
         "Report",
         "RunAll",

@@ -23,6 +23,7 @@ VERSIONS: dict[str, int] = {
     "lift_features": 1,
     "oracle_labels": 1,
     "distil_text": 1,
+    "embed_classes": 1,
     "ablation": 2,
     "error_curves": 1,
     "nano_pictures": 1,

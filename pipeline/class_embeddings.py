@@ -1,0 +1,102 @@
+"""Class embeddings as a Luigi task: ``EmbedClasses --classes scannetpp_top100 --clip ViT-B/16``."""
+
+from __future__ import annotations
+
+import logging
+import os
+from functools import cached_property
+from pathlib import Path
+
+import luigi
+
+from data import class_sets
+from data.artifacts.store import ArtifactKey, sha256_of, writing
+from data.artifacts.versions import VERSIONS
+from data.errors import ConfigError
+from pipeline import process
+from pipeline.base import ArtifactTask
+from pipeline.plan import output_root
+from stages.clip_config import FILE_NAMES, HUB_IDS, TEMPLATES
+from stages.teacher_identity import identity_of, place_of
+
+DATA_VARIABLE = "MLLM3D_DATA"
+_LOG = logging.getLogger("luigi-interface.classes")
+
+
+class EmbedClasses(ArtifactTask):
+    """CLIP text embeddings of a set of classes, also as the tensor that other scripts load."""
+
+    classes = luigi.Parameter(
+        description=f"{', '.join(class_sets.NAMES)}, or a text file of one class a line"
+    )
+    clip = luigi.ChoiceParameter(
+        choices=list(HUB_IDS), default="ViT-B/16", description="which CLIP model"
+    )
+    weights = luigi.Parameter(default="", description="folder of its weights; empty: from the hub")
+    templates = luigi.ChoiceParameter(
+        choices=list(TEMPLATES), default="indoor", description="sentences around a class's name"
+    )
+    data_root = luigi.Parameter(
+        default="", description=f"folder of the data set that has the list; else ${DATA_VARIABLE}"
+    )
+    device = luigi.ChoiceParameter(
+        choices=["auto", "cpu", "cuda"], default="auto", significant=False, description="where"
+    )
+
+    def check(self) -> None:
+        """Refuse an unknown set, a missing list and missing weights before any work."""
+        if self.config or self.overrides:
+            raise ConfigError("EmbedClasses takes no --config and no --overrides")
+        self.key()
+
+    @cached_property
+    def root(self) -> Path | None:
+        """The data set's folder; None where the list needs none."""
+        dataset = class_sets.dataset_of(self.classes)
+        if not dataset or self.data_root:
+            return Path(self.data_root).expanduser() if self.data_root else None
+        above = os.environ.get(DATA_VARIABLE)
+        if not above:
+            raise ConfigError(
+                f"--classes {self.classes}: its list lies in the data set. Name that folder with "
+                f"--data-root, or export {DATA_VARIABLE}, the folder that holds {dataset}/"
+            )
+        return Path(above) / dataset
+
+    @cached_property
+    def names(self) -> tuple[str, ...]:
+        """The classes in their order."""
+        return class_sets.class_names(self.classes, self.root)
+
+    def key(self) -> ArtifactKey:
+        """The embeddings, known by the classes' names and the weights' content."""
+        place = place_of(self.weights or HUB_IDS[self.clip], "--weights")
+        config = {
+            "classes": list(self.names),
+            "templates": list(TEMPLATES[self.templates]),
+            "clip": self.clip,
+            "file": self.tensor_name(),
+        }
+        inputs = {"weights": identity_of(place)}
+        stage = "embed_classes"
+        return ArtifactKey.make(output_root() / "text", stage, VERSIONS[stage], config, inputs)
+
+    def tensor_name(self) -> str:
+        """Name of the plain tensor's file, as the original scripts have it."""
+        name = self.classes if self.classes in class_sets.NAMES else Path(self.classes).stem
+        return f"{name}_{FILE_NAMES[self.clip]}_clip_text.pth"
+
+    def make(self, key: ArtifactKey) -> None:
+        """Embed and write; UserError when the weights cannot be read."""
+        from data.artifacts.class_embeddings import write_class_embeddings
+        from stages import embed_classes as stage
+
+        place = place_of(self.weights or HUB_IDS[self.clip], "--weights")
+        device = process.resolved(self.device)
+        with writing(key) as folder:
+            if folder is not None:
+                made = stage.run(self.names, self.templates, self.clip, place, device)
+                write_class_embeddings(folder, made, self.tensor_name())
+                path = folder / self.tensor_name()
+                told = (len(made.classes), path, sha256_of(path)[:12])
+                _LOG.info("EmbedClasses: %d classes in %s (SHA-256 %s...)", *told)

@@ -1,0 +1,53 @@
+"""Stage ``embed_classes``: names of classes to CLIP's text embeddings, by prompt templates.
+
+A class's embedding is the mean of the unit vectors of its name in every template, scaled to unit
+length again, as CLIP's authors make ensembles of prompts (Radford et al., 2021, section 3.1.4).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+
+from data.artifacts.class_embeddings import ClassEmbeddings
+from data.errors import UserError
+from models.text import ClipText, TextEncoder, UnreadableEncoder
+from stages.clip_config import HUB_IDS, TEMPLATES
+
+
+def run(
+    classes: Sequence[str], templates: str, clip: str, weights: Path | str, device: str = "cpu"
+) -> ClassEmbeddings:
+    """Embed ``classes``.
+
+    Args:
+        classes: names, each once.
+        templates: a key of ``TEMPLATES``.
+        clip: a key of ``HUB_IDS``; what to fetch is told where weights cannot be read.
+        weights: folder or hub id of a CLIP model.
+        device: "cpu" or "cuda[:i]".
+
+    Raises:
+        UserError: no weights, damaged ones, or no such device.
+    """
+    try:
+        encoder = ClipText(weights, device)
+    except UnreadableEncoder as error:
+        raise UserError(
+            f"--weights: CLIP {clip} cannot be read from {weights} ({error.reason}). Fetch it once "
+            f"where there is a network (hf download {HUB_IDS[clip]} --local-dir FOLDER) and give "
+            "--weights FOLDER: it holds config.json, the weights and the tokenizer's files."
+        ) from error
+    vectors = embed(classes, TEMPLATES[templates], encoder)
+    return ClassEmbeddings(tuple(classes), TEMPLATES[templates], vectors)
+
+
+def embed(classes: Sequence[str], templates: Sequence[str], encoder: TextEncoder) -> np.ndarray:
+    """(C, D) float32 of unit length; ``templates`` hold one ``{}`` each."""
+    texts = [template.format(name) for name in classes for template in templates]
+    vectors = encoder.encode(texts).astype(np.float64)
+    means = vectors.reshape(len(classes), len(templates), -1).mean(axis=1)
+    lengths = np.linalg.norm(means, axis=1, keepdims=True)
+    return np.asarray(means / np.where(lengths > 0, lengths, 1), np.float32)
