@@ -5,10 +5,12 @@ from __future__ import annotations
 import json
 import shutil
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
+from torch.nn import functional
 from transformers import CLIPTextModelWithProjection, CLIPTokenizer
 
 from data import class_sets
@@ -30,15 +32,15 @@ def clip(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def by_transformers(folder: Path, texts: list[str]) -> torch.Tensor:
     """Unit vectors, one text after the other, as transformers' documentation has it."""
-    model = CLIPTextModelWithProjection.from_pretrained(folder).eval()
+    model: Any = CLIPTextModelWithProjection.from_pretrained(folder)
+    model.eval()
     tokenizer = CLIPTokenizer.from_pretrained(folder)
     rows = []
     with torch.no_grad():
         for text in texts:
             inputs = tokenizer([text], return_tensors="pt", truncation=True, max_length=24)
             rows.append(model(**inputs).text_embeds[0])
-    stacked = torch.stack(rows)
-    return stacked / stacked.norm(dim=1, keepdim=True)
+    return functional.normalize(torch.stack(rows), dim=1)
 
 
 @pytest.mark.parametrize("templates", TEMPLATES)
