@@ -12,7 +12,6 @@ from pathlib import Path
 
 from data.errors import ConfigError, DataError
 from data.jsonio import read_text
-from data.prompts import normalized_name
 from data.queries.classes import read_classes
 
 SCANNET20 = (
@@ -36,7 +35,7 @@ class _Listed:
 _LISTED: Mapping[str, _Listed] = {
     "scannet200": _Listed(
         "scannet",
-        "scannet200.txt",
+        "queries/scannet200.txt",
         "scannetv2-labels.combined.tsv",
         "ScanNet200's 200 classes, a name or an id of the label table a line",
     ),
@@ -76,8 +75,9 @@ def file_of(name: str, root: Path | None) -> Path | None:
 def class_names(name: str, root: Path | None) -> tuple[str, ...]:
     """Names of a set's classes in their order, without underscores.
 
-    ``root`` is the data set's folder. Raises DataError for a missing or damaged list, and for a
-    class that comes twice; ConfigError as of ``file_of``.
+    ``root`` is the data set's folder. Raises DataError for a missing or damaged list (a list of
+    one class a line has each once, a table tells rows apart by their numbers); ConfigError as of
+    ``file_of``.
     """
     path = file_of(name, root)
     if path is None:
@@ -86,16 +86,9 @@ def class_names(name: str, root: Path | None) -> tuple[str, ...]:
     if listed is not None and not path.is_file():
         remedy = f"Put it there, or name the data set's folder with --data-root ({listed.what})."
         raise DataError(path, f"the list of {name}", "no such file", remedy)
-    table = path.parent / listed.label_table if listed and listed.label_table else None
-    numbered = table is not None and _is_numbered(path)
-    classes = read_classes(path, table if numbered else None)
-    names = tuple(classes.names[k].replace("_", " ").strip() for k in sorted(classes.names))
-    twice = [
-        one for one in names if sum(normalized_name(one) == normalized_name(o) for o in names) > 1
-    ]
-    if twice:
-        raise DataError(path, "each class once", f"{twice[0]!r} twice", "Mend the list.")
-    return names
+    table = (root or Path()) / listed.label_table if listed and listed.label_table else None
+    classes = read_classes(path, table if table and _is_numbered(path) else None)
+    return tuple(classes.names[k].replace("_", " ").strip() for k in sorted(classes.names))
 
 
 def _is_numbered(path: Path) -> bool:

@@ -27,9 +27,11 @@ from transformers import (
 from transformers.utils import logging
 
 from data.errors import UserError
+from models.lisa.hub import HUB_ID, fetch_folder
 
 FloatArray = NDArray[np.float32]
 _ROWS_AT_ONCE = 64
+_SMALL_FILES = ("*.json", "*.txt", "*.model")
 _LONGEST = 512
 """Tokens read of a text by models that know no limit of their own."""
 _PROBE = ("a chair",)
@@ -142,8 +144,7 @@ def _tokens(
 def _load(
     model_class: Any, tokenizer_class: Any, weights: str | Path, device: str
 ) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
-    place = Path(weights).expanduser()
-    source = str(place) if place.exists() else str(weights)
+    source = _source(weights)
     try:
         with _quietly():
             tokenizer = tokenizer_class.from_pretrained(source)
@@ -161,6 +162,22 @@ def _load(
     except (RuntimeError, AssertionError) as error:
         reason = str(error).splitlines()[0]
         raise UserError(f"the device {device!r} cannot be used: {reason}") from error
+
+
+def _source(weights: str | Path) -> str:
+    """A folder as it is; what the hub has of an id, fetched at once or refused at once.
+
+    transformers itself asks a hub that cannot be reached again and again, for minutes.
+    """
+    place = Path(weights).expanduser()
+    if place.exists() or not HUB_ID.fullmatch(str(weights)):
+        return str(place)
+    try:
+        return str(fetch_folder(str(weights), _SMALL_FILES))
+    except UserError as error:
+        cause = error.__cause__
+        reason = _one_line(cause) if isinstance(cause, Exception) else str(error)
+        raise _refused(weights, reason) from error
 
 
 @contextmanager

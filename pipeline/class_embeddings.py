@@ -16,7 +16,7 @@ from data.errors import ConfigError
 from pipeline import process
 from pipeline.base import ArtifactTask
 from pipeline.plan import output_root
-from stages.clip_config import FILE_NAMES, HUB_IDS, TEMPLATES
+from stages.clip_config import FILE_NAMES, HUB_IDS, TEMPLATES, check_clip
 from stages.teacher_identity import identity_of, place_of
 
 DATA_VARIABLE = "MLLM3D_DATA"
@@ -53,8 +53,11 @@ class EmbedClasses(ArtifactTask):
     def root(self) -> Path | None:
         """The data set's folder; None where the list needs none."""
         dataset = class_sets.dataset_of(self.classes)
+        if self.data_root and not dataset:
+            raise ConfigError(f"--data-root: the list {self.classes} lies in no data set")
         if not dataset or self.data_root:
-            return Path(self.data_root).expanduser() if self.data_root else None
+            given = os.path.expandvars(os.path.expanduser(self.data_root))
+            return Path(given) if given else None
         above = os.environ.get(DATA_VARIABLE)
         if not above:
             raise ConfigError(
@@ -71,6 +74,8 @@ class EmbedClasses(ArtifactTask):
     def key(self) -> ArtifactKey:
         """The embeddings, known by the classes' names and the weights' content."""
         place = place_of(self.weights or HUB_IDS[self.clip], "--weights")
+        if isinstance(place, Path):
+            check_clip(place, self.clip)
         config = {
             "classes": list(self.names),
             "templates": list(TEMPLATES[self.templates]),

@@ -51,13 +51,15 @@ def _check_complete(plan: Plan, scenes: tuple[str, ...], scene_set: str) -> None
 
     for scene in scenes:
         plan.split_of(scene)
-    missing = [scene for scene in scenes if not is_complete(plan.predict(scene))]
+    needed = [plan.rooms_found()] if plan.places else []
+    keys = {scene: [plan.predict(scene), *needed] for scene in scenes}
+    missing = [scene for scene in scenes if not all(map(is_complete, keys[scene]))]
     if missing:
         shown = f"{', '.join(missing[:3])}{', ...' if len(missing) > 3 else ''}"
         raise UserError(
             f"{len(missing)} of {len(scenes)} scenes have no answers of this config yet ({shown}). "
-            f"Run: luigi --module pipeline PredictMasks --scene-set {scene_set}, with the same "
-            "--config and --overrides"
+            f"Run: luigi --module pipeline {'FindRooms' if needed else 'PredictMasks'} --scene-set "
+            f"{scene_set}, with the same --config and --overrides"
         )
 
 
@@ -65,11 +67,13 @@ def _answers(plan: Plan, scene_id: str, source: str) -> SceneAnswers:
     from data.artifacts.predictions import read_predictions
     from data.exports import SceneAnswers
     from pipeline.scene_data import prompts_of
+    from pipeline.search_jobs import found_here
 
+    is_student = source == "student"
     prompts = prompts_of(plan, scene_id)
+    prompts += found_here(plan, scene_id, "student" if is_student else "together")
     names = tuple(prompt.prompt_id for prompt in prompts)
     predictions = read_predictions(plan.predict(scene_id).folder).only(names)
-    is_student = source == "student"
     return SceneAnswers(
         scene_id,
         names,

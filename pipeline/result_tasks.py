@@ -55,8 +55,9 @@ class FindRooms(PipelineTask):
         return self.plan.rooms_found() if self.plan.places else None
 
     def requires(self) -> list[PipelineTask]:
-        """All validation scenes' answers."""
-        return list(self.each_scene(PredictMasks, "val")) if self.plan.places else []
+        """All validation scenes' answers, the student's and the lifted labels'."""
+        stages = (PredictMasks, FuseMasks) if self.plan.places else ()
+        return [task for stage in stages for task in self.each_scene(stage, "val")]
 
 
 class JudgeTeacher(ValidationTask):

@@ -10,7 +10,7 @@ from pipeline import scene_data
 from pipeline.plan import Plan
 
 if TYPE_CHECKING:
-    from data.types import Array, GroundTruth
+    from data.types import Array, GroundTruth, Prompt
     from stages.search_rows import SearchedRoom, SearchResult
 
 
@@ -67,6 +67,26 @@ def _rooms(plan: Plan) -> Iterator[SearchedRoom]:
     for name in plan.scenes("val"):
         truth = read_ground_truth(plan.prepare(name).folder)
         yield SearchedRoom(name, truth, scene_data.masks_of(plan, name))
+
+
+def found_here(plan: Plan, scene_id: str, source: str) -> list[Prompt]:
+    """Searches whose answers lie in a scene, by what a source holds, as prompts of that scene.
+
+    They have the ids under which the scene was asked, and the sentences in full. Searches of
+    validation places alone have been given a room.
+    """
+    from data.artifacts.rooms import read_rooms
+    from data.searches import SEARCH_TASK
+    from data.types import Prompt
+
+    split = plan.split_of(scene_id)
+    searches = scene_data.searches_of(plan, split) if split == "val" else []
+    choices = read_rooms(plan.rooms_found().folder) if searches else {}
+    return [
+        Prompt(search.prompt_id(scene_id), scene_id, search.text, SEARCH_TASK)
+        for search in searches
+        if choices[search.search_id, source].room == scene_id
+    ]
 
 
 def shown(

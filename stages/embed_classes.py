@@ -13,6 +13,7 @@ import numpy as np
 
 from data.artifacts.class_embeddings import ClassEmbeddings
 from data.errors import UserError
+from data.types import Array
 from models.text import ClipText, TextEncoder, UnreadableEncoder
 from stages.clip_config import HUB_IDS, TEMPLATES
 
@@ -44,10 +45,19 @@ def run(
     return ClassEmbeddings(tuple(classes), TEMPLATES[templates], vectors)
 
 
-def embed(classes: Sequence[str], templates: Sequence[str], encoder: TextEncoder) -> np.ndarray:
-    """(C, D) float32 of unit length; ``templates`` hold one ``{}`` each."""
-    texts = [template.format(name) for name in classes for template in templates]
+def embed(classes: Sequence[str], templates: Sequence[str], encoder: TextEncoder) -> Array:
+    """(C, D) float32 of unit length; ``templates`` hold one ``{}`` each.
+
+    Raises UserError where vectors are not finite, or cancel each other out.
+    """
+    texts = [template.replace("{}", name) for name in classes for template in templates]
     vectors = encoder.encode(texts).astype(np.float64)
     means = vectors.reshape(len(classes), len(templates), -1).mean(axis=1)
     lengths = np.linalg.norm(means, axis=1, keepdims=True)
-    return np.asarray(means / np.where(lengths > 0, lengths, 1), np.float32)
+    wrong = np.flatnonzero(~(np.isfinite(lengths[:, 0]) & (lengths[:, 0] > 0)))
+    if len(wrong):
+        raise UserError(
+            f"--weights: CLIP gives no direction for {len(wrong)} of {len(classes)} classes, "
+            f"{classes[wrong[0]]!r} first: the weights are damaged, fetch them again"
+        )
+    return np.asarray(means / lengths, np.float32)

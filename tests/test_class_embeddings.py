@@ -7,6 +7,7 @@ import shutil
 from pathlib import Path
 from typing import Any
 
+import huggingface_hub
 import numpy as np
 import pytest
 import torch
@@ -68,13 +69,13 @@ def write_lists(root: Path) -> None:
     benchmark = root / "scannetpp" / "metadata" / "semantic_benchmark"
     benchmark.mkdir(parents=True)
     (benchmark / "top100.txt").write_text("wall\noffice chair\n")
-    (root / "scannet").mkdir()
-    (root / "scannet" / "scannet200.txt").write_text("2\n5\n")
+    (root / "scannet" / "queries").mkdir(parents=True)
+    (root / "scannet" / "queries" / "scannet200.txt").write_text("2\n5\n")
     table = "raw_category\tid\tcategory\nwall\t2\twall\nseat\t5\toffice_chair\n"
     (root / "scannet" / "scannetv2-labels.combined.tsv").write_text(table)
     (root / "matterport").mkdir()
     (root / "matterport" / "category_mapping.tsv").write_text(
-        "index\traw_category\n1\twall\n2\tarm chair\n"
+        "index\traw_category\n1\twall\n2\tarm chair\n3\tarm_chair\n"
     )
 
 
@@ -85,9 +86,9 @@ def test_lists_come_from_their_data_sets(tmp_path: Path) -> None:
     assert found == {
         "scannetpp_top100": ("wall", "office chair"),
         "scannet200": ("wall", "office chair"),
-        "matterport": ("wall", "arm chair"),
+        "matterport": ("wall", "arm chair", "arm chair"),  # Told apart by their numbers.
     }
-    (tmp_path / "scannet" / "scannet200.txt").write_text("wall\nseat\n")
+    (tmp_path / "scannet" / "queries" / "scannet200.txt").write_text("wall\nseat\n")
     assert class_sets.class_names("scannet200", tmp_path / "scannet") == ("wall", "seat")
     twenty = class_sets.class_names("scannet20", None)
     assert len(set(twenty)) == 20 and twenty[0] == "wall" and twenty[-2] == "bathtub"
@@ -149,16 +150,22 @@ def test_what_is_made_from_other_things_has_another_name(
     keys.add(key_of(**usual, templates="photo"))
     keys.add(key_of(**usual, clip="ViT-L/14"))
     keys.add(key_of(**{**usual, "weights": str(clip_folder(tmp_path / "other", seed=1))}))
-    keys.add(key_of(**usual, data_root=str(tmp_path)))
     found = {**usual, "classes": "matterport", "data_root": str(tmp_path / "matterport")}
     keys.add(key_of(**found))
-    assert len(keys) == 5  # ScanNet's twenty names lie in no folder.
+    assert len(keys) == 5
+    with pytest.raises(ConfigError, match="lies in no data set"):
+        EmbedClasses(**usual, data_root=str(tmp_path))
+
+
+def unreachable(*arguments: object, **options: object) -> None:
+    raise OSError("no network")
 
 
 def test_missing_or_broken_weights_give_one_error_with_what_to_fetch(
     clip: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    monkeypatch.setenv("HF_HUB_CACHE", str(tmp_path / "hub"))
+    monkeypatch.setattr(huggingface_hub, "snapshot_download", unreachable)
     told = r"--weights: CLIP ViT-B/16 cannot be read.*hf download openai/clip-vit-base-patch16"
     with pytest.raises(UserError, match=told):
         embed_classes.run(CLASSES, "photo", "ViT-B/16", "openai/clip-vit-base-patch16")
@@ -167,7 +174,7 @@ def test_missing_or_broken_weights_give_one_error_with_what_to_fetch(
     with pytest.raises(UserError, match=told):
         embed_classes.run(CLASSES, "photo", "ViT-B/16", broken)
     nowhere = luigi(tmp_path, "EmbedClasses", "--classes", "scannet20", HF_HUB_OFFLINE="1")
-    assert nowhere.returncode == 30 and "hf download" in nowhere.stdout
+    assert nowhere.returncode == 30 and nowhere.stdout.count("hf download") == 1
     assert "Traceback" not in nowhere.stdout
     for weights in ("no/such/folder/here", str(tmp_path)):
         run = luigi(tmp_path, "EmbedClasses", "--classes", "scannet20", "--weights", weights)
@@ -180,6 +187,34 @@ def test_a_set_without_its_data_says_which_folder_to_name(monkeypatch: pytest.Mo
         EmbedClasses(classes="scannetpp_top100")
     with pytest.raises(ConfigError, match="no --config"):
         EmbedClasses(classes="scannet20", overrides="student.lr=1")
+
+
+@pytest.mark.parametrize(
+    ("config", "clip", "told"),
+    [
+        ({"vision_config": {"patch_size": 14}}, "ViT-B/16", "patches of 16.*found 14"),
+        ({"projection_dim": 768}, "ViT-B/32", "vectors of 512.*found 768"),
+        ([], "ViT-B/16", "config of a CLIP"),
+    ],
+)
+def test_another_clip_than_the_one_named_is_refused(
+    tmp_path: Path, config: Any, clip: str, told: str
+) -> None:
+    (tmp_path / "config.json").write_text(json.dumps(config))
+    with pytest.raises(DataError, match=told):
+        EmbedClasses(classes="scannet20", weights=str(tmp_path), clip=clip)
+    (tmp_path / "config.json").write_text(json.dumps({"vision_config": {"patch_size": 16}}))
+    EmbedClasses(classes="scannet20", weights=str(tmp_path), clip="ViT-B/16")
+
+
+def test_weights_that_give_no_numbers_are_an_error_of_the_user(clip: Path, tmp_path: Path) -> None:
+    broken = tmp_path / "nan"
+    model: Any = CLIPTextModelWithProjection.from_pretrained(clip)
+    model.text_projection.weight.data.fill_(float("nan"))
+    model.save_pretrained(broken)
+    CLIPTokenizer.from_pretrained(clip).save_pretrained(broken)
+    with pytest.raises(UserError, match="no direction for 3 of 3 classes, 'wall' first"):
+        embed_classes.run(CLASSES, "name", "ViT-B/16", broken)
 
 
 def test_damage_is_named(tmp_path: Path) -> None:

@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 from data.artifacts.prompts import read_prompts, read_searches
 from data.artifacts.rooms import read_rooms
 from data.errors import ArtifactError
-from tests.cli import luigi, tasks_done
+from tests.cli import environment, luigi, tasks_done
 from tests.tiny_set import ROOMS, STUDENT, write_set
 
 HOME = {**ROOMS, "val_rooms": 2, "rooms_per_place": 2, "searches": 2, "qa_questions": 2}
@@ -112,6 +115,23 @@ def test_each_task_is_run_once_and_going_on_runs_nothing(made: Made) -> None:
     assert again.returncode == 0 and not tasks_done(again.stdout)
     alone = luigi(made.folder, "FindRooms", "--scene-set", made.scene_set)
     assert alone.returncode == 0 and not tasks_done(alone.stdout)
+
+
+def test_answers_to_searches_are_exported_from_the_room_that_was_found(made: Made) -> None:
+    choices = read_rooms(made.only("find_rooms"))
+    folder = made.folder / "answers"
+    line = [sys.executable, "-m", "pipeline", "export", "--scene-set", made.scene_set]
+    line += ["--format", "npz", "--output", str(folder)]
+    env = environment(made.folder / "output")
+    subprocess.run(line, cwd=made.folder, env=env, check=True, capture_output=True)
+    found = {}
+    for path in folder.glob("*.npz"):
+        with np.load(path) as content:
+            names = content["prompt_ids"].tolist()
+            found[path.stem] = sum("_search_" in name for name in names)
+            assert content["masks"].shape[0] == len(names)
+    rooms = [choice.room for (_, source), choice in choices.items() if source == "together"]
+    assert found == {room: rooms.count(room) for room in found} and len(found) == 2
 
 
 def test_other_words_about_rooms_ask_the_teacher_anew(made: Made) -> None:

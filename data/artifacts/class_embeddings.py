@@ -7,6 +7,7 @@ tensor by itself, as ``torch.load`` reads it.
 
 from __future__ import annotations
 
+import io
 import json
 from dataclasses import dataclass
 from pathlib import Path
@@ -44,7 +45,7 @@ class ClassEmbeddings:
 def write_class_embeddings(folder: Path, content: ClassEmbeddings, tensor_name: str) -> None:
     """Write all three files; ``tensor_name`` is that of the plain tensor."""
     import torch
-    from safetensors.numpy import save_file
+    from safetensors.numpy import save
 
     told = {
         "schema_version": SCHEMA_VERSION,
@@ -52,8 +53,12 @@ def write_class_embeddings(folder: Path, content: ClassEmbeddings, tensor_name: 
         "templates": list(content.templates),
     }
     write_text_atomic(folder / CLASSES, json.dumps(told, indent=1, ensure_ascii=False) + "\n")
-    save_file({"embeddings": np.ascontiguousarray(content.embeddings)}, folder / EMBEDDINGS)
-    torch.save(torch.from_numpy(content.embeddings.copy()), folder / tensor_name)
+    rows = np.ascontiguousarray(content.embeddings)
+    (folder / EMBEDDINGS).write_bytes(save({"embeddings": rows}))
+    # Through memory, for a file's own name would become part of its content.
+    stream = io.BytesIO()
+    torch.save(torch.from_numpy(rows.copy()), stream)
+    (folder / tensor_name).write_bytes(stream.getvalue())
 
 
 def read_class_embeddings(folder: Path) -> ClassEmbeddings:

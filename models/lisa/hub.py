@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -57,17 +57,20 @@ def _folder(name: str | Path, expected: str) -> Path:
     if path.exists():
         raise DataError(path, expected, "a file", "Give the folder that holds the file.")
     if isinstance(name, str) and HUB_ID.fullmatch(name):
-        return _fetch(name)
+        return fetch_folder(name)
     raise DataError(path, expected, "nothing", "Correct the path, or fetch the weights first.")
 
 
-def _fetch(hub_id: str) -> Path:
-    """Download from the hub, safetensors if there are any, or find an earlier download."""
+def fetch_folder(hub_id: str, small_files: Sequence[str] = _SMALL_FILES) -> Path:
+    """Download from the hub, safetensors if there are any, or find an earlier download.
+
+    ``small_files`` are patterns of what else is wanted. UserError when neither can be had.
+    """
     from huggingface_hub import snapshot_download
 
     try:
         for kind in ("*.safetensors", "*.bin"):
-            folder = Path(snapshot_download(hub_id, allow_patterns=[*_SMALL_FILES, kind]))
+            folder = Path(snapshot_download(hub_id, allow_patterns=[*small_files, kind]))
             if any(folder.glob(kind)):
                 break
     except (OSError, ValueError) as error:
