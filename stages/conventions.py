@@ -65,8 +65,9 @@ CONVENTIONS: Mapping[FormatName, Convention] = {
         _MASKS,
         (
             _TEMPLATES,
-            "Reason3D searches scenes made of several rooms; here each question is asked of its "
-            "own room alone, which is easier.",
+            "Reason3D searches scenes put together from three rooms. Here a question is asked of "
+            "all of its house's regions in the split where the scene set says places: house, "
+            "else of its own room alone, which is easier.",
         ),
     ),
     "instruct3d": Convention(
