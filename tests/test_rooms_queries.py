@@ -13,8 +13,8 @@ import numpy as np
 import pytest
 from scipy.spatial.distance import cdist
 
+from data.rooms.asking import TASKS
 from data.rooms.facts import color_name
-from data.rooms.queries import TASKS
 from data.rooms.textures import PALETTE
 from data.rooms.wordings import MULTIPLE, NEEDS, REFERRING, SPATIAL, Wording, plural
 from data.types import Array

@@ -16,9 +16,9 @@ from luigi.task import flatten
 
 from data.artifacts.prompts import read_prompts
 from data.errors import ConfigError
+from data.rooms.asking import ask
 from data.rooms.facts import gather_facts
 from data.rooms.ids import room_kind, room_seed
-from data.rooms.queries import ask
 from data.rooms.room import make_room
 from data.rooms.scan import scan_room
 from data.splits import SPLITS, Split

@@ -13,11 +13,11 @@ from typing import Any
 import numpy as np
 
 from data.errors import DataError
+from data.rooms.asking import Extra, ask
 from data.rooms.catalog import STRUCTURE
 from data.rooms.facts import gather_facts
 from data.rooms.pictures import fisheye_camera
 from data.rooms.poses import choose_poses
-from data.rooms.queries import Extra, ask
 from data.rooms.render import Renderer
 from data.rooms.room import make_room
 from data.rooms.scan import scan_room
