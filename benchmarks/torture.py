@@ -1,0 +1,242 @@
+"""Kills a running pipeline again and again, and holds what is left against an untouched run.
+
+    python -m benchmarks.torture --kills 50 --seed 0
+
+A run of very small rooms is started, a random process of it (parent, worker, trainer) is killed
+with SIGKILL at a random moment, and the run is started again; so often that the number of kills
+is reached, the output being removed whenever a run got to its end before. In the end nothing of
+it may run, no file may be half-written, every artifact must have the bytes of an uninterrupted
+run's, and the teacher must have answered each view once, but for the views that kills hit.
+"""
+
+from __future__ import annotations
+
+import argparse
+import hashlib
+import os
+import random
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from collections import Counter
+from dataclasses import dataclass, field
+from pathlib import Path
+
+LUIGI = Path(sys.executable).parent / "luigi"
+SCENE_SET = """
+generated: true
+splits: {train: nvs_sem_train, val: nvs_sem_val}
+queries: {train: queries/train.json, val: queries/val.json}
+config:
+  generate: {train_rooms: 2, val_rooms: 1, views: 4, height: 64, width: 96, vertex_spacing: 0.2}
+  teacher: {class: "counting_teacher:CountingTeacher"}
+  student: {preset: tiny, voxel_size: 0.2, epochs: 3, feature_dim: 16}
+"""
+TEACHER = '''
+"""A teacher that masks what is dark, and notes down every view it answers for."""
+
+import os
+from pathlib import Path
+
+import numpy as np
+
+from models.teacher import MaskGrid, TeacherAnswer
+
+class CountingTeacher:
+    name = "counting"
+    embedding_dim = 4
+
+    def mask_grid(self, height, width):
+        return MaskGrid(height // 4, width // 4, (width / 4, height / 4))
+
+    def encode_view(self, image, view_id):
+        line = f"{image[::7, ::7].sum()} {view_id}\\n".encode()
+        note = os.open(os.environ["TORTURE_NOTES"], os.O_APPEND | os.O_CREAT | os.O_WRONLY)
+        os.write(note, line)
+        os.close(note)
+        return image[2::4, 2::4].mean(axis=2)
+
+    def answer(self, gray, texts):
+        return [self._answer(gray, text) for text in texts]
+
+    def _answer(self, gray, text):
+        level = 60 + 10 * (len(text) % 13)
+        logits = np.clip((level - gray) / 8, -9, 9).astype(np.float32)[None]
+        vector = np.array([[len(text) % 5, 1, len(text) % 3, 1]], np.float32)
+        vector /= np.linalg.norm(vector)
+        return TeacherAnswer("It is dark, [SEG].", logits, np.full(1, 0.8, np.float32), vector)
+'''
+# Logs and pages tell when and how long; metadata too, which the pipeline itself checks.
+_TIMED = ("metadata.json", "metrics.jsonl", "state.pt", "report.html", "latest.json")
+
+
+@dataclass
+class Outcome:
+    """What was done, and everything that was not as it should be."""
+
+    kills: Counter[str] = field(default_factory=Counter)
+    runs: int = 0
+    seconds: float = 0.0
+    views: int = 0
+    views_answered: int = 0
+    files: int = 0
+    wrong: list[str] = field(default_factory=list)
+
+
+class Pipeline:
+    """Runs in one folder, and what processes and files they leave."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        folder.mkdir(parents=True)
+        (folder / "tiny.yaml").write_text(SCENE_SET)
+        (folder / "counting_teacher.py").write_text(TEACHER)
+        self.output, self.notes = folder / "output", folder / "notes"
+
+    def start(self) -> subprocess.Popen[bytes]:
+        """One RunAll, its output going to a log."""
+        here = {"MLLM3D_OUTPUT": str(self.output), "TORTURE_NOTES": str(self.notes)}
+        path = os.pathsep.join([str(self.folder), os.environ.get("PYTHONPATH", "")])
+        env = {**os.environ, **here, "PYTHONPATH": path.rstrip(os.pathsep)}
+        line = [str(LUIGI), "--module", "pipeline", "RunAll", "--scene-set", "tiny.yaml"]
+        with open(self.folder / "log", "ab") as log:
+            return subprocess.Popen(line, cwd=self.folder, env=env, stdout=log, stderr=log)
+
+    def processes(self) -> list[int]:
+        """Every living process that was started here, by its environment."""
+        mark = f"TORTURE_NOTES={self.notes}".encode()
+        found = []
+        for entry in Path("/proc").iterdir():
+            if entry.name.isdecimal() and entry.name != str(os.getpid()):
+                try:
+                    is_ours = mark in (entry / "environ").read_bytes().split(b"\0")
+                    state = (entry / "stat").read_text().rsplit(")", 1)[1].split()[0]
+                except OSError:
+                    continue
+                if is_ours and state != "Z":
+                    found.append(int(entry.name))
+        return sorted(found)
+
+    def answered(self) -> Counter[str]:
+        """How often the teacher began with each view."""
+        return Counter(self.notes.read_text().splitlines()) if self.notes.exists() else Counter()
+
+    def digests(self) -> dict[str, str]:
+        """SHA-256 of every file of every artifact that holds no times."""
+        paths = [path for path in sorted(self.output.rglob("*")) if path.is_file()]
+        return {
+            str(path.relative_to(self.output)): hashlib.sha256(path.read_bytes()).hexdigest()
+            for path in paths
+            if path.name not in _TIMED and not path.name.startswith(".")
+        }
+
+    def litter(self) -> list[str]:
+        """Files that only an unfinished write leaves."""
+        kinds = ("*.tmp", "*.partial", ".*.tmp")
+        return sorted({str(path) for kind in kinds for path in self.output.rglob(kind)})
+
+
+def torture(folder: Path, kills: int, seed: int, longest: float = 8.0) -> Outcome:
+    """Kill ``kills`` times, then let a run end; the folder is removed where all went well."""
+    rng, outcome, start = random.Random(seed), Outcome(), time.monotonic()
+    untouched, tortured = Pipeline(folder / "untouched"), Pipeline(folder / "tortured")
+    _finish(untouched, outcome, "the untouched run")
+    outcome.views = len(untouched.answered())
+    most = 0
+    while sum(outcome.kills.values()) < kills and not outcome.wrong:
+        run = tortured.start()
+        outcome.runs += 1
+        _kill_one(tortured, run, rng, longest, outcome)
+        _expect_nothing_runs(tortured, outcome)
+        if run.returncode == 0:
+            most = max(most, sum(tortured.answered().values()))
+            shutil.rmtree(tortured.output)
+            tortured.notes.unlink()
+    _finish(tortured, outcome, "the last run")
+    outcome.views_answered = sum(tortured.answered().values())
+    _compare(untouched, tortured, outcome)
+    outcome.seconds = time.monotonic() - start
+    if not outcome.wrong:
+        shutil.rmtree(folder)
+    return outcome
+
+
+def _finish(pipeline: Pipeline, outcome: Outcome, what: str) -> None:
+    run = pipeline.start()
+    outcome.runs += 1
+    if run.wait(timeout=600):
+        outcome.wrong.append(f"{what} ended with {run.returncode}, see {pipeline.folder / 'log'}")
+    _expect_nothing_runs(pipeline, outcome)
+
+
+def _kill_one(
+    pipeline: Pipeline,
+    run: subprocess.Popen[bytes],
+    rng: random.Random,
+    longest: float,
+    outcome: Outcome,
+) -> None:
+    """Wait a random while and kill a random process; a worker's death ends the run, too."""
+    end = time.monotonic() + rng.uniform(0.3, longest)
+    while time.monotonic() < end and run.poll() is None:
+        time.sleep(0.02)
+    if run.poll() is None:
+        victims = pipeline.processes()
+        victim = rng.choice(victims) if victims else run.pid
+        try:
+            os.kill(victim, signal.SIGKILL)
+            outcome.kills["parent" if victim == run.pid else "worker"] += 1
+        except ProcessLookupError:
+            pass
+    run.wait(timeout=600)
+
+
+def _expect_nothing_runs(pipeline: Pipeline, outcome: Outcome) -> None:
+    end = time.monotonic() + 5
+    while pipeline.processes() and time.monotonic() < end:
+        time.sleep(0.02)
+    left = pipeline.processes()
+    if left:
+        outcome.wrong.append(f"processes outlived their run: {left}")
+
+
+def _compare(untouched: Pipeline, tortured: Pipeline, outcome: Outcome) -> None:
+    expected, found = untouched.digests(), tortured.digests()
+    outcome.files = len(expected)
+    for name in sorted(expected.keys() | found.keys()):
+        if expected.get(name) != found.get(name):
+            kind = "missing" if name not in found else "extra" if name not in expected else "other"
+            outcome.wrong.append(f"{kind}: {name}")
+    outcome.wrong += [f"litter: {name}" for name in tortured.litter()]
+    again = sum(count - 1 for count in tortured.answered().values())
+    hit = sum(outcome.kills.values())
+    if again > 2 * hit:  # Two workers, each on one view.
+        outcome.wrong.append(
+            f"{again} views answered again, though {hit} kills hit at most two each"
+        )
+
+
+def main() -> int:
+    """Torture as the command line says; 1 when anything was wrong."""
+    parser = argparse.ArgumentParser(description=__doc__.split("\n", 1)[0])
+    parser.add_argument("--kills", type=int, default=50)
+    parser.add_argument("--seed", type=int, default=0)
+    options = parser.parse_args()
+    folder = Path(tempfile.mkdtemp(prefix="torture_")) / "runs"
+    outcome = torture(folder, options.kills, options.seed)
+    told = ", ".join(f"{count} of a {kind}" for kind, count in sorted(outcome.kills.items()))
+    print(
+        f"{sum(outcome.kills.values())} kills ({told}), {outcome.runs} runs, {outcome.seconds:.0f} s"
+    )
+    print(
+        f"{outcome.files} files compared; {outcome.views_answered} answers for {outcome.views} views"
+    )
+    print("\n".join(outcome.wrong) or "all as in an untouched run")
+    return int(bool(outcome.wrong))
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())
