@@ -1,0 +1,56 @@
+"""Whole runs that are killed, told to stop, or run beside each other on one output folder."""
+
+from __future__ import annotations
+
+import signal
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from benchmarks.torture import Pipeline, torture
+from pipeline.warm_worker import INTERRUPTED
+
+
+def wait_for(condition: Callable[[], bool], seconds: float = 60) -> None:
+    end = time.monotonic() + seconds
+    while not condition() and time.monotonic() < end:
+        time.sleep(0.02)
+    assert condition()
+
+
+def test_a_run_that_is_killed_again_and_again_ends_as_an_untouched_one(tmp_path: Path) -> None:
+    outcome = torture(tmp_path / "runs", kills=3, seed=5, longest=5)
+    assert outcome.wrong == []
+    assert sum(outcome.kills.values()) == 3 and outcome.runs >= 5
+    assert outcome.files > 200 and outcome.views == 12 <= outcome.views_answered <= 12 + 6
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_run_that_is_told_to_stop_does_so_at_once_and_goes_on(
+    tmp_path: Path, number: signal.Signals
+) -> None:
+    pipeline = Pipeline(tmp_path / "run")
+    run = pipeline.start()
+    wait_for(lambda: bool(pipeline.answered()) or run.poll() is not None)
+    run.send_signal(number)
+    assert run.wait(timeout=5) == INTERRUPTED
+    wait_for(lambda: not pipeline.processes(), 2)
+    printed = (pipeline.folder / "log").read_text()
+    assert printed.count("Stopped. What is finished stays") == 1 and "Traceback" not in printed
+    done = pipeline.digests()
+    assert pipeline.start().wait(timeout=120) == 0
+    after = pipeline.digests()
+    finished = [name for name in done if name.endswith((".ply", ".h5", ".json"))]
+    assert finished and all(after[name] == done[name] for name in finished)
+    assert not pipeline.litter() and sum(pipeline.answered().values()) <= 12 + 2
+
+
+def test_two_runs_at_once_do_each_thing_once_and_both_end_well(tmp_path: Path) -> None:
+    pipeline = Pipeline(tmp_path / "run")
+    runs = [pipeline.start() for _ in range(2)]
+    assert [run.wait(timeout=240) for run in runs] == [0, 0]
+    assert set(pipeline.answered().values()) == {1} and len(pipeline.answered()) == 12
+    assert not pipeline.litter() and not pipeline.processes()
+    assert len(list((pipeline.output / "tiny" / "train_student").glob("[!.]*"))) == 1
