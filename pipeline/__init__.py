@@ -40,6 +40,9 @@ from pipeline.result_tasks import (  # noqa: E402  (Luigi reads its defaults fir
     Report,
     RunAll,
 )
+from pipeline.shards import (  # noqa: E402  (Luigi reads its defaults first)
+    CacheTeacherMasks,
+)
 from pipeline.tasks import (  # noqa: E402  (Luigi reads its defaults when tasks are defined)
     FuseMasks,
     GenerateRoom,
@@ -59,6 +62,7 @@ __all__ = [
     "Ablation",
     "AblationReport",
     "AnswerQuestions",
+    "CacheTeacherMasks",
     "ConvertReason3D",
     "DistilText",
     "EmbedClasses",

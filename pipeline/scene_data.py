@@ -32,6 +32,22 @@ def asked_of(plan: Plan, scene_id: str) -> list[Prompt]:
     return own + search_prompts(searches_of(plan, plan.split_of(scene_id)), scene_id)
 
 
+def num_asked(plan: Plan) -> dict[str, int]:
+    """How many prompts each scene of the set is asked, by scene, reading the queries once."""
+    from data.artifacts.prompts import read_prompts
+    from data.searches import search_prompts
+
+    counts = dict.fromkeys(plan.scenes(), len(plan.experiment.prompts.bank))
+    for prompts in read_prompts(plan.prompts().folder).values():
+        for prompt in prompts:
+            counts[prompt.scene_id] += 1
+    for split, places in plan.places.items():
+        searches = searches_of(plan, split)
+        for scene in (room for rooms in places.values() for room in rooms):
+            counts[scene] += len(search_prompts(searches, scene))
+    return counts
+
+
 def truths_of(plan: Plan, scene_id: str) -> dict[str, PromptTruth]:
     """What is known of what a scene is asked, by prompt id; for oracles and evaluation only."""
     from data.artifacts.prompts import read_truths
