@@ -24,6 +24,7 @@ NAMES = (
     "lifting",
     "evaluation",
     "startup",
+    "schedule",
 )
 RESULTS = Path(__file__).parent / "results.json"
 Benchmark = Callable[[Scale, Path, int], list[Row]]
