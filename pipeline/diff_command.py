@@ -5,7 +5,7 @@ from __future__ import annotations
 from argparse import ArgumentParser, Namespace
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from data.errors import UserError
 from pipeline.command import Command
@@ -16,6 +16,14 @@ if TYPE_CHECKING:
 
 _METRICS = "metrics.json"
 _NOTHING = "-"
+_MOST_ROWS = 40
+
+
+class Upstream(NamedTuple):
+    """An artifact and all it was made from: a record a stage, inputs by place and name."""
+
+    stages: dict[str, Record]
+    leaves: dict[str, Any]
 
 
 def _add_arguments(parser: ArgumentParser) -> None:
@@ -43,39 +51,51 @@ def _diff(options: Namespace) -> None:
 def _page(first: Record, second: Record) -> Iterator[str]:
     from pipeline.provenance import shown
 
-    sides = [_upstream(record) for record in (first, second)]
+    records = [_upstream(record) for record in (first, second)]
+    sides = [_keys(*pair) for pair in (records, records[::-1])]
     for title, part in (("config", 0), ("inputs from outside", 1)):
         one, two = (side[part] for side in sides)
-        names = [name for name in dict.fromkeys((*one, *two)) if one.get(name) != two.get(name)]
         rows = [
             [name, *(shown(s[name], 40) if name in s else _NOTHING for s in (one, two))]
-            for name in names
+            for name in dict.fromkeys((*one, *two))
+            if one.get(name) != two.get(name)
         ]
-        yield f"{title}: {len(names) or 'no'} difference{'s' if len(names) != 1 else ''}"
+        yield f"{title}: {len(rows) or 'no'} difference{'s' if len(rows) != 1 else ''}"
         if rows:
-            yield from table([[title, "first", "second"], *rows], left=2)
+            yield from table([[title, "first", "second"], *rows[:_MOST_ROWS]], left=2)
+        if len(rows) > _MOST_ROWS:
+            yield f"... and {len(rows) - _MOST_ROWS} more"
     yield from _metrics(first, second)
 
 
-def _upstream(record: Record) -> tuple[dict[str, Any], dict[str, Any]]:
-    """Config keys by stage of an artifact and all it was made from, and what no stage made.
-
-    Scenes of one run share their stages' configs, so the first that is met stands for all.
-    """
-    from pipeline.provenance import config_keys, read_catalogue
+def _upstream(record: Record) -> Upstream:
+    """By stage the first that is met, which stands for all scenes; and what no stage made."""
+    from pipeline.provenance import read_catalogue
 
     catalogue = read_catalogue(record.root)
-    configs: dict[str, Any] = {}
+    stages: dict[str, Record] = {}
     leaves: dict[str, Any] = {}
     for one in _ancestors(record, catalogue):
-        config = {**config_keys(one), "stage version": one.schema_version}
-        for key, value in config.items():
-            configs.setdefault(f"{one.stage}: {key}", value)
+        stages.setdefault(one.stage, one)
         place = " ".join(filter(None, (one.stage, one.scene)))
         for name, identity in one.inputs.items():
             if catalogue.made(identity) is None:
                 leaves[f"{place}: {name}"] = identity[:12]
-    return configs, leaves
+    return Upstream(stages, leaves)
+
+
+def _keys(own: Upstream, other: Upstream) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Config by stage and key, and inputs; a stage that the other has not is one key alone."""
+    from pipeline.provenance import config_keys
+
+    found: dict[str, Any] = {}
+    for stage, record in own.stages.items():
+        if stage in other.stages:
+            found[f"{stage}: stage version"] = record.schema_version
+            found |= {f"{stage}: {key}": value for key, value in config_keys(record).items()}
+        else:
+            found[stage] = record.fingerprint[:12]
+    return found, own.leaves
 
 
 def _ancestors(record: Record, catalogue: Catalogue) -> Iterator[Record]:

@@ -83,7 +83,7 @@ def views_done(folder: Path) -> tuple[int, int] | None:
     """
     masks = folder / "teacher.zarr" / "mask_logits"
     try:
-        (total, *_) = json.loads((masks / "zarr.json").read_text())["shape"]
+        total, *_ = json.loads((masks / "zarr.json").read_text())["shape"]
         chunks = [path for path in (masks / "c").iterdir() if path.name.isdecimal()]
     except FileNotFoundError:
         return None

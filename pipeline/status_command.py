@@ -1,4 +1,4 @@
-"""``python -m pipeline status``: how far a scene set's run is, stage by stage and scene by scene."""
+"""``python -m pipeline status``: how far a scene set's run is, by stage and by scene."""
 
 from __future__ import annotations
 
@@ -79,9 +79,7 @@ def _stale(unit: Unit, known: Known) -> int:
     return sum(record.fingerprint != unit.key.fingerprint for record in records)
 
 
-def _lines(
-    units: Sequence[Unit], states: Mapping[Path, State], most: int | None
-) -> Iterator[str]:
+def _lines(units: Sequence[Unit], states: Mapping[Path, State], most: int | None) -> Iterator[str]:
     for unit in units[:most]:
         state = states[unit.key.folder]
         views = "{} of {} views".format(*state.views) if state.views else ""
