@@ -49,17 +49,12 @@ def _diff(options: Namespace) -> None:
 
 
 def _page(first: Record, second: Record) -> Iterator[str]:
-    from pipeline.provenance import shown
-
     records = [_upstream(record) for record in (first, second)]
     sides = [_keys(*pair) for pair in (records, records[::-1])]
     for title, part in (("config", 0), ("inputs from outside", 1)):
         one, two = (side[part] for side in sides)
-        rows = [
-            [name, *(shown(s[name], 40) if name in s else _NOTHING for s in (one, two))]
-            for name in dict.fromkeys((*one, *two))
-            if one.get(name) != two.get(name)
-        ]
+        names = [name for name in dict.fromkeys((*one, *two)) if one.get(name) != two.get(name)]
+        rows = [[name, *_values(one, two, name)] for name in names]
         yield f"{title}: {len(rows) or 'no'} difference{'s' if len(rows) != 1 else ''}"
         if rows:
             yield from table([[title, "first", "second"], *rows[:_MOST_ROWS]], left=2)
@@ -96,6 +91,15 @@ def _keys(own: Upstream, other: Upstream) -> tuple[dict[str, Any], dict[str, Any
         else:
             found[stage] = record.fingerprint[:12]
     return found, own.leaves
+
+
+def _values(one: Mapping[str, Any], two: Mapping[str, Any], name: str) -> tuple[str, str]:
+    from pipeline.provenance import shown, shown_both
+
+    if name in one and name in two:
+        return shown_both(one[name], two[name], 40)
+    first, second = (shown(side[name], 40) if name in side else _NOTHING for side in (one, two))
+    return first, second
 
 
 def _ancestors(record: Record, catalogue: Catalogue) -> Iterator[Record]:

@@ -17,6 +17,7 @@ from typing import Any
 from data.artifacts.store import METADATA, ArtifactKey, fingerprint
 from data.errors import ArtifactError, UserError
 from data.jsonio import read_json
+from stages.configs import Experiment
 
 POINTER = "latest.json"
 SECTIONS = {
@@ -34,8 +35,7 @@ SECTIONS = {
     "judge_teacher": "judge",
     "report": "report",
 }
-"""Which section of an experiment a stage's config is; stages without one have keys of no section.
-"""
+"""Which section of an experiment a stage's config is; a stage that none configures is not here."""
 _REMEDY = "Remove the folder; the next run makes it again."
 _WHAT = "the metadata of a finished artifact"
 
@@ -215,12 +215,29 @@ def flat(nested: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
 
 
 def config_keys(made: Record | ArtifactKey) -> dict[str, Any]:
-    """An artifact's config by the keys that ``--overrides`` takes, where its stage has any."""
+    """An artifact's config by the keys that ``--overrides`` takes; what it does not take, as is."""
     section = SECTIONS.get(made.stage)
-    return flat(made.config, f"{section}." if section else "")
+    if section is None:
+        return flat(made.config)
+    fields = type(getattr(Experiment(), section)).model_fields
+    taken = {field.alias or name for name, field in fields.items()}
+    return flat({f"{section}.{k}" if k in taken else k: v for k, v in made.config.items()})
 
 
 def shown(value: Any, limit: int = 60) -> str:
     """A value of JSON on one line, shortened."""
     text = json.dumps(value, ensure_ascii=False)
     return text if len(text) <= limit else f"{text[: limit - 3]}..."
+
+
+def shown_both(before: Any, after: Any, limit: int = 60) -> tuple[str, str]:
+    """Two values that differ; of long lists how many entries they have that the other has not."""
+    texts = shown(before, limit), shown(after, limit)
+    is_long = any(text.endswith("...") for text in texts)
+    if not (is_long and isinstance(before, list) and isinstance(after, list)):
+        return texts
+    one, two = ({json.dumps(entry) for entry in side} for side in (before, after))
+    return (
+        f"{len(before)} entries ({len(one - two)} only here)",
+        f"{len(after)} entries ({len(two - one)} only here)",
+    )

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 
 from data.artifacts.store import METADATA, ArtifactKey, read_metadata
 from pipeline.graph import Known, Unit
-from pipeline.provenance import Record, config_keys, shown
+from pipeline.provenance import Record, config_keys, shown, shown_both
 
 _LEAVES = {
     "scan": "the scan's files",
@@ -69,7 +69,8 @@ def _config_changes(old: Record, key: ArtifactKey) -> Iterator[str]:
         elif name not in after:
             yield f"{name} is gone, was {shown(before[name])}"
         elif before[name] != after[name]:
-            yield f"{name} from {shown(before[name])} to {shown(after[name])}"
+            one, two = shown_both(before[name], after[name])
+            yield f"{name} from {one} to {two}"
 
 
 def _input_changes(old: Record, key: ArtifactKey, known: Known) -> Iterator[str]:

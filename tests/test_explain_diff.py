@@ -10,7 +10,11 @@ from pathlib import Path
 
 import pytest
 
+from data.artifacts.versions import VERSIONS
+from pipeline.config import valid_keys
 from pipeline.plan import load_plan
+from pipeline.provenance import SECTIONS, config_keys, shown_both
+from stages.configs import Experiment
 from tests import two_runs
 from tests.two_runs import SECOND, Ask, Runs, artifact, edit
 
@@ -105,6 +109,25 @@ def test_mistakes_are_one_line(runs: Runs, ask: Ask, tmp_path: Path) -> None:
         assert "no scene set 'nothing'" in ask(command, "--scene-set", "nothing", code=2)
         line = (command, "--scene-set", runs.scene_set, "--overrides")
         assert "student.speed" in ask(*line, "student.speed=1", code=2)
+
+
+def test_of_long_lists_the_entries_that_differ_are_counted() -> None:
+    before, after = [f"scene {k}" for k in range(20)], [f"scene {k}" for k in range(2, 25)]
+    told = ("20 entries (2 only here)", "23 entries (5 only here)")
+    assert shown_both(before, after) == told
+    assert shown_both([1], [2]) == ("[1]", "[2]") and shown_both("a", None) == ('"a"', "null")
+
+
+def test_config_is_named_by_keys_that_overrides_take(made: Runs) -> None:
+    plan = load_plan(made.scene_set)
+    scene, *_ = plan.scenes()
+    stages = (plan.prepare, plan.link, plan.teacher, plan.fuse, plan.predict, plan.judge)
+    keys = [*(stage(scene) for stage in stages), plan.student(), plan.report(), plan.prompts()]
+    taken = {*valid_keys(Experiment), "splits.train", "splits.val"}
+    assert set(SECTIONS) <= set(VERSIONS)
+    for key in keys:
+        assert key.stage in SECTIONS and set(config_keys(key)) <= taken, key.stage
+    assert config_keys(plan.evaluate())["dataset"] == "generated"
 
 
 def test_a_pointer_to_nothing(copied: Runs, ask: Ask) -> None:
