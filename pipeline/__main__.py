@@ -8,12 +8,26 @@ from collections.abc import Sequence
 from typing import NoReturn
 
 from data.errors import UserError
-from pipeline import doctor_command, export_command, iphone_command, sens_command, teacher_commands
+from pipeline import (
+    diff_command,
+    doctor_command,
+    explain_command,
+    export_command,
+    iphone_command,
+    plan_command,
+    sens_command,
+    status_command,
+    teacher_commands,
+)
 from pipeline.command import Command, Failure
 
 COMMANDS: dict[str, Command] = {
     "teacher": teacher_commands.TEACHER,
     "check-teacher": teacher_commands.CHECK_TEACHER,
+    "plan": plan_command.PLAN,
+    "status": status_command.STATUS,
+    "explain": explain_command.EXPLAIN,
+    "diff": diff_command.DIFF,
     "doctor": doctor_command.DOCTOR,
     "export": export_command.EXPORT,
     "extract-iphone": iphone_command.EXTRACT_IPHONE,

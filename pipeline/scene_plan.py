@@ -22,6 +22,7 @@ from data.queries import DEFAULT_FORMAT
 from data.room_words import RULES, table_digest
 from data.rooms.ids import scene_id as room_id
 from data.splits import SPLITS, Split
+from pipeline.provenance import views_identity
 from pipeline.scene_sets import SceneSet
 from stages.configs import Experiment
 from stages.teacher_identity import no_features, teacher_identity
@@ -154,13 +155,8 @@ class ScenePlan:
 
         Links and teacher masks depend on no more, so new superpoints cost no GPU hours.
         """
-        cfg = self.experiment.prepare
-        return fingerprint(
-            "views",
-            VERSIONS["prepare_scene"],
-            {"camera": cfg.camera, "max_views": cfg.max_views},
-            {"scan": self._scan_identity(scene_id)},
-        )
+        cfg, version = self.experiment.prepare, VERSIONS["prepare_scene"]
+        return views_identity(version, cfg.camera, cfg.max_views, self._scan_identity(scene_id))
 
     @cached_property
     def _query_records(self) -> dict[Split, Any]:

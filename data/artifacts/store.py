@@ -29,6 +29,8 @@ from filelock import FileLock
 from data.errors import ArtifactError
 
 METADATA = "metadata.json"
+HOLDER = ".holder.json"
+"""In a folder that is being written: host, pid and start (seconds since 1970) of who writes it."""
 _PACKAGES = ("numpy", "torch", "spconv-cu118", "open3d-cpu", "open3d", "h5py", "zarr")
 
 
@@ -112,6 +114,11 @@ def require_complete(folder: Path, remedy: str) -> None:
         raise ArtifactError(folder, "a finished artifact (metadata.json)", "none", remedy)
 
 
+def lock_path(folder: Path) -> Path:
+    """The file whose lock keeps two processes off an artifact's folder."""
+    return folder.with_name(f".{folder.name}.lock")
+
+
 @contextmanager
 def writing(key: ArtifactKey, resumable: bool = False) -> Iterator[Path | None]:
     """Lock the artifact's folder, yield it for writing, and write its metadata on success.
@@ -121,7 +128,7 @@ def writing(key: ArtifactKey, resumable: bool = False) -> Iterator[Path | None]:
     body raises, no metadata is written.
     """
     key.folder.parent.mkdir(parents=True, exist_ok=True)
-    with FileLock(key.folder.with_name(f".{key.folder.name}.lock")):
+    with FileLock(lock_path(key.folder)):
         if is_complete(key):
             yield None
             return
@@ -130,8 +137,21 @@ def writing(key: ArtifactKey, resumable: bool = False) -> Iterator[Path | None]:
             shutil.rmtree(key.folder)
         key.folder.mkdir(parents=True, exist_ok=True)
         start = time.monotonic()
-        yield key.folder
+        with _named_holder(key.folder):
+            yield key.folder
         _finish(key, time.monotonic() - start)
+
+
+@contextmanager
+def _named_holder(folder: Path) -> Iterator[None]:
+    """Say who writes a folder, for ``status``; it counts only while the lock is held."""
+    path = folder / HOLDER
+    told = {"host": platform.node(), "pid": os.getpid(), "started": round(time.time(), 3)}
+    path.write_text(json.dumps(told))
+    try:
+        yield
+    finally:
+        path.unlink(missing_ok=True)
 
 
 def write_text_atomic(path: Path, text: str) -> None:

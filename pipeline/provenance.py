@@ -1,0 +1,243 @@
+"""What the metadata of finished artifacts tells: what each was made from, when and where.
+
+Everything is read from the ``metadata.json`` files that ``data.artifacts.store`` writes; nothing
+is computed and nothing written, so that it may be asked while a run goes on.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Collection, Iterator, Mapping
+from dataclasses import dataclass
+from datetime import datetime, timezone
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+from data.artifacts.store import METADATA, ArtifactKey, fingerprint
+from data.errors import ArtifactError, UserError
+from data.jsonio import read_json
+from stages.configs import Experiment
+
+POINTER = "latest.json"
+SECTIONS = {
+    "generate_rooms": "generate",
+    "prepare_scene": "prepare",
+    "prepare_prompts": "prompts",
+    "link_points": "link",
+    "run_teacher": "teacher",
+    "lift_features": "teacher",
+    "fuse_masks": "fuse",
+    "train_student": "student",
+    "finetune_student": "student",
+    "distil_text": "text",
+    "predict_masks": "predict",
+    "judge_teacher": "judge",
+    "report": "report",
+}
+"""Which section of an experiment a stage's config is; a stage that none configures is not here."""
+_REMEDY = "Remove the folder; the next run makes it again."
+_WHAT = "the metadata of a finished artifact"
+
+
+def views_identity(schema_version: int, camera: str, max_views: int, scan: str) -> str:
+    """Fingerprint of a prepared scene's points, views and depth, whatever its superpoints."""
+    config = {"camera": camera, "max_views": max_views}
+    return fingerprint("views", schema_version, config, {"scan": scan})
+
+
+@dataclass(frozen=True, eq=False)
+class Record:
+    """One finished artifact; ``seconds`` of wall time, ``num_bytes`` of its files as recorded.
+
+    ``scene`` is None for an artifact of the whole set, ``root`` is ``<output>/<scene set>``.
+    """
+
+    folder: Path
+    root: Path
+    stage: str
+    scene: str | None
+    fingerprint: str
+    schema_version: int
+    config: Mapping[str, Any]
+    inputs: Mapping[str, str]
+    host: str
+    finished: datetime
+    seconds: float
+    num_bytes: int
+
+    @property
+    def title(self) -> str:
+        """Stage, scene and the fingerprint's first digits."""
+        return " ".join(filter(None, (self.stage, self.scene, self.fingerprint[:12])))
+
+
+def read_record(folder: Path) -> Record:
+    """The record of a finished artifact; ArtifactError for missing or damaged metadata."""
+    path = folder / METADATA
+    content = read_json(path, _WHAT, _REMEDY, finite=False)
+    try:
+        root, scene = place_of(folder, str(content["stage"]))
+        finished = datetime.fromisoformat(content["finished"])
+        return Record(
+            folder=folder,
+            root=root,
+            stage=str(content["stage"]),
+            scene=scene,
+            fingerprint=str(content["fingerprint"]),
+            schema_version=int(content["schema_version"]),
+            config=dict(content["config"]),
+            inputs={str(name): str(value) for name, value in content["inputs"].items()},
+            host=str(content["host"]),
+            finished=finished if finished.tzinfo else finished.replace(tzinfo=timezone.utc),
+            seconds=float(content["wall_seconds"]),
+            num_bytes=sum(int(entry["bytes"]) for entry in content["files"].values()),
+        )
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
+        found = f"{type(error).__name__}: {error}"
+        raise ArtifactError(path, _WHAT, found, _REMEDY) from error
+
+
+def place_of(folder: Path, stage: str) -> tuple[Path, str | None]:
+    """The scene set's output folder that an artifact lies in, and the scene it is of.
+
+    ValueError when the artifact lies in no folder of its stage's name.
+    """
+    for parent in folder.parents:
+        if parent.name == stage:
+            parts = folder.relative_to(parent).parts
+            # A scene's artifact is <scene>/<fingerprint>, a room of a set <fingerprint>/data/<id>.
+            scene = {1: None, 2: parts[0]}.get(len(parts), parts[-1])
+            return parent.parent, scene
+    raise ValueError(f"it lies in no folder named {stage!r}")
+
+
+@dataclass(frozen=True, eq=False)
+class Catalogue:
+    """All finished artifacts of a scene set's output, the oldest first, and what is damaged."""
+
+    records: tuple[Record, ...]
+    damaged: tuple[str, ...]
+
+    @cached_property
+    def _by_identity(self) -> dict[str, Record]:
+        prepared = [record for record in self.records if record.stage == "prepare_scene"]
+        views = {found: record for record in prepared if (found := views_of(record))}
+        return {**views, **{record.fingerprint: record for record in self.records}}
+
+    @cached_property
+    def _by_place(self) -> dict[tuple[str, str | None], list[Record]]:
+        places: dict[tuple[str, str | None], list[Record]] = {}
+        for record in self.records:
+            places.setdefault((record.stage, record.scene), []).append(record)
+        return places
+
+    def made(self, identity: str) -> Record | None:
+        """The artifact that an input of another names; None when it is none of these."""
+        return self._by_identity.get(identity)
+
+    def of(self, stage: str, scene: str | None) -> list[Record]:
+        """The artifacts of one stage and scene, the oldest first."""
+        return self._by_place.get((stage, scene), [])
+
+
+def views_of(made: Record | ArtifactKey) -> str | None:
+    """What a prepared scene's views are called as an input; None for any other artifact."""
+    config, scan = made.config, made.inputs.get("scan")
+    if made.stage != "prepare_scene" or scan is None or not {"camera", "max_views"} <= set(config):
+        return None
+    return views_identity(made.schema_version, config["camera"], config["max_views"], scan)
+
+
+def read_catalogue(root: Path, stages: Collection[str] | None = None) -> Catalogue:
+    """The finished artifacts below ``<output>/<scene set>``, of some stages or of all.
+
+    Damaged metadata is told in ``damaged``, never raised; a missing folder holds nothing.
+    """
+    records, damaged = [], []
+    for path in _metadata_files(root):
+        if stages is None or path.relative_to(root).parts[0] in stages:
+            try:
+                records.append(read_record(path.parent))
+            except UserError as error:
+                damaged.append(str(error))
+    return Catalogue(tuple(sorted(records, key=lambda one: one.finished)), tuple(damaged))
+
+
+def _metadata_files(root: Path) -> Iterator[Path]:
+    for pattern in ("*/*", "*/*/*", "generate_rooms/*/data/*"):
+        yield from sorted(root.glob(f"{pattern}/{METADATA}"))
+
+
+def artifact_of(path: Path) -> Record:
+    """The artifact that a path means: its folder, a file in it, or published results.
+
+    Results are what a run puts at ``<output>/<scene set>/``, and that folder itself. Raises
+    UserError for a path of none, ArtifactError for one whose metadata is damaged.
+    """
+    path = path.absolute()
+    if not path.exists():
+        raise UserError(f"{path}: no such file or folder. Name an artifact or a file in one.")
+    for folder in (path, *path.parents):
+        if (folder / METADATA).is_file():
+            return read_record(folder)
+    folder = path if path.is_dir() else path.parent
+    if (folder / POINTER).is_file():
+        return _published(folder, path)
+    raise UserError(
+        f"{path}: expected a finished artifact (a folder with {METADATA}), a file in one or "
+        f"results beside {POINTER}, found neither. Artifacts lie in "
+        "<output>/<scene set>/<stage>/[<scene>/]<fingerprint>."
+    )
+
+
+def _published(folder: Path, path: Path) -> Record:
+    pointer_path = folder / POINTER
+    pointer = read_json(pointer_path, "a pointer to a report", "Run RunAll again.")
+    named = pointer.get("report") if isinstance(pointer, dict) else None
+    if not isinstance(named, str):
+        raise ArtifactError(pointer_path, "the key 'report'", "none", "Run RunAll again.")
+    if path.is_file() and path.name not in {POINTER, *pointer.get("files", {})}:
+        raise UserError(f"{path}: no artifact, and none of the results that {pointer_path} names.")
+    # The folder that the pointer tells is of where the run was made; outputs may be moved.
+    return read_record(folder / "report" / named[:12])
+
+
+def flat(nested: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    """A nested mapping by dotted keys; an empty mapping is a value."""
+    found: dict[str, Any] = {}
+    for name, value in nested.items():
+        if isinstance(value, Mapping) and value:
+            found |= flat(value, f"{prefix}{name}.")
+        else:
+            found[prefix + name] = value
+    return found
+
+
+def config_keys(made: Record | ArtifactKey) -> dict[str, Any]:
+    """An artifact's config by the keys that ``--overrides`` takes; what it does not take, as is."""
+    section = SECTIONS.get(made.stage)
+    if section is None:
+        return flat(made.config)
+    fields = type(getattr(Experiment(), section)).model_fields
+    taken = {field.alias or name for name, field in fields.items()}
+    return flat({f"{section}.{k}" if k in taken else k: v for k, v in made.config.items()})
+
+
+def shown(value: Any, limit: int = 60) -> str:
+    """A value of JSON on one line, shortened."""
+    text = json.dumps(value, ensure_ascii=False)
+    return text if len(text) <= limit else f"{text[: limit - 3]}..."
+
+
+def shown_both(before: Any, after: Any, limit: int = 60) -> tuple[str, str]:
+    """Two values that differ; of long lists how many entries they have that the other has not."""
+    texts = shown(before, limit), shown(after, limit)
+    is_long = any(text.endswith("...") for text in texts)
+    if not (is_long and isinstance(before, list) and isinstance(after, list)):
+        return texts
+    one, two = ({json.dumps(entry) for entry in side} for side in (before, after))
+    return (
+        f"{len(before)} entries ({len(one - two)} only here)",
+        f"{len(after)} entries ({len(two - one)} only here)",
+    )

@@ -1,0 +1,121 @@
+"""``python -m pipeline status``: how far a scene set's run is, by stage and by scene."""
+
+from __future__ import annotations
+
+import os
+from argparse import ArgumentParser, Namespace
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from pipeline.command import Command
+from pipeline.plan_command import add_run_arguments
+from pipeline.tables import size, table
+
+if TYPE_CHECKING:
+    from pipeline.graph import Known, Unit
+    from pipeline.states import State
+
+_MOST_LINES = 10
+_WHOLE_SET = "(whole set)"
+
+
+def _add_arguments(parser: ArgumentParser) -> None:
+    add_run_arguments(parser)
+    parser.add_argument("--scenes", action="store_true", help="a row a scene, too, however many")
+
+
+def _status(options: Namespace) -> None:
+    from pipeline.graph import Known, units_of
+    from pipeline.plan import load_plan
+    from pipeline.result_tasks import RunAll
+    from pipeline.states import state_of
+
+    asked = {name: getattr(options, name) for name in ("scene_set", "config", "overrides")}
+    units, is_done = units_of(RunAll(**asked))
+    known, plan = Known(units), load_plan(**asked)
+    units = [unit for unit in units if unit.root == plan.output]
+    states = {unit.key.folder: state_of(unit) for unit in units}
+    print(f"{plan.scene_set.title}: {plan.output}, {size(_bytes_below(plan.output))}")
+    print("\n".join(_page(units, states, known, options.scenes)))
+    print(f"results of this config: {'in place' if is_done else 'not in place'}")
+
+
+def _page(
+    units: Sequence[Unit], states: Mapping[Path, State], known: Known, with_scenes: bool
+) -> Iterator[str]:
+    stale = {unit.key.folder: _stale(unit, known) for unit in units}
+    stages: dict[str, list[Unit]] = {}
+    for unit in units:
+        stages.setdefault(unit.task, []).append(unit)
+    yield from table(list(_counts(stages, states, stale)))
+    if any(stale.values()):
+        yield "stale: finished under another config or from other inputs, of the same scenes"
+    for name in ("running", "partial"):
+        found = [unit for unit in units if states[unit.key.folder].name == name]
+        yield from _lines(found, states, None if with_scenes else _MOST_LINES)
+    yield from (f"damaged: {text}" for text in known.damaged)
+    if with_scenes:
+        yield ""
+        yield from table(list(_scenes(stages, states, stale)), left=2)
+
+
+def _counts(
+    stages: Mapping[str, Sequence[Unit]], states: Mapping[Path, State], stale: Mapping[Path, int]
+) -> Iterator[list[str]]:
+    from pipeline.states import STATES
+
+    yield ["stage", *STATES, "stale", ""]
+    for task, units in stages.items():
+        found = Counter(states[unit.key.folder].name for unit in units)
+        numbers = [*(found[name] for name in STATES), sum(stale[u.key.folder] for u in units)]
+        yield [task, *(str(number or "-") for number in numbers), ""]
+
+
+def _stale(unit: Unit, known: Known) -> int:
+    """Finished artifacts of the same stage and scene under other fingerprints."""
+    records = known.catalogues[unit.root].of(unit.key.stage, unit.scene)
+    return sum(record.fingerprint != unit.key.fingerprint for record in records)
+
+
+def _lines(units: Sequence[Unit], states: Mapping[Path, State], most: int | None) -> Iterator[str]:
+    for unit in units[:most]:
+        state = states[unit.key.folder]
+        views = "{} of {} views".format(*state.views) if state.views else ""
+        told = ", ".join(filter(None, (views, state.holder)))
+        name = " ".join(filter(None, (unit.task, unit.scene)))
+        yield f"{state.name}: {name}{f' ({told})' if told else ''}"
+    if most is not None and len(units) > most:
+        yield f"... and {len(units) - most} more; --scenes shows all"
+
+
+def _scenes(
+    stages: Mapping[str, Sequence[Unit]], states: Mapping[Path, State], stale: Mapping[Path, int]
+) -> Iterator[list[str]]:
+    """A row a scene and a column a stage; "+1" counts stale artifacts beside."""
+    cells: dict[str, dict[str, str]] = {}
+    for task, units in stages.items():
+        for unit in units:
+            more = stale[unit.key.folder]
+            text = states[unit.key.folder].cell + (f" +{more}" if more else "")
+            cells.setdefault(unit.scene or _WHOLE_SET, {})[task] = text
+    whole = cells.pop(_WHOLE_SET, {})
+    yield ["scene", *stages]
+    for scene, row in [*cells.items(), (_WHOLE_SET, whole)]:
+        yield [scene, *(row.get(task, "") for task in stages)]
+
+
+def _bytes_below(folder: Path) -> int:
+    """Bytes of all files below a folder; files that go away meanwhile do not count."""
+    total = 0
+    for parent, _, names in os.walk(folder):
+        for name in names:
+            try:
+                total += os.lstat(os.path.join(parent, name)).st_size
+            except FileNotFoundError:
+                continue
+    return total
+
+
+STATUS = Command("how far a scene set's run is, and what it takes on disk", _add_arguments, _status)
