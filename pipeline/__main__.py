@@ -8,7 +8,15 @@ from collections.abc import Sequence
 from typing import NoReturn
 
 from data.errors import UserError
-from pipeline import doctor_command, export_command, iphone_command, sens_command, teacher_commands
+from pipeline import (
+    doctor_command,
+    export_command,
+    gc_command,
+    iphone_command,
+    sens_command,
+    teacher_commands,
+    verify_command,
+)
 from pipeline.command import Command, Failure
 
 COMMANDS: dict[str, Command] = {
@@ -18,6 +26,8 @@ COMMANDS: dict[str, Command] = {
     "export": export_command.EXPORT,
     "extract-iphone": iphone_command.EXTRACT_IPHONE,
     "extract-sens": sens_command.EXTRACT_SENS,
+    "gc": gc_command.GC,
+    "verify": verify_command.VERIFY,
 }
 
 
