@@ -207,7 +207,7 @@ def test_a_crash_while_deleting_leaves_no_half_artifact(
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patched:
-        patched.setattr(removal.shutil, "rmtree", crash)
+        patched.setattr(shutil, "rmtree", crash)
         with pytest.raises(KeyboardInterrupt):
             gc()
     gone = [key.folder for key in tree.old if not key.folder.exists()]

@@ -52,7 +52,7 @@ class Run:
 
 @pytest.fixture(scope="module")
 def run(tmp_path_factory: pytest.TempPathFactory) -> Run:
-    """RunAll on as little as there can be, left as it is by every test."""
+    """As little as there can be, run to the end; every test leaves it as it is."""
     folder = tmp_path_factory.mktemp("verify")
     small = {**ROOMS, "train_rooms": 1, "views": 3}
     config = {"generate": small, "teacher": TEACHER, "student": {**STUDENT, "epochs": 1}}
