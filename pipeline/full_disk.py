@@ -5,11 +5,9 @@ from __future__ import annotations
 import errno
 import re
 import shutil
-import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from types import TracebackType
 
 from data.artifacts.record import listed_files, read_metadata
 from data.errors import UserError
@@ -31,11 +29,8 @@ def explained(place: Path, stage_folder: Path | None = None) -> Iterator[None]:
 
     What was needed is estimated by the artifacts of the same stage in ``stage_folder``.
     """
-    hooks = sys.excepthook, sys.unraisablehook
-    _be_quiet_about_it()
     try:
         yield
-        sys.excepthook, sys.unraisablehook = hooks
     except UserError:
         raise
     except Exception as error:
@@ -47,25 +42,6 @@ def explained(place: Path, stage_folder: Path | None = None) -> Iterator[None]:
         # Some libraries say only that writing failed; so the error is told as well.
         told = " ".join(str(error).split()) or type(error).__name__
         raise UserError(f"{_message(place, free, stage_folder)} ({told})") from error
-
-
-def _be_quiet_about_it() -> None:
-    """Have errors that nobody can catch not printed where a full disk is what they say.
-
-    HDF5 fails again, with tracebacks through both hooks, whenever something that it could not
-    write is let go of. That may be late, so after an error the hooks stay.
-    """
-    shown, ignored = sys.excepthook, sys.unraisablehook
-
-    def show(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:
-        if not _names_it(error):
-            shown(kind, error, trace)
-
-    def ignore(failed: sys.UnraisableHookArgs) -> None:
-        if not _names_it(failed.exc_value):
-            ignored(failed)
-
-    sys.excepthook, sys.unraisablehook = show, ignore
 
 
 def _names_it(error: BaseException | None) -> bool:
