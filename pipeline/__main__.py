@@ -13,11 +13,13 @@ from pipeline import (
     doctor_command,
     explain_command,
     export_command,
+    gc_command,
     iphone_command,
     plan_command,
     sens_command,
     status_command,
     teacher_commands,
+    verify_command,
 )
 from pipeline.command import Command, Failure
 
@@ -32,6 +34,8 @@ COMMANDS: dict[str, Command] = {
     "export": export_command.EXPORT,
     "extract-iphone": iphone_command.EXTRACT_IPHONE,
     "extract-sens": sens_command.EXTRACT_SENS,
+    "gc": gc_command.GC,
+    "verify": verify_command.VERIFY,
 }
 
 

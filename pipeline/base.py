@@ -17,7 +17,7 @@ from luigi.task import flatten
 
 from data.artifacts.store import ArtifactKey, is_complete
 from data.errors import UserError
-from pipeline import process
+from pipeline import full_disk, process
 from pipeline.plan import Plan, load_plan
 
 
@@ -101,7 +101,9 @@ class ArtifactTask(ReadableTask):
         if key is not None:
             cores = os.cpu_count() or 1
             process.limit_threads(max(1, cores // num_workers()) if self.unit() else cores)
-            self.make(key)
+            stage = key.folder.parent.parent if self.unit() else key.folder.parent
+            with full_disk.explained(key.folder, stage):
+                self.make(key)
 
     @abstractmethod
     def make(self, key: ArtifactKey) -> None:

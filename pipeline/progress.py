@@ -11,8 +11,10 @@ from tqdm import tqdm
 
 _LOG_EVERY_SECONDS = 30.0
 
+Show = Callable[[int, int], None]
 
-def reporter(title: str, alone: bool = False) -> Callable[[int, int], None]:
+
+def reporter(title: str, alone: bool = False) -> Show:
     """A ``progress(done, total)`` callback for a stage.
 
     ``alone`` says that no other worker writes to the terminal meanwhile, so a bar is safe.

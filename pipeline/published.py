@@ -15,6 +15,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from data.artifacts.store import METADATA, ArtifactKey, is_complete, write_text_atomic
+from pipeline import full_disk
 
 _POINTER = "latest.json"
 _LOG = logging.getLogger("luigi-interface.results")
@@ -43,22 +44,33 @@ def publish(
     """
     if not is_complete(report):
         raise RuntimeError(f"{report.folder}: the report is not finished")
+    with full_disk.explained(output):
+        files = _copied(output, report, names)
+        pointer = {"report": report.fingerprint, "folder": str(report.folder), "files": files}
+        write_text_atomic(output / pointer_name, json.dumps(pointer, indent=1) + "\n")
+    if names is not None:
+        _LOG.info("results in %s", ", ".join(str(output / name) for name in files))
+        return
+    told = _headline(output / "metrics.json") if "metrics.json" in files else _answers(output)
+    _LOG.info("results in %s: %s", output / "report.html", told)
+
+
+def _copied(output: Path, report: ArtifactKey, names: Mapping[str, str] | None) -> dict[str, int]:
+    """Copy the files, each whole or not at all; bytes by name."""
     files = {}
     for path in sorted(report.folder.iterdir()):
         name = path.name if names is None else names.get(path.name)
         if path.name == METADATA or not path.is_file() or name is None:
             continue
         aside = output / f".{name}.{os.getpid()}.tmp"
-        shutil.copyfile(path, aside)
-        os.replace(aside, output / name)
+        try:
+            shutil.copyfile(path, aside)
+            os.replace(aside, output / name)
+        except OSError:
+            aside.unlink(missing_ok=True)
+            raise
         files[name] = path.stat().st_size
-    pointer = {"report": report.fingerprint, "folder": str(report.folder), "files": files}
-    write_text_atomic(output / pointer_name, json.dumps(pointer, indent=1) + "\n")
-    if names is not None:
-        _LOG.info("results in %s", ", ".join(str(output / name) for name in files))
-        return
-    told = _headline(output / "metrics.json") if "metrics.json" in files else _answers(output)
-    _LOG.info("results in %s: %s", output / "report.html", told)
+    return files
 
 
 def _answers(output: Path) -> str:

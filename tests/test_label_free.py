@@ -14,6 +14,7 @@ import pytest
 
 from data.artifacts.predictions import read_predictions
 from tests.cli import luigi, tasks_done
+from tests.sealed import seal
 from tests.tiny_set import ROOMS, STUDENT, write_set
 
 LABEL_FREE = (
@@ -100,8 +101,10 @@ def test_garbage_for_ground_truth_changes_no_bit(
         with h5py.File(path, "r+") as file:
             ids = file["ground_truth/point_ids"]
             ids[...] = rng.integers(0, len(file["points"]), ids.shape)
+        seal(path.parent)
     for path in results.glob("prepare_prompts/*/truths.json"):
         path.write_text(garbled(path.read_text()))
+        seal(path.parent)
     for stage in made_again:
         shutil.rmtree(results / stage)
     again = luigi(tmp_path, "PredictMasks", "--scene-set", scene_set)

@@ -14,7 +14,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from data.artifacts import store
+from data.artifacts import record, store
 from data.artifacts.store import ArtifactKey, canonical_json, fingerprint, is_complete, writing
 from data.errors import ArtifactError
 
@@ -211,3 +211,81 @@ def test_a_killed_writer_leaves_an_incomplete_folder_and_no_lock(tmp_path: Path)
     assert (key.folder / "half").exists() and not is_complete(key)
     slow_write(key, 0.0)
     assert is_complete(key) and len(starts(key)) == 2
+
+
+def test_reading_refuses_other_content_of_the_same_size_and_names_the_file(tmp_path: Path) -> None:
+    key = key_in(tmp_path)
+    write(key)
+    store.require_complete(key.folder, "Run it.")
+    file = key.folder / "part/file.txt"
+    file.write_text("konTent")
+    with pytest.raises(ArtifactError, match=r"file\.txt: .*verify .* --remove. Then: Run it\."):
+        store.require_complete(key.folder, "Run it.")
+    file.write_text("content")
+    store.require_complete(key.folder, "Run it.")
+    file.unlink()
+    with pytest.raises(ArtifactError, match=r"file\.txt: .*found none"):
+        store.check_files(key.folder, "Run it.")
+
+
+def test_a_file_is_hashed_once_until_it_changes(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    key = key_in(tmp_path)
+    write(key)
+    hashed: list[Path] = []
+    digest = record.sha256_of
+
+    def noted(path: Path) -> str:
+        hashed.append(path)
+        return digest(path)
+
+    monkeypatch.setattr(record, "sha256_of", noted)
+    for _ in range(3):
+        store.require_complete(key.folder, "Run it.")
+    assert len(hashed) == 1
+    os.utime(key.folder / "part/file.txt", (1, 1))
+    store.require_complete(key.folder, "Run it.")
+    assert len(hashed) == 2
+
+
+def test_of_large_artifacts_the_smallest_files_are_checked_and_all_sizes(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    key = key_in(tmp_path)
+    with writing(key) as folder:
+        assert folder is not None
+        (folder / "large").write_bytes(bytes(90))
+        (folder / "small").write_bytes(bytes(10))
+    monkeypatch.setattr(record, "CHECKED_ON_READ", 50)
+    (key.folder / "large").write_bytes(b"1" * 90)
+    store.require_complete(key.folder, "Run it.")
+    (key.folder / "small").write_bytes(b"1" * 10)
+    with pytest.raises(ArtifactError, match="small"):
+        store.require_complete(key.folder, "Run it.")
+    (key.folder / "small").write_bytes(bytes(10))
+    os.truncate(key.folder / "large", 80)
+    with pytest.raises(ArtifactError, match="large: expected the 90 bytes written, found 80"):
+        store.require_complete(key.folder, "Run it.")
+
+
+@pytest.mark.parametrize("damage", ['"wall_seconds": 9', '"files": []', '"files": {"a": 1}'])
+def test_damaged_metadata_is_none_at_all(tmp_path: Path, damage: str) -> None:
+    key = key_in(tmp_path)
+    write(key)
+    path = key.folder / store.METADATA
+    path.write_text(path.read_text().rstrip()[:-1] + f", {damage}}}")  # The last of two counts.
+    assert store.read_metadata(key.folder) is None and not is_complete(key)
+
+
+@pytest.mark.parametrize("files", [[], {"a": 1}, {"a": {"bytes": "many"}}])
+def test_earlier_metadata_without_a_checksum_is_taken_unless_it_makes_no_sense(
+    tmp_path: Path, files: object
+) -> None:
+    key = key_in(tmp_path)
+    key.folder.mkdir(parents=True)
+    path = key.folder / store.METADATA
+    path.write_text(json.dumps({"fingerprint": key.fingerprint, "files": {}}))
+    assert is_complete(key)
+    path.write_text(json.dumps({"fingerprint": key.fingerprint, "files": files}))
+    assert not is_complete(key)

@@ -16,6 +16,7 @@ import numpy as np
 import zarr
 from zarr.codecs import BloscCodec
 
+from data.artifacts.store import check_files
 from data.artifacts.versions import VERSIONS
 from data.errors import ArtifactError
 from data.types import Array
@@ -146,6 +147,7 @@ def write_links(
 
 def read_links(folder: Path) -> Links:
     """Open a scene's links; ArtifactError when they are missing, unfinished or damaged."""
+    check_files(folder, _REMEDY)
     path = folder / FOLDER
     try:
         group = zarr.open_group(path, mode="r")

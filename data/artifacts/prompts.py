@@ -11,7 +11,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from data.artifacts.store import write_text_atomic
+from data.artifacts.store import check_files, write_text_atomic
 from data.artifacts.versions import VERSIONS
 from data.errors import ArtifactError
 from data.searches import Search
@@ -95,6 +95,7 @@ def _write(path: Path, content: dict[str, Any]) -> None:
 
 
 def _read(path: Path, key: str) -> dict[str, Any]:
+    check_files(path.parent, _REMEDY)
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:

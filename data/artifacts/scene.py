@@ -13,6 +13,7 @@ from pathlib import Path
 import h5py
 import numpy as np
 
+from data.artifacts.hdf import create_hdf
 from data.artifacts.store import require_complete
 from data.errors import ArtifactError
 from data.types import Array, Camera, GroundTruth, PointCloud, Scene, View
@@ -57,7 +58,7 @@ def write_scene(
     Paths of images and masks are stored relative to ``image_root`` (to the working folder when
     left out). ``annotation_sha256`` tells later which version of the labels these are.
     """
-    with h5py.File(folder / FILE, "w", track_order=False) as file:
+    with create_hdf(folder / FILE) as file:
         file.attrs["scene_id"] = scene_id
         file.attrs["num_views"] = len(views)
         for name, array in (

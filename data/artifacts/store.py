@@ -26,17 +26,39 @@ from typing import Any
 
 from filelock import FileLock
 
-from data.errors import ArtifactError
+from data.artifacts.record import (
+    CHECKSUM,
+    METADATA,
+    canonical_json,
+    check_files,
+    content_checksum,
+    files_of,
+    listed_files,
+    metadata_text,
+    read_metadata,
+    require_complete,
+    sha256_of,
+    size_of,
+)
 
-METADATA = "metadata.json"
+__all__ = (
+    "METADATA",
+    "ArtifactKey",
+    "canonical_json",
+    "check_files",
+    "fingerprint",
+    "is_complete",
+    "lock_path",
+    "read_metadata",
+    "require_complete",
+    "sha256_of",
+    "write_text_atomic",
+    "writing",
+)
+
 HOLDER = ".holder.json"
 """In a folder that is being written: host, pid and start (seconds since 1970) of who writes it."""
 _PACKAGES = ("numpy", "torch", "spconv-cu118", "open3d-cpu", "open3d", "h5py", "zarr")
-
-
-def canonical_json(value: Any) -> str:
-    """JSON with sorted keys and no spaces: the same text for the same content."""
-    return json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=True)
 
 
 def fingerprint(
@@ -83,39 +105,19 @@ class ArtifactKey:
         return cls(parent / digest[:12], digest, stage, schema_version, config, inputs)
 
 
-def read_metadata(folder: Path) -> dict[str, Any] | None:
-    """The metadata of a folder; None where there is none or it cannot be parsed."""
-    try:
-        content = json.loads((folder / METADATA).read_text())
-    except (OSError, ValueError):
-        return None
-    return content if isinstance(content, dict) else None
-
-
 def is_complete(key: ArtifactKey) -> bool:
     """Whether the artifact is whole: metadata of this fingerprint, all files at their size."""
     content = read_metadata(key.folder)
     if content is None or content.get("fingerprint") != key.fingerprint:
         return False
-    files = content.get("files", {})
-    return all(_size(key.folder / name) == entry["bytes"] for name, entry in files.items())
-
-
-def _size(path: Path) -> int:
-    try:
-        return path.stat().st_size
-    except OSError:
-        return -1
-
-
-def require_complete(folder: Path, remedy: str) -> None:
-    """Raise ArtifactError when ``folder`` is not a finished artifact."""
-    if read_metadata(folder) is None:
-        raise ArtifactError(folder, "a finished artifact (metadata.json)", "none", remedy)
+    files = listed_files(content)
+    if files is None:
+        return False
+    return all(size_of(key.folder / name) == file.size for name, file in files.items())
 
 
 def lock_path(folder: Path) -> Path:
-    """The file whose lock keeps two processes off an artifact's folder."""
+    """The file whose lock whoever writes or removes an artifact holds."""
     return folder.with_name(f".{folder.name}.lock")
 
 
@@ -157,28 +159,15 @@ def _named_holder(folder: Path) -> Iterator[None]:
 def write_text_atomic(path: Path, text: str) -> None:
     """Write a whole file or nothing: aside, synced, renamed."""
     aside = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    with open(aside, "w", encoding="utf-8") as stream:
-        stream.write(text)
-        stream.flush()
-        os.fsync(stream.fileno())
-    os.replace(aside, path)
-
-
-def sha256_of(path: Path) -> str:
-    """SHA-256 of a file's bytes, read in blocks."""
-    with open(path, "rb") as stream:
-        return hashlib.file_digest(stream, "sha256").hexdigest()
-
-
-def _files_of(folder: Path) -> Iterator[Path]:
-    """The artifact's files; hidden ones are locks, nested artifacts answer for themselves."""
-    for path in sorted(folder.iterdir()):
-        if path.name.startswith(".") or path.name == METADATA:
-            continue
-        if path.is_file():
-            yield path
-        elif not (path / METADATA).exists():
-            yield from _files_of(path)
+    try:
+        with open(aside, "w", encoding="utf-8") as stream:
+            stream.write(text)
+            stream.flush()
+            os.fsync(stream.fileno())
+        os.replace(aside, path)
+    except OSError:
+        aside.unlink(missing_ok=True)
+        raise
 
 
 def _finish(key: ArtifactKey, seconds: float) -> None:
@@ -187,7 +176,7 @@ def _finish(key: ArtifactKey, seconds: float) -> None:
             "bytes": path.stat().st_size,
             "sha256": sha256_of(path),
         }
-        for path in _files_of(key.folder)
+        for path in files_of(key.folder)
     }
     content = {
         "stage": key.stage,
@@ -202,7 +191,10 @@ def _finish(key: ArtifactKey, seconds: float) -> None:
         "finished": time.strftime("%Y-%m-%dT%H:%M:%S%z"),
         "files": files,
     }
-    write_text_atomic(key.folder / METADATA, json.dumps(content, indent=1) + "\n")
+    # As it will be read: JSON makes texts of all keys.
+    content = json.loads(metadata_text(content))
+    content[CHECKSUM] = content_checksum(content)
+    write_text_atomic(key.folder / METADATA, metadata_text(content))
 
 
 def _package_versions() -> dict[str, str]:
