@@ -17,6 +17,7 @@ from data.artifacts.store import ArtifactKey, writing
 from data.errors import ArtifactError, DataError
 from data.types import Array, GroundTruth, Prompt, PromptTruth
 from stages.evaluate import EvaluationScene, run
+from tests.sealed import seal
 
 NUM_POINTS = 20
 HEADLINE = ["num_queries", "miou", "giou", "ciou", "acc25", "acc50"]
@@ -201,6 +202,7 @@ def test_artifact_round_trip_and_damage(tmp_path: Path, result: Evaluation) -> N
     assert list(read.summary) == list(result.summary)
     assert read.summary == result.summary
     (key.folder / "queries.json").write_text("[{}]")
+    seal(key.folder)
     with pytest.raises(ArtifactError, match=r"queries.json.*Run Evaluate again"):
         read_evaluation(key.folder)
     (key.folder / "metadata.json").unlink()

@@ -29,6 +29,7 @@ from tests.judged_world import (
     make_wall,
     summary_of,
 )
+from tests.sealed import seal
 from tests.teacher_world import finish, with_images, write_cache
 from tests.tiny_scene import make_tiny_prompts, make_tiny_scene
 
@@ -161,6 +162,7 @@ def test_artifact_round_trip_and_damage(tmp_path: Path, judgement: Judgement) ->
     whole = (key.folder / FILE).read_bytes()
     for damaged in (b"", whole[: len(whole) // 2], b"{}"):
         (key.folder / FILE).write_bytes(damaged)
+        seal(key.folder)
         with pytest.raises(ArtifactError, match=r"judgement.npz.*Run JudgeTeacher again"):
             read_judgement(key.folder)
     with pytest.raises(ValueError, match="covered must be int32"):

@@ -14,6 +14,7 @@ from data.artifacts.scene import FILE, read_ground_truth, read_scene, write_scen
 from data.artifacts.store import ArtifactKey, writing
 from data.errors import ArtifactError
 from data.types import Camera, View
+from tests.sealed import seal
 from tests.tiny_scene import make_tiny_scene
 
 
@@ -134,6 +135,7 @@ def test_unfinished_and_damaged_scenes_are_refused(folder: Path, tmp_path: Path)
     with pytest.raises(ArtifactError, match="metadata.json"):
         read_scene(tmp_path / "nowhere")
     os.truncate(folder / FILE, 1000)
+    seal(folder)
     with pytest.raises(ArtifactError, match="scene.h5"):
         read_scene(folder)
     with pytest.raises(ArtifactError, match="scene.h5"):

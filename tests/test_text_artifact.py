@@ -17,6 +17,7 @@ from safetensors.numpy import load_file
 from data.artifacts.store import ArtifactKey, writing
 from data.artifacts.text import ADAPTER, FACTS, TextStudent, read_text_student, write_text_student
 from data.errors import ArtifactError
+from tests.sealed import seal
 
 
 def _tokens(rows: int, dim: int) -> NDArray[np.float32]:
@@ -89,6 +90,8 @@ def _edit_facts(folder: Path, **changed: Any) -> None:
 def test_damage_is_an_artifact_error(damage: Callable[[Path], object], tmp_path: Path) -> None:
     folder = _written(tmp_path, _student())
     damage(folder)
+    if (folder / "metadata.json").exists():  # Listed anew, so that the reader has to notice.
+        seal(folder)
     with pytest.raises(ArtifactError, match="Run DistilText again"):
         read_text_student(folder)
 
