@@ -8,6 +8,7 @@ told to, by Ctrl-C or SIGTERM, with a line instead of tracebacks.
 from __future__ import annotations
 
 import logging
+import os
 import signal
 import threading
 from collections.abc import Iterator
@@ -22,6 +23,8 @@ from pipeline import process
 _LOG = logging.getLogger("luigi-interface.worker")
 INTERRUPTED = 130
 """Exit code of a run that was told to stop, as shells have it."""
+_PATIENCE = 2.0
+"""Seconds after which a run that was told to stop ends, whatever it is doing."""
 
 
 class WarmWorker(worker.Worker):
@@ -52,28 +55,36 @@ class WarmWorker(worker.Worker):
         moment: a teacher's view, a student's epoch, or one artifact.
         """
         try:
-            with _stopped_by(signal.SIGTERM):
+            with _told_to_stop():
                 return bool(super().run())
         except KeyboardInterrupt:
             for running in self._running_tasks.values():
                 if hasattr(running, "kill"):
                     running.kill()
-            _LOG.warning("Stopped. What is finished stays: the same command goes on from here.")
             raise SystemExit(INTERRUPTED) from None
 
 
 @contextmanager
-def _stopped_by(number: signal.Signals) -> Iterator[None]:
-    """Have a signal do what Ctrl-C does, where this is the main thread, which alone may say so."""
+def _told_to_stop() -> Iterator[None]:
+    """Have Ctrl-C and SIGTERM raise KeyboardInterrupt, after saying so.
+
+    An exception may come at a moment that swallows it, such as a library's import, or be held up
+    by a task that is waited for. So the process ends after ``_PATIENCE`` whatever happens, and
+    with it, killed by the kernel, its tasks. Only a main thread may take signals.
+    """
 
     def stop(*_: Any) -> NoReturn:
+        _LOG.warning("Stopped. What is finished stays: the same command goes on from here.")
+        for number in before:
+            signal.signal(number, signal.SIG_IGN)
+        last = threading.Timer(_PATIENCE, os._exit, (INTERRUPTED,))
+        last.daemon = True
+        last.start()
         raise KeyboardInterrupt
 
-    if threading.current_thread() is not threading.main_thread():
-        yield
-        return
-    before = signal.signal(number, stop)
-    try:
-        yield
-    finally:
-        signal.signal(number, before)
+    before: dict[signal.Signals, Any] = {}
+    if threading.current_thread() is threading.main_thread():
+        before = {n: signal.signal(n, stop) for n in (signal.SIGINT, signal.SIGTERM)}
+    yield
+    for number, handler in before.items():
+        signal.signal(number, handler)

@@ -32,6 +32,7 @@ from data.types import GroundTruth, Prompt, PromptTruth
 from stages import ablation
 from stages.arm_figures import bootstrap_interval
 from stages.arm_rows import SceneQueries
+from tests.sealed import seal
 
 
 def row(
@@ -300,5 +301,6 @@ def test_the_artifact_is_read_as_written(tmp_path: Path) -> None:
     assert rows["E"][0][1]["score"] == 0.5
     assert (key.folder / CHART).read_text() == "<svg/>"
     (key.folder / FIGURES).write_text("[]")
+    seal(key.folder)
     with pytest.raises(ArtifactError, match="figures of an ablation"):
         read_ablation(key.folder)

@@ -22,6 +22,7 @@ from stages.configs import TeacherConfig
 from stages.teacher_config import LisaConfig
 from stages.teachers import make_custom, make_teacher
 from tests.cli import luigi, tasks_done
+from tests.sealed import seal
 from tests.tiny_set import write_set
 
 GOLDEN = Path(__file__).parent / "golden" / "lisa" / "v1"
@@ -178,6 +179,7 @@ def test_a_plugged_in_teacher_runs_without_labels_and_again_when_its_source_chan
     assert prepare.returncode == 0, prepare.stdout
     (truths,) = (tmp_path / "output/tiny/prepare_prompts").glob("*/truths.json")
     truths.write_bytes(b"#" * truths.stat().st_size)
+    seal(truths.parent)
     line = ["RunTeacher", "--scene-set", scene_set, "--device", "cpu", "--overrides"]
     line += ["teacher.class=own_teacher:MyTeacher,teacher.options.size=5"]
     first = luigi(tmp_path, *line)
