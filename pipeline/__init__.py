@@ -2,36 +2,37 @@
 
 from pipeline import luigi_setup
 
+# Before any task is imported: Luigi reads its defaults when tasks are defined.
 luigi_setup.install()
 
-from pipeline.ablation import (  # noqa: E402  (Luigi reads its defaults when tasks are defined)
+from pipeline.ablation import (
     Ablation,
     AblationReport,
     MeasureArms,
 )
-from pipeline.class_embeddings import (  # noqa: E402  (Luigi reads its defaults first)
+from pipeline.class_embeddings import (
     EmbedClasses,
 )
-from pipeline.conversion import (  # noqa: E402  (Luigi reads its defaults when tasks are defined)
+from pipeline.conversion import (
     ConvertReason3D,
     PreprocessScannetpp,
 )
-from pipeline.error_curves import (  # noqa: E402  (Luigi reads its defaults when tasks are defined)
+from pipeline.error_curves import (
     ErrorCurves,
     MeasureErrorCurves,
 )
-from pipeline.learning_tasks import (  # noqa: E402  (Luigi reads its defaults first)
+from pipeline.learning_tasks import (
     DistilText,
     FinetuneStudent,
     OracleLabels,
     TrainStudent,
 )
-from pipeline.nano import (  # noqa: E402  (Luigi reads its defaults when tasks are defined)
+from pipeline.nano import (
     NanoPictures,
     NanoTraining,
     TrainNanoTeacher,
 )
-from pipeline.result_tasks import (  # noqa: E402  (Luigi reads its defaults first)
+from pipeline.result_tasks import (
     AnswerQuestions,
     Evaluate,
     FindRooms,
@@ -40,10 +41,10 @@ from pipeline.result_tasks import (  # noqa: E402  (Luigi reads its defaults fir
     Report,
     RunAll,
 )
-from pipeline.shards import (  # noqa: E402  (Luigi reads its defaults first)
+from pipeline.shards import (
     CacheTeacherMasks,
 )
-from pipeline.tasks import (  # noqa: E402  (Luigi reads its defaults when tasks are defined)
+from pipeline.tasks import (
     FuseMasks,
     GenerateRoom,
     GenerateRooms,
@@ -53,7 +54,7 @@ from pipeline.tasks import (  # noqa: E402  (Luigi reads its defaults when tasks
     PrepareScene,
     RunTeacher,
 )
-from pipeline.transfer import (  # noqa: E402  (Luigi reads its defaults when tasks are defined)
+from pipeline.transfer import (
     EvaluateZeroShot,
     Finetune,
 )

@@ -105,16 +105,21 @@ def overrides_with(overrides: str, layer: Mapping[str, Any]) -> str:
     >>> overrides_with("student.lr=0.02,fuse.views=best", {"fuse": {"views": "all"}})
     'fuse.views="all",student.lr=0.02'
     """
-    return ",".join(_flat(merge(parse_overrides(overrides), layer)))
+    told = flat(merge(parse_overrides(overrides), layer))
+    return ",".join(
+        f"{key}={json.dumps(value, ensure_ascii=False)}" for key, value in sorted(told.items())
+    )
 
 
-def _flat(nested: Mapping[str, Any], prefix: str = "") -> Iterator[str]:
-    for key in sorted(nested):
-        value = nested[key]
+def flat(nested: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    """A nested mapping by dotted keys; an empty mapping is a value."""
+    found: dict[str, Any] = {}
+    for name, value in nested.items():
         if isinstance(value, Mapping) and value:
-            yield from _flat(value, f"{prefix}{key}.")
+            found |= flat(value, f"{prefix}{name}.")
         else:
-            yield f"{prefix}{key}={json.dumps(value, ensure_ascii=False)}"
+            found[prefix + name] = value
+    return found
 
 
 def valid_keys(model: type[BaseModel], prefix: str = "") -> Iterator[str]:

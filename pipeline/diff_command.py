@@ -132,7 +132,7 @@ def _metrics(first: Record, second: Record) -> Iterator[str]:
 def _figures(path: Path) -> dict[str, float]:
     """The numbers of a metrics.json, by dotted keys; ArtifactError when it cannot be read."""
     from data.jsonio import read_json
-    from pipeline.provenance import flat
+    from pipeline.config import flat
 
     remedy = "Remove its folder and run Evaluate or Report again."
     content = read_json(path, "metrics", remedy, finite=False)

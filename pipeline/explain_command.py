@@ -55,7 +55,8 @@ def _tree(
 
 def _unusual(record: Record) -> list[str]:
     """Where an artifact's config differs from the defaults, and all that has no default."""
-    from pipeline.provenance import SECTIONS, config_keys, flat, shown
+    from pipeline.config import flat
+    from pipeline.provenance import SECTIONS, config_keys, shown
     from stages.configs import Experiment
 
     section = SECTIONS.get(record.stage)

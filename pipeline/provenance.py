@@ -17,6 +17,7 @@ from typing import Any
 from data.artifacts.store import METADATA, ArtifactKey, fingerprint
 from data.errors import ArtifactError, UserError
 from data.jsonio import read_json
+from pipeline.config import flat
 from stages.configs import Experiment
 
 POINTER = "latest.json"
@@ -201,17 +202,6 @@ def _published(folder: Path, path: Path) -> Record:
         raise UserError(f"{path}: no artifact, and none of the results that {pointer_path} names.")
     # The folder that the pointer tells is of where the run was made; outputs may be moved.
     return read_record(folder / "report" / named[:12])
-
-
-def flat(nested: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-    """A nested mapping by dotted keys; an empty mapping is a value."""
-    found: dict[str, Any] = {}
-    for name, value in nested.items():
-        if isinstance(value, Mapping) and value:
-            found |= flat(value, f"{prefix}{name}.")
-        else:
-            found[prefix + name] = value
-    return found
 
 
 def config_keys(made: Record | ArtifactKey) -> dict[str, Any]:

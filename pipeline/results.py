@@ -84,7 +84,6 @@ def evaluate(plan: Plan, scene_id: str | None, folder: Path, device: str) -> Non
     from stages import question_figures
 
     truths = read_truths(plan.prompts().folder)
-
     searched = search_jobs.search_result(plan)
     scenes, more = with_scans(plan, _evaluation_scenes(plan)), searched.rows if searched else ()
     evaluation = stage.run(scenes, asked=asked_by(plan), search_rows=more)

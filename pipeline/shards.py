@@ -18,7 +18,7 @@ import luigi
 
 from data.artifacts.store import is_complete
 from data.errors import ConfigError, UserError
-from pipeline import jobs, process, progress, scene_data
+from pipeline import full_disk, jobs, process, progress, scene_data
 from pipeline.base import ArtifactTarget, PipelineTask
 from pipeline.tasks import PreparePrompts
 
@@ -97,7 +97,8 @@ class CacheTeacherMasks(PipelineTask):
             show(done, len(self.scenes))
             try:
                 for key in (self.plan.prepare(name), self.plan.teacher(name)):
-                    jobs.run(key, self.plan, name, self.device)
+                    with full_disk.explained(key.folder, key.folder.parent.parent):
+                        jobs.run(key, self.plan, name, self.device)
             except UserError as error:
                 broken.append(f"{name}: {error}")
                 _LOG.error("CacheTeacherMasks %s: %s", name, error)

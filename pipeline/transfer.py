@@ -7,6 +7,7 @@
 from __future__ import annotations
 
 import json
+from abc import abstractmethod
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -32,9 +33,9 @@ class TransferTask(PipelineTask):
     needs_truth = True
     folder_name = ""
 
+    @abstractmethod
     def layer(self) -> Mapping[str, Any]:
         """What is laid over the config."""
-        raise NotImplementedError
 
     def check(self) -> None:
         """Refuse also a student that cannot be found."""
@@ -46,9 +47,9 @@ class TransferTask(PipelineTask):
             )
         self.layered().student()
 
+    @abstractmethod
     def place(self) -> str:
         """The scene set or the folder that the student comes from."""
-        raise NotImplementedError
 
     def all_overrides(self) -> str:
         """The user's overrides with the layer over them."""

@@ -8,7 +8,7 @@ from dataclasses import replace
 import numpy as np
 
 from data.artifacts.ablation import AnswerRow, Wording
-from data.artifacts.evaluation import TargetCount
+from data.artifacts.evaluation import TARGET_COUNTS
 from data.artifacts.judgement import Judgement
 from data.artifacts.teacher import FAILED
 from data.bank import bank_prompts
@@ -20,7 +20,6 @@ from stages import metrics
 from stages.targets import target_ids
 
 REFERRING, COLOUR, IMPLICIT = "referring", "colour", "implicit"
-_TARGET_COUNTS: tuple[TargetCount, ...] = ("zero", "single", "multiple")
 
 
 class SceneQueries:
@@ -120,7 +119,7 @@ class SceneQueries:
             prompt.prompt_id,
             self.scene_id,
             COLOUR if names_colour else prompt.task,
-            _TARGET_COUNTS[min(targets, 2)],
+            TARGET_COUNTS[min(targets, 2)],
             wording,
             intersection,
             union,
@@ -131,5 +130,4 @@ class SceneQueries:
 
 
 def _strict_iou(intersection: int, union: int) -> float:
-    counts = metrics.Counts(np.array([intersection]), np.array([union]))
-    return float(metrics.strict_iou(counts)[0])
+    return float(metrics.strict_iou(metrics.Counts.of([(intersection, union)]))[0])

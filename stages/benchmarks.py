@@ -136,9 +136,8 @@ def _figures(rows: Sequence[QueryRow], source: str, convention: Convention) -> d
 
 
 def _counts(rows: Sequence[QueryRow], source: str) -> metrics.Counts:
-    scores = [row.scores[source] for row in rows]
-    pairs = np.array([(s.intersection, s.union) for s in scores], np.int64).reshape(-1, 2)
-    return metrics.Counts(pairs[:, 0], pairs[:, 1])
+    scores = (row.scores[source] for row in rows)
+    return metrics.Counts.of((score.intersection, score.union) for score in scores)
 
 
 def _accuracies(ious: Sequence[float]) -> dict[str, float | None]:

@@ -15,7 +15,7 @@ from typing import Any
 
 import numpy as np
 
-from data.artifacts.evaluation import SOURCES, Evaluation, QueryRow, Score, TargetCount
+from data.artifacts.evaluation import SOURCES, TARGET_COUNTS, Evaluation, QueryRow, Score
 from data.artifacts.judgement import Judgement
 from data.errors import DataError
 from data.progress import Progress, silent
@@ -26,7 +26,6 @@ from stages.boxes import BoxScan
 from stages.targets import target_ids
 from stages.teacher_metrics import Pairs
 
-_TARGET_COUNTS: tuple[TargetCount, ...] = ("zero", "single", "multiple")
 _FALSE_MASK_RATE = "false_mask_rate"
 
 
@@ -93,7 +92,7 @@ def _source_summary(rows: Sequence[QueryRow], source: str) -> dict[str, Any]:
     tasks = sorted({row.task for row in rows})
     by_target = {
         target: metrics.headline(_counts([r for r in rows if r.target_count == target], source))
-        for target in _TARGET_COUNTS
+        for target in TARGET_COUNTS
     }
     absent = [row.scores[source] for row in rows if row.target_count == "zero"]
     false_masks = sum(score.predicted_points > 0 for score in absent)
@@ -111,11 +110,8 @@ def _source_summary(rows: Sequence[QueryRow], source: str) -> dict[str, Any]:
 
 
 def _counts(rows: Sequence[QueryRow], source: str) -> metrics.Counts:
-    scores = [row.scores[source] for row in rows]
-    return metrics.Counts(
-        np.array([score.intersection for score in scores], np.int64),
-        np.array([score.union for score in scores], np.int64),
-    )
+    scores = (row.scores[source] for row in rows)
+    return metrics.Counts.of((score.intersection, score.union) for score in scores)
 
 
 def _row(scene: EvaluationScene, prompt: Prompt, asked: Asked) -> QueryRow:
@@ -130,7 +126,7 @@ def _row(scene: EvaluationScene, prompt: Prompt, asked: Asked) -> QueryRow:
         scene.scene_id,
         prompt.text,
         prompt.task,
-        _TARGET_COUNTS[min(len(set(object_ids)), 2)],
+        TARGET_COUNTS[min(len(set(object_ids)), 2)],
         int(np.count_nonzero(truth)),
         scores,
         benchmarks.group_of(asked, scene.ground_truth, object_ids),
@@ -162,8 +158,7 @@ def _score(
             str(error),
             "Run the stage that wrote it again.",
         ) from error
-    counts = metrics.Counts(np.array([intersection]), np.array([union]))
-    iou = float(metrics.strict_iou(counts)[0])
+    iou = float(metrics.strict_iou(metrics.Counts.of([(intersection, union)]))[0])
     return Score(intersection, union, iou, int(np.count_nonzero(prediction)), mask is None)
 
 

@@ -16,7 +16,7 @@ is an empty mask, never a smaller mean.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
 from typing import Any
@@ -51,6 +51,12 @@ class Counts:
             )
         if (self.intersection < 0).any() or (self.intersection > self.union).any():
             raise ValueError("an intersection is negative or larger than its union")
+
+    @classmethod
+    def of(cls, pairs: Iterable[tuple[int, int]]) -> Counts:
+        """Take one (intersection, union) a query, in their order."""
+        both = np.array(list(pairs), np.int64).reshape(-1, 2)
+        return cls(both[:, 0], both[:, 1])
 
     def __len__(self) -> int:
         """Return the number of queries."""

@@ -13,14 +13,13 @@ from typing import Any
 
 import numpy as np
 
-from data.artifacts.evaluation import SOURCES, QueryRow, Score, TargetCount
+from data.artifacts.evaluation import SOURCES, TARGET_COUNTS, QueryRow, Score
 from data.artifacts.rooms import RoomChoice
 from data.errors import DataError
 from data.searches import SEARCH_TASK, Search
 from data.types import Array, GroundTruth, PromptTruth
 from stages import metrics
 
-_TARGET_COUNTS: tuple[TargetCount, ...] = ("zero", "single", "multiple")
 Choices = Mapping[tuple[str, str], RoomChoice]
 
 
@@ -132,7 +131,7 @@ def _rows(
     both = []
     for k in range(2):
         scores = {source: _score(counts[search.search_id, source], k, points) for source in SOURCES}
-        targets = _TARGET_COUNTS[min(len(set(truth.object_ids)), 2)]
+        targets = TARGET_COUNTS[min(len(set(truth.object_ids)), 2)]
         told = (search.search_id, truth.scene_id, search.text, SEARCH_TASK, targets, points)
         both.append(QueryRow(*told, scores))
     return both[0], both[1]
@@ -141,8 +140,7 @@ def _rows(
 def _score(counts: _Counts, k: int, truth_points: int) -> Score:
     intersection, predicted = counts.intersection[k], counts.predicted[k]
     union = predicted + truth_points - intersection
-    one = metrics.Counts(np.array([intersection]), np.array([union]))
-    iou = float(metrics.strict_iou(one)[0])
+    iou = float(metrics.strict_iou(metrics.Counts.of([(intersection, union)]))[0])
     return Score(intersection, union, iou, predicted, counts.missing)
 
 
@@ -174,11 +172,8 @@ def _figures(
 
 
 def _of(source: str, rows: Sequence[QueryRow]) -> metrics.Counts:
-    scores = [row.scores[source] for row in rows]
-    return metrics.Counts(
-        np.array([score.intersection for score in scores], np.int64),
-        np.array([score.union for score in scores], np.int64),
-    )
+    scores = (row.scores[source] for row in rows)
+    return metrics.Counts.of((score.intersection, score.union) for score in scores)
 
 
 def _mean(values: Sequence[bool]) -> float | None:

@@ -18,6 +18,8 @@ QUERIES = "queries.json"
 SOURCES = ("student", "fusion_only", "together")
 """Whose masks are scored: the student's, the lifted pseudo-labels themselves, and both together."""
 TargetCount = Literal["zero", "single", "multiple"]
+TARGET_COUNTS: tuple[TargetCount, ...] = ("zero", "single", "multiple")
+"""By the number of targets; from two on it is the last."""
 _REMEDY = "Run Evaluate again."
 
 
