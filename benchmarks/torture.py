@@ -127,11 +127,12 @@ class Pipeline:
 
     def digests(self) -> dict[str, str]:
         """SHA-256 of every file of every artifact that holds no times."""
-        paths = [path for path in sorted(self.output.rglob("*")) if path.is_file()]
+        files = [path for path in sorted(self.output.rglob("*")) if path.is_file()]
+        paths = [path for path in files if path.suffix != ".log" and path.name not in _TIMED]
         return {
             str(path.relative_to(self.output)): hashlib.sha256(path.read_bytes()).hexdigest()
             for path in paths
-            if path.name not in _TIMED and not path.name.startswith(".")
+            if not path.name.startswith(".")
         }
 
     def litter(self) -> list[str]:

@@ -10,6 +10,7 @@ from __future__ import annotations
 import os
 from abc import abstractmethod
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import luigi
@@ -17,7 +18,7 @@ from luigi.task import flatten
 
 from data.artifacts.store import ArtifactKey, is_complete
 from data.errors import UserError
-from pipeline import full_disk, process
+from pipeline import full_disk, gpus, process, task_log
 from pipeline.plan import Plan, load_plan
 
 
@@ -78,6 +79,11 @@ class ArtifactTask(ReadableTask):
         """The artifact this task makes; None for one that only stands for others."""
         return None
 
+    def results_at(self) -> Path | None:
+        """The place of what the task made; None where there are several."""
+        key = self.key()
+        return key.folder if key else None
+
     def identity(self) -> str:
         """What tells two configs' tasks apart on a shared scheduler."""
         key = self.key()
@@ -102,8 +108,19 @@ class ArtifactTask(ReadableTask):
             cores = os.cpu_count() or 1
             process.limit_threads(max(1, cores // num_workers()) if self.unit() else cores)
             stage = key.folder.parent.parent if self.unit() else key.folder.parent
-            with full_disk.explained(key.folder, stage):
-                self.make(key)
+            log = task_log.artifact_log(key, self.unit())
+            with full_disk.explained(key.folder, stage), task_log.kept(log, str(self)):
+                with gpus.taken(self.num_gpus()):
+                    self.make(key)
+
+    def num_gpus(self) -> int:
+        """How many GPUs the task needs for itself, where there are any."""
+        return 0
+
+    def process_resources(self) -> dict[str, int]:
+        """The GPUs, so that no more tasks start than there are."""
+        count = self.num_gpus()
+        return {gpus.resource_name(): count} if count else {}
 
     @abstractmethod
     def make(self, key: ArtifactKey) -> None:
@@ -123,6 +140,8 @@ class PipelineTask(ArtifactTask):
         description="where tensors live; never changes what is computed",
     )
 
+    uses_gpu = False
+    """Whether the stage computes on a GPU where there is one."""
     needs_truth = False
     """Whether the task is for sets alone that have something to measure against."""
 
@@ -135,6 +154,11 @@ class PipelineTask(ArtifactTask):
     def unit(self) -> str | None:
         """The scene, for a task of one."""
         return getattr(self, "scene", None)
+
+    def num_gpus(self) -> int:
+        """One for a stage that uses them, unless it is to run on the CPU."""
+        works = self.uses_gpu and self.key() is not None
+        return gpus.wanted(self.device) if works else 0
 
     @property
     def plan(self) -> Plan:

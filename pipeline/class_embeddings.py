@@ -13,7 +13,7 @@ from data import class_sets
 from data.artifacts.store import ArtifactKey, sha256_of, writing
 from data.artifacts.versions import VERSIONS
 from data.errors import ConfigError
-from pipeline import process
+from pipeline import gpus, process
 from pipeline.base import ArtifactTask
 from pipeline.plan import output_root
 from stages.clip_config import FILE_NAMES, HUB_IDS, TEMPLATES, check_clip
@@ -90,6 +90,10 @@ class EmbedClasses(ArtifactTask):
         """Name of the plain tensor's file, as the original scripts have it."""
         name = self.classes if self.classes in class_sets.NAMES else Path(self.classes).stem
         return f"{name}_{FILE_NAMES[self.clip]}_clip_text.pth"
+
+    def num_gpus(self) -> int:
+        """One."""
+        return gpus.wanted(self.device)
 
     def make(self, key: ArtifactKey) -> None:
         """Embed and write; UserError when the weights cannot be read."""

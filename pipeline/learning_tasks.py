@@ -26,6 +26,8 @@ class OracleLabels(SceneTask):
 class TrainStudent(PipelineTask):
     """The sparse 3D U-Net, trained on the training split's soft labels."""
 
+    uses_gpu = True
+
     def key(self) -> ArtifactKey:
         """The student."""
         return self.plan.own_student()
@@ -39,6 +41,7 @@ class TrainStudent(PipelineTask):
 class FinetuneStudent(PipelineTask):
     """Another student, trained further on the training split's truth; never label-free."""
 
+    uses_gpu = True
     needs_truth = True
 
     def check(self) -> None:
@@ -97,6 +100,8 @@ def _of_source(task: PipelineTask, stage: type[PipelineTask]) -> list[PipelineTa
 
 class DistilText(PipelineTask):
     """An adapter from words to query tokens, so that new sentences need no teacher."""
+
+    uses_gpu = True
 
     def key(self) -> ArtifactKey:
         """The text student."""

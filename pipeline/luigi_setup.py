@@ -9,12 +9,11 @@ from __future__ import annotations
 
 import logging
 import os
-import re
-import time
 
 from luigi import configuration, worker
 
 from data.errors import UserError
+from pipeline import gpus
 from pipeline.warm_worker import WarmWorker
 
 DEFAULTS: dict[str, dict[str, str]] = {
@@ -41,8 +40,6 @@ DEFAULTS: dict[str, dict[str, str]] = {
     },
 }
 
-_STATUS = re.compile(r"Informed scheduler that task\s+(\S+)\s+has status\s+(\w+)")
-
 
 def set_defaults() -> None:
     """Put the defaults into Luigi's configuration wherever it holds no value yet."""
@@ -51,6 +48,9 @@ def set_defaults() -> None:
         for option, value in options.items():
             if not config.has_option(section, option):
                 config.set(section, option, value)
+    # Luigi takes a resource that nobody declared for one of which there is one.
+    if not config.has_option("resources", gpus.resource_name()):
+        config.set("resources", gpus.resource_name(), str(len(gpus.visible())))
     if not config.getboolean("core", "local_scheduler"):
         # Workers of a central scheduler wait for tasks that a lost worker held. On one machine
         # the same option would make a run with missing data wait for ever.
@@ -61,15 +61,9 @@ def set_defaults() -> None:
 class ReadableLog(logging.Filter):
     """Keeps what a person wants to know of Luigi's log.
 
-    Errors that are the user's to mend become one message without a traceback; chatter goes;
-    each finished task becomes one line with how many are left and an estimate of the time.
+    Errors that are the user's to mend become one message without a traceback; chatter goes, and
+    with it Luigi's summary: ``pipeline.run_display`` and ``pipeline.run_summary`` tell more.
     """
-
-    def __init__(self) -> None:
-        super().__init__()
-        self._pending: set[str] = set()
-        self._num_done = 0
-        self._start = time.monotonic()
 
     def filter(self, record: logging.LogRecord) -> bool:
         """Rewrite ``record`` in place; False drops it."""
@@ -78,33 +72,7 @@ class ReadableLog(logging.Filter):
             task = str(record.args[-1]) if isinstance(record.args, tuple) and record.args else ""
             record.msg, record.args = f"{task}\n  {error}".strip(), ()
             record.exc_info = record.exc_text = None
-            return True
-        if record.levelno > logging.INFO:
-            return True
-        status = _STATUS.match(record.getMessage())
-        if status:
-            return self._track(record, *status.groups())
-        return "Execution Summary" in record.getMessage()
-
-    def _track(self, record: logging.LogRecord, task: str, status: str) -> bool:
-        if status == "PENDING":
-            self._pending.add(task)
-            return False
-        if task not in self._pending or status != "DONE":
-            return False
-        self._pending.remove(task)
-        self._num_done += 1
-        left = len(self._pending)
-        seconds = (time.monotonic() - self._start) / self._num_done * left
-        record.msg = f"done {self._num_done}/{self._num_done + left} {task}"
-        record.msg += f" (about {_duration(seconds)} left)" if left else ""
-        record.args = ()
-        return True
-
-
-def _duration(seconds: float) -> str:
-    minutes = round(seconds / 60)
-    return f"{minutes} min" if minutes else f"{max(1, round(seconds))} s"
+        return record.levelno > logging.INFO
 
 
 def install() -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 from data.artifacts.store import ArtifactKey
 from pipeline import process, published
 from pipeline.base import PipelineTask, SceneTask
@@ -21,6 +23,8 @@ class ValidationTask(SceneTask):
 
 class PredictMasks(ValidationTask):
     """The student's masks on the original points; validation scenes when none is named."""
+
+    uses_gpu = True
 
     def scene_key(self, scene: str) -> ArtifactKey:
         """The scene's masks."""
@@ -115,6 +119,10 @@ class RunAll(PipelineTask):
     def identity(self) -> str:
         """The report's fingerprint."""
         return self.plan.report().fingerprint[:12]
+
+    def results_at(self) -> Path:
+        """The page."""
+        return self.plan.output / "report.html"
 
     def complete(self) -> bool:
         """Whether the results put in place are those of this very config."""

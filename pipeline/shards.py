@@ -18,7 +18,7 @@ import luigi
 
 from data.artifacts.store import is_complete
 from data.errors import ConfigError, UserError
-from pipeline import full_disk, jobs, process, progress, scene_data
+from pipeline import full_disk, gpus, jobs, process, progress, scene_data, task_log
 from pipeline.base import ArtifactTarget, PipelineTask
 from pipeline.tasks import PreparePrompts
 
@@ -87,10 +87,19 @@ class CacheTeacherMasks(PipelineTask):
         prepared = is_complete(self.plan.prompts())
         return prepared and all(target.exists() for target in self.output())
 
+    def num_gpus(self) -> int:
+        """One, but for the oracle, which computes nothing."""
+        return gpus.wanted(self.device) if self.plan.experiment.teacher.name != "oracle" else 0
+
     def run(self) -> None:
         """Fill the caches, one scene after the other; a broken scene fails alone, at the end."""
         process.die_with_parent()
         process.limit_threads(os.cpu_count() or 1)
+        log = task_log.log_path(self.plan.output, "cache_teacher_masks", self.unit())
+        with task_log.kept(log, str(self)), gpus.taken(self.num_gpus()):
+            self._fill()
+
+    def _fill(self) -> None:
         show = progress.reporter(f"CacheTeacherMasks {self.unit()}", alone=True)
         broken: list[str] = []
         for done, name in enumerate(self.scenes):

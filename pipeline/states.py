@@ -11,27 +11,32 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
+from data.artifacts.failure import read_failure
 from data.artifacts.store import HOLDER, METADATA, lock_path
 from data.errors import ArtifactError
 from pipeline.graph import Unit
 from pipeline.tables import duration
 
-StateName = Literal["done", "running", "partial", "damaged", "missing"]
-STATES: Sequence[StateName] = ("done", "running", "partial", "damaged", "missing")
+StateName = Literal["done", "running", "failed", "partial", "damaged", "missing"]
+STATES: Sequence[StateName] = ("done", "running", "failed", "partial", "damaged", "missing")
 
 
 @dataclass(frozen=True)
 class State:
-    """Of an artifact: its name, views (done, of how many) for a teacher's, who is at it."""
+    """Of an artifact: its name, views (done, of how many) for a teacher's, who is at it.
+
+    ``error`` is the first line of what stopped the last attempt, and on which host and when.
+    """
 
     name: StateName
     views: tuple[int, int] | None = None
     holder: str = ""
+    error: str = ""
 
     @property
     def cell(self) -> str:
         """The state as short as a table wants it."""
-        if self.views is not None and self.name in ("running", "partial"):
+        if self.views is not None and self.name in ("running", "failed", "partial"):
             return f"{self.name} {self.views[0]}/{self.views[1]}"
         return "-" if self.name == "missing" else self.name
 
@@ -44,6 +49,10 @@ def state_of(unit: Unit) -> State:
     views = views_done(folder) if unit.key.stage == "run_teacher" else None
     if is_held(folder):
         return State("running", views, _holder(folder))
+    failure = read_failure(folder)
+    if failure is not None:
+        age = duration(max(0.0, time.time() - failure.time))
+        return State("failed", views, error=f"{failure.error} (on {failure.host}, {age} ago)")
     if (folder / METADATA).exists():
         return State("damaged")
     return State("partial", views) if folder.is_dir() else State("missing")

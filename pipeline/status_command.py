@@ -52,7 +52,7 @@ def _page(
     yield from table(list(_counts(stages, states, stale)))
     if any(stale.values()):
         yield "stale: finished under another config or from other inputs, of the same scenes"
-    for name in ("running", "partial"):
+    for name in ("running", "failed", "partial"):
         found = [unit for unit in units if states[unit.key.folder].name == name]
         yield from _lines(found, states, None if with_scenes else _MOST_LINES)
     yield from (f"damaged: {text}" for text in known.damaged)
@@ -85,7 +85,8 @@ def _lines(units: Sequence[Unit], states: Mapping[Path, State], most: int | None
         views = "{} of {} views".format(*state.views) if state.views else ""
         told = ", ".join(filter(None, (views, state.holder)))
         name = " ".join(filter(None, (unit.task, unit.scene)))
-        yield f"{state.name}: {name}{f' ({told})' if told else ''}"
+        error = f": {state.error}" if state.error else ""
+        yield f"{state.name}: {name}{f' ({told})' if told else ''}{error}"
     if most is not None and len(units) > most:
         yield f"... and {len(units) - most} more; --scenes shows all"
 

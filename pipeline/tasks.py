@@ -5,8 +5,8 @@ from __future__ import annotations
 import platform
 
 from data.artifacts.store import ArtifactKey
+from pipeline import gpus
 from pipeline.base import PipelineTask, SceneTask
-from pipeline.plan import Plan
 
 
 class GenerateRoom(SceneTask):
@@ -65,7 +65,27 @@ class LinkPoints(SceneTask):
         return [self.other(PrepareScene, scene)]
 
 
-class RunTeacher(SceneTask):
+class TeacherTask(SceneTask):
+    """A stage that asks the teacher's network.
+
+    Big teachers work one at a time on a machine without GPUs, unless luigi.cfg allows it more of
+    them; on one with GPUs, each has its own.
+    """
+
+    def num_gpus(self) -> int:
+        """One, but for the oracle, which computes nothing."""
+        asks = self.scene is not None and self.plan.experiment.teacher.name != "oracle"
+        return gpus.wanted(self.device) if asks else 0
+
+    def process_resources(self) -> dict[str, int]:
+        """The GPU, or this machine's place for a big teacher."""
+        is_small = self.plan.experiment.teacher.name in ("oracle", "lisa_nano")
+        if self.num_gpus() or self.scene is None or is_small:
+            return super().process_resources()
+        return {f"teacher_{platform.node().lower()}": 1}
+
+
+class RunTeacher(TeacherTask):
     """The 2D teacher's answers to every query in every view."""
 
     def scene_key(self, scene: str) -> ArtifactKey:
@@ -76,12 +96,8 @@ class RunTeacher(SceneTask):
         """The prepared scene and the queries."""
         return [self.other(PrepareScene, scene), self.other(PreparePrompts)]
 
-    def process_resources(self) -> dict[str, int]:
-        """Big teachers work one at a time on a machine, unless luigi.cfg allows it more of them."""
-        return {} if self.scene is None else _one_big_teacher(self.plan)
 
-
-class LiftFeatures(SceneTask):
+class LiftFeatures(TeacherTask):
     """The teacher's image features on superpoints, where ``student.loss.image`` asks for them."""
 
     def check(self) -> None:
@@ -96,15 +112,6 @@ class LiftFeatures(SceneTask):
     def scene_requires(self, scene: str) -> list[PipelineTask]:
         """The links; the teacher answers nothing here."""
         return [self.other(LinkPoints, scene)]
-
-    def process_resources(self) -> dict[str, int]:
-        """As of ``RunTeacher``."""
-        return {} if self.scene is None else _one_big_teacher(self.plan)
-
-
-def _one_big_teacher(plan: Plan) -> dict[str, int]:
-    is_small = plan.experiment.teacher.name in ("oracle", "lisa_nano")
-    return {} if is_small else {f"teacher_{platform.node().lower()}": 1}
 
 
 class FuseMasks(SceneTask):

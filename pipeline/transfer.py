@@ -80,6 +80,10 @@ class TransferTask(PipelineTask):
         """Whether the results put in place are those of these very parameters."""
         return published.is_current(self.folder, self.reported())
 
+    def results_at(self) -> Path:
+        """The page."""
+        return self.folder / "report.html"
+
     def run(self) -> None:
         """Put the finished report's files in place."""
         process.die_with_parent()

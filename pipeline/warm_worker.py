@@ -1,8 +1,9 @@
 """Luigi's worker, with what a task's stage imports imported before the task is forked.
 
 Luigi runs each task in a process of its own. Without this every one of them imports torch,
-transformers or Open3D anew, seconds for a task that may work for one. It also stops when it is
-told to, by Ctrl-C or SIGTERM, with a line instead of tracebacks.
+transformers or Open3D anew, seconds for a task that may work for one. It also shows how far the
+run is, tells at the end what it did, and stops when it is told to, by Ctrl-C or SIGTERM, with a
+line instead of tracebacks.
 """
 
 from __future__ import annotations
@@ -18,7 +19,10 @@ from typing import Any, NoReturn
 import luigi
 from luigi import worker
 
-from pipeline import process
+from pipeline import process, progress
+from pipeline.run_display import RunDisplay
+from pipeline.run_summary import summary
+from pipeline.tally import Tally
 
 _LOG = logging.getLogger("luigi-interface.worker")
 INTERRUPTED = 130
@@ -37,6 +41,21 @@ class WarmWorker(worker.Worker):
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         self._warm: set[tuple[str, str, str]] = set()
+        self._tally = Tally(self.worker_processes)
+        self._display = RunDisplay(self._tally)
+
+    def add(self, task: luigi.Task, *args: Any, **kwargs: Any) -> bool:
+        """Schedule a task that was asked for, and all it needs."""
+        self._tally.roots.append(task)
+        return bool(super().add(task, *args, **kwargs))
+
+    def _add_task(self, *args: Any, **kwargs: Any) -> None:
+        super()._add_task(*args, **kwargs)
+        task = self._scheduled_tasks.get(kwargs["task_id"])
+        if task is not None:
+            work = self._tally.note(task, kwargs["status"], kwargs.get("expl") or "")
+            if work is not None and work.fate in ("done", "failed"):
+                self._display.finished(work)
 
     def _create_task_process(self, task: luigi.Task) -> Any:
         settings = (getattr(task, "config", ""), getattr(task, "overrides", ""))
@@ -46,7 +65,16 @@ class WarmWorker(worker.Worker):
             self._warm.add(kind)
             process.prepare_imports(self.worker_processes)
             preload()
-        return super()._create_task_process(task)
+        made = super()._create_task_process(task)
+        work = self._tally.start(task)
+        # A task that runs in this very process shows its progress itself.
+        is_told = work is not None and made.use_multiprocessing
+        progress.tell(work.slot if is_told else None)
+        return made
+
+    def _purge_children(self) -> None:
+        super()._purge_children()
+        self._display.show()
 
     def run(self) -> bool:
         """Run all tasks; SystemExit with ``INTERRUPTED`` when told to stop.
@@ -56,12 +84,17 @@ class WarmWorker(worker.Worker):
         """
         try:
             with _told_to_stop():
-                return bool(super().run())
+                self._display.begin()
+                succeeded = bool(super().run())
         except KeyboardInterrupt:
             for running in self._running_tasks.values():
                 if hasattr(running, "kill"):
                     running.kill()
             raise SystemExit(INTERRUPTED) from None
+        finally:
+            self._display.end()
+        _LOG.info("%s", summary(self._tally))
+        return succeeded
 
 
 @contextmanager

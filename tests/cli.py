@@ -42,5 +42,6 @@ def luigi(
 
 
 def tasks_done(printed: str) -> Counter[str]:
-    """How many tasks of each stage a run finished."""
-    return Counter(re.findall(r"done \d+/\d+ ([A-Za-z]+)", printed))
+    """How many tasks of each stage a run finished, by the summary at its end."""
+    rows = re.findall(r"^  ([A-Z]\w+) +(\d+|-) ", printed, flags=re.MULTILINE)
+    return Counter({stage: int(ran) for stage, ran in rows if ran != "-"})

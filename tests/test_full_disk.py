@@ -60,7 +60,9 @@ def run_in(folder: Path, output: Path, limit: int | None, *arguments: str) -> tu
 def check_told(code: int, printed: str, output: Path) -> None:
     """One clear error, no traceback, and no artifact that passes for a finished one."""
     assert code == 30, printed
-    assert "Traceback" not in printed and printed.count("no space left") == 1
+    error, _, summary = printed.partition("\nfailed:\n")
+    assert "Traceback" not in printed and error.count("no space left") == 1
+    assert summary.count("no space left") == 1
     assert "set MLLM3D_OUTPUT" in printed and "needs" in printed and str(output) in printed
 
 

@@ -108,7 +108,7 @@ def test_damaged_metadata_is_named(copied: Runs, ask: Ask, content: str) -> None
     assert "FuseMasks: metadata.json is damaged" in page
     assert f"damaged: {folder / 'metadata.json'}: expected the metadata" in page
     page = ask("status", *line)
-    assert rows(page)["FuseMasks"][:5] == ["2", "-", "-", "1", "-"] and str(folder) in page
+    assert rows(page)["FuseMasks"][:6] == ["2", *"---", "1", "-"] and str(folder) in page
     assert str(folder / "metadata.json") in ask("explain", folder, code=2)
     assert str(folder / "metadata.json") in ask("diff", folder, folder, code=2)
     page = ask("explain", artifact(copied, "report"))
@@ -128,9 +128,9 @@ def test_a_file_cut_short_is_named(copied: Runs, ask: Ask) -> None:
 
 def test_the_state_of_every_stage(runs: Runs, ask: Ask) -> None:
     page = ask("status", "--scene-set", runs.scene_set, "--overrides", "student.lr=0.03")
-    assert rows(page)["LinkPoints"] == ["3", "-", "-", "-", "-", "-"]
-    # Both runs' are stale: done, running, partial, damaged, missing, stale.
-    assert rows(page)["TrainStudent"] == ["-", "-", "-", "-", "1", "2"]
+    assert rows(page)["LinkPoints"] == ["3", *"------"]
+    # Both runs' are stale: done, running, failed, partial, damaged, missing, stale.
+    assert rows(page)["TrainStudent"] == [*"-----", "1", "2"]
     assert "results of this config: not in place" in page
     scene = load_plan(runs.scene_set).scenes()[0]
     assert scene not in page
@@ -175,7 +175,7 @@ def test_partial_and_running(made: Runs, ask: Ask) -> None:
         page = ask(*line)
     told = rf"running: RunTeacher {scene} \(2 of 4 views, on {re.escape(platform.node())}, "
     assert re.search(rf"{told}process {os.getpid()}, for \d\.\d s\)", page)
-    assert rows(page)["RunTeacher"][:5] == ["-", "1", "-", "-", "2"]
+    assert rows(page)["RunTeacher"][:6] == ["-", "1", *"---", "2"]
     assert not (key.folder / ".holder.json").exists()
     (key.folder / "metadata.json").unlink()
     page = ask(*line)
@@ -184,14 +184,22 @@ def test_partial_and_running(made: Runs, ask: Ask) -> None:
     assert "RunTeacher: begun and not finished" in ask("plan", "--scene-set", made.scene_set)
 
 
-def test_a_run_that_failed_holds_nothing(made: Runs, ask: Ask) -> None:
+def test_a_run_that_failed_holds_nothing_and_tells_why(made: Runs, ask: Ask) -> None:
     key = teacher_key(made)
     with pytest.raises(RuntimeError), writing(key) as folder:
         assert folder is not None and (folder / ".holder.json").exists()
-        raise RuntimeError
+        raise RuntimeError("out of words\nand much more")
     page = ask("status", "--scene-set", made.scene_set)
-    assert rows(page)["RunTeacher"][:5] == ["-", "-", "1", "-", "2"]
+    assert rows(page)["RunTeacher"][:6] == [*"--", "1", *"--", "2"]
+    told = f"RunTeacher {load_plan(made.scene_set).scenes()[0]}: RuntimeError: out of words (on "
+    assert f"failed: {told}{platform.node()}, " in page and "much more" not in page
     assert not (key.folder / ".holder.json").exists()
+    with writing(key) as folder:
+        assert folder is not None
+        assert rows(ask("status", "--scene-set", made.scene_set))["RunTeacher"][1:3] == ["1", "-"]
+        (folder / "file").write_text("now it works")
+    page = ask("status", "--scene-set", made.scene_set)
+    assert "failed:" not in page and rows(page)["RunTeacher"][:3] == ["1", *"--"]
 
 
 def test_a_damaged_layout_is_named(made: Runs, ask: Ask) -> None:

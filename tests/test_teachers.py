@@ -211,7 +211,7 @@ def test_one_process_makes_a_teacher_once_for_all_scenes(tmp_path: Path) -> None
     config = Path(__file__).parents[1] / "configs" / "one_process.cfg"
     run = luigi(tmp_path, *line, LUIGI_CONFIG_PATH=str(config))
     assert run.returncode == 0, run.stdout
-    assert tasks_done(run.stdout)["RunTeacher"] == 4
+    assert tasks_done(run.stdout)["RunTeacher"] == 3
     assert told.read_text().split() == ["made"]
 
 

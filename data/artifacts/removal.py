@@ -15,6 +15,7 @@ from pathlib import Path
 
 from filelock import FileLock, Timeout
 
+from data.artifacts.failure import failure_path
 from data.artifacts.record import METADATA
 from data.artifacts.store import lock_path
 
@@ -58,6 +59,7 @@ def remove(folder: Path) -> bool:
         if aside.exists():
             shutil.rmtree(aside)
         os.rename(folder, aside)
+        failure_path(folder).unlink(missing_ok=True)
     shutil.rmtree(aside)
     return True
 

@@ -26,6 +26,7 @@ from typing import Any
 
 from filelock import FileLock
 
+from data.artifacts import failure
 from data.artifacts.record import (
     CHECKSUM,
     METADATA,
@@ -127,7 +128,7 @@ def writing(key: ArtifactKey, resumable: bool = False) -> Iterator[Path | None]:
 
     Yields None when another process finished the artifact while this one waited. Unless
     ``resumable``, files left by an earlier, unfinished attempt are removed first. When the
-    body raises, no metadata is written.
+    body raises, no metadata is written, and what it raised is kept for ``status``.
     """
     key.folder.parent.mkdir(parents=True, exist_ok=True)
     with FileLock(lock_path(key.folder)):
@@ -139,7 +140,7 @@ def writing(key: ArtifactKey, resumable: bool = False) -> Iterator[Path | None]:
             shutil.rmtree(key.folder)
         key.folder.mkdir(parents=True, exist_ok=True)
         start = time.monotonic()
-        with _named_holder(key.folder):
+        with _named_holder(key.folder), failure.noted(key.folder):
             yield key.folder
         _finish(key, time.monotonic() - start)
 
