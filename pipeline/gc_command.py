@@ -12,6 +12,7 @@ from pathlib import Path
 from data.artifacts.reach import Stored, kept, named_results, stored_in
 from data.artifacts.removal import is_locked, leftovers, remove
 from data.errors import UserError
+from pipeline import task_log
 from pipeline.command import Command, Failure
 
 _DAY = 86_400.0
@@ -61,6 +62,9 @@ def _collect(options: Namespace) -> None:
     freed = _free([one for one in ours if one.folder not in keep], options.dry_run)
     _tell(freed, sizes, options.dry_run)
     rest = [one.folder for one in ours if one.folder in keep]
+    for path in task_log.outdated(folder, {kept_one.name for kept_one in rest}, since):
+        if not options.dry_run:
+            path.unlink()
     told = f"kept: {len(rest)} artifacts, {_mb(sum(sizes[path] for path in rest))}, that the "
     told += f"results named by {sum(folder in path.parents for path in named)} pointers, "
     print(f"{told}or work of the last {options.keep_days} days, were made from")

@@ -63,12 +63,10 @@ class RunDisplay:
 
     def finished(self, work: Work) -> None:
         """Say so when the last task of a stage is over."""
-        same = [one for one in self._tally.works.values() if one.kind == work.kind]
-        is_over = not any(one.fate in ("pending", "running") for one in same)
-        if not is_over or work.kind in self._told or _key_of(work) is None:
+        if self._tally.open[work.kind] or work.kind in self._told or _key_of(work) is None:
             return
         self._told.add(work.kind)
-        done = [one for one in same if one.fate == "done"]
+        done = [one for one in self._tally.of("done") if one.kind == work.kind]
         if done:
             spent = duration(sum(one.seconds for one in done))
             _LOG.info("%s: %d done in %s of work", work.kind, len(done), spent)

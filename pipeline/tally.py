@@ -62,11 +62,15 @@ class Tally:
     def __init__(self, num_workers: int = 1) -> None:
         self.works: dict[str, Work] = {}
         self.roots: list[luigi.Task] = []
+        self.open: Counter[str] = Counter()
         self.began = time.monotonic()
         self.num_workers = num_workers
 
     def note(self, task: luigi.Task, status: str, told: str = "") -> Work | None:
-        """Take in what Luigi says of a task: PENDING, DONE or FAILED, with its message as JSON."""
+        """Take in what Luigi says of a task: PENDING, DONE or FAILED, with its message as JSON.
+
+        ``open`` counts, by kind, what is yet to be done.
+        """
         fate = _FATES.get(status)
         if fate is None or not _makes_something(task):
             return None
@@ -74,9 +78,11 @@ class Tally:
         if known is None:
             known = self.works[task.task_id] = Work(task)
             known.fate = "there" if fate == "done" else fate
+            self.open[known.kind] += fate == "pending"
             return known
         if fate != "pending":
             known.seconds = time.monotonic() - known.started if known.started else 0.0
+            self.open[known.kind] -= known.fate in ("pending", "running")
             known.fate, known.error = fate, _first_line(told) if fate == "failed" else ""
         return known
 

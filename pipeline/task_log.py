@@ -15,7 +15,7 @@ import resource
 import sys
 import time
 import traceback
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TextIO, TypeGuard
@@ -39,6 +39,16 @@ def artifact_log(key: ArtifactKey, scene: str | None) -> Path:
     root = next(up.parent for up in key.folder.parents if up.name == key.stage)
     name = key.fingerprint[:12]
     return log_path(root, key.stage, f"{scene}-{name}" if scene else name)
+
+
+def outdated(root: Path, fingerprints: Collection[str], since: float) -> list[Path]:
+    """Logs last written before ``since`` (seconds since 1970) of none of these artifacts.
+
+    ``fingerprints`` are their first 12 digits, as their folders are called.
+    """
+    logs = sorted((root / FOLDER).glob("*/*.log"))
+    old = [path for path in logs if path.stat().st_mtime < since]
+    return [path for path in old if path.stem.rpartition("-")[2] not in fingerprints]
 
 
 @contextmanager

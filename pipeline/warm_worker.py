@@ -68,8 +68,7 @@ class WarmWorker(worker.Worker):
         made = super()._create_task_process(task)
         work = self._tally.start(task)
         # A task that runs in this very process shows its progress itself.
-        is_told = work is not None and made.use_multiprocessing
-        progress.tell(work.slot if is_told else None)
+        progress.tell(work.slot if work is not None and made.use_multiprocessing else None)
         return made
 
     def _purge_children(self) -> None:

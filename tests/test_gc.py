@@ -15,6 +15,7 @@ from data.artifacts import removal
 from data.artifacts.record import METADATA
 from data.artifacts.store import ArtifactKey, fingerprint, lock_path, writing
 from pipeline.__main__ import main
+from pipeline.task_log import artifact_log
 from tests.sealed import seal
 
 DAY = 86_400
@@ -254,3 +255,24 @@ def test_days_are_a_whole_number(capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit) as stopped:
         gc("--keep-days", "-1")
     assert stopped.value.code == 2 and "--keep-days" in capsys.readouterr().err
+
+
+def test_logs_go_with_what_they_tell_of(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("MLLM3D_OUTPUT", str(tmp_path))
+    root = tmp_path / "demo"
+    kept, gone = (made(root, "link_points", {}, scene="a", name=name) for name in ("kept", "gone"))
+    point(root, kept)
+    logs = {name: artifact_log(key, "a") for name, key in (("kept", kept), ("gone", gone))}
+    logs["young"] = root / "logs/link_points/a-0123456789ab.log"
+    for name, path in logs.items():
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text("done")
+        then = time.time() - (1 if name == "young" else 30) * DAY
+        os.utime(path, (then, then))
+    assert main(["gc", "--scene-set", "demo", "--dry-run"]) == 0
+    assert all(path.exists() for path in logs.values())
+    assert main(["gc", "--scene-set", "demo"]) == 0
+    assert {name for name, path in logs.items() if path.exists()} == {"kept", "young"}
+    assert capsys.readouterr().out

@@ -196,9 +196,7 @@ def test_a_slot_is_seen_by_the_parent() -> None:
 
 
 BROKEN = """
-import logging, os, sys, warnings
-
-import numpy as np
+import logging, os
 
 logging.getLogger("luigi-interface.stages").warning("seen by all")
 
@@ -211,6 +209,12 @@ class Broken:
         print("printed")
         os.system("echo by a program >&2")
         raise RuntimeError("no grid today")
+
+    def encode_view(self, image, view_id):
+        return None
+
+    def answer(self, view, texts):
+        return []
 """
 
 
@@ -223,9 +227,10 @@ def test_every_task_has_a_log_and_failures_are_told(tmp_path: Path) -> None:
         PYTHONPATH=os.pathsep.join([str(tmp_path), os.environ.get("PYTHONPATH", "")]),
     )
     assert ran.returncode == 30
+    assert "WARNING: seen by all" in ran.stdout and "Traceback" in ran.stdout
     assert "printed" not in ran.stdout and "by a program" not in ran.stdout
     logs = sorted((tmp_path / "output/tiny/logs/run_teacher").iterdir())
-    assert logs and len(logs) == ran.stdout.count("no grid today (log: ")
+    assert logs and len(logs) == ran.stdout.count("no grid today (log: "), ran.stdout
     for path in logs:
         text = path.read_text()
         assert f"(log: {path})" in ran.stdout
