@@ -68,7 +68,7 @@ def run(scale: Scale, folder: Path, repeats: int) -> list[Row]:
     _python(folder, _STUBS, str(path))
     line = ["RunTeacher", "--scene-set", str(path)]
     printed = _luigi(folder, *line)
-    require("Did not run any tasks" in printed, f"schedule: not done: {printed[-300:]}")
+    require("nothing to do" in printed, f"schedule: not done: {printed[-300:]}")
     if not repeats:
         return []
     again = [_elapsed(lambda: _luigi(folder, *line)) for _ in range(min(repeats, 3))]
