@@ -43,9 +43,9 @@ def own_keys(arm: Arm, plan: Plan, split: Split) -> list[ArtifactKey]:
     if not arm.is_trained:
         return fusion
     asked = [plan.text()] if plan.experiment.predict.tokens == "text" else fusion
-    features = [plan.features] if plan.learns_features else []
-    sources = (plan.fuse, plan.labels, *features)
-    learnt = [key(name) for name in plan.scenes("train") for key in sources]
+    learnt = [key for name in plan.scenes("train") for key in (plan.fuse(name), plan.labels(name))]
+    if plan.learns_features:
+        learnt += [plan.features(name) for name in plan.scenes("train")]
     keys = [*asked, *learnt, plan.student(), *(plan.predict(name) for name in scenes)]
     return list({key.folder: key for key in keys}.values())
 

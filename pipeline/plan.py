@@ -18,7 +18,7 @@ from data.artifacts.store import ArtifactKey, read_metadata
 from data.artifacts.versions import VERSIONS
 from data.errors import ConfigError
 from pipeline.config import load_experiment, overrides_with, parse_overrides, read_yaml_mapping
-from pipeline.scene_plan import ScenePlan
+from pipeline.scene_plan import ScenePlan, once
 from pipeline.scene_sets import is_scene_set, load_scene_set
 from stages.text_identity import text_identity
 
@@ -36,6 +36,7 @@ class Plan(ScenePlan):
     config: str = ""
     overrides: str = ""
 
+    @once
     def fuse(self, scene_id: str) -> ArtifactKey:
         """Soft labels of points."""
         inputs = {
@@ -45,6 +46,7 @@ class Plan(ScenePlan):
         }
         return self._key("fuse_masks", self.experiment.fuse, inputs, scene_id)
 
+    @once
     def oracle_labels(self, scene_id: str) -> ArtifactKey:
         """Ground truth in the shape of soft labels, for the upper bound alone."""
         inputs = {
@@ -73,7 +75,7 @@ class Plan(ScenePlan):
         place = self.experiment.finetune.start or self.experiment.predict.student
         return source_of(place, self.config, self.overrides) if place else None
 
-    @lru_cache(maxsize=None)  # noqa: B019 - a plan lives as long as its process
+    @once
     def text(self) -> ArtifactKey:
         """The text student; UserError when the encoder's weights are missing."""
         if self.experiment.predict.student and self.source is not None:
@@ -88,7 +90,7 @@ class Plan(ScenePlan):
             return self.own_student()
         return self._finetuned() if self.experiment.finetune.start else self.source.key
 
-    @lru_cache(maxsize=None)  # noqa: B019 - a plan lives as long as its process
+    @once
     def own_student(self) -> ArtifactKey:
         """The student trained on the training split's labels."""
         inputs = {
@@ -96,7 +98,7 @@ class Plan(ScenePlan):
         }
         return self._key("train_student", self.experiment.student, inputs | self._image_features())
 
-    @lru_cache(maxsize=None)  # noqa: B019 - a plan lives as long as its process
+    @once
     def _finetuned(self) -> ArtifactKey:
         assert self.source is not None
         inputs = {"start": self.source.key.fingerprint, **self._image_features()}
@@ -108,6 +110,7 @@ class Plan(ScenePlan):
         scenes = self.scenes("train") if self.learns_features else ()
         return {f"features {scene}": self.features(scene).fingerprint for scene in scenes}
 
+    @once
     def predict(self, scene_id: str) -> ArtifactKey:
         """The student's masks of one scene; asked by words it needs nothing of its images."""
         inputs = {"student": self.student().fingerprint}
@@ -121,6 +124,7 @@ class Plan(ScenePlan):
         config = self.experiment.predict.model_dump(exclude={"student"})
         return self._key("predict_masks", config, inputs, scene_id)
 
+    @once
     def judge(self, scene_id: str) -> ArtifactKey:
         """The teacher's masks of one scene against ground truth, in 2D."""
         inputs = {
@@ -130,6 +134,7 @@ class Plan(ScenePlan):
         }
         return self._key("judge_teacher", self.experiment.judge, inputs, scene_id)
 
+    @once
     def said(self, scene_id: str) -> ArtifactKey:
         """The teacher's answers in words, those of a scene's views made one."""
         inputs = {
@@ -140,6 +145,7 @@ class Plan(ScenePlan):
         }
         return self._key("answer_questions", {}, inputs, scene_id)
 
+    @once
     def rooms_found(self) -> ArtifactKey:
         """Which room each search of the validation places was taken to mean."""
         inputs = {"prompts": self.prompts().fingerprint}
@@ -147,6 +153,7 @@ class Plan(ScenePlan):
             inputs[f"masks {scene}"] = self.predict(scene).fingerprint
         return self._key("find_rooms", {}, inputs)
 
+    @once
     def evaluate(self) -> ArtifactKey:
         """Metrics over the validation split."""
         inputs = {"prompts": self.prompts().fingerprint}
@@ -158,6 +165,7 @@ class Plan(ScenePlan):
             inputs["rooms"] = self.rooms_found().fingerprint
         return self._key("evaluate", self.scene_set.asked, inputs)
 
+    @once
     def report(self) -> ArtifactKey:
         """The page of results."""
         if self.scene_set.has_truth:

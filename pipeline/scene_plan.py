@@ -27,6 +27,9 @@ from pipeline.scene_sets import SceneSet
 from stages.configs import Experiment
 from stages.teacher_identity import no_features, teacher_identity
 
+once = lru_cache(maxsize=None)
+"""Methods of a plan are computed once for each scene: a plan lives as long as its process."""
+
 
 @dataclass(frozen=True, eq=False)
 class ScenePlan:
@@ -124,10 +127,12 @@ class ScenePlan:
         content = config.model_dump() if isinstance(config, BaseModel) else config
         return ArtifactKey.make(self.output, stage, VERSIONS[stage], content, inputs, scene_id)
 
+    @once
     def rooms_index(self) -> ArtifactKey:
         """The generated dataset as a whole: its folder is the dataset's root."""
         return self._key("generate_rooms", self.experiment.generate, {})
 
+    @once
     def room(self, scene_id: str) -> ArtifactKey:
         """One generated room, a scene folder of the generated dataset."""
         index = self.rooms_index()
@@ -136,7 +141,7 @@ class ScenePlan:
         folder = index.folder / "data" / scene_id
         return ArtifactKey(folder, digest, index.stage, index.schema_version, index.config, inputs)
 
-    @lru_cache(maxsize=None)  # noqa: B019 - a plan lives as long as its process
+    @once
     def _scan_identity(self, scene_id: str) -> str:
         if self.scene_set.generated:
             return self.room(scene_id).fingerprint
@@ -145,6 +150,7 @@ class ScenePlan:
         version = self.scene_set.version
         return f"{version}:{identity}" if version else identity
 
+    @once
     def prepare(self, scene_id: str) -> ArtifactKey:
         """Scan to scene."""
         inputs = {"scan": self._scan_identity(scene_id)}
@@ -191,6 +197,7 @@ class ScenePlan:
     def _bank_identity(self) -> str:
         return _digest(self.experiment.prompts.bank)
 
+    @once
     def prompts(self) -> ArtifactKey:
         """All queries of the set, checked against its scenes."""
         inputs = {"queries": self._queries_identity(None)}
@@ -204,6 +211,7 @@ class ScenePlan:
             inputs |= self._class_digests
         return self._key("prepare_prompts", config, inputs)
 
+    @once
     def link(self, scene_id: str) -> ArtifactKey:
         """Visible points per view."""
         inputs = {"views": self._views_identity(scene_id)}
@@ -213,6 +221,7 @@ class ScenePlan:
     def _teacher_identity(self) -> tuple[dict[str, Any], dict[str, str]]:
         return teacher_identity(self.experiment.teacher)
 
+    @once
     def teacher(self, scene_id: str) -> ArtifactKey:
         """The teacher's answers; UserError when the teacher's weights or code are missing."""
         config, content = self._teacher_identity
@@ -228,6 +237,7 @@ class ScenePlan:
         if self.experiment.teacher.name == "oracle":
             raise no_features("oracle")
 
+    @once
     def features(self, scene_id: str) -> ArtifactKey:
         """The teacher's image features on superpoints; errors as of ``check_features``."""
         self.check_features()
