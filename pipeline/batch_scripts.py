@@ -37,7 +37,7 @@ again() {{
     trap '' TERM USR1
     if [ "${{SLURM_RESTART_COUNT:-0}}" -lt {most} ] &&
         [ "$(squeue --noheader --jobs="$job" --format=%T)" = RUNNING ]; then
-        note requeued
+        note "requeued after $code"
         scontrol requeue "$job" && exit 0
     fi
 }}
@@ -99,8 +99,10 @@ def batch_script(
         ("output", log),
         ("open-mode", "append"),
         ("requeue", ""),
-        ("signal", f"B:USR1@{_WARNING_SECONDS}"),
     ]
+    if any(key == "time" for key, _ in options):
+        # Without a limit Slurm 22.05 takes a requeued job's end for near, and warns it at once.
+        own.append(("signal", f"B:USR1@{_WARNING_SECONDS}"))
     # The id alone of an array's last element is that of the array: all would be requeued.
     one = "${SLURM_ARRAY_JOB_ID}_$SLURM_ARRAY_TASK_ID" if is_array else "$SLURM_JOB_ID"
     notes = shlex.quote(str(folder / name)) + ('-"$SLURM_ARRAY_TASK_ID"' if is_array else "")

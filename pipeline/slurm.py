@@ -53,12 +53,14 @@ def states(jobs: Sequence[str]) -> dict[str, tuple[str, str]] | None:
     Ids are "12" or "12_3". It forgets jobs some minutes after their end. None where there is no
     Slurm to ask, or none that answers.
     """
+    if not jobs:
+        return {}
     if shutil.which("squeue") is None:
         return None
-    # A single unknown id is an error to squeue, one of several is passed over: hence the 0.
+    # A single unknown id is an error to squeue, one of several is passed over.
     line = ["squeue", "--noheader", "--array", "--states=all", "--format=%i|%T|%N"]
     try:
-        run = _run([*line, f"--jobs={','.join(['0', *jobs])}"], _SECONDS_TO_ASK)
+        run = _run([*line, f"--jobs={','.join([*jobs, jobs[0]])}"], _SECONDS_TO_ASK)
     except Failure:
         return None
     if run.returncode:

@@ -1,7 +1,9 @@
 """What was submitted to Slurm, and how far it is; known without Slurm's accounting.
 
 Each submission is a folder ``<output>/<scene set>/slurm/<time>/`` with the scripts, ``RECORD``,
-and of each job a log and notes, which its script writes: "started HOST", "requeued", "ended CODE".
+and of each job a log and notes, which its script writes: "started HOST", "requeued after CODE",
+"ended CODE".
+
 An element of the array is done when the caches of its scenes are there. Else it is what Slurm
 says of it, while Slurm remembers it, and then what its notes say.
 """
@@ -78,7 +80,7 @@ def submitted(root: Path, every: bool) -> Iterator[str]:
         except (OSError, ValueError) as error:
             yield f"damaged: {folder / RECORD}: {error}"
     jobs = [job for one in found.values() for job in (one.array_job, one.rest_job) if job]
-    asked = slurm.states(jobs) if jobs else {}
+    asked = slurm.states(jobs)
     if asked is None:
         yield "submitted jobs: no Slurm answers here; told from caches and the jobs' own notes"
     for folder, submission in found.items():
@@ -167,7 +169,7 @@ def _state(asked: Mapping[str, tuple[str, str]] | None, job: str, notes: list[st
     kind, _, value = notes[-1].partition(" ") if notes else ("", "", "")
     hosts = [note.partition(" ")[2] for note in notes if note.startswith("started ")]
     host = hosts[-1] if hosts else ""
-    requeues = sum(note == "requeued" for note in notes)
+    requeues = sum(note.startswith("requeued") for note in notes)
     why = f"requeued {requeues} x" if requeues else ""
     if asked is not None and job in asked:
         slurm_state, slurm_host = asked[job]
