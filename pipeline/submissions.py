@@ -170,21 +170,22 @@ def _state(asked: Mapping[str, tuple[str, str]] | None, job: str, notes: list[st
     hosts = [note.partition(" ")[2] for note in notes if note.startswith("started ")]
     host = hosts[-1] if hosts else ""
     requeues = sum(note.startswith("requeued") for note in notes)
-    why = f"requeued {requeues} x" if requeues else ""
+    again = f"requeued {requeues} x" if requeues else ""
+    code = f"exit code {value}" if kind == "ended" and value != "0" else ""
     if asked is not None and job in asked:
         slurm_state, slurm_host = asked[job]
         name = slurm.state_name(slurm_state)
-        told = f"{slurm_state.lower()}{_code(kind, value)}" if name == "failed" else why
-        return JobState(name, slurm_host if name == "running" else host, told)
+        why = _joined(slurm_state.lower(), code) if name == "failed" else again
+        return JobState(name, slurm_host if name == "running" else host, why)
     if kind == "ended":
-        return JobState("done" if value == "0" else "failed", host, why + _code(kind, value))
+        return JobState("done" if value == "0" else "failed", host, _joined(again, code))
     if asked is not None:  # Slurm answers, has forgotten it, and it never told its end.
         return JobState("failed", host, "cancelled, or lost with its node")
-    return JobState("running" if kind == "started" else "pending", host, why)
+    return JobState("running" if kind == "started" else "pending", host, again)
 
 
-def _code(kind: str, value: str) -> str:
-    return f" exit code {value}" if kind == "ended" and value != "0" else ""
+def _joined(*texts: str) -> str:
+    return ", ".join(filter(None, texts))
 
 
 def _notes(path: Path) -> list[str]:

@@ -64,8 +64,7 @@ def _submit(options: Namespace) -> None:
     plan = _checked(options)
     if not options.dry_run:
         slurm.require_sbatch()
-    root = plan.output / FOLDER
-    folder = root / time.strftime("%Y%m%d-%H%M%S") if options.dry_run else _new_folder(root)
+    folder = _free_folder(plan.output / FOLDER)
     array, rest = _scripts(options, plan, folder)
     if options.dry_run:
         after = _after("ID_OF_THE_ARRAY")
@@ -73,6 +72,7 @@ def _submit(options: Namespace) -> None:
             line = ["sbatch", "--parsable", *more, str(folder / job.name)]
             print(f"# {shlex.join(line)}\n{job.script}")
         return
+    folder.mkdir(parents=True)
     for job in (array, rest):
         (folder / job.name).write_text(job.script)
     asked = (options.scene_set, options.config, options.overrides, options.array, options.task)
@@ -119,10 +119,7 @@ def _checked(options: Namespace) -> Plan:
     )
     if kind is None or not issubclass(kind, PipelineTask):
         raise ConfigError(f"--task: expected a task on a scene set, found {options.task!r}")
-    try:
-        units_of(kind(**asked))
-    except luigi.parameter.MissingParameterException as error:
-        raise ConfigError(f"--task: {options.task} needs more than a scene set: {error}") from error
+    units_of(kind(**asked))
     return plan
 
 
@@ -141,16 +138,14 @@ def _check_option(text: str) -> None:
         raise ConfigError(f"--sbatch-option: {taken[0]} is set by submit itself")
 
 
-def _new_folder(root: Path) -> Path:
-    """A folder named by the time; by the next free second where that is taken."""
+def _free_folder(root: Path) -> Path:
+    """A folder that there is not, named by the time; by the next free second where it is taken."""
     moment = time.time()
     while True:
         folder = root / time.strftime("%Y%m%d-%H%M%S", time.localtime(moment))
-        try:
-            folder.mkdir(parents=True)
+        if not folder.exists():
             return folder
-        except FileExistsError:
-            moment += 1
+        moment += 1
 
 
 def _after(job: str) -> list[str]:

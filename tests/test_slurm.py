@@ -27,7 +27,7 @@ slurm_config = slurm_cluster.slurm_config
 
 # Views take long enough to be killed between.
 SLOW = torture.TEACHER.replace(
-    "        line = f", "        import time; time.sleep(0.25)\n        line = f"
+    "        line = f", "        import time; time.sleep(0.5)\n        line = f"
 )
 CONTENT = {
     "generated": True,
