@@ -18,6 +18,7 @@ from pipeline import (
     plan_command,
     sens_command,
     status_command,
+    submit_command,
     teacher_commands,
     verify_command,
 )
@@ -28,6 +29,7 @@ COMMANDS: dict[str, Command] = {
     "check-teacher": teacher_commands.CHECK_TEACHER,
     "plan": plan_command.PLAN,
     "status": status_command.STATUS,
+    "submit": submit_command.SUBMIT,
     "explain": explain_command.EXPLAIN,
     "diff": diff_command.DIFF,
     "doctor": doctor_command.DOCTOR,

@@ -7,7 +7,6 @@ scenes of the set, so every stage can be asked for by name alone.
 
 from __future__ import annotations
 
-import os
 from abc import abstractmethod
 from collections.abc import Iterator
 from pathlib import Path
@@ -105,7 +104,7 @@ class ArtifactTask(ReadableTask):
         process.die_with_parent()
         key = self.key()
         if key is not None:
-            cores = os.cpu_count() or 1
+            cores = process.num_cores()
             process.limit_threads(max(1, cores // num_workers()) if self.unit() else cores)
             stage = key.folder.parent.parent if self.unit() else key.folder.parent
             log = task_log.artifact_log(key, self.unit())

@@ -8,12 +8,11 @@ command line says otherwise.
 from __future__ import annotations
 
 import logging
-import os
 
 from luigi import configuration, worker
 
 from data.errors import UserError
-from pipeline import gpus
+from pipeline import gpus, process
 from pipeline.warm_worker import WarmWorker
 
 DEFAULTS: dict[str, dict[str, str]] = {
@@ -21,7 +20,7 @@ DEFAULTS: dict[str, dict[str, str]] = {
         "local_scheduler": "true",
         "no_lock": "true",
         "log_level": "INFO",
-        "workers": str(min(4, os.cpu_count() or 1)),
+        "workers": str(min(4, process.num_cores())),
     },
     "worker": {
         "force_multiprocessing": "true",

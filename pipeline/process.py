@@ -8,6 +8,8 @@ import os
 import signal
 import sys
 
+GRANTED = "SLURM_CPUS_PER_TASK"
+"""Slurm's variable of a job that asked for a number of cores."""
 _PR_SET_PDEATHSIG = 1
 _THREAD_VARIABLES = (
     "OMP_NUM_THREADS",
@@ -31,6 +33,19 @@ def die_with_parent() -> None:
         ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
 
 
+def num_cores() -> int:
+    """Cores that this process may use: those it may run on, and of these what Slurm granted.
+
+    ``os.cpu_count`` knows of neither: on a shared node it counts other people's cores, too.
+    """
+    if hasattr(os, "sched_getaffinity"):
+        allowed = len(os.sched_getaffinity(0))
+    else:
+        allowed = os.cpu_count() or 1
+    granted = os.environ.get(GRANTED, "")
+    return min(allowed, max(1, int(granted))) if granted.isdecimal() else allowed
+
+
 def limit_threads(count: int) -> None:
     """Give numerical libraries ``count`` threads, unless the user chose.
 
@@ -52,7 +67,7 @@ def prepare_imports(num_workers: int) -> None:
     That is how idle threads wait, and how many threads OpenBLAS has in each of ``num_workers``.
     """
     _keep_idle_threads_asleep()
-    share = max(1, (os.cpu_count() or 1) // max(1, num_workers))
+    share = max(1, num_cores() // max(1, num_workers))
     os.environ.setdefault("OPENBLAS_NUM_THREADS", str(share))
 
 

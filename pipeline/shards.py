@@ -10,7 +10,6 @@ so every node finds the same, and a lost shard is finished by running it again.
 from __future__ import annotations
 
 import logging
-import os
 from collections.abc import Mapping, Sequence
 from functools import cached_property
 
@@ -94,7 +93,7 @@ class CacheTeacherMasks(PipelineTask):
     def run(self) -> None:
         """Fill the caches, one scene after the other; a broken scene fails alone, at the end."""
         process.die_with_parent()
-        process.limit_threads(os.cpu_count() or 1)
+        process.limit_threads(process.num_cores())
         log = task_log.log_path(self.plan.output, "cache_teacher_masks", self.unit())
         with task_log.kept(log, str(self)), gpus.taken(self.num_gpus()):
             self._fill()

@@ -31,6 +31,7 @@ def _status(options: Namespace) -> None:
     from pipeline.plan import load_plan
     from pipeline.result_tasks import RunAll
     from pipeline.states import state_of
+    from pipeline.submissions import submitted
 
     asked = {name: getattr(options, name) for name in ("scene_set", "config", "overrides")}
     units, is_done = units_of(RunAll(**asked))
@@ -39,6 +40,7 @@ def _status(options: Namespace) -> None:
     states = {unit.key.folder: state_of(unit) for unit in units}
     print(f"{plan.scene_set.title}: {plan.output}, {size(_bytes_below(plan.output))}")
     print("\n".join(_page(units, states, known, options.scenes)))
+    print("".join(f"{line}\n" for line in submitted(plan.output, options.scenes)), end="")
     print(f"results of this config: {'in place' if is_done else 'not in place'}")
 
 
