@@ -1,0 +1,101 @@
+"""A real headless Chromium that reaches nothing but files and this machine.
+
+    page = open_page(browser, url)
+
+Every test that opens a page is skipped where Chromium or Playwright is missing.
+"""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from io import BytesIO
+from typing import Any
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from data.types import Array
+
+_NAMES = ("chromium", "chromium-browser", "google-chrome")
+# WebGL 2 drawn by the CPU; no name is looked up and no address but this machine's is reached.
+_OPTIONS = (
+    "--no-sandbox",
+    "--use-angle=swiftshader",
+    "--enable-unsafe-swiftshader",
+    "--host-resolver-rules=MAP * ~NOTFOUND, EXCLUDE 127.0.0.1",
+    "--disable-background-networking",
+)
+_LOCAL = ("file:", "data:", "blob:", "about:", "http://127.0.0.1", "ws://127.0.0.1")
+
+
+@dataclass
+class Opened:
+    """A page, and what it said and asked for: errors of its console, addresses not local."""
+
+    page: Any
+    errors: list[str] = field(default_factory=list)
+    asked: list[str] = field(default_factory=list)
+
+    def hear(self, said: Any) -> None:
+        """Take in a line of the console."""
+        if said.type == "error":
+            self.errors.append(said.text)
+
+    def watch(self, request: Any) -> None:
+        """Take in what is asked for."""
+        if not request.url.startswith(_LOCAL):
+            self.asked.append(request.url)
+
+    def dismiss(self, dialog: Any) -> None:
+        """No page of ours opens a dialog: injected script does."""
+        self.errors.append(f"dialog: {dialog.message}")
+        dialog.dismiss()
+
+    def pixels(self, selector: str) -> Array:
+        """(H, W, 3) u1, an element as it is shown."""
+        shot = self.page.locator(selector).first.screenshot()
+        return np.asarray(Image.open(BytesIO(shot)).convert("RGB"))
+
+    @property
+    def is_wider_than_the_screen(self) -> bool:
+        """Whether the page as a whole scrolls sideways."""
+        wide = "document.scrollingElement.scrollWidth > window.innerWidth"
+        return bool(self.page.evaluate(wide))
+
+
+@contextmanager
+def chromium() -> Iterator[Any]:
+    """The browser; the test is skipped where it cannot be had."""
+    sync_api = pytest.importorskip("playwright.sync_api")
+    path = next((found for name in _NAMES if (found := shutil.which(name))), None)
+    if path is None:
+        pytest.skip("no Chromium on this machine (Debian: apt-get install chromium)")
+    with sync_api.sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=path, args=list(_OPTIONS))
+        try:
+            yield browser
+        finally:
+            browser.close()
+
+
+@contextmanager
+def opened(
+    browser: Any, url: str, width: int = 1400, height: int = 900, scheme: str = "light"
+) -> Iterator[Opened]:
+    """A page at ``url`` in a window of its own; ``scheme`` is light or dark."""
+    size = {"width": width, "height": height}
+    context = browser.new_context(viewport=size, color_scheme=scheme)
+    seen = Opened(context.new_page())
+    seen.page.on("pageerror", lambda error: seen.errors.append(str(error)))
+    seen.page.on("console", seen.hear)
+    seen.page.on("dialog", seen.dismiss)
+    context.on("request", seen.watch)
+    seen.page.goto(url)
+    try:
+        yield seen
+    finally:
+        context.close()
