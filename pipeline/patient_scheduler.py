@@ -137,7 +137,7 @@ class PatientScheduler(rpc.RemoteScheduler):
             self._was_away |= is_back or silent
             self._is_away, self._last_answer = False, now
         if is_back:
-            _LOG.warning("The scheduler at %s answers again.", self._told_url)
+            _LOG.info("The scheduler at %s answers again.", self._told_url)
 
 
 def _short(error: BaseException | None) -> str:

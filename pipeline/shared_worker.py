@@ -111,7 +111,7 @@ class SharedWorker(WarmWorker):
             running = answer["running_tasks"]
             answer["running_tasks"] = [one for one in running if one["task_id"] not in done]
         if others:
-            _LOG.warning("%d tasks were done by other workers.", len(others))
+            _LOG.info("%d tasks were done by other workers.", len(others))
         for task_id, reason in self._failed_elsewhere().items():
             _LOG.error("%s failed in another worker:\n  %s", task_id, reason)
             self._add_task_history.append((self._scheduled_tasks[task_id], FAILED, False))
