@@ -30,13 +30,14 @@ from benchmarks.two_hosts import (
 TARGET = 60.0
 """Seconds within which the lost task must be worked on again."""
 _LIMIT = 300.0
-LOST, LEFT = HOSTS
 
 
 @dataclass(frozen=True)
 class Recovery:
-    """Seconds from the kill on, and what the lost host was doing."""
+    """Seconds from the kill on, which host was lost and which was left, and the lost task."""
 
+    lost: str
+    left: str
     task: str
     taken_up: float
     finished: float
@@ -49,28 +50,34 @@ def kill_and_recover(run: SharedRun) -> Recovery:
     TimeoutError when it does not; luigid must have been started.
     """
     workers = {host: run.start_worker(host) for host in HOSTS}
-
-    def lost_works() -> list[Path]:
-        at_work = run.working()
-        return [p for p, host in at_work.items() if host == LOST and "run_teacher" in p.parts]
-
-    def is_begun() -> bool:
-        return any(work.joinpath("teacher.zarr").exists() for work in lost_works())
-
-    wait_until(is_begun, _LIMIT, f"host {LOST} to work on a teacher's cache")
-    (folder,) = lost_works()
-    run.kill(LOST)
+    lost, folder = wait_for_teacher(run)
+    (left,) = set(HOSTS) - {lost}
+    run.kill(lost)
     start = time.monotonic()
-    workers[LOST].wait(timeout=30)
+    workers[lost].wait(timeout=30)
 
     def is_taken_up() -> bool:
-        return run.working().get(folder) == LEFT or (folder / "metadata.json").exists()
+        return run.working().get(folder) == left or (folder / "metadata.json").exists()
 
-    wait_until(is_taken_up, _LIMIT, "the lost task to be taken up")
+    wait_until(is_taken_up, _LIMIT, f"the lost task to be taken up\n{run.log(left)[-2000:]}")
     taken_up = time.monotonic() - start
-    code = workers[LEFT].wait(timeout=_LIMIT)
+    code = workers[left].wait(timeout=_LIMIT)
     task = str(folder.parent.relative_to(run.output))
-    return Recovery(task, taken_up, time.monotonic() - start, code)
+    return Recovery(lost, left, task, taken_up, time.monotonic() - start, code)
+
+
+def wait_for_teacher(run: SharedRun) -> tuple[str, Path]:
+    """The first host that has begun with a teacher's cache, and that cache."""
+    found: dict[str, Path] = {}
+
+    def is_begun() -> bool:
+        for work, host in run.working().items():
+            if (work / "teacher.zarr").exists():
+                found[host] = work
+        return bool(found)
+
+    wait_until(is_begun, _LIMIT, "a host to work on a teacher's cache")
+    return next(iter(found.items()))
 
 
 def undisturbed(run: SharedRun) -> float:
@@ -79,7 +86,8 @@ def undisturbed(run: SharedRun) -> float:
     workers = [run.start_worker(host) for host in HOSTS]
     codes = [worker.wait(timeout=_LIMIT) for worker in workers]
     if any(codes):
-        raise RuntimeError(f"an undisturbed run ended with {codes}:\n{run.log(LEFT)[-2000:]}")
+        printed = "".join(run.log(host)[-2000:] for host in HOSTS)
+        raise RuntimeError(f"an undisturbed run ended with {codes}:\n{printed}")
     return time.monotonic() - start
 
 
@@ -108,8 +116,8 @@ def main() -> int:
             for number in range(repeats):
                 seconds, recovery = _measure(network, Path(folder), number)
                 print(
-                    f"undisturbed {seconds:.1f} s; {LOST} killed at {recovery.task}: taken up by "
-                    f"{LEFT} after {recovery.taken_up:.1f} s, all done after "
+                    f"undisturbed {seconds:.1f} s; {recovery.lost} killed at {recovery.task}: taken up by "
+                    f"{recovery.left} after {recovery.taken_up:.1f} s, all done after "
                     f"{recovery.finished:.1f} s",
                     flush=True,
                 )

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 import os
+import secrets
 import shutil
 import signal
 import subprocess
@@ -49,15 +50,16 @@ class NoNamespacesError(Exception):
 class Network:
     """A namespace for luigid, ``head``, and one for each host, linked to it.
 
-    Names begin with the process id, so that several may exist at once.
+    Names are drawn at random, so that several may exist at once.
     """
 
     def __init__(self) -> None:
         self._made: list[str] = []
+        self._prefix = f"two-hosts-{secrets.token_hex(4)}"
 
     def name(self, host: str) -> str:
         """The namespace of ``host``."""
-        return f"m3d{os.getpid()}{host}"
+        return f"{self._prefix}-{host}"
 
     def make(self) -> None:
         """Make all of it; NoNamespacesError with the reason where that is not possible."""
