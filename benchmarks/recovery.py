@@ -67,16 +67,16 @@ def kill_and_recover(run: SharedRun) -> Recovery:
 
 
 def wait_for_teacher(run: SharedRun) -> tuple[str, Path]:
-    """The first host that has begun with a teacher's cache, and that cache."""
+    """A host, and the teacher's cache it has begun with, while the other is at one, too."""
     found: dict[str, Path] = {}
 
-    def is_begun() -> bool:
-        for work, host in run.working().items():
-            if (work / "teacher.zarr").exists():
-                found[host] = work
-        return bool(found)
+    def both_begun() -> bool:
+        at_work = run.working().items()
+        found.clear()
+        found.update({host: work for work, host in at_work if (work / "teacher.zarr").exists()})
+        return {host for work, host in at_work if "run_teacher" in work.parts} == set(HOSTS)
 
-    wait_until(is_begun, _LIMIT, "a host to work on a teacher's cache")
+    wait_until(lambda: both_begun() and bool(found), _LIMIT, "both hosts to ask their teachers")
     return next(iter(found.items()))
 
 
@@ -116,9 +116,9 @@ def main() -> int:
             for number in range(repeats):
                 seconds, recovery = _measure(network, Path(folder), number)
                 print(
-                    f"undisturbed {seconds:.1f} s; {recovery.lost} killed at {recovery.task}: taken up by "
-                    f"{recovery.left} after {recovery.taken_up:.1f} s, all done after "
-                    f"{recovery.finished:.1f} s",
+                    f"undisturbed {seconds:.1f} s; {recovery.lost} killed at {recovery.task}: "
+                    f"taken up by {recovery.left} after {recovery.taken_up:.1f} s, all done "
+                    f"after {recovery.finished:.1f} s",
                     flush=True,
                 )
                 measured.append(recovery.taken_up)

@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import platform
-
 from data.artifacts.store import ArtifactKey
+from pipeline import teacher_slots
 from pipeline.base import PipelineTask, SceneTask
-from pipeline.plan import Plan
 
 
 class GenerateRoom(SceneTask):
@@ -78,7 +76,12 @@ class RunTeacher(SceneTask):
 
     def process_resources(self) -> dict[str, int]:
         """Big teachers work one at a time on a machine, unless luigi.cfg allows it more of them."""
-        return {} if self.scene is None else _one_big_teacher(self.plan)
+        return {} if self.scene is None else teacher_slots.resources(self.plan)
+
+    def make(self, key: ArtifactKey) -> None:
+        """Run the stage once there is a place for the teacher."""
+        with teacher_slots.slot(self.plan):
+            super().make(key)
 
 
 class LiftFeatures(SceneTask):
@@ -99,12 +102,12 @@ class LiftFeatures(SceneTask):
 
     def process_resources(self) -> dict[str, int]:
         """As of ``RunTeacher``."""
-        return {} if self.scene is None else _one_big_teacher(self.plan)
+        return {} if self.scene is None else teacher_slots.resources(self.plan)
 
-
-def _one_big_teacher(plan: Plan) -> dict[str, int]:
-    is_small = plan.experiment.teacher.name in ("oracle", "lisa_nano")
-    return {} if is_small else {f"teacher_{platform.node().lower()}": 1}
+    def make(self, key: ArtifactKey) -> None:
+        """Run the stage once there is a place for the teacher."""
+        with teacher_slots.slot(self.plan):
+            super().make(key)
 
 
 class FuseMasks(SceneTask):
