@@ -6,6 +6,7 @@ import contextlib
 import json
 import multiprocessing
 import os
+import platform
 import signal
 import time
 from pathlib import Path
@@ -225,7 +226,7 @@ def test_a_writer_whose_folder_was_taken_over_never_seals_it(
     folder = lost.__enter__()
     assert folder is not None
     (folder / "file.txt").write_text("from the lost host")
-    monkeypatch.setattr(store.platform, "node", lambda: "rival")
+    monkeypatch.setattr(platform, "node", lambda: "rival")
     assert rival.__enter__() == folder
     (folder / "file.txt").write_text("half")
     if not is_late:
@@ -241,7 +242,7 @@ def test_a_writer_whose_folder_was_taken_over_never_seals_it(
     content = store.read_metadata(folder)
     assert content is not None and content["host"] == "rival"
     assert not list(folder.glob(f"{store.HOLDER}*"))
-    store.require_complete(key)
+    store.check_files(folder, "")
 
 
 def test_reading_refuses_other_content_of_the_same_size_and_names_the_file(tmp_path: Path) -> None:
