@@ -117,8 +117,8 @@ class ArtifactTask(ReadableTask):
         return 0
 
     def process_resources(self) -> dict[str, int]:
-        """The GPUs, so that no more tasks start than there are."""
-        count = self.num_gpus()
+        """The GPUs, so that no more tasks start than there are; tasks of other hosts wait."""
+        count = 0 if process.is_central() else self.num_gpus()
         return {gpus.resource_name(): count} if count else {}
 
     @abstractmethod

@@ -8,6 +8,8 @@ import os
 import signal
 import sys
 
+import luigi
+
 GRANTED = "SLURM_CPUS_PER_TASK"
 """Slurm's variable of a job that asked for a number of cores."""
 _PR_SET_PDEATHSIG = 1
@@ -44,6 +46,14 @@ def num_cores() -> int:
         allowed = os.cpu_count() or 1
     granted = os.environ.get(GRANTED, "")
     return min(allowed, max(1, int(granted))) if granted.isdecimal() else allowed
+
+
+def is_central() -> bool:
+    """Whether this run asks a scheduler that serves other hosts, too.
+
+    Such a one knows no hosts: a task has the resources that the last worker to announce it named.
+    """
+    return not luigi.interface.core().local_scheduler
 
 
 def limit_threads(count: int) -> None:

@@ -41,6 +41,7 @@ from data.artifacts.record import (
     sha256_of,
     size_of,
 )
+from data.errors import ArtifactError
 
 __all__ = (
     "METADATA",
@@ -128,7 +129,9 @@ def writing(key: ArtifactKey, resumable: bool = False) -> Iterator[Path | None]:
 
     Yields None when another process finished the artifact while this one waited. Unless
     ``resumable``, files left by an earlier, unfinished attempt are removed first. When the
-    body raises, no metadata is written, and what it raised is kept for ``status``.
+    body raises, no metadata is written, and what it raised is kept for ``status``; nor is any
+    when another host took the folder over, as may happen on a network disk whose lock this one
+    lost with its connection: ArtifactError.
     """
     key.folder.parent.mkdir(parents=True, exist_ok=True)
     with FileLock(lock_path(key.folder)):
@@ -140,21 +143,42 @@ def writing(key: ArtifactKey, resumable: bool = False) -> Iterator[Path | None]:
             shutil.rmtree(key.folder)
         key.folder.mkdir(parents=True, exist_ok=True)
         start = time.monotonic()
-        with _named_holder(key.folder), failure.noted(key.folder):
+        with _named_holder(key.folder) as told, failure.noted(key.folder):
             yield key.folder
+            _expect_held(key.folder, told)
         _finish(key, time.monotonic() - start)
 
 
 @contextmanager
-def _named_holder(folder: Path) -> Iterator[None]:
+def _named_holder(folder: Path) -> Iterator[str]:
     """Say who writes a folder, for ``status``; it counts only while the lock is held."""
     path = folder / HOLDER
     told = {"host": platform.node(), "pid": os.getpid(), "started": round(time.time(), 3)}
-    path.write_text(json.dumps(told))
+    text = json.dumps(told)
+    path.write_text(text)
     try:
-        yield
+        yield text
     finally:
-        path.unlink(missing_ok=True)
+        if _text_of(path) == text:
+            path.unlink(missing_ok=True)
+
+
+def _expect_held(folder: Path, told: str) -> None:
+    found = _text_of(folder / HOLDER)
+    if found != told:
+        raise ArtifactError(
+            folder,
+            f"to be written by {told}",
+            f"{found or 'nobody'}, who took it over while this host seemed lost",
+            "What the other writes is kept: run the command again",
+        )
+
+
+def _text_of(path: Path) -> str | None:
+    try:
+        return path.read_text()
+    except OSError:
+        return None
 
 
 def write_text_atomic(path: Path, text: str) -> None:
