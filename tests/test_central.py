@@ -98,7 +98,9 @@ def test_a_users_mistake_is_told_once_a_worker_and_can_be_mended_at_once(
     workers = [daemon.worker(*line, module=TASKS) for _ in range(2)]
     for worker in workers:
         printed = ended(worker, code=30)
-        assert printed.count("the mistake of a user") == 1
+        error, _, summary = printed.partition("\nfailed:\n")
+        assert error.count("the mistake of a user") == 1
+        assert summary.count("the mistake of a user") == 1
     # Each command may ask for it once; luigid tries nothing again by itself.
     assert 1 <= len(lines(tmp_path / "mistaken.runs")) <= 2
     (tmp_path / "mended").touch()
@@ -215,7 +217,7 @@ def _hold(folder: str, seconds: float) -> None:
 def test_big_teachers_share_a_machine_as_its_own_config_allows(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, allowed: int, expected: str
 ) -> None:
-    monkeypatch.setattr(teacher_slots, "_is_central", lambda: True)
+    monkeypatch.setattr("pipeline.process.is_central", lambda: True)
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
     config = configuration.get_config()
     name = teacher_slots._name()
