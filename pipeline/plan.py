@@ -14,6 +14,7 @@ from functools import cached_property, lru_cache
 from pathlib import Path
 from typing import Any
 
+from data.artifacts.remote import CACHE_VARIABLE, RemoteFolder, reachable
 from data.artifacts.store import ArtifactKey, read_metadata
 from data.artifacts.versions import VERSIONS
 from data.errors import ConfigError
@@ -174,14 +175,26 @@ def output_root() -> Path:
     return Path(os.environ.get(OUTPUT_VARIABLE) or "output").absolute()
 
 
+def cache_root() -> RemoteFolder | None:
+    """Where caches of teacher and links go: ``$MLLM3D_CACHE``; None for with everything else.
+
+    Raises ConfigError or UserError as of ``reachable``, before anything is made.
+    """
+    url = os.environ.get(CACHE_VARIABLE, "")
+    return reachable(url) if url else None
+
+
 @lru_cache(maxsize=128)  # an ablation has a plan for each of its arms
-def _load(scene_set: str, config: str, overrides: str, output: Path) -> Plan:
+def _load(
+    scene_set: str, config: str, overrides: str, output: Path, cache: RemoteFolder | None
+) -> Plan:
     chosen = load_scene_set(scene_set)
     layers: list[tuple[str, Mapping[str, Any]]] = [(f"{chosen.source}: config", chosen.config)]
     if config:
         layers.append((config, read_yaml_mapping(Path(config))))
     layers.append(("--overrides", parse_overrides(overrides)))
-    plan = Plan(chosen, load_experiment(layers), output / chosen.name, config, overrides)
+    places = output / chosen.name, cache / chosen.name if cache else None
+    plan = Plan(chosen, load_experiment(layers), *places, config, overrides)
     if plan.experiment.teacher.name == "oracle":
         plan.check_truth("teacher.name=oracle")
     if plan.experiment.student.supervision == "oracle":
@@ -246,4 +259,4 @@ def _found(folder: Path, content: Mapping[str, Any]) -> str:
 
 def load_plan(scene_set: str, config: str = "", overrides: str = "") -> Plan:
     """The plan of a command line's three parameters; ConfigError for anything refused."""
-    return _load(scene_set, config, overrides, output_root())
+    return _load(scene_set, config, overrides, output_root(), cache_root())

@@ -5,15 +5,17 @@ from __future__ import annotations
 import hashlib
 import importlib
 import itertools
-from collections.abc import Mapping
-from dataclasses import dataclass
-from functools import cached_property, lru_cache
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, replace
+from functools import cached_property, lru_cache, partial
 from pathlib import Path
 from types import ModuleType
 from typing import Any
 
 from pydantic import BaseModel
 
+from data.artifacts.remote import RemoteFolder
+from data.artifacts.remote_artifact import Manifests, RemoteArtifact
 from data.artifacts.store import ArtifactKey, canonical_json, fingerprint
 from data.artifacts.versions import VERSIONS
 from data.errors import ConfigError
@@ -30,11 +32,16 @@ from stages.teacher_identity import no_features, teacher_identity
 
 @dataclass(frozen=True, eq=False)
 class ScenePlan:
-    """One scene set under one experiment; ``output`` is ``<output root>/<scene set>``."""
+    """One scene set under one experiment; ``output`` is ``<output root>/<scene set>``.
+
+    ``cache`` is the folder of an object store in which the teacher's masks and the links lie;
+    None where they lie in ``output`` as everything else.
+    """
 
     scene_set: SceneSet
     experiment: Experiment
     output: Path
+    cache: RemoteFolder | None = None
 
     @cached_property
     def reader(self) -> ModuleType:
@@ -124,6 +131,24 @@ class ScenePlan:
         content = config.model_dump() if isinstance(config, BaseModel) else config
         return ArtifactKey.make(self.output, stage, VERSIONS[stage], content, inputs, scene_id)
 
+    def _scene_cache(self, stage: str, config: Any, inputs: Any, scene_id: str) -> ArtifactKey:
+        """Key of an artifact that lies in ``cache``, where there is one."""
+        key = self._key(stage, config, inputs, scene_id)
+        if self.cache is None:
+            return key
+        folder = self.cache / stage / scene_id / key.folder.name
+        return replace(key, remote=RemoteArtifact(folder, self._manifests[stage]))
+
+    @cached_property
+    def _manifests(self) -> dict[str, Manifests]:
+        made = {"link_points": self.link, "run_teacher": self.teacher}
+
+        def folders(key_of: Callable[[str], ArtifactKey]) -> Iterator[RemoteFolder]:
+            remote = (key_of(scene).remote for scene in self.scenes())
+            return (one.folder for one in remote if one is not None)
+
+        return {stage: Manifests(partial(folders, key_of)) for stage, key_of in made.items()}
+
     def rooms_index(self) -> ArtifactKey:
         """The generated dataset as a whole: its folder is the dataset's root."""
         return self._key("generate_rooms", self.experiment.generate, {})
@@ -207,7 +232,7 @@ class ScenePlan:
     def link(self, scene_id: str) -> ArtifactKey:
         """Visible points per view."""
         inputs = {"views": self._views_identity(scene_id)}
-        return self._key("link_points", self.experiment.link, inputs, scene_id)
+        return self._scene_cache("link_points", self.experiment.link, inputs, scene_id)
 
     @cached_property
     def _teacher_identity(self) -> tuple[dict[str, Any], dict[str, str]]:
@@ -221,7 +246,7 @@ class ScenePlan:
             "queries": self._queries_identity(scene_id),
             "bank": self._bank_identity(),
         }
-        return self._key("run_teacher", config, inputs | content, scene_id)
+        return self._scene_cache("run_teacher", config, inputs | content, scene_id)
 
     def check_features(self) -> None:
         """Refuse a teacher known to have no image features; others tell when they are made."""
