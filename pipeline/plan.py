@@ -14,7 +14,8 @@ from functools import cached_property, lru_cache
 from pathlib import Path
 from typing import Any
 
-from data.artifacts.remote import CACHE_VARIABLE, RemoteFolder, reachable
+from data.artifacts.object_store import CACHE_VARIABLE
+from data.artifacts.remote import RemoteFolder, reachable
 from data.artifacts.store import ArtifactKey, read_metadata
 from data.artifacts.versions import VERSIONS
 from data.errors import ConfigError

@@ -5,9 +5,9 @@ from __future__ import annotations
 import hashlib
 import importlib
 import itertools
-from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, replace
-from functools import cached_property, lru_cache, partial
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cached_property, lru_cache
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -15,7 +15,7 @@ from typing import Any
 from pydantic import BaseModel
 
 from data.artifacts.remote import RemoteFolder
-from data.artifacts.remote_artifact import Manifests, RemoteArtifact
+from data.artifacts.remote_artifact import Manifests
 from data.artifacts.store import ArtifactKey, canonical_json, fingerprint
 from data.artifacts.versions import VERSIONS
 from data.errors import ConfigError
@@ -25,6 +25,7 @@ from data.room_words import RULES, table_digest
 from data.rooms.ids import scene_id as room_id
 from data.splits import SPLITS, Split
 from pipeline.provenance import views_identity
+from pipeline.scene_caches import manifests_of, placed
 from pipeline.scene_sets import SceneSet
 from stages.configs import Experiment
 from stages.teacher_identity import no_features, teacher_identity
@@ -136,18 +137,12 @@ class ScenePlan:
         key = self._key(stage, config, inputs, scene_id)
         if self.cache is None:
             return key
-        folder = self.cache / stage / scene_id / key.folder.name
-        return replace(key, remote=RemoteArtifact(folder, self._manifests[stage]))
+        return placed(key, self.cache, scene_id, self._manifests[stage])
 
     @cached_property
     def _manifests(self) -> dict[str, Manifests]:
         made = {"link_points": self.link, "run_teacher": self.teacher}
-
-        def folders(key_of: Callable[[str], ArtifactKey]) -> Iterator[RemoteFolder]:
-            remote = (key_of(scene).remote for scene in self.scenes())
-            return (one.folder for one in remote if one is not None)
-
-        return {stage: Manifests(partial(folders, key_of)) for stage, key_of in made.items()}
+        return {stage: manifests_of(self.scenes, key_of) for stage, key_of in made.items()}
 
     def rooms_index(self) -> ArtifactKey:
         """The generated dataset as a whole: its folder is the dataset's root."""

@@ -10,7 +10,8 @@ from typing import Any
 from zarr.abc.store import OffsetByteRequest, RangeByteRequest, SuffixByteRequest
 from zarr.storage import FsspecStore
 
-from data.artifacts.remote import PUT, Place, RemoteFolder, filesystem, told
+from data.artifacts.object_store import filesystem, told
+from data.artifacts.remote import PUT, Place, RemoteFolder
 
 _HELD = 256 * 2**20
 """Bytes of objects that a reader holds."""
