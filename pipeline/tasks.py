@@ -94,8 +94,8 @@ class LiftFeatures(SceneTask):
         return self.plan.features(scene)
 
     def scene_requires(self, scene: str) -> list[PipelineTask]:
-        """The links; the teacher answers nothing here."""
-        return [self.other(LinkPoints, scene)]
+        """The scene and its links; the teacher answers nothing here."""
+        return [self.other(PrepareScene, scene), self.other(LinkPoints, scene)]
 
     def process_resources(self) -> dict[str, int]:
         """As of ``RunTeacher``."""
@@ -115,5 +115,9 @@ class FuseMasks(SceneTask):
         return self.plan.fuse(scene)
 
     def scene_requires(self, scene: str) -> list[PipelineTask]:
-        """Links and teacher cache."""
-        return [self.other(LinkPoints, scene), self.other(RunTeacher, scene)]
+        """Scene and queries, links and teacher cache.
+
+        Where the latter come from another machine, nothing else here asks for the former.
+        """
+        prepared = (self.other(PrepareScene, scene), self.other(PreparePrompts))
+        return [*prepared, self.other(LinkPoints, scene), self.other(RunTeacher, scene)]

@@ -24,6 +24,8 @@ _CLIENT = {
 """Of botocore; the timeouts in seconds. A server's error and a lost connection are tried again."""
 _TRIES = 2
 """Of s3fs, over what botocore does not see: a connection lost while an object is being read."""
+_OPEN: set[Any] = set()
+"""File systems, kept: one that a forked process inherits would be closed there, and complain."""
 REFUSED = "Check the credentials, and that they may list, get, put and delete there."
 _REMEDIES = {
     "credentials": "Set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or AWS_PROFILE, or give the "
@@ -62,6 +64,7 @@ def filesystem(url: str, asynchronous: bool = False) -> tuple[Any, str]:
         raise ConfigError(f"{CACHE_VARIABLE}: {url}: {error}") from error
     if protocol == "s3":
         fs.retries = _TRIES
+    _OPEN.add(fs)
     return fs, str(path)
 
 
