@@ -14,12 +14,12 @@ from functools import cached_property, lru_cache
 from pathlib import Path
 from typing import Any
 
-from data.artifacts.object_store import CACHE_VARIABLE
-from data.artifacts.remote import RemoteFolder, reachable
+from data.artifacts.remote import RemoteFolder
 from data.artifacts.store import ArtifactKey, read_metadata
 from data.artifacts.versions import VERSIONS
 from data.errors import ConfigError
 from pipeline.config import load_experiment, overrides_with, parse_overrides, read_yaml_mapping
+from pipeline.scene_caches import cache_root
 from pipeline.scene_plan import ScenePlan
 from pipeline.scene_sets import is_scene_set, load_scene_set
 from stages.text_identity import text_identity
@@ -174,15 +174,6 @@ class Plan(ScenePlan):
 def output_root() -> Path:
     """Where artifacts go: ``$MLLM3D_OUTPUT``, else ``./output``."""
     return Path(os.environ.get(OUTPUT_VARIABLE) or "output").absolute()
-
-
-def cache_root() -> RemoteFolder | None:
-    """Where caches of teacher and links go: ``$MLLM3D_CACHE``; None for with everything else.
-
-    Raises ConfigError or UserError as of ``reachable``, before anything is made.
-    """
-    url = os.environ.get(CACHE_VARIABLE, "")
-    return reachable(url) if url else None
 
 
 @lru_cache(maxsize=128)  # an ablation has a plan for each of its arms

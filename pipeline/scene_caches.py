@@ -2,17 +2,28 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import replace
 
+from data.artifacts.object_store import CACHE_VARIABLE
 from data.artifacts.record import METADATA, read_metadata
-from data.artifacts.remote import RemoteFolder
+from data.artifacts.remote import RemoteFolder, reachable
 from data.artifacts.remote_artifact import Manifests, RemoteArtifact
 from data.artifacts.store import ArtifactKey
 from pipeline.provenance import Record, record_of
 
 _STAGES = {"links": "link_points", "teacher": "run_teacher"}
 """By what an artifact calls them as its inputs, the stages whose artifacts may lie there."""
+
+
+def cache_root() -> RemoteFolder | None:
+    """Where caches of teacher and links go: ``$MLLM3D_CACHE``; None for with everything else.
+
+    Raises ConfigError or UserError as of ``reachable``, before anything is made.
+    """
+    url = os.environ.get(CACHE_VARIABLE, "")
+    return reachable(url) if url else None
 
 
 def manifests_of(
@@ -43,8 +54,6 @@ def record_in_store(key: ArtifactKey) -> Record | None:
 
 def input_in_store(record: Record, name: str, identity: str) -> Record | None:
     """What made an artifact's input, where that lies in the object store; else None."""
-    from pipeline.plan import cache_root
-
     cache = cache_root() if name in _STAGES and record.scene is not None else None
     if cache is None:
         return None

@@ -45,7 +45,8 @@ def _starts(options: Namespace) -> list[Place]:
         if not Path(options.path).is_dir():
             raise UserError(f"{options.path}: expected a folder of artifacts, found none")
         return [Path(options.path).absolute()]
-    from pipeline.plan import cache_root, output_root
+    from pipeline.plan import output_root
+    from pipeline.scene_caches import cache_root
     from pipeline.scene_sets import load_scene_set
 
     name, cache = load_scene_set(options.scene_set).name, cache_root()

@@ -1,17 +1,11 @@
-"""Caches in an object store: what they hold, what a failing store does to them, who else writes."""
+"""Caches in an object store: what they hold, who else writes, what is asked of the store."""
 
 from __future__ import annotations
 
 import json
-import os
-import subprocess
-import sys
-from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
-import fsspec.config
 import numpy as np
 import pytest
 
@@ -19,77 +13,18 @@ from data.artifacts import remote_zarr
 from data.artifacts.links import ViewLinks, read_links, write_links
 from data.artifacts.remote import RemoteFolder
 from data.artifacts.remote_artifact import Manifests, RemoteArtifact
-from data.artifacts.remote_checks import check_objects, objects_below
+from data.artifacts.remote_checks import check_objects
 from data.artifacts.store import (
     METADATA,
-    ArtifactKey,
     is_complete,
     read_metadata,
     sha256_of,
     writing_anywhere,
 )
-from data.artifacts.teacher import NO_SEG, TeacherWriter, ViewAnswers, read_teacher
+from data.artifacts.teacher import TeacherWriter, read_teacher
 from data.errors import ArtifactError, UserError
-from tests.cli import REPOSITORY, environment
-from tests.faulty_store import BUCKET, CACHE, Fault, FaultyStore, faulty_store
-
-VIEWS, QUERIES, DIM = [f"view{i}" for i in range(5)], ["q0", "q1", "q2"], 4
-QUICK = {"read_timeout": 2, "retries": {"mode": "standard", "max_attempts": 2}}
-
-
-@pytest.fixture(scope="module")
-def server() -> Iterator[FaultyStore]:
-    with faulty_store() as running:
-        yield running
-
-
-@pytest.fixture
-def store(server: FaultyStore, monkeypatch: pytest.MonkeyPatch) -> FaultyStore:
-    """The server, empty, as this process's S3, which is given up soon."""
-    for name, value in server.environment().items():
-        monkeypatch.setenv(name, value)
-    monkeypatch.setitem(fsspec.config.conf, "s3", {"config_kwargs": QUICK})
-    server.clear()
-    return server
-
-
-def key_at(root: Path, url: str = CACHE, scene: str = "scene0", seed: int = 0) -> ArtifactKey:
-    """A teacher's cache below ``url``."""
-    key = ArtifactKey.make(root, "run_teacher", 1, {"seed": seed}, {}, scene)
-    folder = RemoteFolder(url) / "set" / "run_teacher" / scene / key.folder.name
-    return replace(key, remote=RemoteArtifact(folder, Manifests(lambda: [folder])))
-
-
-def prefix(key: ArtifactKey) -> str:
-    """What the objects of a cache in ``BUCKET`` are called by, first."""
-    return str(key.place).removeprefix(f"s3://{BUCKET}/")
-
-
-def answers(view: int, seed: int = 0) -> ViewAnswers:
-    """Made-up answers on a view, some without a mask."""
-    rng = np.random.default_rng((view, seed))
-    return ViewAnswers(
-        np.array([1, NO_SEG, 1], np.uint8),
-        rng.normal(size=(3, 6, 8)).astype(np.float32),
-        rng.random(3).astype(np.float32),
-        rng.normal(size=(3, DIM)).astype(np.float32),
-        ("a", "no", "c"),
-    )
-
-
-def fill(key: ArtifactKey, views: int = len(VIEWS)) -> list[int]:
-    """Make a cache, or as much of it as ``views``; the views that were written."""
-    written = []
-    with writing_anywhere(key, resumable=True) as place:
-        if place is not None:
-            writer = TeacherWriter(place, VIEWS, QUERIES)
-            writer.begin((6, 8), (8.0, 6.0), DIM)
-            for index in writer.missing_views():
-                if index == views:
-                    raise KeyboardInterrupt
-                writer.write_view(index, answers(index))
-                written.append(index)
-    return written
+from tests.faulty_store import BUCKET, CACHE, FaultyStore
+from tests.remote_world import DIM, QUERIES, VIEWS, answers, fill, key_at, prefix
 
 
 def test_a_cache_in_a_bucket_holds_the_bytes_of_one_on_disk_and_its_metadata_is_put_last(
@@ -167,100 +102,6 @@ def test_a_killed_writer_loses_the_view_it_was_on(store: FaultyStore, tmp_path: 
         written = answers(view).mask_logits[drawn]
         assert np.abs(cache.mask_logits(view)[drawn] - written).max() < 0.1
     assert is_complete(key)
-
-
-@pytest.mark.parametrize("status", [500, 503, "drop"])
-def test_puts_and_gets_that_fail_once_are_tried_again(
-    store: FaultyStore, tmp_path: Path, status: int | str
-) -> None:
-    key = key_at(tmp_path)
-    store.faults += [
-        Fault("PUT", r"mask_logits/c/2", status, times=1),
-        Fault("PUT", r"metadata.json", status, times=1),
-        Fault("GET", r"mask_logits/c/4", status, times=1),
-    ]
-    fill(key)
-    read_teacher(key.place)
-    assert [fault.times for fault in store.faults] == [0, 0, 0]
-    assert len(store.paths("PUT", r"mask_logits/c/2")) == 2
-    assert check_objects(RemoteFolder(str(key.place)), lambda: None) == []
-
-
-@pytest.mark.parametrize("name", ["mask_logits/c/2/0/0/0", "status/c/0/0", METADATA, ".holder"])
-def test_a_put_that_fails_for_good_is_told_once_by_its_name_and_a_rerun_goes_on(
-    store: FaultyStore, tmp_path: Path, name: str
-) -> None:
-    key = key_at(tmp_path)
-    with pytest.raises(KeyboardInterrupt):
-        fill(key, views=2)
-    store.faults.append(Fault("PUT", name, 500))
-    with pytest.raises(UserError, match="could not be written") as told:
-        fill(key)
-    text = str(told.value)
-    assert f"{key.place}" in text and name in text and "run the same again" in text
-    assert not is_complete(key) and read_metadata(key.place) is None
-    store.faults.clear()
-    todo = {"mask_logits/c/2/0/0/0": [2, 3, 4], "status/c/0/0": [2, 3, 4], METADATA: []}
-    assert fill(key) == todo.get(name, [2, 3, 4])
-    assert is_complete(key) and check_objects(RemoteFolder(str(key.place)), lambda: None) == []
-
-
-def test_a_slow_read_is_waited_for_and_one_slower_than_the_limit_is_told(
-    store: FaultyStore, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    key = key_at(tmp_path)
-    fill(key)
-    once = {"read_timeout": 1, "retries": {"mode": "standard", "max_attempts": 1}}
-    monkeypatch.setitem(fsspec.config.conf, "s3", {"config_kwargs": once})
-    store.faults.append(Fault("GET", r"mask_logits/c/1", seconds=0.5, times=1))
-    cache = read_teacher(key.place)
-    assert np.isfinite(cache.mask_logits(1)).all() and store.faults[0].times == 0
-    store.faults.append(Fault("GET", r"mask_logits/c/3", seconds=1.5))
-    with pytest.raises(UserError, match=r"mask_logits/c/3/0/0/0: could not be read .*[Tt]imeout"):
-        cache.mask_logits(3)
-    store.faults.clear()
-    assert np.isfinite(cache.mask_logits(3)).all()
-
-
-@pytest.mark.parametrize("harm", ["gone", "short", "other", "metadata"])
-def test_damaged_objects_are_named_by_reading_and_by_verify(
-    store: FaultyStore, tmp_path: Path, harm: str
-) -> None:
-    key = key_at(tmp_path)
-    fill(key)
-    folder = RemoteFolder(str(key.place))
-    name = METADATA if harm == "metadata" else "teacher.zarr/seg_embeddings/c/0/0/0"
-    path, good = f"{prefix(key)}/{name}", store.get(f"{prefix(key)}/{name}")
-    bad = {"short": good[:-1], "other": good[:-1] + bytes([good[-1] ^ 1]), "metadata": good[:90]}
-    store.delete(path) if harm == "gone" else store.put(path, bad[harm])
-    with pytest.raises(ArtifactError) as told:
-        read_teacher(folder)
-    assert f"{folder}{'' if harm == 'metadata' else f'/{name}'}: expected" in str(told.value)
-    findings = check_objects(folder, lambda: None)
-    assert [str(one.path) for one in findings] == [f"{folder}/{name}"]
-    store.put(path, good)
-    store.put(f"{prefix(key)}/teacher.zarr/more", b"1")
-    (extra,) = check_objects(folder, lambda: None)
-    assert extra.is_extra and str(extra.path).endswith("/more")
-    read_teacher(folder)
-    found = objects_below(RemoteFolder(CACHE))
-    assert [str(one) for one in found.finished] == [str(folder)] and found.unfinished == ()
-    store.delete(f"{prefix(key)}/{METADATA}")
-    assert objects_below(RemoteFolder(CACHE)).unfinished == (folder,)
-
-
-def test_an_object_put_again_with_the_same_bytes_under_another_tag_is_no_damage(
-    store: FaultyStore, tmp_path: Path
-) -> None:
-    key = key_at(tmp_path)
-    fill(key)
-    path = f"{prefix(key)}/{METADATA}"
-    content = json.loads(store.get(path))
-    del content["checksum"]
-    for entry in content["files"].values():
-        entry["tag"] = "of another bucket"
-    store.put(path, json.dumps(content).encode())
-    read_teacher(key.place)
 
 
 def test_a_writer_whose_objects_another_host_replaced_finishes_nothing(
@@ -353,42 +194,3 @@ def test_other_stores_of_fsspec_do_as_well(tmp_path: Path) -> None:
     folder.remove()
     assert folder.files() == {} and not damaged.exists()
     folder.remove()
-
-
-@pytest.mark.parametrize(
-    ("cache", "change", "expected"),
-    [
-        ("s3://no-such-bucket/runs", {}, "there is no bucket 'no-such-bucket'"),
-        ("caches/runs", {}, "expected an address such as s3://bucket/prefix"),
-        ("gs://bucket/runs", {}, "gs:// needs a driver of fsspec that is not installed"),
-        ("nonsense://bucket", {}, "MLLM3D_CACHE: nonsense://bucket: Protocol not known"),
-        (CACHE, {"AWS_ACCESS_KEY_ID": "", "AWS_SECRET_ACCESS_KEY": ""}, "AWS_PROFILE"),
-        (CACHE, {"AWS_ENDPOINT_URL": "http://127.0.0.1:9"}, "could not be reached"),
-        (CACHE, {"PYTHONPATH": "without"}, "pip install s3fs"),
-    ],
-)
-def test_what_is_wrong_with_the_store_is_told_before_anything_is_made(
-    store: FaultyStore, tmp_path: Path, cache: str, change: dict[str, str], expected: str
-) -> None:
-    (tmp_path / "without").mkdir()
-    (tmp_path / "without" / "s3fs.py").write_text("raise ImportError('no module named s3fs')\n")
-    told = {
-        **store.environment(),
-        "MLLM3D_CACHE": cache,
-        "FSSPEC_S3": json.dumps({"config_kwargs": QUICK}),
-        **change,
-    }
-    path = os.pathsep.join([str(tmp_path / change.get("PYTHONPATH", "")), str(REPOSITORY)])
-    env = environment(tmp_path / "output", **{**told, "PYTHONPATH": path})
-    line: list[Any] = [sys.executable, "-m", "pipeline", "plan", "--scene-set", "demo"]
-    done = subprocess.run(
-        line,
-        cwd=tmp_path,
-        env={k: v for k, v in env.items() if v},
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    assert done.returncode == 2 and done.stdout == ""
-    assert expected in done.stderr and done.stderr.count("\n") == 1 and len(done.stderr) < 600
-    assert not (tmp_path / "output").exists()
