@@ -32,7 +32,7 @@ class ArtifactTarget(luigi.Target):
         return is_complete(self.key)
 
     def __str__(self) -> str:
-        return str(self.key.folder)
+        return str(self.key.place)
 
 
 class ReadableTask(luigi.Task):

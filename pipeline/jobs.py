@@ -12,7 +12,8 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from data.artifacts.store import ArtifactKey, writing
+from data.artifacts.remote import Place
+from data.artifacts.store import ArtifactKey, writing_anywhere
 from pipeline import learning_jobs as learning
 from pipeline import process, progress, prompt_jobs, results, scene_data, search_jobs
 from pipeline.plan import Plan
@@ -22,13 +23,14 @@ if TYPE_CHECKING:
 
 _LOG = logging.getLogger("luigi-interface.stages")
 
-Job = Callable[["Plan", "str | None", Path, str], None]
+# What it writes into is a Place for teacher and links, and a folder for all others.
+Job = Callable[["Plan", "str | None", Any, str], None]
 
 
 def run(key: ArtifactKey, plan: Plan, scene_id: str | None, device: str) -> None:
     """Make one artifact, or wait for another process that is making it."""
     job, resumable = _JOBS[key.stage]
-    with writing(key, resumable) as folder:
+    with writing_anywhere(key, resumable) as folder:
         if folder is not None:
             job(plan, scene_id, folder, device)
 
@@ -67,7 +69,7 @@ def prepare_scene(plan: Plan, scene_id: str | None, folder: Path, device: str) -
     )
 
 
-def link_points(plan: Plan, scene_id: str | None, folder: Path, device: str) -> None:
+def link_points(plan: Plan, scene_id: str | None, folder: Place, device: str) -> None:
     """Visible points per view."""
     from data.artifacts.links import write_links
     from data.artifacts.scene import read_scene
@@ -90,7 +92,7 @@ def _oracle(plan: Plan, scene: Scene, prompts: Sequence[Prompt]) -> Any:
     return make_oracle(scene, truth, prompts, known, plan.experiment.teacher)
 
 
-def run_teacher(plan: Plan, scene_id: str | None, folder: Path, device: str) -> None:
+def run_teacher(plan: Plan, scene_id: str | None, folder: Place, device: str) -> None:
     """Fill the scene's teacher cache, going on where an earlier attempt stopped."""
     from data.artifacts.scene import read_scene
     from data.artifacts.teacher import TeacherWriter

@@ -25,8 +25,8 @@ def fuse_masks(plan: Plan, scene_id: str | None, folder: Path, device: str) -> N
     name = process.one_scene(scene_id)
     labels = stage.run(
         read_scene(plan.prepare(name).folder),
-        read_links(plan.link(name).folder),
-        read_teacher(plan.teacher(name).folder),
+        read_links(plan.link(name).place),
+        read_teacher(plan.teacher(name).place),
         plan.experiment.fuse,
         np.array([prompt.task == BANK_TASK for prompt in scene_data.asked_of(plan, name)], bool),
         progress.reporter(f"FuseMasks {name}"),
@@ -46,7 +46,7 @@ def lift_features(plan: Plan, scene_id: str | None, folder: Path, device: str) -
     scene = read_scene(plan.prepare(name).folder, plan.root)
     teacher = make_teacher(plan.experiment.teacher, process.resolved(device))
     show = progress.reporter(f"LiftFeatures {name}")
-    write_features(folder, stage.run(scene, read_links(plan.link(name).folder), teacher, show))
+    write_features(folder, stage.run(scene, read_links(plan.link(name).place), teacher, show))
 
 
 class _TrainingScenes(Sequence[Any]):

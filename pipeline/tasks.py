@@ -114,8 +114,8 @@ class LiftFeatures(TeacherTask):
         return self.plan.features(scene)
 
     def scene_requires(self, scene: str) -> list[PipelineTask]:
-        """The links; the teacher answers nothing here."""
-        return [self.other(LinkPoints, scene)]
+        """The scene and its links; the teacher answers nothing here."""
+        return [self.other(PrepareScene, scene), self.other(LinkPoints, scene)]
 
 
 class FuseMasks(SceneTask):
@@ -126,5 +126,9 @@ class FuseMasks(SceneTask):
         return self.plan.fuse(scene)
 
     def scene_requires(self, scene: str) -> list[PipelineTask]:
-        """Links and teacher cache."""
-        return [self.other(LinkPoints, scene), self.other(RunTeacher, scene)]
+        """Scene and queries, links and teacher cache.
+
+        Where the latter come from another machine, nothing else here asks for the former.
+        """
+        prepared = (self.other(PrepareScene, scene), self.other(PreparePrompts))
+        return [*prepared, self.other(LinkPoints, scene), self.other(RunTeacher, scene)]

@@ -6,6 +6,9 @@ size it lists; the metadata is written last (aside, synced, renamed), so a kille
 incomplete folder and never a wrong one. A stage that can resume finds its earlier files in the
 folder; one that cannot starts from an empty one. A file lock keeps two processes off the same
 folder; the kernel frees it however the holder dies.
+
+Artifacts in an object store are made the same way, but for renames, which it does not have:
+see ``data.artifacts.remote_artifact``.
 """
 
 from __future__ import annotations
@@ -20,6 +23,7 @@ import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from functools import partial
 from importlib import metadata as package_metadata
 from pathlib import Path
 from typing import Any
@@ -29,11 +33,13 @@ from filelock import FileLock
 from data.artifacts import failure
 from data.artifacts.record import (
     CHECKSUM,
+    HOLDER,
     METADATA,
     canonical_json,
     check_files,
     content_checksum,
     files_of,
+    holder_text,
     listed_files,
     metadata_text,
     read_metadata,
@@ -41,9 +47,12 @@ from data.artifacts.record import (
     sha256_of,
     size_of,
 )
+from data.artifacts.remote import Place
+from data.artifacts.remote_artifact import RemoteArtifact, writing_objects
 from data.errors import ArtifactError
 
 __all__ = (
+    "HOLDER",
     "METADATA",
     "ArtifactKey",
     "canonical_json",
@@ -56,10 +65,9 @@ __all__ = (
     "sha256_of",
     "write_text_atomic",
     "writing",
+    "writing_anywhere",
 )
 
-HOLDER = ".holder.json"
-"""In a folder that is being written: host, pid and start (seconds since 1970) of who writes it."""
 _PACKAGES = ("numpy", "torch", "spconv-cu118", "open3d-cpu", "open3d", "h5py", "zarr")
 
 
@@ -81,7 +89,8 @@ class ArtifactKey:
     """Where an artifact lies and what it must be.
 
     ``folder`` is ``<output>/<scene-set>/<stage>/[<scene>/]<fingerprint[:12]>``; ``config`` and
-    ``inputs`` are what the fingerprint was made from, kept for the metadata.
+    ``inputs`` are what the fingerprint was made from, kept for the metadata. Of an artifact in
+    an object store ``remote`` says where, and beside ``folder`` lies its lock alone.
     """
 
     folder: Path
@@ -90,6 +99,12 @@ class ArtifactKey:
     schema_version: int
     config: Mapping[str, Any] = field(default_factory=dict)
     inputs: Mapping[str, str] = field(default_factory=dict)
+    remote: RemoteArtifact | None = field(default=None, compare=False)
+
+    @property
+    def place(self) -> Place:
+        """Where its files are: ``folder``, or in an object store."""
+        return self.remote.folder if self.remote else self.folder
 
     @classmethod
     def make(
@@ -108,7 +123,12 @@ class ArtifactKey:
 
 
 def is_complete(key: ArtifactKey) -> bool:
-    """Whether the artifact is whole: metadata of this fingerprint, all files at their size."""
+    """Whether the artifact is whole: metadata of this fingerprint, all files at their size.
+
+    Of an object store the metadata alone is asked for: it is put last, and objects are whole.
+    """
+    if key.remote is not None:
+        return (key.remote.manifest() or {}).get("fingerprint") == key.fingerprint
     content = read_metadata(key.folder)
     if content is None or content.get("fingerprint") != key.fingerprint:
         return False
@@ -150,11 +170,26 @@ def writing(key: ArtifactKey, resumable: bool = False) -> Iterator[Path | None]:
 
 
 @contextmanager
+def writing_anywhere(key: ArtifactKey, resumable: bool = False) -> Iterator[Place | None]:
+    """``writing``, of an artifact in an object store, too; then also as of ``writing_objects``."""
+    if key.remote is None:
+        with writing(key, resumable) as folder:
+            yield folder
+        return
+    key.folder.parent.mkdir(parents=True, exist_ok=True)
+    with FileLock(lock_path(key.folder)):
+        if is_complete(key):
+            yield None
+            return
+        objects = writing_objects(key.remote, resumable, partial(_content, key))
+        with objects as place, failure.noted(key.folder):
+            yield place
+
+
+@contextmanager
 def _named_holder(folder: Path) -> Iterator[str]:
     """Say who writes a folder, for ``status``; it counts only while the lock is held."""
-    path = folder / HOLDER
-    told = {"host": platform.node(), "pid": os.getpid(), "started": round(time.time(), 3)}
-    text = json.dumps(told)
+    path, text = folder / HOLDER, holder_text()
     path.write_text(text)
     try:
         yield text
@@ -196,13 +231,20 @@ def write_text_atomic(path: Path, text: str) -> None:
 
 
 def _finish(key: ArtifactKey, seconds: float) -> None:
-    files = {
+    files: dict[str, dict[str, Any]] = {
         str(path.relative_to(key.folder)): {
             "bytes": path.stat().st_size,
             "sha256": sha256_of(path),
         }
         for path in files_of(key.folder)
     }
+    write_text_atomic(key.folder / METADATA, metadata_text(_content(key, seconds, files)))
+
+
+def _content(
+    key: ArtifactKey, seconds: float, files: Mapping[str, Mapping[str, Any]]
+) -> dict[str, Any]:
+    """The metadata of an artifact that is whole, its own checksum included."""
     content = {
         "stage": key.stage,
         "fingerprint": key.fingerprint,
@@ -214,12 +256,12 @@ def _finish(key: ArtifactKey, seconds: float) -> None:
         "wall_seconds": round(seconds, 3),
         "peak_memory_mb": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024,
         "finished": time.strftime("%Y-%m-%dT%H:%M:%S%z"),
-        "files": files,
+        "files": dict(files),
     }
     # As it will be read: JSON makes texts of all keys.
-    content = json.loads(metadata_text(content))
+    content = dict(json.loads(metadata_text(content)))
     content[CHECKSUM] = content_checksum(content)
-    write_text_atomic(key.folder / METADATA, metadata_text(content))
+    return content
 
 
 def _package_versions() -> dict[str, str]:
