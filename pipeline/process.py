@@ -2,33 +2,17 @@
 
 from __future__ import annotations
 
-import ctypes
-import multiprocessing
 import os
-import signal
 import sys
 
-_PR_SET_PDEATHSIG = 1
+from data.leash import die_with_parent as die_with_parent
+
 _THREAD_VARIABLES = (
     "OMP_NUM_THREADS",
     "OPENBLAS_NUM_THREADS",
     "MKL_NUM_THREADS",
     "NUMBA_NUM_THREADS",
 )
-
-
-def die_with_parent() -> None:
-    """Have the kernel kill this process when its parent dies, however it dies (Linux).
-
-    Without it a killed run leaves workers behind that race the next run for its files. Ctrl-C,
-    which a terminal sends to every process, is left to the parent, and SIGTERM ends this one.
-    """
-    if multiprocessing.parent_process() is None:
-        return  # Tasks that run in the parent itself.
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    signal.signal(signal.SIGTERM, signal.SIG_DFL)
-    if sys.platform == "linux":
-        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
 
 
 def limit_threads(count: int) -> None:
