@@ -19,6 +19,7 @@ from data.artifacts.store import ArtifactKey, is_complete
 from data.errors import UserError
 from pipeline import full_disk, process
 from pipeline.plan import Plan, load_plan
+from stages.student_config import check_processes
 
 
 class ArtifactTarget(luigi.Target):
@@ -122,13 +123,19 @@ class PipelineTask(ArtifactTask):
         significant=False,
         description="where tensors live; never changes what is computed",
     )
+    train_processes = luigi.IntParameter(
+        default=1,
+        significant=False,
+        description="processes that train a student together, on CUDA one a GPU",
+    )
 
     needs_truth = False
     """Whether the task is for sets alone that have something to measure against."""
 
     def check(self) -> None:
-        """Refuse a wrong config, scene set or split, and a set without the truth it needs."""
+        """Refuse a wrong config, scene set, split or number, and a set without truth it needs."""
         self.plan.scenes()
+        check_processes(self.plan.experiment.student, self.train_processes)
         if self.needs_truth:
             self.plan.check_truth(self.task_family)
 
@@ -164,6 +171,7 @@ class PipelineTask(ArtifactTask):
             "config": self.config,
             "overrides": self.overrides if overrides is None else overrides,
             "device": self.device,
+            "train_processes": self.train_processes,
         }
         return task(**same, scene=scene) if scene else task(**same)
 

@@ -23,7 +23,17 @@ class OracleLabels(SceneTask):
         return [*needed, self.other(FuseMasks, scene)]
 
 
-class TrainStudent(PipelineTask):
+class TrainingTask(PipelineTask):
+    """A task that trains a student, in as many processes as asked for."""
+
+    def make(self, key: ArtifactKey) -> None:
+        """Run the stage of the artifact's name."""
+        from pipeline import jobs
+
+        jobs.run(key, self.plan, None, self.device, processes=self.train_processes)
+
+
+class TrainStudent(TrainingTask):
     """The sparse 3D U-Net, trained on the training split's soft labels."""
 
     def key(self) -> ArtifactKey:
@@ -36,7 +46,7 @@ class TrainStudent(PipelineTask):
         return _learnt_from(self, OracleLabels if is_oracle else FuseMasks)
 
 
-class FinetuneStudent(PipelineTask):
+class FinetuneStudent(TrainingTask):
     """Another student, trained further on the training split's truth; never label-free."""
 
     needs_truth = True
@@ -91,7 +101,12 @@ def _of_source(task: PipelineTask, stage: type[PipelineTask]) -> list[PipelineTa
     source = task.plan.source
     if source is None or source.plan is None:
         return []
-    asked = {"config": task.config, "overrides": source.overrides, "device": task.device}
+    asked = {
+        "config": task.config,
+        "overrides": source.overrides,
+        "device": task.device,
+        "train_processes": task.train_processes,
+    }
     return [stage(scene_set=source.place, **asked)]
 
 

@@ -187,10 +187,9 @@ def _fabric(device: str, processes: int) -> Fabric:
         devices: Any = [place.index or 0] if on_gpu else 1
         plugins = [precision, LightningEnvironment()]
         return Fabric(accelerator=place.type, devices=devices, plugins=plugins)
-    # Statistics are the same in all processes already; see models.batch_norm.
-    strategy = DDPStrategy(broadcast_buffers=False)
     plugins = [precision, TorchElasticEnvironment()]
-    return Fabric(accelerator=place.type, devices=processes, strategy=strategy, plugins=plugins)
+    ddp = DDPStrategy()
+    return Fabric(accelerator=place.type, devices=processes, strategy=ddp, plugins=plugins)
 
 
 @contextmanager
