@@ -41,7 +41,8 @@ class SharedBatchNorm(nn.BatchNorm1d):
         """
         if self.training and _world_size() > 1:
             moments = self._moments_of_all(x.detach().float())
-            shared: Tensor = _Normalise.apply(x, self.weight, self.bias, moments, self.eps)
+            normalise: Any = _Normalise.apply
+            shared: Tensor = normalise(x, self.weight, self.bias, moments, self.eps)
             return shared
         if len(x) > 1:
             return super().forward(x)
@@ -54,7 +55,8 @@ class SharedBatchNorm(nn.BatchNorm1d):
         own = torch.cat([rows, mean, variance])
         each = [torch.empty_like(own) for _ in range(_world_size())]
         distributed.all_gather(each, own)
-        counts, means, variances = torch.stack(each).split([1, x.shape[1], x.shape[1]], dim=1)
+        merged = torch.stack(each)
+        counts, (means, variances) = merged[:, :1], merged[:, 1:].chunk(2, dim=1)
         total = counts.sum()
         mean = (counts * means).sum(0) / total
         variance = (counts * (variances + (means - mean) ** 2)).sum(0) / total

@@ -5,14 +5,9 @@ from __future__ import annotations
 import os
 import sys
 
-from data.leash import die_with_parent as die_with_parent
+from data.child_process import THREAD_VARIABLES, die_with_parent
 
-_THREAD_VARIABLES = (
-    "OMP_NUM_THREADS",
-    "OPENBLAS_NUM_THREADS",
-    "MKL_NUM_THREADS",
-    "NUMBA_NUM_THREADS",
-)
+__all__ = ("die_with_parent", "limit_threads", "one_scene", "prepare_imports", "resolved")
 
 
 def limit_threads(count: int) -> None:
@@ -24,7 +19,7 @@ def limit_threads(count: int) -> None:
     """
     _keep_idle_threads_asleep()
     user_chose = "OMP_NUM_THREADS" in os.environ
-    for variable in _THREAD_VARIABLES:
+    for variable in THREAD_VARIABLES:
         os.environ.setdefault(variable, str(count))
     if "torch" in sys.modules and not user_chose:
         sys.modules["torch"].set_num_threads(count)

@@ -21,18 +21,19 @@ from typing import Any
 import torch
 from lightning_fabric import Fabric
 from lightning_fabric.plugins import MixedPrecision, Precision
-from lightning_fabric.plugins.environments import LightningEnvironment, TorchElasticEnvironment
-from lightning_fabric.strategies import DDPStrategy
+from lightning_fabric.plugins.environments.lightning import LightningEnvironment
+from lightning_fabric.plugins.environments.torchelastic import TorchElasticEnvironment
+from lightning_fabric.strategies.ddp import DDPStrategy
 from torch import distributed
-from torch.multiprocessing import (
+from torch.multiprocessing.spawn import (
     ProcessContext,
     ProcessExitedException,
     ProcessRaisedException,
     start_processes,
 )
 
+from data.child_process import THREAD_VARIABLES, die_with_parent
 from data.errors import ConfigError, UserError
-from data.leash import die_with_parent
 from data.progress import Progress, silent
 
 Work = Callable[..., None]
@@ -40,7 +41,6 @@ Work = Callable[..., None]
 
 _HOST = "127.0.0.1"
 _POLL_SECONDS = 0.1
-_THREADS = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "NUMBA_NUM_THREADS")
 
 
 def check_device(device: str, processes: int) -> None:
@@ -83,13 +83,14 @@ def run(
         return
     context = multiprocessing.get_context("spawn")
     # Here, where it gets a free port from the system and keeps it, not in one of them.
-    store = distributed.TCPStore(_HOST, 0, is_master=True, wait_for_workers=False)
+    store = _store(0, is_master=True, wait_for_workers=False)
     pipes = [context.Pipe(duplex=False) for _ in range(processes)]
     receivers, senders = [one for one, _ in pipes], [one for _, one in pipes]
     given = (processes, device, store.port, senders, work, tuple(arguments))
+    start: Any = start_processes
     _quieten()
     with _shared_threads(processes):
-        ranks = start_processes(_rank, given, processes, join=False, start_method="spawn")
+        ranks = start(_rank, given, processes, join=False, start_method="spawn")
     try:
         _wait(ranks, receivers, progress)
     finally:
@@ -159,7 +160,7 @@ def _rank(
     on_gpu = torch.device(device).type == "cuda"
     if sys.platform == "linux":  # All are on this machine, whatever its name resolves to.
         os.environ.setdefault("GLOO_SOCKET_IFNAME", "lo")
-    store = distributed.TCPStore(_HOST, port, is_master=False)
+    store = _store(port, is_master=False)
     backend = "nccl" if on_gpu else "gloo"
     distributed.init_process_group(backend, store=store, rank=rank, world_size=processes)
     sender = senders[rank]
@@ -182,20 +183,25 @@ def _fabric(device: str, processes: int) -> Fabric:
     """
     place = torch.device(device)
     on_gpu = place.type == "cuda"
-    precision = MixedPrecision("16-mixed", "cuda") if on_gpu else Precision()
+    plugins: list[Any] = [MixedPrecision("16-mixed", "cuda") if on_gpu else Precision()]
     if processes == 1:
+        plugins.append(LightningEnvironment())
         devices: Any = [place.index or 0] if on_gpu else 1
-        plugins = [precision, LightningEnvironment()]
         return Fabric(accelerator=place.type, devices=devices, plugins=plugins)
-    plugins = [precision, TorchElasticEnvironment()]
+    plugins.append(TorchElasticEnvironment())
     ddp = DDPStrategy()
     return Fabric(accelerator=place.type, devices=processes, strategy=ddp, plugins=plugins)
+
+
+def _store(port: int, **how: Any) -> Any:
+    """Where processes find each other's addresses: kept, or asked, at a port of this machine."""
+    return distributed.TCPStore(_HOST, port, **how)  # type: ignore[attr-defined]
 
 
 @contextmanager
 def _shared_threads(processes: int) -> Iterator[None]:
     """Give processes started meanwhile their share of this one's threads."""
-    before = {name: os.environ.get(name) for name in _THREADS}
+    before = {name: os.environ.get(name) for name in THREAD_VARIABLES}
     cores = str(os.cpu_count() or 1)
     for name, value in before.items():
         whole = value or cores

@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import signal
 import time
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -114,5 +113,3 @@ class Endless(Lazy):
     def __getitem__(self, index: Any) -> Any:
         (self.folder / f"{os.getpid()}.pid").touch()
         time.sleep(600)
-
-

@@ -1,4 +1,4 @@
-"""A process that ends when the one that started it ends."""
+"""What processes that others start have in common: a leash, and where threads are counted."""
 
 from __future__ import annotations
 
@@ -8,6 +8,13 @@ import os
 import signal
 import sys
 
+THREAD_VARIABLES = (
+    "OMP_NUM_THREADS",
+    "OPENBLAS_NUM_THREADS",
+    "MKL_NUM_THREADS",
+    "NUMBA_NUM_THREADS",
+)
+"""Of the environment; numerical libraries read them once, when they are imported."""
 _PR_SET_PDEATHSIG = 1
 
 
