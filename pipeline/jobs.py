@@ -23,16 +23,22 @@ if TYPE_CHECKING:
 
 _LOG = logging.getLogger("luigi-interface.stages")
 
-# What it writes into is a Place for teacher and links, and a folder for all others.
-Job = Callable[["Plan", "str | None", Any, str], None]
+Job = Callable[..., None]
+"""``job(plan, scene_id, place, device)``, with what ``run`` was given besides.
+
+The place is a ``Place`` for teacher and links, and a folder for all others.
+"""
 
 
-def run(key: ArtifactKey, plan: Plan, scene_id: str | None, device: str) -> None:
-    """Make one artifact, or wait for another process that is making it."""
+def run(key: ArtifactKey, plan: Plan, scene_id: str | None, device: str, **more: Any) -> None:
+    """Make one artifact, or wait for another process that is making it.
+
+    ``more`` goes to the job as it is; only those that train take any: ``processes``.
+    """
     job, resumable = _JOBS[key.stage]
     with writing_anywhere(key, resumable) as folder:
         if folder is not None:
-            job(plan, scene_id, folder, device)
+            job(plan, scene_id, folder, device, **more)
 
 
 def generate_rooms(plan: Plan, scene_id: str | None, folder: Path, device: str) -> None:

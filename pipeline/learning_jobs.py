@@ -73,15 +73,20 @@ class _TrainingScenes(Sequence[Any]):
         )
 
 
-def train_student(plan: Plan, scene_id: str | None, folder: Path, device: str) -> None:
+def train_student(
+    plan: Plan, scene_id: str | None, folder: Path, device: str, processes: int = 1
+) -> None:
     """Train, going on from the last checkpoint in the folder."""
     from stages import train_student as stage
 
     scenes, show = _TrainingScenes(plan, plan.labels), progress.reporter("TrainStudent", alone=True)
-    stage.run(scenes, plan.experiment.student, folder, process.resolved(device), show)
+    cfg = plan.experiment.student
+    stage.run(scenes, cfg, folder, process.resolved(device), show, processes=processes)
 
 
-def finetune_student(plan: Plan, scene_id: str | None, folder: Path, device: str) -> None:
+def finetune_student(
+    plan: Plan, scene_id: str | None, folder: Path, device: str, processes: int = 1
+) -> None:
     """Train another student further on truth, going on from the last checkpoint in the folder."""
     from stages import train_student as stage
 
@@ -90,7 +95,7 @@ def finetune_student(plan: Plan, scene_id: str | None, folder: Path, device: str
     scenes = _TrainingScenes(plan, plan.oracle_labels)
     show = progress.reporter("FinetuneStudent", alone=True)
     cfg, start = plan.experiment.finetuning(), plan.source.key.folder
-    stage.run(scenes, cfg, folder, process.resolved(device), show, start)
+    stage.run(scenes, cfg, folder, process.resolved(device), show, start, processes)
 
 
 def oracle_labels(plan: Plan, scene_id: str | None, folder: Path, device: str) -> None:

@@ -47,6 +47,10 @@ class ScenePlan:
     output: Path
     cache: RemoteFolder | None = None
 
+    def __getstate__(self) -> dict[str, Any]:
+        """What a process of its own is sent: the fields, not what was worked out from them."""
+        return {name: self.__dict__[name] for name in self.__dataclass_fields__}
+
     @cached_property
     def reader(self) -> ModuleType:
         """The dataset's reader module."""
