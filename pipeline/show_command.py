@@ -135,7 +135,8 @@ def _show_teacher(plan: Plan, options: Namespace) -> Shown:
     scene = _scene(plan, options)
     require(plan.prompts(), "PreparePrompts", options.scene, options)
     cache = read_teacher(require(plan.teacher(options.scene), "RunTeacher", options.scene, options))
-    prompts = _prompts(asked_of(plan, options.scene), options)
+    asked, where = asked_of(plan, options.scene), f"no query of scene {options.scene} has"
+    prompts = chosen_prompts(asked, options.query, where) if options.query else asked[:_FEW_QUERIES]
     fused = plan.fuse(options.scene)
     labels = read_pseudo(fused.folder) if is_complete(fused) else None
     views = _chosen(scene, options) if options.view else options.views or _TEACHER_VIEWS
@@ -143,18 +144,19 @@ def _show_teacher(plan: Plan, options: Namespace) -> Shown:
         yield f"teacher_{file_name(prompt.prompt_id)}", image, f'  "{plain(prompt.text)}"'
 
 
-def _prompts(asked: Sequence[Prompt], options: Namespace) -> list[Prompt]:
-    """The queries asked for, each once, by id or by a part of the text in any case."""
-    if not options.query:
-        return list(asked[:_FEW_QUERIES])
+def chosen_prompts(asked: Sequence[Prompt], wanted: Sequence[str], where: str) -> list[Prompt]:
+    """The queries asked for, each once, by id or by a part of the text in any case.
+
+    Raises UserError, which begins with ``where``, for a text that none has.
+    """
     found: dict[str, Prompt] = {}
-    for wanted in options.query:
-        same = [one for one in asked if one.prompt_id == wanted]
-        same = same or [one for one in asked if wanted.casefold() in one.text.casefold()]
-        if not wanted.strip() or not same:
+    for text in wanted:
+        same = [one for one in asked if one.prompt_id == text]
+        same = same or [one for one in asked if text.casefold() in one.text.casefold()]
+        if not text.strip() or not same:
             raise UserError(
-                f"--query: scene {options.scene} is asked nothing with {wanted!r} in it (there are "
-                f"{_some([one.text for one in asked])}); give a part of the text or an id"
+                f"--query: {where} {text!r} in it (there are {_some([one.text for one in asked])}); "
+                "give a part of the text or an id"
             )
         found |= {one.prompt_id: one for one in same}
     return list(found.values())

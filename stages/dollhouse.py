@@ -59,9 +59,7 @@ def draw_below(scene: Scene, width: int, height: int) -> list[Corner]:
     return list(_draw_from(scene, [[(np.pi / 4, -1)]], width, height))
 
 
-def draw_turn(
-    scene: Scene, azimuths: Sequence[float], width: int, height: int
-) -> Iterator[Corner]:
+def draw_turn(scene: Scene, azimuths: Sequence[float], width: int, height: int) -> Iterator[Corner]:
     """The scene from above, from each azimuth (radians) in turn, all at one magnification.
 
     Nothing when the scene has no triangles to draw.

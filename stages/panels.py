@@ -59,12 +59,12 @@ def sheet(
     width = cell_width(columns)
     cells = [_cell(panel, width) for panel in panels]
     rows = [cells[start : start + columns] for start in range(0, len(cells), columns)]
-    head = _written(
-        [(heading, _HEAD, INK, 3), (about, _NOTE + 1, FAINT, 3)], WIDTH - 2 * _MARGIN
-    )
+    head = _written([(heading, _HEAD, INK, 3), (about, _NOTE + 1, FAINT, 3)], WIDTH - 2 * _MARGIN)
     parts = [[head], *rows, *([[Image.fromarray(key)]] if key is not None else [])]
     heights = [max((one.height for one in row), default=0) for row in parts]
-    canvas = Image.new("RGB", (WIDTH, sum(heights) + _GAP * (len(parts) - 1) + 2 * _MARGIN), "white")
+    canvas = Image.new(
+        "RGB", (WIDTH, sum(heights) + _GAP * (len(parts) - 1) + 2 * _MARGIN), "white"
+    )
     top = _MARGIN
     for row, height in zip(parts, heights, strict=True):
         for column, one in enumerate(row):
@@ -110,14 +110,14 @@ def png(image: Image.Image) -> bytes:
     return stream.getvalue()
 
 
-def over(picture: Array, mask: Array, color: Color) -> Array:
+def over(picture: Array, mask: Array, color: Color, border: Color = INK) -> Array:
     """``picture`` with the pixels of ``mask`` (h, w) bool tinted, and no other pixel changed.
 
-    The mask's outermost pixels take the full colour, so that its border is seen.
+    The mask's outermost pixels are ``border``: dark ones show where a tint is on its own colour.
     """
     tinted = picture.astype(np.float32)
     tinted[mask] = (1 - _TINT) * tinted[mask] + _TINT * np.asarray(color, np.float32)
-    tinted[mask & ~_inside(mask)] = color
+    tinted[mask & ~_inside(mask)] = border
     return np.rint(tinted).astype(np.uint8)
 
 
@@ -148,22 +148,32 @@ def hatched(height: int, width: int) -> Array:
     return np.where(stripe[..., None], np.array(FAINT), np.array(HOLE)).astype(np.uint8)
 
 
-def scale(low: float, high: float, unit: str, about: str, hole: str = "") -> Array:
-    """The key of a viridis scale, with ticks, and of hatched pixels where ``hole`` names them."""
+def pale(height: int, width: int) -> Array:
+    """An even light picture, for where points leave gaps."""
+    return np.full((height, width, 3), HOLE, np.uint8)
+
+
+def scale(low: float, high: float, unit: str, about: str, hole: str, empty: Array) -> Array:
+    """The key of a viridis scale, with ticks, and of ``hole``, which looks as ``empty`` does.
+
+    ``empty`` is a picture of any size not under 16 x 32 pixels.
+    """
     wide, tall, size = 420, 16, _NOTE
     canvas = Image.new("RGB", (WIDTH - 2 * _MARGIN, 2 * tall + _height(size) + 6), "white")
     pen = ImageDraw.Draw(canvas)
     pen.text((0, 0), about, fill=INK, font=font(size))
     top = _height(size)
-    canvas.paste(Image.fromarray(np.tile(viridis(np.arange(wide), 0, wide - 1), (tall, 1, 1))), (0, top))
+    canvas.paste(
+        Image.fromarray(np.tile(viridis(np.arange(wide), 0, wide - 1), (tall, 1, 1))), (0, top)
+    )
     for text, at, anchor in _ticks(low, high, unit, wide):
         pen.text((at, top + tall + 3), text, fill=FAINT, font=font(size), anchor=anchor)
-    if hole:
-        canvas.paste(Image.fromarray(hatched(tall, 2 * tall)), (wide + 40, top))
-        pen.text((wide + 80, top), hole, fill=INK, font=font(size))
+    canvas.paste(Image.fromarray(empty[:tall, : 2 * tall]), (wide + 40, top))
+    pen.text((wide + 80, top), hole, fill=INK, font=font(size))
     return np.asarray(canvas)
 
 
 def _ticks(low: float, high: float, unit: str, wide: int) -> Iterator[tuple[str, int, str]]:
     for index, anchor in enumerate(("la", "ma", "ma", "ma", "ra")):
-        yield f"{low + (high - low) * index / 4:.1f} {unit}", wide * index // 4, anchor
+        told = f"{low + (high - low) * index / 4:.1f}".removesuffix(".0")
+        yield told if index < 4 else f"{told} {unit}", wide * index // 4, anchor

@@ -11,7 +11,7 @@ from PIL import Image
 from data.artifacts.links import Links, ViewLinks
 from data.cameras import transform
 from data.types import Array, Scene
-from stages.panels import Panel, cell_width, hatched, resized, scale, sheet, viridis
+from stages.panels import Panel, cell_width, pale, resized, scale, sheet, viridis
 from stages.view_images import read_image
 
 ROWS = 6
@@ -68,10 +68,11 @@ def run(
         panels: list[Panel] = []
         measured = []
         for index in page:
-            made, told = _view_panels(scene, links.view(index), index)
+            made, figures = _view_panels(scene, links.view(index), index)
             panels += made
-            measured.append(told)
-        key = scale(0, _CONTRAST, "levels", "Difference of colours (depth: dark is near)", "no point")
+            measured.append(figures)
+        told = "Difference of colours (depth: dark is near)"
+        key = scale(0, _CONTRAST, "levels", told, "no point", pale(64, 64))
         heading = f"Scene {scene.scene_id}: points over pictures"
         about = (
             "Where camera and scan fit, the third picture looks like the first. Difference: of a "
@@ -92,7 +93,7 @@ def _view_panels(scene: Scene, links: ViewLinks, index: int) -> tuple[list[Panel
     colors = scene.cloud.colors[links.point_ids]
     radius = dot_radius(small.shape[0] * width, len(points))
     over, _ = dots(small, uv, viridis(depth, *_span(depth)), depth, max(0, radius - 1))
-    empty = hatched(*small.shape[:2])
+    empty = pale(*small.shape[:2])
     own, held = dots(empty, uv, colors, depth, radius)
     gaps = np.abs(own.astype(np.int64) - small).mean(axis=2)
     apart = np.where(held[..., None], viridis(gaps, 0, _CONTRAST), empty).astype(np.uint8)

@@ -48,7 +48,8 @@ def run(scene: Scene, chosen: Sequence[int]) -> Iterator[tuple[str, Image.Image]
     pages = [chosen[start : start + ROWS] for start in range(0, len(chosen), ROWS)]
     for number, page in enumerate(pages, 1):
         panels = [one for index in page for one in _view_panels(scene, index, span)]
-        key = scale(*span, "m", "Depth along the viewing direction", "no surface")
+        empty = hatched(64, 64)
+        key = scale(*span, "m", "Depth along the viewing direction", "no surface", empty)
         heading = f"Scene {scene.scene_id}: depth over pictures"
         about = (
             "Edges of depth, jumps and creases, must lie on the edges of the picture. "
@@ -69,7 +70,7 @@ def depth_span(depths: Sequence[Array]) -> tuple[float, float]:
 def _view_panels(scene: Scene, index: int, span: tuple[float, float]) -> list[Panel]:
     view, depth = scene.views[index], scene.depths[index]
     image, width = read_image(view), cell_width(3)
-    edges = over(image, thick(depth_edges(depth, view.camera)), ORANGE)
+    edges = over(image, thick(depth_edges(depth, view.camera)), ORANGE, ORANGE)
     known = depth[depth > 0]
     least, most = (known.min(), known.max()) if len(known) else (0, 0)
     told = f"{least:.2f} to {most:.2f} m; no surface at {np.mean(depth == 0):.1%} of pixels"
@@ -132,7 +133,9 @@ def _above_sheet(scene: Scene, chosen: Sequence[int]) -> Image.Image:
             (f"{len(scene.views)} cameras, each with its field of view; shown: {shown}",),
             4,
         ),
-        Panel("superpoints", part_picture(parts), (f"{count} superpoints, median {middle} points",)),
+        Panel(
+            "superpoints", part_picture(parts), (f"{count} superpoints, median {middle} points",)
+        ),
     ]
     size = np.ptp(scene.cloud.points, axis=0)
     about = (
@@ -206,8 +209,13 @@ def _with_cameras(
         pen.ellipse((x - 4, y - 4, x + 4, y + 4), fill=(*color, 255), outline=(*INK, 255))
         if index in named:
             pen.text(
-                (x + 6, y - 6), named[index], fill=INK, font=font(14), stroke_width=2,
-                stroke_fill="white", anchor="ls",
+                (x + 6, y - 6),
+                named[index],
+                fill=INK,
+                font=font(14),
+                stroke_width=2,
+                stroke_fill="white",
+                anchor="ls",
             )
     return np.asarray(canvas)
 

@@ -9,9 +9,9 @@ from PIL import Image
 
 from data.artifacts.pseudo import PseudoLabels
 from data.artifacts.teacher import FAILED, MASK, TeacherCache
-from data.mask_grid import cells_to_pixels
-from data.types import Array, Prompt, Scene
+from data.types import Prompt, Scene
 from stages.panels import BLUE, ORANGE, Panel, cell_width, over, resized, sheet
+from stages.teacher_masks import mask_of
 from stages.view_images import read_image
 
 _COLUMNS = 4
@@ -64,7 +64,8 @@ def _panel(
     status = int(cache.status[index, column])
     if cache.drawn[index, column]:
         color = ORANGE if status == MASK else BLUE
-        picture = over(picture, mask_of(cache, index, column, picture.shape[:2]), color)
+        mask = mask_of(cache, index, column, (picture.shape[0], picture.shape[1]))
+        picture = over(picture, mask, color)
     figures = f"presence {cache.presence[index, column]:.2f}"
     if cache.drawn[index, column]:
         figures += f", predicted IoU {cache.predicted_iou[index, column]:.2f}"
@@ -74,22 +75,13 @@ def _panel(
     return Panel(f"{index + 1}. {scene.views[index].view_id}", picture, tuple(notes), 3)
 
 
-def mask_of(cache: TeacherCache, index: int, column: int, size: tuple[int, ...]) -> Array:
-    """(h, w) bool: one query's mask on one view, at a picture of ``size`` (h, w)."""
-    logits = cache.mask_logits(index)[column : column + 1]
-    extent = (float(cache.mask_extent[0]), float(cache.mask_extent[1]))
-    return np.asarray(cells_to_pixels(logits, extent, (size[0], size[1]))[0] > 0)
-
-
 def _status(status: int) -> str:
     if status == MASK:
         return "[SEG]"
     return "failed" if status == FAILED else "none (no [SEG])"
 
 
-def _weight(
-    cache: TeacherCache, labels: PseudoLabels | None, column: int, index: int
-) -> list[str]:
+def _weight(cache: TeacherCache, labels: PseudoLabels | None, column: int, index: int) -> list[str]:
     """The view's part in the lifted label, where there is one of this query."""
     prompt_id = cache.prompt_ids[column]
     if labels is None or prompt_id not in labels.prompt_ids:
