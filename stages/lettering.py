@@ -77,6 +77,6 @@ def file_name(text: str) -> str:
     Where letters had to go, a digest of the whole text keeps two names apart.
     """
     safe = re.sub(r"[^A-Za-z0-9._-]+", "_", text)[:_LONGEST_NAME].lstrip("._-")
-    if safe == text:
+    if safe and safe == text:
         return safe
     return f"{safe}_{hashlib.sha256(text.encode('utf-8', 'surrogatepass')).hexdigest()[:8]}"

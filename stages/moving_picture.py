@@ -18,7 +18,7 @@ from data.artifacts.teacher import MASK, TeacherCache
 from data.types import Array, Prompt, Scene
 from stages.dollhouse import draw_corners, draw_turn
 from stages.lettering import font, wrapped
-from stages.panels import FAINT, INK, ORANGE, over
+from stages.panels import FAINT, INK, over
 from stages.pictures import best_corner, paint
 from stages.teacher_masks import mask_of
 from stages.view_images import read_image
@@ -31,7 +31,7 @@ _SCAN = (SIZE[0] - 3 * _MARGIN - _VIEW[0], SIZE[1] - _HEAD - 34)
 _TURN, _STEPS, _GLOW_STEPS = 1.6, 18, 4
 """Radians that a scan turns, in how many steps, and those in which the answer lights up."""
 _STEP_MS, _ASK_MS, _LOOK_MS, _LAST_MS = 110, 1300, 900, 1700
-_COLORS = 128
+_COLORS = 224
 _GLOW = (213, 94, 0)
 """Okabe and Ito's vermilion."""
 
@@ -155,8 +155,15 @@ def _views(shot: Shot) -> tuple[list[Image.Image], list[Image.Image]]:
         image = read_image(shot.scene.views[view])
         size = (image.shape[0], image.shape[1])
         plain.append(_small(image))
-        masked.append(_small(over(image, mask_of(shot.cache, view, column, size), ORANGE)))
+        mask = mask_of(shot.cache, view, column, size)
+        masked.append(_small(over(_faded(image), mask, _GLOW)))
     return plain, masked
+
+
+def _faded(picture: Array) -> Array:
+    """A picture as pale as a scan is drawn, so that what is tinted stands out."""
+    gray = picture @ np.array([0.299, 0.587, 0.114])
+    return np.rint(0.25 * picture + 0.4 * gray[..., None] + 0.35 * 255).astype(np.uint8)
 
 
 def _small(picture: Array) -> Image.Image:

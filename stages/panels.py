@@ -8,6 +8,7 @@ from __future__ import annotations
 import io
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from functools import cache
 
 import numpy as np
 from PIL import Image, ImageDraw
@@ -133,12 +134,17 @@ def viridis(values: Array, low: float, high: float) -> Array:
 
     The map is OpenCV's viridis, whose steps look alike and which any colour vision reads.
     """
+    share = (np.asarray(values, np.float64) - low) / max(high - low, 1e-9)
+    return np.asarray(_viridis()[np.rint(np.clip(np.nan_to_num(share), 0, 1) * 255).astype(int)])
+
+
+@cache
+def _viridis() -> Array:
+    """(256, 3) uint8."""
     import cv2  # Takes long to import; planning a run imports the stages.
 
-    share = (np.asarray(values, np.float64) - low) / max(high - low, 1e-9)
-    levels = np.rint(np.clip(np.nan_to_num(share), 0, 1) * 255).astype(np.uint8)
-    colors = cv2.applyColorMap(levels.reshape(-1, 1), cv2.COLORMAP_VIRIDIS)
-    return np.asarray(colors[:, 0, ::-1]).reshape(*levels.shape, 3)
+    levels = np.arange(256, dtype=np.uint8)[:, None]
+    return np.asarray(cv2.applyColorMap(levels, cv2.COLORMAP_VIRIDIS)[:, 0, ::-1])
 
 
 def hatched(height: int, width: int) -> Array:

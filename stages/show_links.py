@@ -124,11 +124,10 @@ def dots(
     The pixel of a point is ``floor(uv)``; squares reach ``radius`` pixels from it. Also (h, w)
     bool, where a point was drawn.
     """
-    drawn, held = picture.copy(), np.zeros(picture.shape[:2], bool)
-    height, width = held.shape
+    drawn, (height, width) = picture.copy(), picture.shape[:2]
     far_first = np.argsort(-depth, kind="stable")
     column, row = np.floor(uv[far_first]).astype(np.int64).T
-    nearest = np.full(held.shape, -1, np.int64)
+    nearest = np.full((height, width), -1, np.int64)
     reach = range(-radius, radius + 1)
     for dv in reach:
         for du in reach:
@@ -136,5 +135,6 @@ def dots(
             inside = (v >= 0) & (v < height) & (u >= 0) & (u < width)
             np.maximum.at(nearest, (v[inside], u[inside]), np.flatnonzero(inside))
     held = nearest >= 0
-    drawn[held] = colors[far_first][nearest[held]]
+    if len(colors):
+        drawn[held] = colors[far_first][nearest[held]]
     return drawn, held

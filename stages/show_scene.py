@@ -121,7 +121,7 @@ def _above_sheet(scene: Scene, chosen: Sequence[int]) -> Image.Image:
     inside = vertex >= 0
     colors = np.where(inside[..., None], scene.cloud.colors[vertex], 255).astype(np.uint8)
     parts = np.where(inside, scene.superpoint_ids[vertex], -1)
-    marked = _with_cameras(colors, scene.views, {i: str(i + 1) for i in chosen}, frame)
+    marked = with_cameras(colors, scene.views, {i: str(i + 1) for i in chosen}, frame)
     count = len(np.unique(scene.superpoint_ids))
     shown = ", ".join(f"{i + 1}. {scene.views[i].view_id}" for i in chosen)
     sizes = np.bincount(scene.superpoint_ids)
@@ -195,7 +195,7 @@ def part_picture(parts: Array) -> Array:
     return np.asarray(colors)
 
 
-def _with_cameras(
+def with_cameras(
     picture: Array, views: Sequence[View], named: dict[int, str], frame: tuple[float, float, float]
 ) -> Array:
     """Cameras as dots with the wedge they see; those of ``named`` in orange, with their number."""
