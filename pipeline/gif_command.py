@@ -1,4 +1,7 @@
-"""``python -m pipeline gif``: a moving picture of a run's queries, for a page or a talk."""
+"""``python -m pipeline gif``: a moving picture of a run's queries, for a page or a talk.
+
+The README's is made by ``--scene-set demo --out docs/demo.gif``, and by nothing else.
+"""
 
 from __future__ import annotations
 
@@ -90,4 +93,3 @@ def _shot(plan: Plan, prompt: Prompt, options: Namespace) -> Shot:
 
 
 GIF = Command("a moving picture of queries and answers", _add_arguments, _gif)
-"""In the README: ``--scene-set demo --out docs/demo.gif``."""

@@ -155,8 +155,8 @@ def chosen_prompts(asked: Sequence[Prompt], wanted: Sequence[str], where: str) -
         same = same or [one for one in asked if text.casefold() in one.text.casefold()]
         if not text.strip() or not same:
             raise UserError(
-                f"--query: {where} {text!r} in it (there are {_some([one.text for one in asked])}); "
-                "give a part of the text or an id"
+                f"--query: {where} {text!r} in it (there are "
+                f"{_some([one.text for one in asked])}); give a part of the text or an id"
             )
         found |= {one.prompt_id: one for one in same}
     return list(found.values())

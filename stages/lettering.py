@@ -7,6 +7,7 @@ import re
 import unicodedata
 from bisect import bisect_right
 from functools import cache
+from math import ceil
 
 from PIL import ImageFont
 
@@ -58,7 +59,7 @@ def _line(words: list[str], size: int, width: int) -> str:
     line = words.pop(0)
     if _length(line, size) > width:
         lengths = range(len(line) + 1)
-        fits = max(1, bisect_right(lengths, width, key=lambda n: _length(line[:n], size)) - 1)
+        fits = max(1, bisect_right(lengths, width, key=lambda n: ceil(_length(line[:n], size))) - 1)
         if line[fits:]:
             words.insert(0, line[fits:])
         return line[:fits]

@@ -28,8 +28,10 @@ SIZE = (800, 460)
 _MARGIN, _HEAD, _MOST_VIEWS = 16, 56, 3
 _VIEW = (176, 117)
 _SCAN = (SIZE[0] - 3 * _MARGIN - _VIEW[0], SIZE[1] - _HEAD - 34)
-_TURN, _STEPS, _GLOW_STEPS = 1.6, 18, 4
-"""Radians that a scan turns, in how many steps, and those in which the answer lights up."""
+STEPS = 18
+"""Pictures of a turning scan."""
+_TURN, _GLOW_STEPS = 1.6, 4
+"""Radians that a scan turns, and the pictures in which the answer lights up."""
 _STEP_MS, _ASK_MS, _LOOK_MS, _LAST_MS = 110, 1300, 900, 1700
 _COLORS = 224
 _GLOW = (213, 94, 0)
@@ -106,7 +108,11 @@ def _palette(frames: Sequence[Image.Image]) -> Image.Image:
     page = Image.new("RGB", (SIZE[0], SIZE[1] * len(some)))
     for number, frame in enumerate(some):
         page.paste(frame, (0, number * SIZE[1]))
-    return page.quantize(_COLORS, Image.Quantize.MEDIANCUT)
+    found = page.quantize(_COLORS, Image.Quantize.MEDIANCUT)
+    colors = np.array(found.getpalette(), np.uint8).reshape(-1, 3)
+    colors[colors.sum(axis=1).argmax()] = 255  # The page is white, not nearly so.
+    found.putpalette(colors.tobytes())
+    return found
 
 
 def _frames(shot: Shot) -> Iterator[tuple[Image.Image, int]]:
@@ -121,7 +127,7 @@ def _frames(shot: Shot) -> Iterator[tuple[Image.Image, int]]:
             yield _with(base, plain, bare), _ASK_MS
             yield _with(base, masked, bare), _LOOK_MS
         scan = Image.blend(bare, lit, min(1.0, (step + 1) / _GLOW_STEPS))
-        yield _with(base, masked, scan), _LAST_MS if step == _STEPS - 1 else _STEP_MS
+        yield _with(base, masked, scan), _LAST_MS if step == STEPS - 1 else _STEP_MS
 
 
 def _turning(scene: Scene, mask: Array) -> Iterator[tuple[Image.Image, Image.Image]]:
@@ -131,7 +137,7 @@ def _turning(scene: Scene, mask: Array) -> Iterator[tuple[Image.Image, Image.Ima
         raise ValueError(f"scene {scene.scene_id} has no triangles to draw")
     best, _ = best_corner(corners, [mask])
     middle = np.pi / 4 + np.pi / 2 * corners.index(best)
-    share = np.linspace(0, 1, _STEPS)
+    share = np.linspace(0, 1, STEPS)
     eased = share * share * (3 - 2 * share) - 0.5  # Starts and stops gently.
     for corner in draw_turn(scene, [float(a) for a in middle + _TURN * eased], *_SCAN):
         lit = paint(corner, mask, np.zeros_like(mask), _GLOW)
@@ -163,7 +169,7 @@ def _views(shot: Shot) -> tuple[list[Image.Image], list[Image.Image]]:
 def _faded(picture: Array) -> Array:
     """A picture as pale as a scan is drawn, so that what is tinted stands out."""
     gray = picture @ np.array([0.299, 0.587, 0.114])
-    return np.rint(0.25 * picture + 0.4 * gray[..., None] + 0.35 * 255).astype(np.uint8)
+    return np.asarray(np.rint(0.25 * picture + 0.4 * gray[..., None] + 0.35 * 255), np.uint8)
 
 
 def _small(picture: Array) -> Image.Image:

@@ -76,8 +76,8 @@ def run(
         heading = f"Scene {scene.scene_id}: points over pictures"
         about = (
             "Where camera and scan fit, the third picture looks like the first. Difference: of a "
-            "point's colour from its pixel's, mean over points and channels, of 255 levels; chance: "
-            f"the same with points dealt at random. Page {number} of {len(pages)}."
+            "point's colour from its pixel's, mean over points and channels, of 255 levels; "
+            f"chance: the same with points dealt at random. Page {number} of {len(pages)}."
         )
         yield f"links_{number}", sheet(heading, about, panels, 4, key), measured
 
@@ -119,10 +119,11 @@ def dot_radius(pixels: int, points: int) -> int:
 def dots(
     picture: Array, uv: Array, colors: Array, depth: Array, radius: int
 ) -> tuple[Array, Array]:
-    """``picture`` (h, w, 3) with a square of ``colors`` (L, 3) at each ``uv`` (L, 2), near ones on top.
+    """``picture`` (h, w, 3) uint8 with points on it, and (h, w) bool, where one was drawn.
 
-    The pixel of a point is ``floor(uv)``; squares reach ``radius`` pixels from it. Also (h, w)
-    bool, where a point was drawn.
+    ``uv`` (L, 2) are their pixels (that of a point is ``floor(uv)``), ``colors`` (L, 3) uint8,
+    ``depth`` (L,) metres: the nearer is in front. Each is a square that reaches ``radius``
+    pixels from its own.
     """
     drawn, (height, width) = picture.copy(), picture.shape[:2]
     far_first = np.argsort(-depth, kind="stable")

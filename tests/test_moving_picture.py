@@ -5,7 +5,6 @@ from __future__ import annotations
 import io
 from collections.abc import Iterator
 from dataclasses import replace
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -14,6 +13,7 @@ from PIL import Image, ImageSequence
 from data.artifacts.predictions import Predictions
 from data.artifacts.teacher import MASK
 from data.types import Array, Prompt
+from stages import moving_picture
 from stages.dollhouse import draw_turn
 from stages.moving_picture import SIZE, Candidate, Shot, candidates, choose, run
 from tests.teacher_world import with_images, write_cache
@@ -85,6 +85,13 @@ def shot(tmp_path_factory: pytest.TempPathFactory) -> Shot:
     return Shot(scene, prompts[0], cache, training.labels, found)
 
 
+@pytest.fixture(scope="module", autouse=True)
+def _fewer_pictures() -> Iterator[None]:
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr(moving_picture, "STEPS", 6)
+        yield
+
+
 @pytest.fixture(scope="module")
 def made(shot: Shot) -> bytes:
     return run([shot])
@@ -103,7 +110,7 @@ def _vermilion(frame: Array) -> Array:
 
 def test_the_answer_lights_up_and_turns(made: bytes) -> None:
     frames = list(_frames(made))
-    assert len(frames) == 20 and frames[0][0].shape == (SIZE[1], SIZE[0], 3)
+    assert len(frames) == 8 and frames[0][0].shape == (SIZE[1], SIZE[0], 3)
     scan = [frame[56:-34, 208:] for frame, _ in frames]
     lit = [int(np.count_nonzero(_vermilion(part))) for part in scan]
     assert lit[0] == lit[1] == 0 and min(lit[5:]) > 500

@@ -82,7 +82,7 @@ def _pattern(points: Array) -> Array:
     """(n, 3) uint8: smooth waves a metre long in every direction, the same for mesh and picture."""
     waves = np.sin(2 * np.pi * points + np.array([0.3, 1.1, 2.0]))
     mixed = waves @ np.array([[1, 0.5, 0], [0, 1, 0.5], [0.5, 0, 1]])
-    return np.rint(127.5 + 80 * mixed).clip(0, 255).astype(np.uint8)
+    return np.asarray(np.rint(127.5 + 80 * mixed).clip(0, 255), np.uint8)
 
 
 @pytest.fixture(scope="module")
