@@ -95,7 +95,7 @@ def run(shots: Iterable[Shot]) -> bytes:
     if not frames:
         raise ValueError("nothing to show")
     palette = _palette([image for image, _ in frames])
-    paged = [image.quantize(palette=palette, dither=Image.Dither.NONE) for image, _ in frames]
+    paged = [_paged(image, palette) for image, _ in frames]
     stream = io.BytesIO()
     durations = [duration for _, duration in frames]
     paged[0].save(stream, "GIF", save_all=True, append_images=paged[1:], duration=durations, loop=0)
@@ -103,16 +103,29 @@ def run(shots: Iterable[Shot]) -> bytes:
 
 
 def _palette(frames: Sequence[Image.Image]) -> Image.Image:
-    """One palette for all frames, so that nothing flickers, from every eighth of them."""
-    some = frames[::8]
-    page = Image.new("RGB", (SIZE[0], SIZE[1] * len(some)))
-    for number, frame in enumerate(some):
-        page.paste(frame, (0, number * SIZE[1]))
-    found = page.quantize(_COLORS, Image.Quantize.MEDIANCUT)
-    colors = np.array(found.getpalette(), np.uint8).reshape(-1, 3)
-    colors[colors.sum(axis=1).argmax()] = 255  # The page is white, not nearly so.
-    found.putpalette(colors.tobytes())
-    return found
+    """One palette for all frames, so that nothing flickers; its last colour is white.
+
+    It is made from every fifth frame and the last, where a colour counts by the square root of
+    its pixels: else the pale scan, which is large, would leave none to the pictures beside it.
+    """
+    some = [*frames[::5], frames[-1]]
+    pixels = np.concatenate([np.asarray(frame).reshape(-1, 3) for frame in some])
+    found, counts = np.unique(pixels // 4 * 4, axis=0, return_counts=True)
+    counted = np.repeat(found + 2, np.sqrt(counts).astype(int), axis=0)
+    page = Image.fromarray(counted[None]).quantize(_COLORS, Image.Quantize.MEDIANCUT)
+    colors = np.full((_COLORS + 1, 3), 255, np.uint8)
+    made = np.array(page.getpalette(), np.uint8).reshape(-1, 3)[:_COLORS]
+    colors[: len(made)] = made
+    page.putpalette(colors.tobytes())
+    return page
+
+
+def _paged(frame: Image.Image, palette: Image.Image) -> Image.Image:
+    """A frame in the palette's colours, white kept white, which Pillow takes for nearly white."""
+    page = frame.quantize(palette=palette, dither=Image.Dither.NONE)
+    white = Image.fromarray((np.asarray(frame) == 255).all(axis=2))
+    page.paste(_COLORS, (0, 0), white)
+    return page
 
 
 def _frames(shot: Shot) -> Iterator[tuple[Image.Image, int]]:
@@ -187,7 +200,7 @@ def _page(sentence: str, told: str) -> Image.Image:
     line = " ".join(wrapped(sentence, 24, SIZE[0] - 2 * _MARGIN, 1))
     pen.text((_MARGIN, 14), line, fill=INK, font=font(24))
     foot = SIZE[1] - 26
-    pen.text((_MARGIN, foot), "teacher: masks in photos", fill=FAINT, font=font(14))
+    pen.text((_MARGIN, foot), "teacher: masks in pictures", fill=FAINT, font=font(14))
     pen.text((2 * _MARGIN + _VIEW[0], foot), told, fill=FAINT, font=font(14))
     return page
 

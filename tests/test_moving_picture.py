@@ -127,6 +127,12 @@ def test_masks_are_drawn_on_the_photographs_after_the_question(made: bytes) -> N
         assert not _vermilion(second[top : top + 117, 110:192]).any()
 
 
+def test_the_page_is_white(made: bytes) -> None:
+    for frame, _ in _frames(made):
+        assert (frame[:, :16] == 255).all() and (frame[:10] == 255).all()
+        assert (frame[60, 600:] == 255).all()
+
+
 def test_what_does_not_move_does_not_flicker(made: bytes) -> None:
     frames = [frame for frame, _ in _frames(made)]
     for frame in frames[2:]:
@@ -143,7 +149,7 @@ def test_a_sentence_may_be_anything(made: bytes, shot: Shot, text: str) -> None:
     first, _ = next(_frames(run([replace(shot, prompt=replace(shot.prompt, text=text))])))
     plain, _ = next(_frames(made))
     assert (first[:56] != plain[:56]).any()
-    assert (first[:56, :16] > 250).all() and (first[:56, -16:] > 250).all()
+    assert (first[:56, :16] == 255).all() and (first[:56, -16:] == 255).all()
 
 
 def test_a_turning_scan_keeps_its_size(shot: Shot) -> None:
