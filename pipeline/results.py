@@ -110,7 +110,7 @@ def _report_scenes(plan: Plan) -> Iterator[ReportScene]:
     from stages.report_inputs import ReportScene
 
     for item in _evaluation_scenes(plan):
-        scene = read_scene(plan.prepare(item.scene_id).folder)
+        scene = read_scene(plan.prepare(item.scene_id).folder, plan.root)
         targets = {p.prompt_id: item.truths[p.prompt_id].object_ids for p in item.prompts}
         truths = {name: item.ground_truth.mask(ids) for name, ids in targets.items()}
         found = search_jobs.shown(plan, item.scene_id, item.masks, item.ground_truth)
@@ -194,7 +194,7 @@ def _answered_scenes(plan: Plan) -> Iterator[AnsweredScene]:
     for name in plan.scenes("val"):
         found = read_predictions(plan.predict(name).folder)
         scores = dict(zip(found.prompt_ids, found.score("together").tolist(), strict=True))
-        scene = read_scene(plan.prepare(name).folder)
+        scene = read_scene(plan.prepare(name).folder, plan.root)
         said = {key: one.answer for key, one in read_said(plan.said(name).folder).items()}
         masks, views = masks_of(plan, name), read_teacher(plan.teacher(name).folder)
         labels = read_pseudo(plan.fuse(name).folder)

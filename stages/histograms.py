@@ -10,7 +10,7 @@ from stages.charts import Tick
 
 BINS = 10
 WIDTH, HEIGHT = 320, 170
-_LEFT, _RIGHT, _TOP, _BOTTOM = 34, 8, 20, 36
+_LEFT, _RIGHT, _TOP, _BOTTOM = 34, 16, 20, 36
 _GAP = 2.0
 
 

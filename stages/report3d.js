@@ -61,7 +61,7 @@
     const { first, second } = mode;
     const key = { both: color("both"), only: color("only"), missed: color("missed") };
     const mask = color("mask");
-    const out = new Uint8Array(4 * cloud.count);
+    const out = new Uint8Array(3 * cloud.count);
     let marked = 0;
     for (let i = 0; i < cloud.count; i++) {
       const red = cloud.colors[3 * i];
@@ -76,9 +76,8 @@
       const gray = 0.299 * red + 0.587 * green + 0.114 * blue;
       [red, green, blue].forEach((value, k) => {
         const pale = first < 0 ? value : 0.22 * value + 0.45 * gray + 0.33 * 255;
-        out[4 * i + k] = tint ? (1 - TINT) * pale + TINT * tint[k] : pale;
+        out[3 * i + k] = tint ? (1 - TINT) * pale + TINT * tint[k] : pale;
       });
-      out[4 * i + 3] = tint ? 255 : 0;
       marked += tint ? 1 : 0;
     }
     viewer.paint(out);

@@ -19,7 +19,7 @@ const CEILING_SHARE = 0.04;
 // Colours are those of the screen and are passed on as they are: three.js would take vertex
 // colours of its own materials for linear ones and wash them out.
 const VERTEX = `
-attribute vec4 tint;
+attribute vec3 tint;
 uniform float size;
 uniform float ceiling;
 uniform float open;
@@ -29,11 +29,11 @@ void main() {
   vec3 ray = cameraPosition - position;
   float facing = dot(normal, ray);
   bool roof = position.z > ceiling && cameraPosition.z > ceiling;
-  bool hidden = open > 0.5 && tint.a < 0.5 && (facing < 0.0 || roof);
+  bool hidden = open > 0.5 && (facing < 0.0 || roof);
   gl_Position = hidden ? vec4(0.0, 0.0, 2.0, 1.0) : projectionMatrix * seen;
   gl_PointSize = clamp(size / -seen.z, 1.5, 96.0);
   float head_on = dot(normal, normal) > 0.0 ? abs(facing) / length(ray) : 1.0;
-  shade = tint.rgb * (0.7 + 0.3 * head_on);
+  shade = tint * (0.7 + 0.3 * head_on);
 }`;
 const FRAGMENT = `
 varying vec3 shade;
@@ -83,8 +83,8 @@ class Viewer {
     const geometry = new BufferGeometry();
     geometry.setAttribute("position", new BufferAttribute(positions, 3));
     geometry.setAttribute("normal", new BufferAttribute(normals, 3, true));
-    const tint = new Uint8Array((positions.length / 3) * 4).fill(255);
-    geometry.setAttribute("tint", new BufferAttribute(tint, 4, true));
+    const tint = new Uint8Array(positions.length).fill(255);
+    geometry.setAttribute("tint", new BufferAttribute(tint, 3, true));
     geometry.computeBoundingBox();
     geometry.computeBoundingSphere();
     const { min, max } = geometry.boundingBox;
@@ -97,7 +97,7 @@ class Viewer {
     this.ask();
   }
 
-  /** Colours (4N) uint8: red, green, blue, and 255 for points that nothing may hide. */
+  /** Colours (3N) uint8, as the screen shall show them where a surface is seen head-on. */
   paint(colors) {
     const tint = this.points.geometry.getAttribute("tint");
     tint.array.set(colors);
@@ -109,7 +109,7 @@ class Viewer {
   look(outward) {
     const half = ((FIELD_OF_VIEW / 2) * Math.PI) / 180;
     const narrow = Math.min(1, Math.max(this.aspect(), 0.1));
-    const distance = (0.92 * this.radius) / Math.sin(Math.atan(Math.tan(half) * narrow));
+    const distance = this.radius / Math.sin(Math.atan(Math.tan(half) * narrow));
     this.controls.target.copy(this.middle);
     this.camera.position.copy(this.middle);
     this.camera.position.addScaledVector(new Vector3(...outward).normalize(), distance);
