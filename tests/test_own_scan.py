@@ -139,10 +139,10 @@ def test_the_page_of_answers_shows_hostile_sentences_as_text() -> None:
     record = RunRecord("own", "lisa", Experiment(), ())
     files = run(lambda: [answered(prompts)], record, ReportConfig(picture_width=96))
     page = Page(files.html)
-    assert len(page.all("img")) == 6 and len(page.scripts) == 2
+    assert len(page.all("img")) == 6 and len(page.code) == 3
     assert "<img src=x onerror" in page.text
     assert all(tag["src"] and tag["src"].startswith("data:") for tag in page.all("img"))
-    rows = json.loads(page.scripts[0])
+    rows = page.data("data")
     assert [row["points"] > 0 for row in rows] == [True, False]
     assert json.loads(files.texts[ANSWERS])[0]["centre"] == list(CHAIR)
     picture = np.asarray(Image.open(io.BytesIO(files.overview_png)))
