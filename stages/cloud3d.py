@@ -118,7 +118,7 @@ def pack_cloud(scene: Scene, most: int) -> PackedCloud:
 def thinned(points: Array, most: int) -> Array:
     """Sorted ids (n,) int64 of at most ``most`` points (N, 3): all, or one of each cell.
 
-    The cells are the smallest cubes, to a hundredth and down to 1/4096 of the scan, of which no
+    The cells are the smallest cubes, to two hundredths and down to 1/4096 of the scan, of which no
     more than ``most`` hold points. Which point of a cell it is is left to chance, seeded, so that
     none comes off badly for its place in the file.
     """
@@ -128,8 +128,8 @@ def thinned(points: Array, most: int) -> Array:
     offset = (points - points.min(axis=0))[order].astype(np.float64)
     high = float(offset.max()) * 1.01 + 1e-6
     low, best = high / 4096, np.zeros(1, np.int64)
-    while high - low > 0.01 * high:
-        side = (low + high) / 2
+    while high > 1.02 * low:
+        side = (low * high) ** 0.5
         first = _first_of_cells(offset, side)
         if len(first) > most:
             low = side

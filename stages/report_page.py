@@ -20,8 +20,8 @@ from data.rooms.view_queries import VISIBLE_SHARE
 from stages.ablation_page import ablation_section
 from stages.charts import line_chart
 from stages.configs import Experiment, StageConfig
-from stages.published import published_section
 from stages.histograms import iou_histograms
+from stages.published import published_section
 from stages.report_album import Album
 from stages.report_drawing import picture_height
 from stages.report_inputs import ReportInputs, RunRecord

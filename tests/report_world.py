@@ -1,4 +1,4 @@
-"""A small run to report on: the tiny room, a teacher's answers on its views, and what became of them.
+"""A small run to report on: the tiny room, a teacher's answers on its views, what came of them.
 
 Everything that comes from outside can be hostile: sentences, answers, names of scans and views.
 """
@@ -11,8 +11,14 @@ from pathlib import Path
 import numpy as np
 
 from data.artifacts.pseudo import PseudoLabels
-from data.artifacts.teacher import MASK, NO_SEG, TeacherCache, TeacherWriter, ViewAnswers
-from data.artifacts.teacher import read_teacher as read_teacher
+from data.artifacts.teacher import (
+    MASK,
+    NO_SEG,
+    TeacherCache,
+    TeacherWriter,
+    ViewAnswers,
+    read_teacher,
+)
 from data.types import Prompt, Scene
 from stages.configs import Experiment
 from stages.evaluate import EvaluationScene

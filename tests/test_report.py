@@ -19,7 +19,6 @@ from PIL import Image
 
 from data.artifacts.report import HTML, METRICS, OVERVIEW, write_report
 from data.types import Prompt
-from stages.charts import line_chart
 from stages.configs import Experiment, FuseConfig, ReportConfig
 from stages.evaluate import EvaluationScene
 from stages.evaluate import run as evaluate
@@ -273,16 +272,3 @@ def test_changed_values_are_found_at_any_depth() -> None:
         ("student.lr", 0.5),
         ("student.loss.dice", 7.0),
     ]
-
-
-def test_line_chart_by_hand() -> None:
-    chart = line_chart([(1, 4.0), (2, 2.0), (3, 0.0)])
-    assert chart is not None
-    assert chart.points == "56.0,12.0 342.0,92.0 628.0,172.0"
-    assert [tick.label for tick in chart.x_ticks] == ["1", "3"]
-    assert [tick.label for tick in chart.y_ticks] == ["0", "2", "4"]
-    assert line_chart([(1, 4.0)]) is None
-    flat = line_chart([(0, 0.0), (0, 0.0)])
-    assert flat is not None and "nan" not in flat.points
-    long = line_chart([(i, 1.0 / (i + 1)) for i in range(5000)])
-    assert long is not None and len(long.points.split()) <= 601

@@ -1,4 +1,4 @@
-"""Histograms of IoU, and durations in words."""
+"""Charts of the report, and durations in words."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from typing import get_args
 import pytest
 
 from data.artifacts.evaluation import QueryRow, Score, TargetCount
+from stages.charts import line_chart
 from stages.histograms import BINS, binned, iou_histograms
 from stages.templates import duration
 
@@ -40,3 +41,16 @@ def test_absent_objects_are_left_out_and_bars_are_to_scale() -> None:
 )
 def test_durations_in_words(seconds: float, told: str) -> None:
     assert duration(seconds) == told
+
+
+def test_line_chart_by_hand() -> None:
+    chart = line_chart([(1, 4.0), (2, 2.0), (3, 0.0)])
+    assert chart is not None
+    assert chart.points == "56.0,12.0 342.0,92.0 628.0,172.0"
+    assert [tick.label for tick in chart.x_ticks] == ["1", "3"]
+    assert [tick.label for tick in chart.y_ticks] == ["0", "2", "4"]
+    assert line_chart([(1, 4.0)]) is None
+    flat = line_chart([(0, 0.0), (0, 0.0)])
+    assert flat is not None and "nan" not in flat.points
+    long = line_chart([(i, 1.0 / (i + 1)) for i in range(5000)])
+    assert long is not None and len(long.points.split()) <= 601
