@@ -159,12 +159,13 @@ def _packed(content: bytes) -> str:
 
 
 def _spacing(points: Array) -> float:
-    """Metres from a point to its nearest neighbour but one, the median of a sample.
+    """Metres within which four in five of a sample of points have four neighbours.
 
-    The nearest itself is often the same corner of another triangle's mesh.
+    Corners of triangles that meet without sharing a vertex lie on one spot, so the nearest
+    neighbour alone tells too little.
     """
     if len(points) < 3:
         return 0.05
     sample = points[:: -(-len(points) // _SAMPLED)]
     away, _ = cKDTree(points).query(sample, k=min(5, len(points)))
-    return round(max(float(np.median(away[:, -1])), 0.002), 4)
+    return round(max(float(np.percentile(away[:, -1], 80)), 0.002), 4)

@@ -23,8 +23,9 @@ from stages.configs import Experiment, ReportConfig
 from stages.pictures import BOTH
 from stages.report_inputs import AnsweredScene, RunRecord
 from tests.cli import luigi, tasks_done
+from tests.page_parser import Page
 from tests.rgbd_tree import SCENE, write_tree
-from tests.test_report import HOSTILE, Page
+from tests.test_report import HOSTILE
 from tests.tiny_scene import make_tiny_scene
 
 SENTENCES = ("the red thing", "the blue thing", "something green")

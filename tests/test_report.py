@@ -10,7 +10,6 @@ import re
 import xml.etree.ElementTree as ElementTree
 from collections.abc import Iterator
 from dataclasses import replace
-from html.parser import HTMLParser
 from typing import Any
 
 import numpy as np
@@ -26,55 +25,12 @@ from stages.pictures import BOTH, MISSED, ONLY
 from stages.report import run
 from stages.report_inputs import ReportInputs, ReportScene, RunRecord, StageRecord
 from stages.report_page import changed_values
+from tests.page_parser import Page
 from tests.tiny_scene import make_tiny_prompts, make_tiny_scene
 
 HOSTILE = "<img src=x onerror=alert(1)> </script><script>alert(2)</script> & \"q\" 'r' \ud800"
 WIDTH = 96
 SMALL = ReportConfig(picture_width=WIDTH)
-
-
-class Page(HTMLParser):
-    """Collects tags with attributes, texts of scripts and visible text.
-
-    ``code`` are the scripts that run; the others hold data.
-    """
-
-    def __init__(self, html: str) -> None:
-        super().__init__()
-        self.tags: list[tuple[str, dict[str, str | None]]] = []
-        self.text = ""
-        self.inside: list[str] = []
-        self.scripts: list[str] = []
-        self.feed(html)
-
-    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
-        self.tags.append((tag, dict(attrs)))
-        self.inside.append(tag)
-        if tag == "script":
-            self.scripts.append("")
-
-    def handle_endtag(self, tag: str) -> None:
-        while self.inside and self.inside.pop() != tag:
-            continue
-
-    def handle_data(self, data: str) -> None:
-        if self.inside and self.inside[-1] == "script":
-            self.scripts[-1] += data
-        else:
-            self.text += data + " "
-
-    def data(self, name: str) -> Any:
-        """The JSON that a script of this id holds."""
-        ids = [attrs.get("id") for attrs in self.all("script")]
-        return json.loads(self.scripts[ids.index(name)])
-
-    @property
-    def code(self) -> list[str]:
-        tags = self.all("script")
-        return [text for text, attrs in zip(self.scripts, tags, strict=True) if not attrs]
-
-    def all(self, tag: str) -> list[dict[str, str | None]]:
-        return [attrs for name, attrs in self.tags if name == tag]
 
 
 def make_inputs(teacher: str = "oracle") -> ReportInputs:

@@ -14,6 +14,7 @@ import { OrbitControls } from "three/addons/controls/OrbitControls.js";
 const FIELD_OF_VIEW = 35;
 // Discs a little wider than the points are apart close most holes.
 const DISC = 1.7;
+const MARGIN = 1.06;
 const CEILING_SHARE = 0.04;
 
 // Colours are those of the screen and are passed on as they are: three.js would take vertex
@@ -107,18 +108,35 @@ class Viewer {
 
   /** Looks at the whole from direction `outward` (3 numbers, from the middle to the eye). */
   look(outward) {
-    const half = ((FIELD_OF_VIEW / 2) * Math.PI) / 180;
-    const narrow = Math.min(1, Math.max(this.aspect(), 0.1));
-    const distance = this.radius / Math.sin(Math.atan(Math.tan(half) * narrow));
+    const toward = new Vector3(...outward).normalize();
+    const distance = this.fitting(toward);
     this.controls.target.copy(this.middle);
     this.camera.position.copy(this.middle);
-    this.camera.position.addScaledVector(new Vector3(...outward).normalize(), distance);
+    this.camera.position.addScaledVector(toward, distance);
     this.camera.near = this.radius / 200;
     this.camera.far = this.radius * 40;
     this.controls.minDistance = this.radius / 20;
     this.controls.maxDistance = this.radius * 15;
     this.controls.update();
     this.ask();
+  }
+
+  /** How far from the middle an eye in direction `toward` sees every corner of the box. */
+  fitting(toward) {
+    const tangent = Math.tan(((FIELD_OF_VIEW / 2) * Math.PI) / 180);
+    const right = new Vector3().crossVectors(this.camera.up, toward).normalize();
+    const up = new Vector3().crossVectors(toward, right);
+    const { min, max } = this.points.geometry.boundingBox;
+    let distance = this.radius / 2;
+    for (const x of [min.x, max.x])
+      for (const y of [min.y, max.y])
+        for (const z of [min.z, max.z]) {
+          const corner = new Vector3(x, y, z).sub(this.middle);
+          const across = Math.abs(corner.dot(right)) / (tangent * Math.max(this.aspect(), 0.1));
+          const along = Math.abs(corner.dot(up)) / tangent;
+          distance = Math.max(distance, corner.dot(toward) + MARGIN * Math.max(across, along));
+        }
+    return distance;
   }
 
   /** Turns by angles to the left and up, radians. */
