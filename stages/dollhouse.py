@@ -30,6 +30,7 @@ _CEILING_SHARE = 0.04
 class Corner:
     """The scene seen from above one corner: a picture of P pixels, S samples in each.
 
+    ``outward`` (3,) float64 points from the scene to the eye.
     ``vertex`` (P, S) int64 is the mesh vertex nearest to what a sample shows, -1 outside the
     scene; ``color`` (P, S, 3) float32 its pale colour and ``light`` (P, S) its brightness in
     0..1; ``picture`` (H, W, 4) uint8 RGBA shows the scene without any mask.
@@ -39,6 +40,7 @@ class Corner:
     color: Array
     light: Array
     picture: Array
+    outward: Array
 
     def shown(self, mask: Array) -> Array:
         """(P, S) bool: samples that show a point of ``mask`` (N,) bool."""
@@ -93,6 +95,15 @@ def _draw_from(
         camera, poses = oblique_cameras(*box, sides, size)
         for pose in poses:
             yield _draw(scene, normals * facing, bool(facing), box, camera, pose)
+
+
+def free_side(scene: Scene) -> int:
+    """1 when the mesh is wound so that its normals point into free space, -1 when out of it.
+
+    0 when that cannot be told: without triangles, or when they are wound both ways.
+    """
+    points, triangles = scene.cloud.points, scene.triangles
+    return _facing(scene, _face_normals(points, triangles)) if len(triangles) else 0
 
 
 def _face_normals(points: Array, triangles: Array) -> Array:
@@ -160,7 +171,8 @@ def _draw(
         vertex[hit] = ring[np.arange(len(ring)), weights.argmax(axis=1)]
         mixed = np.einsum("nkc,nk->nc", scene.cloud.colors[ring].astype(np.float32), weights)
         color[hit] = mixed * _shade(normals[ids], rays[hit])[:, None]
-    return _corner(vertex, color, camera.height // _SUPERSAMPLE, camera.width // _SUPERSAMPLE)
+    size = camera.height // _SUPERSAMPLE, camera.width // _SUPERSAMPLE
+    return _corner(vertex, color, size, -camera_to_world[:3, 2])
 
 
 def _samples(camera: Camera) -> Array:
@@ -171,12 +183,13 @@ def _samples(camera: Camera) -> Array:
     return np.asarray(blocks.swapaxes(1, 2).reshape(-1, 2))
 
 
-def _corner(vertex: Array, color: Array, height: int, width: int) -> Corner:
+def _corner(vertex: Array, color: Array, size: tuple[int, int], outward: Array) -> Corner:
+    height, width = size
     gray = color @ np.array([0.299, 0.587, 0.114], np.float32)
     pale = (0.22 * color + 0.45 * gray[:, None] + 0.33 * 255).astype(np.float32)
     vertex, pale = vertex.reshape(height * width, -1), pale.reshape(height * width, -1, 3)
     picture = mean_color(pale, vertex >= 0).reshape(height, width, 4)
-    return Corner(vertex, pale, gray.reshape(vertex.shape) / 255, picture)
+    return Corner(vertex, pale, gray.reshape(vertex.shape) / 255, picture, outward)
 
 
 def mean_color(color: Array, inside: Array) -> Array:
