@@ -16,6 +16,7 @@ from pipeline import (
     gc_command,
     iphone_command,
     plan_command,
+    query_command,
     sens_command,
     status_command,
     submit_command,
@@ -36,6 +37,7 @@ COMMANDS: dict[str, Command] = {
     "export": export_command.EXPORT,
     "extract-iphone": iphone_command.EXTRACT_IPHONE,
     "extract-sens": sens_command.EXTRACT_SENS,
+    "query": query_command.QUERY,
     "gc": gc_command.GC,
     "verify": verify_command.VERIFY,
 }
