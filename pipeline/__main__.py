@@ -22,6 +22,7 @@ from pipeline import (
     submit_command,
     teacher_commands,
     verify_command,
+    view_command,
 )
 from pipeline.command import Command, Failure
 
@@ -38,6 +39,7 @@ COMMANDS: dict[str, Command] = {
     "extract-iphone": iphone_command.EXTRACT_IPHONE,
     "extract-sens": sens_command.EXTRACT_SENS,
     "query": query_command.QUERY,
+    "view": view_command.VIEW,
     "gc": gc_command.GC,
     "verify": verify_command.VERIFY,
 }

@@ -31,10 +31,11 @@ def _query(options: Namespace) -> None:
     """Ask, print the answers, write a mesh and a picture of each."""
     from pipeline import asking
     from pipeline.plan import load_plan
+    from stages.sentences import check_sentence
 
     texts = list(dict.fromkeys(options.query))
-    if not all(text.strip() for text in texts):
-        raise UserError("a query is empty: type a sentence, such as: where can I sit?")
+    for text in texts:
+        check_sentence(text)
     if options.out.exists() and not options.out.is_dir():
         raise UserError(f"--out: {options.out} is a file; name a folder")
     plan = load_plan(options.scene_set, options.config, options.overrides)

@@ -60,7 +60,7 @@ def features_by_turn(
     voxel_size: float,
     turns: int,
 ) -> tuple[Tensor, ...]:
-    """Mask features (S, D) of each turn, all that depends on no query; see ``answer_superpoints``."""
+    """Mask features (S, D) of each turn, which no query changes; see ``answer_superpoints``."""
     return tuple(
         _mask_features(model, _turned(cloud, turn), superpoint_ids, voxel_size)
         for turn in range(turns)

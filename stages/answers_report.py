@@ -11,7 +11,6 @@ import numpy as np
 
 from data.artifacts.report import ANSWERS, ReportFiles
 from data.progress import Progress, silent
-from data.types import Array
 from stages.boxes import centre_and_size
 from stages.configs import ReportConfig
 from stages.pictures import BOTH, Tile, overview, paint

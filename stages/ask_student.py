@@ -20,12 +20,12 @@ import torch
 from torch import Tensor
 
 from data.artifacts.text import TextStudent
-from data.errors import UserError
 from data.types import Array, Scene
 from stages.answering import answer_features, features_by_turn
 from stages.boxes import centre_and_size
 from stages.configs import PredictConfig, TeacherConfig, TextConfig
 from stages.repeatable import repeatable
+from stages.sentences import check_sentence
 from stages.student_answers import Settled, check_length, load_student, student_cloud
 from stages.text_encoding import encode_queries
 
@@ -119,9 +119,7 @@ class StudentEngine:
             check_sentence(text)
         with self._lock, repeatable(), torch.inference_mode():
             kept, configs = self._keep(scene_id), self._configs
-            tokens = encode_queries(
-                self._text, texts, configs.text, configs.teacher, self._device
-            )
+            tokens = encode_queries(self._text, texts, configs.text, configs.teacher, self._device)
             check_length(kept.scene, tokens, self._model, self._student_dir)
             asked = torch.from_numpy(tokens).contiguous().to(self._device)
             believed = answer_features(self._model, kept.by_turn, asked).probs
@@ -161,13 +159,3 @@ class _KeptScene:
     scene: Scene
     by_turn: tuple[Tensor, ...]
     settled: Settled
-
-
-def check_sentence(text: str) -> None:
-    """Raise UserError for a sentence that nothing can be answered to."""
-    if not text.strip():
-        raise UserError("the query is empty: type a sentence, such as: where can I sit?")
-    try:
-        text.encode()
-    except UnicodeEncodeError as error:
-        raise UserError(f"the query {text!r} is no Unicode text: type it anew") from error
