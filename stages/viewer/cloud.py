@@ -62,7 +62,7 @@ class CloudNodes:
 
     def look(self) -> tuple[Array, Array]:
         """(3,) where to look from, from above a corner, and (3,) what at; metres."""
-        return self.center + self.radius * np.array([0.9, -1.1, 1.5]), self.center
+        return self.center + self.radius * np.array([0.75, -0.9, 1.25]), self.center
 
     def show_cameras(self, shown: bool) -> list[str]:
         """Show or hide the views as frusta, which are made when first shown.

@@ -33,7 +33,7 @@ class Panel:
                 self.query = gui.add_text("Query", "", hint="such as: where can I sit?")
                 self.ask = gui.add_button("Ask the student")
             self.ask.on_click(lambda _: self.form.submit())
-            self.ask_teacher = gui.add_button("Ask the teacher on the best views")
+            self.ask_teacher = gui.add_button("Ask the teacher on the best views", color="gray")
             self.progress = gui.add_progress_bar(0, visible=False)
         with gui.add_folder("Stored queries"):
             self.stored = gui.add_dropdown("Query", (NO_QUERY,))
