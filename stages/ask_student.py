@@ -130,12 +130,14 @@ class StudentEngine:
         return [Asked(text, row, threshold, points) for text, row, threshold in rows]
 
     def prepare(self, scene_id: str) -> Scene:
-        """Read a scan and have its features ready, so that the next question is answered fast.
+        """Read a scan and have features and encoder ready, so that the next question is fast.
 
-        Raises ArtifactError when it cannot be read.
+        Raises ArtifactError and UserError as ``ask``.
         """
         with self._lock, repeatable(), torch.inference_mode():
-            return self._keep(scene_id).scene
+            kept, configs = self._keep(scene_id), self._configs
+            encode_queries(self._text, ["it"], configs.text, configs.teacher, self._device)
+            return kept.scene
 
     def _keep(self, scene_id: str) -> _KeptScene:
         found = self._kept.pop(scene_id, None) or self._make(scene_id)

@@ -17,7 +17,7 @@ from data.types import Scene
 from pipeline import asking
 from pipeline.scene_data import asked_of
 from stages import ask_student
-from stages.ask_student import Asked, AskConfigs, StudentEngine
+from stages.ask_student import AskConfigs, Asked, StudentEngine
 from tests.asked_run import AskedRun, asked_run, made_asked
 from tests.cli import REPOSITORY
 

@@ -13,7 +13,9 @@ from scipy.spatial import cKDTree
 from data.types import Array, Scene, View
 from stages.view_images import read_image
 
-_CEILING_SHARE = 0.05
+INSIDE = -1
+"""The part of a scan that is at none of its six sides."""
+_WALL, _WALL_SHARE = 0.12, 0.05
 _SAMPLE = 2000
 _IMAGE_WIDTH = 160
 _WIDEST = np.deg2rad(150)
@@ -21,48 +23,73 @@ _FRUSTUM = 0.04
 
 
 class CloudNodes:
-    """One scan's nodes in a viser scene: what is under the ceiling, and the ceiling."""
+    """One scan's nodes in a viser scene.
+
+    The outermost points of each side (walls, ceiling, floor) are nodes of their own, so that those
+    between the camera and the room can be left out; an answer is drawn anyway.
+    """
 
     def __init__(self, server: viser.ViserServer, scene: Scene) -> None:
         self._server, self._scene = server, scene
-        self.center, self.radius, high = _extent(scene.cloud.points)
-        above = scene.cloud.points[:, 2] > high
-        self._parts = [np.flatnonzero(~above), np.flatnonzero(above)]
+        self.low, self.high = _extent(scene.cloud.points)
+        self.center = (self.low + self.high) / 2
+        self.radius = float(np.linalg.norm(self.high - self.low) / 2) + 1e-3
         self.point_size = _spacing(scene.cloud.points)
-        self._clouds = [
-            self._add(name, part) for name, part in zip(("scan", "ceiling"), self._parts)
-        ]
+        self._parts = sides(scene.cloud.points, self.low, self.high)
+        colors = scene.cloud.colors
+        self._clouds = {k: self._add(f"scan{k}", part, colors) for k, part in self._parts.items()}
+        self._answer: Any = None
         self._cameras: Any = None
+        self._is_cut, self._eye = True, self.look()[0]
+        self._show_sides()
 
-    def _add(self, name: str, part: Array) -> viser.PointCloudHandle:
-        cloud = self._scene.cloud
+    def _add(self, name: str, part: Array, colors: Array) -> viser.PointCloudHandle:
         return self._server.scene.add_point_cloud(
             f"/{name}",
-            cloud.points[part],
-            cloud.colors[part],
+            self._scene.cloud.points[part],
+            colors[part],
             point_size=self.point_size,
             point_shape="circle",
             precision="float32",
             point_shading="flat",
         )
 
-    def paint(self, colors: Array) -> None:
-        """Show points in ``colors`` (N, 3) uint8."""
-        for handle, part in zip(self._clouds, self._parts, strict=True):
-            handle.colors = colors[part]
+    def paint(self, colors: Array, emphasised: Array) -> None:
+        """Show points in ``colors`` (N, 3) uint8, those ``emphasised`` (N,) bool never cut away."""
+        for side, handle in self._clouds.items():
+            handle.colors = colors[self._parts[side]]
+        if self._answer is not None:
+            self._answer.remove()
+        part = np.flatnonzero(emphasised)
+        self._answer = self._add("answer", part, colors) if len(part) else None
 
-    def show_ceiling(self, shown: bool) -> None:
-        """Show or hide the uppermost points."""
-        self._clouds[1].visible = shown
+    def look_from(self, eye: Array) -> None:
+        """Cut away what is between the room and ``eye`` (3,), metres."""
+        self._eye = eye
+        self._show_sides()
+
+    def cut(self, is_cut: bool) -> None:
+        """Cut away what hides the room, or show all."""
+        self._is_cut = is_cut
+        self._show_sides()
+
+    def _show_sides(self) -> None:
+        beyond = np.concatenate([self._eye < self.low, self._eye > self.high])
+        for side, handle in self._clouds.items():
+            shown = side == INSIDE or not (self._is_cut and beyond[side])
+            if handle.visible != shown:
+                handle.visible = shown
 
     def resize(self, point_size: float) -> None:
         """Draw points of this diameter, metres."""
-        for handle in self._clouds:
-            handle.point_size = point_size
+        self.point_size = point_size
+        for handle in (*self._clouds.values(), self._answer):
+            if handle is not None:
+                handle.point_size = point_size
 
     def look(self) -> tuple[Array, Array]:
         """(3,) where to look from, from above a corner, and (3,) what at; metres."""
-        return self.center + self.radius * np.array([0.75, -0.9, 1.25]), self.center
+        return self.center + self.radius * np.array([0.82, -0.96, 1.35]), self.center
 
     def show_cameras(self, shown: bool) -> list[str]:
         """Show or hide the views as frusta, which are made when first shown.
@@ -100,7 +127,7 @@ class CloudNodes:
 
     def remove(self) -> None:
         """Take everything of this scan away."""
-        for handle in (*self._clouds, self._cameras):
+        for handle in (*self._clouds.values(), self._answer, self._cameras):
             if handle is not None:
                 handle.remove()
 
@@ -126,13 +153,24 @@ def _vertical_fov(view: View) -> float:
     return float(min(camera.height / camera.K[1, 1], _WIDEST))
 
 
-def _extent(points: Array) -> tuple[Array, float, float]:
-    """Centre and radius of the scan without its outliers, and the height its ceiling begins at."""
+def _extent(points: Array) -> tuple[Array, Array]:
+    """Lowest and highest corner (3,) of the scan without its outliers."""
     if not len(points):
-        return np.zeros(3), 1.0, 0.0
+        return -np.ones(3), np.ones(3)
     low, high = np.percentile(points.astype(np.float64), [0.5, 99.5], axis=0)
-    radius = float(np.linalg.norm(high - low) / 2) + 1e-3
-    return (low + high) / 2, radius, float(high[2] - _CEILING_SHARE * (high[2] - low[2]))
+    return low, high
+
+
+def sides(points: Array, low: Array, high: Array) -> dict[int, Array]:
+    """Point ids by side: axis k's low side is k, its high side 3 + k, all else ``INSIDE``.
+
+    A side is as thick as a wall, ``_WALL`` metres or a share of a small scan; no side is empty.
+    """
+    thick = np.minimum(_WALL, _WALL_SHARE * (high - low))
+    at = np.concatenate([points < low + thick, points > high - thick], axis=1)
+    side = np.where(at.any(axis=1), at.argmax(axis=1), INSIDE)
+    found = {int(k): np.flatnonzero(side == k) for k in range(-1, 6)}
+    return {k: part for k, part in found.items() if len(part)}
 
 
 def _spacing(points: Array) -> float:

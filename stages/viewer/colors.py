@@ -12,7 +12,7 @@ from stages.pictures import BOTH, MISSED, ONLY
 Coloring = Literal["answer", "how sure", "right or wrong", "scan alone"]
 COLORINGS: tuple[Coloring, ...] = get_args(Coloring)
 GLOW = (255, 176, 32)
-_DIM = 0.45
+_DIM = 0.6
 _LEVELS = np.array([0.0, 0.25, 0.5, 0.75, 1.0])
 _RAMP = np.array([[0, 32, 76], [60, 77, 110], [124, 123, 120], [187, 175, 113], [255, 234, 70]])
 """Cividis at ``_LEVELS``: the same to every colour vision."""
@@ -42,6 +42,13 @@ def colored(colors: Array, probs: Array, mask: Array, truth: Array | None, how: 
     for part, color in parts:
         shown[part] = shape[part] * np.array(color, np.float32)
     return _bytes(shown)
+
+
+def emphasised(mask: Array, truth: Array | None, how: Coloring) -> Array:
+    """(N,) bool, the points that must be seen whatever stands before them."""
+    if how == "scan alone":
+        return np.zeros_like(mask)
+    return mask | truth if truth is not None and how == "right or wrong" else mask
 
 
 def _bytes(colors: Array) -> Array:

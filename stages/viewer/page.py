@@ -15,10 +15,10 @@ from data.errors import UserError
 from data.types import Array
 from stages.sentences import check_sentence
 from stages.viewer.cloud import CloudNodes
-from stages.viewer.colors import colored
+from stages.viewer.colors import colored, emphasised
 from stages.viewer.content import NONE, Belief, Query, ViewedRun, ViewedScene, figures
+from stages.viewer.desk import TeacherDesk
 from stages.viewer.panel import NO_SOURCE, Panel
-from stages.viewer.teacher import ask_views, best_views
 
 if TYPE_CHECKING:
     from stages.ask_student import StudentEngine
@@ -34,8 +34,7 @@ class Page:
 
     def __init__(self, server: viser.ViserServer, run: ViewedRun) -> None:
         self._server, self._run = server, run
-        self._lock, self._teacher_lock = threading.RLock(), threading.Lock()
-        self._closed, self._student_tried = threading.Event(), threading.Event()
+        self._lock, self._student_tried = threading.RLock(), threading.Event()
         self._viewed: ViewedScene | None = None
         self._nodes: CloudNodes | None = None
         self._query: Query | None = None
@@ -44,6 +43,7 @@ class Page:
         self._engine: StudentEngine | None = None
         self._why_no_engine = ""
         self.panel = Panel(server, run.scenes)
+        self._desk = TeacherDesk(self.panel, run, self._say)
         self._connect()
 
     def start(self) -> None:
@@ -52,7 +52,7 @@ class Page:
 
     def close(self) -> None:
         """Have what still runs end soon."""
-        self._closed.set()
+        self._desk.close()
 
     def _connect(self) -> None:
         panel = self.panel
@@ -62,10 +62,20 @@ class Page:
         panel.threshold.on_update(self._handler(self._move_threshold))
         panel.coloring.on_update(self._handler(self._paint))
         panel.point_size.on_update(self._handler(self._draw_points))
-        panel.ceiling.on_update(self._handler(self._draw_points))
+        panel.cut.on_update(self._handler(self._draw_points))
         panel.cameras.on_update(self._handler(self._show_cameras))
+        self._server.on_client_connect(self._follow)
         panel.form.on_submit(lambda _: self._guarded(self._ask))
         panel.ask_teacher.on_click(lambda _: self._guarded(self._ask_teacher))
+
+    def _follow(self, client: viser.ClientHandle) -> None:
+        """Cut away the walls between the client's camera and the room."""
+
+        def moved(camera: viser.CameraHandle) -> None:
+            if self._nodes is not None:
+                self._nodes.look_from(camera.position)
+
+        client.camera.on_update(moved)
 
     def _handler(self, act: Callable[[], None]) -> Callable[[viser.GuiEvent[Any]], None]:
         """Does ``act`` when the user, not this program, changes a control."""
@@ -176,18 +186,21 @@ class Page:
             return
         cloud = viewed.scene.cloud
         if belief is None or query is None:
-            nodes.paint(cloud.colors)
+            nodes.paint(cloud.colors, np.zeros(len(cloud), bool))
             self.panel.describe("", {})
             return
         mask, how = belief.probs >= self._threshold, self.panel.coloring.value
-        nodes.paint(colored(cloud.colors, belief.probs, mask, query.truth, how))
+        nodes.paint(
+            colored(cloud.colors, belief.probs, mask, query.truth, how),
+            emphasised(mask, query.truth, how),
+        )
         score = None if belief.source == _TRUTH else belief.score
         self.panel.describe(query.text, figures(cloud.points, mask, score))
 
     def _draw_points(self) -> None:
         if self._nodes is not None:
             self._nodes.resize(self.panel.point_size.value)
-            self._nodes.show_ceiling(self.panel.ceiling.value)
+            self._nodes.cut(self.panel.cut.value)
 
     def _show_cameras(self) -> None:
         if self._nodes is not None:
@@ -221,30 +234,11 @@ class Page:
 
     def _ask_teacher(self) -> None:
         text = self.panel.query.value or (self._query.text if self._query else "")
-        check_sentence(text)
-        if not self._teacher_lock.acquire(blocking=False):
-            raise UserError("the teacher is still answering")
-        try:
-            self._ask_views(text)
-        finally:
-            self.panel.progress.visible = False
-            self._teacher_lock.release()
-
-    def _ask_views(self, text: str) -> None:
         with self._lock:
             viewed, mask = self._viewed, self._mask()
-            self.panel.clear_pictures()
         if viewed is None:
             raise UserError("no scan is open")
-        views, panel = best_views(viewed, mask), self.panel
-        panel.progress.value, panel.progress.visible = 0, True
-        self._say(f"Asking the teacher on {len(views)} views ...")
-        for done, seen in enumerate(ask_views(viewed, views, text, self._run.make_teacher), 1):
-            if self._closed.is_set() or self._viewed is not viewed:
-                return
-            panel.progress.value = 100 * done / len(views)
-            panel.add_picture(seen)
-        self._say(f"The teacher answered on {len(views)} views, below.")
+        self._desk.ask(viewed, mask, text, lambda: self._viewed is viewed)
 
     def _mask(self) -> Array:
         """(N,) bool, what is shown; all False where nothing is."""

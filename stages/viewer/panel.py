@@ -47,7 +47,7 @@ class Panel:
             )
         with gui.add_folder("Drawing"):
             self.point_size = gui.add_slider("Point size", 0.002, 0.2, 0.001, 0.02)
-            self.ceiling = gui.add_checkbox("Ceiling", False)
+            self.cut = gui.add_checkbox("Cut away", True, hint="walls and ceiling in front")
             self.cameras = gui.add_checkbox("Cameras", False, hint="click one to look through it")
         self._pictures = gui.add_folder("Teacher", visible=False)
         self._shown: list[viser.GuiTextHandle | viser.GuiImageHandle] = []
@@ -80,6 +80,13 @@ class Panel:
         self._shown = []
         self._pictures.visible = False
 
+    def begin_pictures(self, asked: str) -> None:
+        """Make room for what the teacher will say to a sentence."""
+        self.clear_pictures()
+        with self._pictures:
+            self._shown.append(self._gui.add_text("Query", asked, multiline=True, disabled=True))
+        self._pictures.visible = True
+
     def add_picture(self, seen: TeacherView) -> None:
         """Add what the teacher said on a view."""
         told = seen.text if seen.num_masks else f"{seen.text} (no mask)"
@@ -88,4 +95,3 @@ class Panel:
             self._shown.append(self._gui.add_text("View", seen.view_id, disabled=True))
             self._shown.append(self._gui.add_text("Answer", told, multiline=True, disabled=True))
             self._shown.append(self._gui.add_image(picture))
-        self._pictures.visible = True
