@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import signal
 import threading
 import webbrowser
 from argparse import ArgumentParser, ArgumentTypeError, Namespace
@@ -44,6 +45,8 @@ def _view(options: Namespace) -> None:
     from stages.viewer.page import Page
     from stages.viewer.server import HOST, open_server
 
+    for ending in (signal.SIGINT, signal.SIGTERM):  # A shell's background jobs ignore the first.
+        signal.signal(ending, signal.default_int_handler)
     server = open_server(run.title, options.port)
     try:
         page = Page(server, run)

@@ -10,12 +10,13 @@ import viser.transforms
 from PIL import Image
 from scipy.spatial import cKDTree
 
-from data.types import Array, Scene, View
+from data.types import Array, PointCloud, Scene, View
 from stages.view_images import read_image
 
 INSIDE = -1
 """The part of a scan that is at none of its six sides."""
 _WALL, _WALL_SHARE = 0.12, 0.05
+_TRUSTED_SHARE, _STRAIGHT = 0.75, 0.9
 _SAMPLE = 2000
 _IMAGE_WIDTH = 160
 _WIDEST = np.deg2rad(150)
@@ -25,8 +26,8 @@ _FRUSTUM = 0.04
 class CloudNodes:
     """One scan's nodes in a viser scene.
 
-    The outermost points of each side (walls, ceiling, floor) are nodes of their own, so that those
-    between the camera and the room can be left out; an answer is drawn anyway.
+    Points of each side (walls, ceiling, floor) are nodes of their own, so that those between the
+    camera and the room can be left out; an answer is drawn anyway.
     """
 
     def __init__(self, server: viser.ViserServer, scene: Scene) -> None:
@@ -35,7 +36,7 @@ class CloudNodes:
         self.center = (self.low + self.high) / 2
         self.radius = float(np.linalg.norm(self.high - self.low) / 2) + 1e-3
         self.point_size = _spacing(scene.cloud.points)
-        self._parts = sides(scene.cloud.points, self.low, self.high)
+        self._parts = sides(scene.cloud, self.low, self.high)
         colors = scene.cloud.colors
         self._clouds = {k: self._add(f"scan{k}", part, colors) for k, part in self._parts.items()}
         self._answer: Any = None
@@ -161,15 +162,23 @@ def _extent(points: Array) -> tuple[Array, Array]:
     return low, high
 
 
-def sides(points: Array, low: Array, high: Array) -> dict[int, Array]:
+def sides(cloud: PointCloud, low: Array, high: Array) -> dict[int, Array]:
     """Point ids by side: axis k's low side is k, its high side 3 + k, all else ``INSIDE``.
 
-    A side is as thick as a wall, ``_WALL`` metres or a share of a small scan; no side is empty.
+    Of a side are the points that face away from it, into the room: looked at from beyond it, they
+    show their backs. Where a scan's normals cannot be trusted it is what lies at the border, as
+    thick as a wall. No side is empty.
     """
+    points, normals = cloud.points, cloud.normals
     thick = np.minimum(_WALL, _WALL_SHARE * (high - low))
-    at = np.concatenate([points < low + thick, points > high - thick], axis=1)
+    border = np.concatenate([points < low + thick, points > high - thick], axis=1)
+    inward = np.concatenate([normals, -normals], axis=1)
+    at = border
+    for facing in (inward, -inward):
+        if np.count_nonzero(facing[border] > 0) > _TRUSTED_SHARE * np.count_nonzero(border):
+            at = facing > _STRAIGHT
     side = np.where(at.any(axis=1), at.argmax(axis=1), INSIDE)
-    found = {int(k): np.flatnonzero(side == k) for k in range(-1, 6)}
+    found = {k: np.flatnonzero(side == k) for k in range(INSIDE, 6)}
     return {k: part for k, part in found.items() if len(part)}
 
 

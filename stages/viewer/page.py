@@ -152,6 +152,8 @@ class Page:
         chosen = self.panel.chosen
         query = None if chosen is None else self._viewed.queries[chosen]
         self._show(query)
+        if query is not None:
+            self._say("A stored query.")
 
     def _show(self, query: Query | None) -> None:
         """Show a sentence's first answer, or the scan alone."""

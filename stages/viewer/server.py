@@ -42,6 +42,11 @@ class LocalServer(viser.ViserServer):  # type: ignore[misc]
     def request_share_url(self, verbose: bool = True) -> None:
         """Share nothing."""
 
+    def stop(self) -> None:
+        """Stop listening, without viser's remark about it."""
+        with contextlib.redirect_stdout(io.StringIO()):
+            super().stop()
+
 
 def open_server(title: str, port: int | None = None) -> LocalServer:
     """A server on 127.0.0.1, on ``port`` or else on 8080 or, where that is taken, a free one.
