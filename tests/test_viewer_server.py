@@ -142,6 +142,18 @@ def test_a_port_that_is_taken_is_told_and_the_usual_one_gives_way(
         other.stop()
 
 
+def test_a_viser_whose_requests_cannot_be_checked_is_refused(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    @contextlib.contextmanager
+    def unseen() -> Iterator[list[str]]:
+        yield []
+
+    monkeypatch.setattr("stages.viewer.server._checking_requests", unseen)
+    with pytest.raises(UserError, match="cannot be checked"):
+        open_server("title")
+
+
 def test_no_element_that_runs_what_stands_in_it_is_used() -> None:
     files = list((REPOSITORY / "stages" / "viewer").glob("*.py"))
     names = {

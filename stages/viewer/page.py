@@ -6,6 +6,7 @@ import logging
 import threading
 import time
 from collections.abc import Callable
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -87,7 +88,7 @@ class Page:
 
         return handle
 
-    def _guarded(self, act: Callable[[], None]) -> None:
+    def _guarded(self, act: Callable[[], object]) -> None:
         try:
             act()
         except (UserError, OSError, MemoryError) as error:
@@ -145,6 +146,10 @@ class Page:
             client.camera.up_direction = (0.0, 0.0, 1.0)
             client.camera.position, client.camera.look_at = place, at
         self._say(f"{scene_id}: {len(viewed.scene.cloud):,} points.")
+        engine = self._engine
+        if engine is not None:  # So that the first query on it is as fast as the next.
+            ahead = partial(self._guarded, lambda: engine.prepare(scene_id))
+            threading.Thread(target=ahead, daemon=True).start()
 
     def _choose_query(self) -> None:
         if self._viewed is None:
@@ -222,7 +227,7 @@ class Page:
             (asked,) = self._engine.ask(scene_id, [text])
             seconds = time.perf_counter() - started
             belief = Belief("student, by words", asked.probs, asked.threshold, asked.score)
-            self.panel.set_queries([query.text for query in self._viewed_queries()])
+            self.panel.choose_none()
             self._show(Query(text, (belief,)))
             if asked.num_points:
                 self._say(f"Answered in {seconds:.2f} s.")
@@ -230,9 +235,6 @@ class Page:
                 self._say(
                     f"Nothing found ({seconds:.2f} s). A lower threshold shows what came nearest."
                 )
-
-    def _viewed_queries(self) -> tuple[Query, ...]:
-        return () if self._viewed is None else self._viewed.queries
 
     def _ask_teacher(self) -> None:
         text = self.panel.query.value or (self._query.text if self._query else "")

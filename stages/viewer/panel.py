@@ -59,6 +59,10 @@ class Panel:
     def set_queries(self, texts: Sequence[str]) -> None:
         """Offer stored queries; numbers tell like sentences apart."""
         self.stored.options = (NO_QUERY, *(f"{k}. {text}" for k, text in enumerate(texts, 1)))
+        self.choose_none()
+
+    def choose_none(self) -> None:
+        """Choose no stored query."""
         self.stored.value = NO_QUERY
 
     @property

@@ -51,7 +51,7 @@ class LocalServer(viser.ViserServer):  # type: ignore[misc]
 def open_server(title: str, port: int | None = None) -> LocalServer:
     """A server on 127.0.0.1, on ``port`` or else on 8080 or, where that is taken, a free one.
 
-    Raises UserError for a port that is taken or not to be had.
+    Raises UserError for a port that is taken or not to be had, and for a viser that is unknown.
     """
     chosen = _free(DEFAULT_PORT) or _free(0) if port is None else _free(port)
     if not chosen:
@@ -64,7 +64,10 @@ def open_server(title: str, port: int | None = None) -> LocalServer:
         server = LocalServer(host=HOST, port=chosen, label=title, verbose=False)
     if hosts != [HOST] or server.get_host() != HOST:
         server.stop()
-        raise RuntimeError(f"viser {viser.__version__} starts its server in an unknown way")
+        raise UserError(
+            f"viser {viser.__version__} starts its server in a way that is not known here, so its "
+            "requests cannot be checked: pip install viser==1.1.1"
+        )
     server.gui.configure_theme(
         dark_mode=True, show_logo=False, show_share_button=False, control_width="large"
     )
