@@ -71,7 +71,9 @@ def _groups(shared: SharedQueries, source: str) -> dict[str, list[Group]]:
     made = {}
     for title, groups in (("Task", by_task), ("Targets", by_count)):
         made[title] = [
-            Group(name, sum(chosen), _figures([_only(rows, chosen) for rows in shared.rows], source))
+            Group(
+                name, sum(chosen), _figures([_only(rows, chosen) for rows in shared.rows], source)
+            )
             for name, chosen in groups.items()
             if any(chosen)
         ]
@@ -114,7 +116,10 @@ def _cards(
     gained, lost = ([q for q in changed if (q.largest > 0) is up] for up in (True, False))
     half = most // 2
     # What one side has too few of, the other fills.
-    gained, lost = gained[: max(most - half, most - len(lost))], lost[: max(half, most - len(gained))]
+    gained, lost = (
+        gained[: max(most - half, most - len(lost))],
+        lost[: max(half, most - len(gained))],
+    )
     drawn = [query.rows[0] for query in (*gained, *lost)]
     scenes = {row.scene_id for row in drawn}
     cards: dict[str, Card] = {}

@@ -140,8 +140,14 @@ def changes_histogram(changes: Array, names: tuple[str, str]) -> Histogram:
     ticks = (k for k in range(0, len(counts), _BINS // 2))
     return Histogram(
         tuple(columns),
-        tuple(Tick(round(centre[k], 1), f"{10 * (k - _BINS):+d}" if k != _BINS else "0") for k in ticks),
-        tuple(Tick(round(high - s / top * (high - low), 1), str(s)) for s in sorted({0, top // 2, top})),
+        tuple(
+            Tick(round(centre[k], 1), f"{10 * (k - _BINS):+d}" if k != _BINS else "0")
+            for k in ticks
+        ),
+        tuple(
+            Tick(round(high - s / top * (high - low), 1), str(s))
+            for s in sorted({0, top // 2, top})
+        ),
         f"change of IoU from {names[0]} to {names[1]}, points",
         f"Changes of IoU from {names[0]} to {names[1]}: {int((changes > 0).sum())} queries gained, "
         f"{int((changes < 0).sum())} lost, {int((changes == 0).sum())} are as before",

@@ -72,29 +72,34 @@ def render_page(inputs: CompareInputs, content: PageContent) -> str:
     """The whole page."""
     names = [f"run {k}" for k in range(1, len(inputs.runs) + 1)]
     queries = content.queries[:MOST_ROWS]
-    environment = templates()
-    environment.filters.update(change=_change, points=_points, chance=_chance)
-    html = environment.get_template("compare.html.jinja").render(
-        script=inline(["table.js"]),
-        style=inline(["report.css", "charts.css", "compare.css"]),
-        runs=inputs.runs,
-        facts=list(dict.fromkeys(title for run in inputs.runs for title in run.facts)),
-        names=names,
-        source=inputs.source,
-        source_names=SOURCE_NAMES,
-        settings=inputs.settings,
-        outside=inputs.outside,
-        content=content,
-        tiles=_TILES,
-        figure_names=FIGURES,
-        rules=RULES,
-        resamples=RESAMPLES,
-        num_queries=len(content.queries),
-        queries=queries,
-        charts=_charts(content.queries, names),
-        machine_rows=[_machine_row(query) for query in queries],
-        kind_of=kind_of,
-        picture_size=(content.picture_width, picture_height(content.picture_width)),
+    html = (
+        templates()
+        .get_template("compare.html.jinja")
+        .render(
+            points=points,
+            told=told,
+            chance=chance,
+            script=inline(["table.js"]),
+            style=inline(["report.css", "charts.css", "compare.css"]),
+            runs=inputs.runs,
+            facts=list(dict.fromkeys(title for run in inputs.runs for title in run.facts)),
+            names=names,
+            source=inputs.source,
+            source_names=SOURCE_NAMES,
+            settings=inputs.settings,
+            outside=inputs.outside,
+            content=content,
+            tiles=_TILES,
+            figure_names=FIGURES,
+            rules=RULES,
+            resamples=RESAMPLES,
+            num_queries=len(content.queries),
+            queries=queries,
+            charts=_charts(content.queries, names),
+            machine_rows=[_machine_row(query) for query in queries],
+            kind_of=kind_of,
+            picture_size=(content.picture_width, picture_height(content.picture_width)),
+        )
     )
     return html.encode("utf-8", "replace").decode("utf-8")
 
@@ -104,11 +109,11 @@ def _charts(
 ) -> list[tuple[Scatter, Histogram]]:
     """Of every run but the first: its IoU against the first's, and the changes."""
     ious = np.array([query.ious for query in queries])
-    told = [query.rows[0].text for query in queries]
+    texts = [query.rows[0].text for query in queries]
     made = []
     for k in range(1, len(names)):
         pair = (names[0], names[k])
-        drawn = scatter(ious[:, 0], ious[:, k], told, pair)
+        drawn = scatter(ious[:, 0], ious[:, k], texts, pair)
         made.append((drawn, changes_histogram(ious[:, k] - ious[:, 0], pair)))
     return made
 
@@ -128,18 +133,19 @@ def _machine_row(query: ComparedQuery) -> dict[str, Any]:
     }
 
 
-def _points(difference: float) -> str:
+def points(difference: float) -> str:
     """A difference in percentage points, with its sign; no sign where it rounds to nothing."""
     text = f"{100 * difference:+.1f}"
     return "0.0" if text in ("+0.0", "-0.0") else text.replace("-", "\N{MINUS SIGN}")
 
 
-def _change(change: Change) -> str:
+def told(change: Change) -> str:
     """A difference and its interval."""
-    return f"{_points(change.difference)} [{_points(change.low)}, {_points(change.high)}]"
+    return f"{points(change.difference)} [{points(change.low)}, {points(change.high)}]"
 
 
-def _chance(value: float | None) -> str:
+def chance(value: float | None) -> str:
+    """A p value to three digits; a dash where there is none."""
     if value is None:
         return "\N{EN DASH}"
     return "< 0.001" if value < 0.001 else f"{value:.3f}"

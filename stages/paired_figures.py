@@ -130,7 +130,9 @@ def _refuse_other_truths(
 
     other = [n for n in names if true_of(one, first[n]) != true_of(two, second[n])]
     if other:
-        told = [_truth(*true_of(*pair)) for pair in ((one, first[other[0]]), (two, second[other[0]]))]
+        told = [
+            _truth(*true_of(*pair)) for pair in ((one, first[other[0]]), (two, second[other[0]]))
+        ]
         raise UserError(
             f"{two.name}: {len(other)} of {len(names)} shared queries have another truth than in "
             f"{one.name}; the first is {other[0]}: expected {told[0]}, found {told[1]}. Compare "
