@@ -75,16 +75,18 @@ def _named(made: Comparison) -> Iterator[tuple[str, Figure]]:
 
 
 def _row(name: str, figure: Figure, number: int) -> list[str]:
+    from stages.compare_page import chance, points
+
     change = figure.changes[number - 1]
-    counts = ["-" if count is None else str(count) for count in (change.better, change.worse)]
+    counts = ["–" if count is None else str(count) for count in (change.better, change.worse)]
     return [
         name,
         f"{100 * figure.values[0]:.1f}",
         f"{100 * figure.values[number]:.1f}",
-        f"{100 * change.difference:+.1f}",
-        f"[{100 * change.low:+.1f}, {100 * change.high:+.1f}]",
+        points(change.difference),
+        f"[{points(change.low)}, {points(change.high)}]",
         *counts,
-        "-" if change.sign_p is None else f"{change.sign_p:.3f}",
+        chance(change.sign_p),
     ]
 
 

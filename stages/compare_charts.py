@@ -15,7 +15,7 @@ from data.types import Array
 from stages.charts import Tick
 
 Kind = Literal["gained", "lost", "same"]
-_SIZE, _LEFT, _TOP, _BOTTOM, _RIGHT = 340, 48, 16, 44, 12
+_SIZE, _LEFT, _TOP, _BOTTOM, _RIGHT = 340, 36, 28, 44, 16
 _MARK = 4.5
 _WIDE = 520
 _BINS = 10
@@ -84,8 +84,12 @@ def kind_of(change: float) -> Kind:
     return "gained" if change > 0 else "lost" if change < 0 else "same"
 
 
+def _signed(points: int) -> str:
+    return f"{points:+d}".replace("-", "\N{MINUS SIGN}") if points else "0"
+
+
 def scatter(first: Array, second: Array, told: Sequence[str], names: tuple[str, str]) -> Scatter:
-    """IoU (Q,) in [0, 1] of each query in two runs; ``told`` names the queries.
+    """Marks of the IoU (Q,) in [0, 1] of each query in two runs; ``told`` names the queries.
 
     Above the diagonal the second run is the better one. ``names`` are those of the runs.
     """
@@ -115,7 +119,8 @@ def _path(kind: Kind, x: float, y: float) -> str:
         return f"M{x - _MARK} {y + _MARK}h{2 * _MARK}l-{_MARK} -{2 * _MARK}z"
     if kind == "lost":
         return f"M{x - _MARK} {y - _MARK}h{2 * _MARK}l-{_MARK} {2 * _MARK}z"
-    return f"M{x - _MARK} {y}a{_MARK} {_MARK} 0 1 0 {2 * _MARK} 0a{_MARK} {_MARK} 0 1 0 -{2 * _MARK} 0z"
+    half = f"a{_MARK} {_MARK} 0 1 0"
+    return f"M{x - _MARK} {y}{half} {2 * _MARK} 0{half} -{2 * _MARK} 0z"
 
 
 def changes_histogram(changes: Array, names: tuple[str, str]) -> Histogram:
@@ -140,10 +145,7 @@ def changes_histogram(changes: Array, names: tuple[str, str]) -> Histogram:
     ticks = (k for k in range(0, len(counts), _BINS // 2))
     return Histogram(
         tuple(columns),
-        tuple(
-            Tick(round(centre[k], 1), f"{10 * (k - _BINS):+d}" if k != _BINS else "0")
-            for k in ticks
-        ),
+        tuple(Tick(round(centre[k], 1), _signed(10 * (k - _BINS))) for k in ticks),
         tuple(
             Tick(round(high - s / top * (high - low), 1), str(s))
             for s in sorted({0, top // 2, top})
