@@ -17,7 +17,7 @@ from stages.bootstrap import RESAMPLES
 from stages.compare_charts import Histogram, Scatter, changes_histogram, kind_of, scatter
 from stages.compare_inputs import CompareInputs
 from stages.metrics import RULES
-from stages.paired_figures import FIGURES, Change, Figure, SharedQueries
+from stages.paired_figures import FIGURES, Figure, SharedQueries
 from stages.report_drawing import picture_height
 from stages.report_inputs import Card
 from stages.self_contained import inline
@@ -77,7 +77,6 @@ def render_page(inputs: CompareInputs, content: PageContent) -> str:
         .get_template("compare.html.jinja")
         .render(
             points=points,
-            told=told,
             chance=chance,
             script=inline(["table.js"]),
             style=inline(["report.css", "charts.css", "compare.css"]),
@@ -137,11 +136,6 @@ def points(difference: float) -> str:
     """A difference in percentage points, with its sign; no sign where it rounds to nothing."""
     text = f"{100 * difference:+.1f}"
     return "0.0" if text in ("+0.0", "-0.0") else text.replace("-", "\N{MINUS SIGN}")
-
-
-def told(change: Change) -> str:
-    """A difference and its interval."""
-    return f"{points(change.difference)} [{points(change.low)}, {points(change.high)}]"
 
 
 def chance(value: float | None) -> str:
