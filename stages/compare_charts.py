@@ -136,7 +136,7 @@ def changes_histogram(changes: Array, names: tuple[str, str]) -> Histogram:
         height = round(count / top * (high - low), 1)
         middle = (k - _BINS) / _BINS
         kind = kind_of(k - _BINS)
-        told = f"{count} queries changed by about {100 * middle:+.0f}"
+        told = f"changed by about {_signed(round(100 * middle))}: {count}"
         x = round(_LEFT + k * step + 1, 1)
         columns.append(
             Column(kind, x, round(high - height, 1), round(step - 2, 1), height, count, told)
@@ -152,5 +152,5 @@ def changes_histogram(changes: Array, names: tuple[str, str]) -> Histogram:
         ),
         f"change of IoU from {names[0]} to {names[1]}, points",
         f"Changes of IoU from {names[0]} to {names[1]}: {int((changes > 0).sum())} queries gained, "
-        f"{int((changes < 0).sum())} lost, {int((changes == 0).sum())} are as before",
+        f"{int((changes < 0).sum())} lost, {int((changes == 0).sum())} as before",
     )

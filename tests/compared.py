@@ -47,7 +47,10 @@ def tiny_inputs(source: str = "student", scene_id: str = "00000000aa") -> Compar
     known = {one.prompt_id: one for one in truths}
     bed, table, chair, _, toilet = (prompt.prompt_id for prompt in prompts)
     found = ({bed: 11, toilet: 12}, {table: 12, chair: 13})
-    masks = [{name: truth.mask([k]) for name, k in of_run.items()} for of_run in found]
+    masks = [
+        {name: truth.mask([of_run[name]] if name in of_run else []) for name in known}
+        for of_run in found
+    ]
 
     def evaluation(student: Mapping[str, Array]) -> Evaluation:
         by_source = {"student": student, "fusion_only": masks[0], "together": student}
