@@ -90,36 +90,35 @@ class Outcome:
 class Pipeline:
     """Runs in one folder, and what processes and files they leave."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, scene_set: str = SCENE_SET) -> None:
         self.folder = folder
         folder.mkdir(parents=True)
-        (folder / "tiny.yaml").write_text(SCENE_SET)
+        (folder / "tiny.yaml").write_text(scene_set)
         (folder / "counting_teacher.py").write_text(TEACHER)
         self.output, self.notes = folder / "output", folder / "notes"
 
     def start(self) -> subprocess.Popen[bytes]:
         """One RunAll, its output going to a log."""
-        here = {"MLLM3D_OUTPUT": str(self.output), "TORTURE_NOTES": str(self.notes)}
-        path = os.pathsep.join([str(self.folder), os.environ.get("PYTHONPATH", "")])
-        env = {**os.environ, **here, "PYTHONPATH": path.rstrip(os.pathsep)}
-        line = [str(LUIGI), "--module", "pipeline", "RunAll", "--scene-set", "tiny.yaml"]
+        env = {**os.environ, **self.environment()}
         with open(self.folder / "log", "ab") as log:
-            return subprocess.Popen(line, cwd=self.folder, env=env, stdout=log, stderr=log)
+            return subprocess.Popen(
+                self.command(), cwd=self.folder, env=env, stdout=log, stderr=log
+            )
+
+    def command(self, *arguments: str) -> list[str]:
+        """The command line of one RunAll."""
+        line = [str(LUIGI), "--module", "pipeline", "RunAll", "--scene-set", "tiny.yaml"]
+        return [*line, *arguments]
+
+    def environment(self) -> dict[str, str]:
+        """What such a run needs beside the caller's environment."""
+        path = os.pathsep.join([str(self.folder), os.environ.get("PYTHONPATH", "")])
+        here = {"MLLM3D_OUTPUT": str(self.output), "TORTURE_NOTES": str(self.notes)}
+        return {**here, "PYTHONPATH": path.rstrip(os.pathsep)}
 
     def processes(self) -> list[int]:
         """Every living process that was started here, by its environment."""
-        mark = f"TORTURE_NOTES={self.notes}".encode()
-        found = []
-        for entry in Path("/proc").iterdir():
-            if entry.name.isdecimal() and entry.name != str(os.getpid()):
-                try:
-                    is_ours = mark in (entry / "environ").read_bytes().split(b"\0")
-                    state = (entry / "stat").read_text().rsplit(")", 1)[1].split()[0]
-                except OSError:
-                    continue
-                if is_ours and state != "Z":
-                    found.append(int(entry.name))
-        return sorted(found)
+        return running_with(f"TORTURE_NOTES={self.notes}")
 
     def answered(self) -> Counter[str]:
         """How often the teacher began with each view."""
@@ -139,6 +138,21 @@ class Pipeline:
         """Files that only an unfinished write leaves."""
         kinds = ("*.tmp", "*.partial", ".*.tmp")
         return sorted({str(path) for kind in kinds for path in self.output.rglob(kind)})
+
+
+def running_with(mark: str) -> list[int]:
+    """Living processes, but for this one, that were started with ``NAME=value`` set."""
+    found = []
+    for entry in Path("/proc").iterdir():
+        if entry.name.isdecimal() and entry.name != str(os.getpid()):
+            try:
+                is_ours = mark.encode() in (entry / "environ").read_bytes().split(b"\0")
+                state = (entry / "stat").read_text().rsplit(")", 1)[1].split()[0]
+            except OSError:
+                continue
+            if is_ours and state != "Z":
+                found.append(int(entry.name))
+    return sorted(found)
 
 
 def torture(folder: Path, kills: int, seed: int, longest: float = 8.0) -> Outcome:

@@ -13,8 +13,8 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
 
+from models.batch_norm import SharedBatchNorm
 from models.sparse import downsample, sparse_tensor, submanifold, upsample
 
 
@@ -47,16 +47,11 @@ class _Norm(nn.Module):
 
     def __init__(self, channels: int, relu: bool = True) -> None:
         super().__init__()
-        self.norm = nn.BatchNorm1d(channels)
+        self.norm = SharedBatchNorm(channels)
         self.relu = relu
 
     def forward(self, x: Any) -> Any:
-        # One voxel has no variance: it takes the running statistics, as in prediction.
-        if len(x.features) > 1:
-            features = self.norm(x.features)
-        else:
-            n = self.norm
-            features = F.batch_norm(x.features, n.running_mean, n.running_var, n.weight, n.bias)
+        features = self.norm(x.features)
         return x.replace_feature(features.relu_() if self.relu else features)
 
 

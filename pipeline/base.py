@@ -19,6 +19,7 @@ from data.artifacts.store import ArtifactKey, is_complete
 from data.errors import UserError
 from pipeline import full_disk, gpus, process, task_log
 from pipeline.plan import Plan, load_plan
+from stages.student_config import check_processes
 
 
 class ArtifactTarget(luigi.Target):
@@ -32,7 +33,7 @@ class ArtifactTarget(luigi.Target):
         return is_complete(self.key)
 
     def __str__(self) -> str:
-        return str(self.key.folder)
+        return str(self.key.place)
 
 
 class ReadableTask(luigi.Task):
@@ -117,8 +118,9 @@ class ArtifactTask(ReadableTask):
         return 0
 
     def process_resources(self) -> dict[str, int]:
-        """The GPUs, so that no more tasks start than there are."""
-        count = self.num_gpus()
+        """The GPUs, so that no more tasks start than there are; tasks of other hosts wait."""
+        # More than there are would wait for ever, where the task itself says what is wrong.
+        count = 0 if process.is_central() else min(self.num_gpus(), len(gpus.visible()))
         return {gpus.resource_name(): count} if count else {}
 
     @abstractmethod
@@ -138,6 +140,11 @@ class PipelineTask(ArtifactTask):
         significant=False,
         description="where tensors live; never changes what is computed",
     )
+    train_processes = luigi.IntParameter(
+        default=1,
+        significant=False,
+        description="processes that train a student together, on CUDA one a GPU",
+    )
 
     uses_gpu = False
     """Whether the stage computes on a GPU where there is one."""
@@ -145,8 +152,9 @@ class PipelineTask(ArtifactTask):
     """Whether the task is for sets alone that have something to measure against."""
 
     def check(self) -> None:
-        """Refuse a wrong config, scene set or split, and a set without the truth it needs."""
+        """Refuse a wrong config, scene set, split or number, and a set without truth it needs."""
         self.plan.scenes()
+        check_processes(self.plan.experiment.student, self.train_processes)
         if self.needs_truth:
             self.plan.check_truth(self.task_family)
 
@@ -187,6 +195,7 @@ class PipelineTask(ArtifactTask):
             "config": self.config,
             "overrides": self.overrides if overrides is None else overrides,
             "device": self.device,
+            "train_processes": self.train_processes,
         }
         return task(**same, scene=scene) if scene else task(**same)
 

@@ -34,6 +34,8 @@ def _tree(
     record: Record, catalogue: Catalogue, seen: set[str], name: str = "", depth: int = 0
 ) -> Iterator[str]:
     """An artifact and, deeper, its inputs; one that was shown already is only named."""
+    from pipeline.scene_caches import input_in_store
+
     indent, label = "  " * depth, f"{name}: " if name else ""
     if record.fingerprint in seen:
         yield f"{indent}{label}{record.title}, as above"
@@ -46,7 +48,7 @@ def _tree(
     if config:
         yield f"{indent}    with {', '.join(config)}"
     for input_name, identity in record.inputs.items():
-        made = catalogue.made(identity)
+        made = catalogue.made(identity) or input_in_store(record, input_name, identity)
         if made is None:
             yield f"{indent}  {input_name}: {identity[:12]}"
         else:

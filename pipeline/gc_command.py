@@ -9,6 +9,7 @@ from argparse import ArgumentParser, ArgumentTypeError, Namespace
 from collections.abc import Sequence
 from pathlib import Path
 
+from data.artifacts.object_store import CACHE_VARIABLE
 from data.artifacts.reach import Stored, kept, named_results, stored_in
 from data.artifacts.removal import is_locked, leftovers, remove
 from data.errors import UserError
@@ -68,6 +69,8 @@ def _collect(options: Namespace) -> None:
     told = f"kept: {len(rest)} artifacts, {_mb(sum(sizes[path] for path in rest))}, that the "
     told += f"results named by {sum(folder in path.parents for path in named)} pointers, "
     print(f"{told}or work of the last {options.keep_days} days, were made from")
+    if os.environ.get(CACHE_VARIABLE):
+        print(f"{os.environ[CACHE_VARIABLE]}: left as it is; gc frees nothing in object stores")
 
 
 def _refuse_running(ours: Sequence[Stored], is_dry: bool) -> None:

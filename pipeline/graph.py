@@ -14,6 +14,7 @@ from luigi.task import flatten
 from data.artifacts.store import ArtifactKey
 from pipeline.base import PipelineTask
 from pipeline.provenance import Catalogue, place_of, read_catalogue, views_of
+from pipeline.scene_caches import record_in_store
 
 
 @dataclass(frozen=True, eq=False)
@@ -95,6 +96,10 @@ class Known:
         self.catalogues: dict[Path, Catalogue] = {
             root: read_catalogue(root, stages) for root in roots
         }
+        for root, catalogue in self.catalogues.items():
+            keys = [unit.key for unit in self.units if unit.root == root]
+            found = [record for key in keys if (record := record_in_store(key))]
+            self.catalogues[root] = catalogue.with_records(found)
         self._by_identity = {unit.key.fingerprint: unit for unit in self.units}
         self._by_identity |= {
             views: unit for unit in self.units if (views := views_of(unit.key)) is not None

@@ -12,7 +12,8 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from data.artifacts.store import ArtifactKey, writing
+from data.artifacts.remote import Place
+from data.artifacts.store import ArtifactKey, writing_anywhere
 from pipeline import learning_jobs as learning
 from pipeline import process, progress, prompt_jobs, results, scene_data, search_jobs
 from pipeline.plan import Plan
@@ -22,15 +23,22 @@ if TYPE_CHECKING:
 
 _LOG = logging.getLogger("luigi-interface.stages")
 
-Job = Callable[["Plan", "str | None", Path, str], None]
+Job = Callable[..., None]
+"""``job(plan, scene_id, place, device)``, with what ``run`` was given besides.
+
+The place is a ``Place`` for teacher and links, and a folder for all others.
+"""
 
 
-def run(key: ArtifactKey, plan: Plan, scene_id: str | None, device: str) -> None:
-    """Make one artifact, or wait for another process that is making it."""
+def run(key: ArtifactKey, plan: Plan, scene_id: str | None, device: str, **more: Any) -> None:
+    """Make one artifact, or wait for another process that is making it.
+
+    ``more`` goes to the job as it is; only those that train take any: ``processes``.
+    """
     job, resumable = _JOBS[key.stage]
-    with writing(key, resumable) as folder:
+    with writing_anywhere(key, resumable) as folder:
         if folder is not None:
-            job(plan, scene_id, folder, device)
+            job(plan, scene_id, folder, device, **more)
 
 
 def generate_rooms(plan: Plan, scene_id: str | None, folder: Path, device: str) -> None:
@@ -67,7 +75,7 @@ def prepare_scene(plan: Plan, scene_id: str | None, folder: Path, device: str) -
     )
 
 
-def link_points(plan: Plan, scene_id: str | None, folder: Path, device: str) -> None:
+def link_points(plan: Plan, scene_id: str | None, folder: Place, device: str) -> None:
     """Visible points per view."""
     from data.artifacts.links import write_links
     from data.artifacts.scene import read_scene
@@ -90,7 +98,7 @@ def _oracle(plan: Plan, scene: Scene, prompts: Sequence[Prompt]) -> Any:
     return make_oracle(scene, truth, prompts, known, plan.experiment.teacher)
 
 
-def run_teacher(plan: Plan, scene_id: str | None, folder: Path, device: str) -> None:
+def run_teacher(plan: Plan, scene_id: str | None, folder: Place, device: str) -> None:
     """Fill the scene's teacher cache, going on where an earlier attempt stopped."""
     from data.artifacts.scene import read_scene
     from data.artifacts.teacher import TeacherWriter

@@ -25,8 +25,8 @@ def fuse_masks(plan: Plan, scene_id: str | None, folder: Path, device: str) -> N
     name = process.one_scene(scene_id)
     labels = stage.run(
         read_scene(plan.prepare(name).folder),
-        read_links(plan.link(name).folder),
-        read_teacher(plan.teacher(name).folder),
+        read_links(plan.link(name).place),
+        read_teacher(plan.teacher(name).place),
         plan.experiment.fuse,
         np.array([prompt.task == BANK_TASK for prompt in scene_data.asked_of(plan, name)], bool),
         progress.reporter(f"FuseMasks {name}"),
@@ -46,7 +46,7 @@ def lift_features(plan: Plan, scene_id: str | None, folder: Path, device: str) -
     scene = read_scene(plan.prepare(name).folder, plan.root)
     teacher = make_teacher(plan.experiment.teacher, process.resolved(device))
     show = progress.reporter(f"LiftFeatures {name}")
-    write_features(folder, stage.run(scene, read_links(plan.link(name).folder), teacher, show))
+    write_features(folder, stage.run(scene, read_links(plan.link(name).place), teacher, show))
 
 
 class _TrainingScenes(Sequence[Any]):
@@ -73,15 +73,20 @@ class _TrainingScenes(Sequence[Any]):
         )
 
 
-def train_student(plan: Plan, scene_id: str | None, folder: Path, device: str) -> None:
+def train_student(
+    plan: Plan, scene_id: str | None, folder: Path, device: str, processes: int = 1
+) -> None:
     """Train, going on from the last checkpoint in the folder."""
     from stages import train_student as stage
 
     scenes, show = _TrainingScenes(plan, plan.labels), progress.reporter("TrainStudent", alone=True)
-    stage.run(scenes, plan.experiment.student, folder, process.resolved(device), show)
+    cfg = plan.experiment.student
+    stage.run(scenes, cfg, folder, process.resolved(device), show, processes=processes)
 
 
-def finetune_student(plan: Plan, scene_id: str | None, folder: Path, device: str) -> None:
+def finetune_student(
+    plan: Plan, scene_id: str | None, folder: Path, device: str, processes: int = 1
+) -> None:
     """Train another student further on truth, going on from the last checkpoint in the folder."""
     from stages import train_student as stage
 
@@ -90,7 +95,7 @@ def finetune_student(plan: Plan, scene_id: str | None, folder: Path, device: str
     scenes = _TrainingScenes(plan, plan.oracle_labels)
     show = progress.reporter("FinetuneStudent", alone=True)
     cfg, start = plan.experiment.finetuning(), plan.source.key.folder
-    stage.run(scenes, cfg, folder, process.resolved(device), show, start)
+    stage.run(scenes, cfg, folder, process.resolved(device), show, start, processes)
 
 
 def oracle_labels(plan: Plan, scene_id: str | None, folder: Path, device: str) -> None:

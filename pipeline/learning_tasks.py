@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from data.artifacts.store import ArtifactKey
 from data.errors import ConfigError
+from pipeline import gpus
 from pipeline.base import PipelineTask, SceneTask
 from pipeline.tasks import FuseMasks, LiftFeatures, PreparePrompts, PrepareScene
 
@@ -23,10 +24,22 @@ class OracleLabels(SceneTask):
         return [*needed, self.other(FuseMasks, scene)]
 
 
-class TrainStudent(PipelineTask):
-    """The sparse 3D U-Net, trained on the training split's soft labels."""
+class TrainingTask(PipelineTask):
+    """A task that trains a student, in as many processes as asked for."""
 
-    uses_gpu = True
+    def num_gpus(self) -> int:
+        """One for each process."""
+        return gpus.wanted(self.device, self.train_processes)
+
+    def make(self, key: ArtifactKey) -> None:
+        """Run the stage of the artifact's name."""
+        from pipeline import jobs
+
+        jobs.run(key, self.plan, None, self.device, processes=self.train_processes)
+
+
+class TrainStudent(TrainingTask):
+    """The sparse 3D U-Net, trained on the training split's soft labels."""
 
     def key(self) -> ArtifactKey:
         """The student."""
@@ -38,10 +51,9 @@ class TrainStudent(PipelineTask):
         return _learnt_from(self, OracleLabels if is_oracle else FuseMasks)
 
 
-class FinetuneStudent(PipelineTask):
+class FinetuneStudent(TrainingTask):
     """Another student, trained further on the training split's truth; never label-free."""
 
-    uses_gpu = True
     needs_truth = True
 
     def check(self) -> None:
@@ -94,7 +106,12 @@ def _of_source(task: PipelineTask, stage: type[PipelineTask]) -> list[PipelineTa
     source = task.plan.source
     if source is None or source.plan is None:
         return []
-    asked = {"config": task.config, "overrides": source.overrides, "device": task.device}
+    asked = {
+        "config": task.config,
+        "overrides": source.overrides,
+        "device": task.device,
+        "train_processes": task.train_processes,
+    }
     return [stage(scene_set=source.place, **asked)]
 
 

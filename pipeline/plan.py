@@ -14,10 +14,12 @@ from functools import cached_property, lru_cache
 from pathlib import Path
 from typing import Any
 
+from data.artifacts.remote import RemoteFolder
 from data.artifacts.store import ArtifactKey, read_metadata
 from data.artifacts.versions import VERSIONS
 from data.errors import ConfigError
 from pipeline.config import load_experiment, overrides_with, parse_overrides, read_yaml_mapping
+from pipeline.scene_caches import cache_root
 from pipeline.scene_plan import ScenePlan, once
 from pipeline.scene_sets import is_scene_set, load_scene_set
 from stages.text_identity import text_identity
@@ -183,13 +185,16 @@ def output_root() -> Path:
 
 
 @lru_cache(maxsize=128)  # an ablation has a plan for each of its arms
-def _load(scene_set: str, config: str, overrides: str, output: Path) -> Plan:
+def _load(
+    scene_set: str, config: str, overrides: str, output: Path, cache: RemoteFolder | None
+) -> Plan:
     chosen = load_scene_set(scene_set)
     layers: list[tuple[str, Mapping[str, Any]]] = [(f"{chosen.source}: config", chosen.config)]
     if config:
         layers.append((config, read_yaml_mapping(Path(config))))
     layers.append(("--overrides", parse_overrides(overrides)))
-    plan = Plan(chosen, load_experiment(layers), output / chosen.name, config, overrides)
+    places = output / chosen.name, cache / chosen.name if cache else None
+    plan = Plan(chosen, load_experiment(layers), *places, config, overrides)
     if plan.experiment.teacher.name == "oracle":
         plan.check_truth("teacher.name=oracle")
     if plan.experiment.student.supervision == "oracle":
@@ -254,4 +259,4 @@ def _found(folder: Path, content: Mapping[str, Any]) -> str:
 
 def load_plan(scene_set: str, config: str = "", overrides: str = "") -> Plan:
     """The plan of a command line's three parameters; ConfigError for anything refused."""
-    return _load(scene_set, config, overrides, output_root())
+    return _load(scene_set, config, overrides, output_root(), cache_root())

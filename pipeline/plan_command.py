@@ -35,6 +35,8 @@ def _plan(options: Namespace) -> None:
     known = Known(units)
     plan = load_plan(**asked)
     print(f"{plan.scene_set.title}: {plan.output}")
+    if plan.cache is not None:
+        print(f"caches of teacher and links: {plan.cache}")
     print("\n".join(_page(units, known)))
     if not is_done and not any(unit.runs for unit in units):
         print(f"RunAll would only put the results in place at {plan.output}")

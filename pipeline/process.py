@@ -2,35 +2,25 @@
 
 from __future__ import annotations
 
-import ctypes
-import multiprocessing
 import os
-import signal
 import sys
+
+import luigi
+
+from data.child_process import THREAD_VARIABLES, die_with_parent
+
+__all__ = (
+    "die_with_parent",
+    "is_central",
+    "limit_threads",
+    "num_cores",
+    "one_scene",
+    "prepare_imports",
+    "resolved",
+)
 
 GRANTED = "SLURM_CPUS_PER_TASK"
 """Slurm's variable of a job that asked for a number of cores."""
-_PR_SET_PDEATHSIG = 1
-_THREAD_VARIABLES = (
-    "OMP_NUM_THREADS",
-    "OPENBLAS_NUM_THREADS",
-    "MKL_NUM_THREADS",
-    "NUMBA_NUM_THREADS",
-)
-
-
-def die_with_parent() -> None:
-    """Have the kernel kill this process when its parent dies, however it dies (Linux).
-
-    Without it a killed run leaves workers behind that race the next run for its files. Ctrl-C,
-    which a terminal sends to every process, is left to the parent, and SIGTERM ends this one.
-    """
-    if multiprocessing.parent_process() is None:
-        return  # Tasks that run in the parent itself.
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    signal.signal(signal.SIGTERM, signal.SIG_DFL)
-    if sys.platform == "linux":
-        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
 
 
 def num_cores() -> int:
@@ -46,6 +36,14 @@ def num_cores() -> int:
     return min(allowed, max(1, int(granted))) if granted.isdecimal() else allowed
 
 
+def is_central() -> bool:
+    """Whether this run asks a scheduler that serves other hosts, too.
+
+    Such a one knows no hosts: a task has the resources that the last worker to announce it named.
+    """
+    return not luigi.interface.core().local_scheduler
+
+
 def limit_threads(count: int) -> None:
     """Give numerical libraries ``count`` threads, unless the user chose.
 
@@ -55,7 +53,7 @@ def limit_threads(count: int) -> None:
     """
     _keep_idle_threads_asleep()
     user_chose = "OMP_NUM_THREADS" in os.environ
-    for variable in _THREAD_VARIABLES:
+    for variable in THREAD_VARIABLES:
         os.environ.setdefault(variable, str(count))
     if "torch" in sys.modules and not user_chose:
         sys.modules["torch"].set_num_threads(count)

@@ -7,13 +7,14 @@ is computed and nothing written, so that it may be asked while a run goes on.
 from __future__ import annotations
 
 import json
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from datetime import datetime, timezone
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+from data.artifacts.remote import Place
 from data.artifacts.store import METADATA, ArtifactKey, fingerprint
 from data.errors import ArtifactError, UserError
 from data.jsonio import read_json
@@ -76,7 +77,11 @@ class Record:
 def read_record(folder: Path) -> Record:
     """The record of a finished artifact; ArtifactError for missing or damaged metadata."""
     path = folder / METADATA
-    content = read_json(path, _WHAT, _REMEDY, finite=False)
+    return record_of(folder, read_json(path, _WHAT, _REMEDY, finite=False), path)
+
+
+def record_of(folder: Path, content: Any, path: Place) -> Record:
+    """The record that metadata at ``path`` tells; ArtifactError where it is damaged."""
     try:
         root, scene = place_of(folder, str(content["stage"]))
         finished = datetime.fromisoformat(content["finished"])
@@ -96,7 +101,7 @@ def read_record(folder: Path) -> Record:
         )
     except (KeyError, TypeError, ValueError, AttributeError) as error:
         found = f"{type(error).__name__}: {error}"
-        raise ArtifactError(path, _WHAT, found, _REMEDY) from error
+        raise ArtifactError(str(path), _WHAT, found, _REMEDY) from error
 
 
 def place_of(folder: Path, stage: str) -> tuple[Path, str | None]:
@@ -119,6 +124,11 @@ class Catalogue:
 
     records: tuple[Record, ...]
     damaged: tuple[str, ...]
+
+    def with_records(self, more: Iterable[Record]) -> Catalogue:
+        """The same and more of them."""
+        records = sorted((*self.records, *more), key=lambda one: one.finished)
+        return Catalogue(tuple(records), self.damaged)
 
     @cached_property
     def _by_identity(self) -> dict[str, Record]:
@@ -162,7 +172,7 @@ def read_catalogue(root: Path, stages: Collection[str] | None = None) -> Catalog
                 records.append(read_record(path.parent))
             except UserError as error:
                 damaged.append(str(error))
-    return Catalogue(tuple(sorted(records, key=lambda one: one.finished)), tuple(damaged))
+    return Catalogue((), tuple(damaged)).with_records(records)
 
 
 def _metadata_files(root: Path) -> Iterator[Path]:

@@ -41,7 +41,7 @@ def judge_teacher(plan: Plan, scene_id: str | None, folder: Path, device: str) -
         read_ground_truth(source),
         prompts_of(plan, scene_id),
         read_truths(plan.prompts().folder),
-        read_teacher(plan.teacher(scene_id).folder),
+        read_teacher(plan.teacher(scene_id).place),
         plan.experiment.judge,
         progress.reporter(f"JudgeTeacher {scene_id}"),
     )
@@ -57,7 +57,7 @@ def answer_questions(plan: Plan, scene_id: str | None, folder: Path, device: str
     from stages import answer_questions as stage
 
     name = process.one_scene(scene_id)
-    prompts, cache = prompts_of(plan, name), read_teacher(plan.teacher(name).folder)
+    prompts, cache = prompts_of(plan, name), read_teacher(plan.teacher(name).place)
     labels, found = read_pseudo(plan.fuse(name).folder), read_predictions(plan.predict(name).folder)
     write_said(folder, stage.run(prompts, cache, labels, found))
 
@@ -140,7 +140,7 @@ def _stage_records(plan: Plan) -> list[StageRecord]:
         keys |= {"judge_teacher": [plan.judge(name) for name in val], "evaluate": [plan.evaluate()]}
     records = []
     for stage, of_stage in keys.items():
-        contents = [content for key in of_stage if (content := read_metadata(key.folder))]
+        contents = [content for key in of_stage if (content := read_metadata(key.place))]
         if contents:
             seconds = sum(content["wall_seconds"] for content in contents)
             memory = max(content["peak_memory_mb"] for content in contents)

@@ -14,6 +14,8 @@ from typing import Any
 
 from pydantic import BaseModel
 
+from data.artifacts.remote import RemoteFolder
+from data.artifacts.remote_artifact import Manifests
 from data.artifacts.store import ArtifactKey, canonical_json, fingerprint
 from data.artifacts.versions import VERSIONS
 from data.errors import ConfigError
@@ -23,6 +25,7 @@ from data.room_words import RULES, table_digest
 from data.rooms.ids import scene_id as room_id
 from data.splits import SPLITS, Split
 from pipeline.provenance import views_identity
+from pipeline.scene_caches import manifests_of, placed
 from pipeline.scene_sets import SceneSet
 from stages.configs import Experiment
 from stages.teacher_identity import no_features, teacher_identity
@@ -33,11 +36,20 @@ once = lru_cache(maxsize=None)
 
 @dataclass(frozen=True, eq=False)
 class ScenePlan:
-    """One scene set under one experiment; ``output`` is ``<output root>/<scene set>``."""
+    """One scene set under one experiment; ``output`` is ``<output root>/<scene set>``.
+
+    ``cache`` is the folder of an object store in which the teacher's masks and the links lie;
+    None where they lie in ``output`` as everything else.
+    """
 
     scene_set: SceneSet
     experiment: Experiment
     output: Path
+    cache: RemoteFolder | None = None
+
+    def __getstate__(self) -> dict[str, Any]:
+        """What a process of its own is sent: the fields, not what was worked out from them."""
+        return {name: self.__dict__[name] for name in self.__dataclass_fields__}
 
     @cached_property
     def reader(self) -> ModuleType:
@@ -127,6 +139,18 @@ class ScenePlan:
         content = config.model_dump() if isinstance(config, BaseModel) else config
         return ArtifactKey.make(self.output, stage, VERSIONS[stage], content, inputs, scene_id)
 
+    def _scene_cache(self, stage: str, config: Any, inputs: Any, scene_id: str) -> ArtifactKey:
+        """Key of an artifact that lies in ``cache``, where there is one."""
+        key = self._key(stage, config, inputs, scene_id)
+        if self.cache is None:
+            return key
+        return placed(key, self.cache, scene_id, self._manifests[stage])
+
+    @cached_property
+    def _manifests(self) -> dict[str, Manifests]:
+        made = {"link_points": self.link, "run_teacher": self.teacher}
+        return {stage: manifests_of(self.scenes, key_of) for stage, key_of in made.items()}
+
     @once
     def rooms_index(self) -> ArtifactKey:
         """The generated dataset as a whole: its folder is the dataset's root."""
@@ -215,7 +239,7 @@ class ScenePlan:
     def link(self, scene_id: str) -> ArtifactKey:
         """Visible points per view."""
         inputs = {"views": self._views_identity(scene_id)}
-        return self._key("link_points", self.experiment.link, inputs, scene_id)
+        return self._scene_cache("link_points", self.experiment.link, inputs, scene_id)
 
     @cached_property
     def _teacher_identity(self) -> tuple[dict[str, Any], dict[str, str]]:
@@ -230,7 +254,7 @@ class ScenePlan:
             "queries": self._queries_identity(scene_id),
             "bank": self._bank_identity(),
         }
-        return self._key("run_teacher", config, inputs | content, scene_id)
+        return self._scene_cache("run_teacher", config, inputs | content, scene_id)
 
     def check_features(self) -> None:
         """Refuse a teacher known to have no image features; others tell when they are made."""

@@ -39,6 +39,8 @@ def _status(options: Namespace) -> None:
     units = [unit for unit in units if unit.root == plan.output]
     states = {unit.key.folder: state_of(unit) for unit in units}
     print(f"{plan.scene_set.title}: {plan.output}, {size(_bytes_below(plan.output))}")
+    if plan.cache is not None:
+        print(f"caches of teacher and links: {plan.cache}")
     print("\n".join(_page(units, states, known, options.scenes)))
     print("".join(f"{line}\n" for line in submitted(plan.output, options.scenes)), end="")
     print(f"results of this config: {'in place' if is_done else 'not in place'}")

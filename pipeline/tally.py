@@ -83,6 +83,8 @@ class Tally:
         if fate != "pending":
             known.seconds = time.monotonic() - known.started if known.started else 0.0
             self.open[known.kind] -= known.fate in ("pending", "running")
+            if fate == "done" and not known.started:
+                fate = "there"  # Another host's work.
             known.fate, known.error = fate, _first_line(told) if fate == "failed" else ""
         return known
 

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import platform
+from contextlib import nullcontext
 
 from data.artifacts.store import ArtifactKey
-from pipeline import gpus
+from pipeline import gpus, teacher_slots
 from pipeline.base import PipelineTask, SceneTask
 
 
@@ -79,10 +79,14 @@ class TeacherTask(SceneTask):
 
     def process_resources(self) -> dict[str, int]:
         """The GPU, or this machine's place for a big teacher."""
-        is_small = self.plan.experiment.teacher.name in ("oracle", "lisa_nano")
-        if self.num_gpus() or self.scene is None or is_small:
+        if self.num_gpus() or self.scene is None:
             return super().process_resources()
-        return {f"teacher_{platform.node().lower()}": 1}
+        return teacher_slots.resources(self.plan)
+
+    def make(self, key: ArtifactKey) -> None:
+        """Run the stage once there is a place for the teacher."""
+        with nullcontext() if self.num_gpus() else teacher_slots.slot(self.plan):
+            super().make(key)
 
 
 class RunTeacher(TeacherTask):
@@ -110,8 +114,8 @@ class LiftFeatures(TeacherTask):
         return self.plan.features(scene)
 
     def scene_requires(self, scene: str) -> list[PipelineTask]:
-        """The links; the teacher answers nothing here."""
-        return [self.other(LinkPoints, scene)]
+        """The scene and its links; the teacher answers nothing here."""
+        return [self.other(PrepareScene, scene), self.other(LinkPoints, scene)]
 
 
 class FuseMasks(SceneTask):
@@ -122,5 +126,9 @@ class FuseMasks(SceneTask):
         return self.plan.fuse(scene)
 
     def scene_requires(self, scene: str) -> list[PipelineTask]:
-        """Links and teacher cache."""
-        return [self.other(LinkPoints, scene), self.other(RunTeacher, scene)]
+        """Scene and queries, links and teacher cache.
+
+        Where the latter come from another machine, nothing else here asks for the former.
+        """
+        prepared = (self.other(PrepareScene, scene), self.other(PreparePrompts))
+        return [*prepared, self.other(LinkPoints, scene), self.other(RunTeacher, scene)]

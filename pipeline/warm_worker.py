@@ -46,7 +46,8 @@ class WarmWorker(worker.Worker):
 
     def add(self, task: luigi.Task, *args: Any, **kwargs: Any) -> bool:
         """Schedule a task that was asked for, and all it needs."""
-        self._tally.roots.append(task)
+        if task not in self._tally.roots:
+            self._tally.roots.append(task)
         return bool(super().add(task, *args, **kwargs))
 
     def _add_task(self, *args: Any, **kwargs: Any) -> None:
@@ -92,8 +93,12 @@ class WarmWorker(worker.Worker):
             raise SystemExit(INTERRUPTED) from None
         finally:
             self._display.end()
+        self._settle()
         _LOG.info("%s", summary(self._tally))
         return succeeded
+
+    def _settle(self) -> None:
+        """Take in, before the summary, what this worker did not see itself."""
 
 
 @contextmanager

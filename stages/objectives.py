@@ -2,20 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from data.batches import Sample
 from data.training_scene import QueryViews
 from data.types import Array
 from models import losses
+from models.batch_norm import count_rows
 from models.descriptors import Pooling
 from models.fusion import Fused
 from models.student import Features, Student
+from stages.sample_loader import Share
 from stages.student_config import LossConfig
 from stages.thresholds import level
 
@@ -71,3 +73,45 @@ def scene_losses(
         wanted = as_tensor(sample.image, device)
         parts["image"] = losses.feature_cosine(features.image.float(), wanted)
     return parts
+
+
+class Objective(nn.Module):
+    """The student and what its answers cost, in one ``forward``.
+
+    Whoever trains in several processes sees of a network only what goes through that.
+    """
+
+    def __init__(self, student: Student, cfg: LossConfig) -> None:
+        """Take a student on its device, and the weights of its losses."""
+        super().__init__()
+        self.student, self._cfg = student, cfg
+
+    def forward(self, share: Share) -> dict[str, Tensor]:
+        """This process's share of each part of a batch's loss, and of their weighted sum, loss."""
+        device = self.student.scale.device
+        count_rows(self.student, share.counts)
+        features, indices = _voxels(share.samples)
+        outputs = self.student(
+            as_tensor(features, device),
+            as_tensor(indices, device),
+            [pooling(sample, device) for sample in share.samples],
+        )
+        with torch.autocast(device.type, enabled=False):  # Losses are float32 everywhere.
+            each = [
+                scene_losses(self.student, sample, output, self._cfg)
+                for sample, output in zip(share.samples, outputs, strict=True)
+            ]
+            parts = {name: sum(one[name] for one in each) / share.divisor for name in each[0]}
+            weights = self._cfg.model_dump()
+            loss = sum(weights[name] * part for name, part in parts.items())
+            whole = {"loss": loss, **parts}
+        return whole if share.counts else {name: 0.0 * part for name, part in whole.items()}
+
+
+def _voxels(samples: Sequence[Sample]) -> tuple[Array, Array]:
+    """(M, 7) features of all samples' voxels, and (M, 4) their sample's number and place."""
+    sizes = [len(sample.features) for sample in samples]
+    numbers = np.repeat(np.arange(len(samples), dtype=np.int32), sizes)[:, None]
+    coords = np.concatenate([sample.grid_coords for sample in samples])
+    features = np.concatenate([sample.features for sample in samples])
+    return features, np.concatenate([numbers, coords], 1)

@@ -14,15 +14,39 @@ from stages.configs import StudentConfig
 KEEP_BYTES = 1 << 30
 
 
-class SampleLoader:
-    """Samples of the scenes that have a labelled query; keeps as many scenes as fit."""
+class Share:
+    """One process's part of a batch.
 
-    def __init__(self, scenes: Sequence[TrainingScene], cfg: StudentConfig) -> None:
+    ``samples`` of its scenes; ``divisor``, the number of scenes a process has on average, by
+    which their losses are divided, so that the mean over processes is the mean over the batch;
+    ``counts`` is False where the batch has no scene for the process: it works on another's, so
+    that all take the same steps, and counts for nothing. Not a dataclass: Fabric takes those
+    apart.
+    """
+
+    def __init__(self, samples: Sequence[Sample], divisor: float, counts: bool) -> None:
+        self.samples, self.divisor, self.counts = samples, divisor, counts
+
+
+class SampleLoader:
+    """Samples of the scenes that have a labelled query; keeps as many scenes as fit.
+
+    Of the scenes of a batch, process ``rank`` of ``processes`` gets every ``processes``-th.
+    """
+
+    def __init__(
+        self,
+        scenes: Sequence[TrainingScene],
+        cfg: StudentConfig,
+        rank: int = 0,
+        processes: int = 1,
+    ) -> None:
         """Read every scene once; UserError when there is nothing to learn from."""
         self._scenes, self._cfg = scenes, cfg
+        self._rank, self._processes = rank, processes
         self._kept: dict[int, CompactScene] = {}
         self._mender: Callable[[CompactScene], CompactScene] | None = None
-        self._room = KEEP_BYTES
+        self._room = KEEP_BYTES // processes
         self._settings = SampleSettings(
             cfg.voxel_size,
             cfg.queries_per_scene,
@@ -59,7 +83,7 @@ class SampleLoader:
         self._bank = training_scene.token_bank(tokens.values(), cfg.seed)
 
     def scene(self, index: int) -> CompactScene:
-        """One scene, kept in memory where ``KEEP_BYTES`` still has room for it."""
+        """One scene, kept in memory where this process's part of ``KEEP_BYTES`` has room for it."""
         if index in self._kept:
             return self._kept[index]
         scene = training_scene.compact(self._scenes[index])
@@ -72,11 +96,14 @@ class SampleLoader:
 
     def mend(self, mender: Callable[[CompactScene], CompactScene]) -> None:
         """From now on give scenes as ``mender`` changes them."""
-        self._mender, self._room = mender, KEEP_BYTES
+        self._mender, self._room = mender, KEEP_BYTES // self._processes
         self._kept.clear()
 
-    def epoch(self, epoch: int) -> Iterator[list[Sample]]:
-        """Yield the batches of one epoch; a thread prepares the next while one is in use."""
+    def epoch(self, epoch: int) -> Iterator[Share]:
+        """Yield this process's shares of an epoch's batches.
+
+        A thread prepares the next while one is in use.
+        """
         seed, size = self._cfg.seed, self._cfg.batch_scenes
         order = [self.usable[i] for i in batches.scene_order(seed, epoch, len(self.usable))]
         chunks = [order[start : start + size] for start in range(0, len(order), size)]
@@ -87,8 +114,10 @@ class SampleLoader:
                 yield batch
             yield coming.result()
 
-    def _batch(self, indices: Sequence[int], epoch: int) -> list[Sample]:
-        return [self._sample(index, epoch) for index in indices]
+    def _batch(self, indices: Sequence[int], epoch: int) -> Share:
+        own = indices[self._rank :: self._processes]
+        samples = [self._sample(index, epoch) for index in own or indices[:1]]
+        return Share(samples, len(indices) / self._processes, bool(own))
 
     def _sample(self, index: int, epoch: int) -> Sample:
         scene = self.scene(index)

@@ -6,6 +6,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
+from data.errors import ConfigError
 from stages.config_base import Count, Fraction, NonNegative, Positive, Seed, StageConfig
 
 
@@ -107,3 +108,15 @@ class FinetuneConfig(StageConfig):
     """Passes over the training scenes."""
     lr: Positive = 0.0003
     """Peak learning rate; all else is as in ``student``."""
+
+
+def check_processes(cfg: StudentConfig, processes: int) -> None:
+    """Refuse, with ConfigError, a number of processes that a batch's scenes cannot be dealt to."""
+    if processes < 1:
+        raise ConfigError(f"--train-processes: expected at least 1, found {processes}.")
+    if processes > cfg.batch_scenes:
+        raise ConfigError(
+            f"--train-processes: expected at most student.batch_scenes, which is "
+            f"{cfg.batch_scenes}, for each process takes scenes of every batch; found "
+            f"{processes}. Ask for {cfg.batch_scenes}, or raise student.batch_scenes."
+        )

@@ -5,13 +5,18 @@ from __future__ import annotations
 import re
 import shutil
 import sys
+from collections.abc import Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
 from hypothesis import HealthCheck, settings
 
 from tests.cli import REPOSITORY
 from tests.scannetpp_tree import write_tree
+
+if TYPE_CHECKING:
+    from tests.faulty_store import FaultyStore
 
 settings.register_profile(
     "project",
@@ -27,8 +32,31 @@ settings.load_profile("project")
 def _own_output(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """No test writes outside its temporary folder, or reads the user's datasets."""
     monkeypatch.setenv("MLLM3D_OUTPUT", str(tmp_path / "output"))
-    for name in ("MLLM3D_DATA", "MLLM3D_SCAN"):
+    for name in ("MLLM3D_CACHE", "MLLM3D_DATA", "MLLM3D_SCAN"):
         monkeypatch.delenv(name, raising=False)
+
+
+@pytest.fixture(scope="session")
+def store_server() -> Iterator[FaultyStore]:
+    """A local S3 server, one for the process: fsspec would not notice another address."""
+    from tests.faulty_store import faulty_store
+
+    with faulty_store() as running:
+        yield running
+
+
+@pytest.fixture
+def store(store_server: FaultyStore, monkeypatch: pytest.MonkeyPatch) -> FaultyStore:
+    """The server, empty, as this process's S3, which is given up soon."""
+    import fsspec.config
+
+    from tests.remote_world import QUICK
+
+    for name, value in store_server.environment().items():
+        monkeypatch.setenv(name, value)
+    monkeypatch.setitem(fsspec.config.conf, "s3", {"config_kwargs": QUICK})
+    store_server.clear()
+    return store_server
 
 
 @pytest.fixture(scope="module")

@@ -14,6 +14,7 @@ import pytest
 
 from data.errors import UserError
 from pipeline import gpus
+from pipeline.learning_tasks import TrainStudent
 from pipeline.result_tasks import PredictMasks
 from pipeline.shards import CacheTeacherMasks
 from pipeline.tasks import LinkPoints, RunTeacher
@@ -148,3 +149,16 @@ def test_luigi_starts_no_more_tasks_than_there_are_gpus(monkeypatch: pytest.Monk
         check=True,
     )
     assert told.stdout.strip() == "3"
+
+
+def test_training_takes_a_gpu_for_each_process(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv(gpus.VISIBLE, "0,1")
+    asked = {"scene_set": "demo", "train_processes": 2}
+    assert TrainStudent(**asked).process_resources() == {gpus.resource_name(): 2}
+    # More than there are would wait for ever; the task itself refuses them.
+    monkeypatch.setenv(gpus.VISIBLE, "0")
+    assert TrainStudent(**asked).process_resources() == {gpus.resource_name(): 1}
+    assert TrainStudent(**asked).num_gpus() == 2
+    # A central scheduler knows no hosts.
+    monkeypatch.setattr("pipeline.process.is_central", lambda: True)
+    assert TrainStudent(**asked).process_resources() == {}

@@ -55,6 +55,7 @@ LABEL_FREE = (
     "stages.text_encoding",
     "stages.thresholds",
     "stages.train_student",
+    "stages.trainer",
     "stages.view_gate",
 )
 LABELS = (

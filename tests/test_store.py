@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import multiprocessing
 import os
+import platform
 import signal
 import time
 from pathlib import Path
@@ -211,6 +213,36 @@ def test_a_killed_writer_leaves_an_incomplete_folder_and_no_lock(tmp_path: Path)
     assert (key.folder / "half").exists() and not is_complete(key)
     slow_write(key, 0.0)
     assert is_complete(key) and len(starts(key)) == 2
+
+
+@pytest.mark.parametrize("is_late", [True, False], ids=["rival still writes", "rival is done"])
+def test_a_writer_whose_folder_was_taken_over_never_seals_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, is_late: bool
+) -> None:
+    # A lock that two hosts hold at once, as after a network disk gave up on one of them.
+    monkeypatch.setattr(store, "FileLock", lambda _: contextlib.nullcontext())
+    key = key_in(tmp_path)
+    lost, rival = writing(key), writing(key)
+    folder = lost.__enter__()
+    assert folder is not None
+    (folder / "file.txt").write_text("from the lost host")
+    monkeypatch.setattr(platform, "node", lambda: "rival")
+    assert rival.__enter__() == folder
+    (folder / "file.txt").write_text("half")
+    if not is_late:
+        (folder / "file.txt").write_text("whole")
+        rival.__exit__(None, None, None)
+    with pytest.raises(ArtifactError, match="took it over"):
+        lost.__exit__(None, None, None)
+    assert is_complete(key) is not is_late
+    if is_late:
+        (folder / "file.txt").write_text("whole")
+        rival.__exit__(None, None, None)
+    assert is_complete(key) and (folder / "file.txt").read_text() == "whole"
+    content = store.read_metadata(folder)
+    assert content is not None and content["host"] == "rival"
+    assert not list(folder.glob(f"{store.HOLDER}*"))
+    store.check_files(folder, "")
 
 
 def test_reading_refuses_other_content_of_the_same_size_and_names_the_file(tmp_path: Path) -> None:

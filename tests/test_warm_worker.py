@@ -52,7 +52,7 @@ def test_tasks_of_a_kind_are_preloaded_once_and_by_the_parent(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(Once, "preloads", [])
-    assert luigi.worker.Worker is WarmWorker
+    assert issubclass(luigi.worker.Worker, WarmWorker)
     tasks = [Once(folder=str(tmp_path), number=number) for number in range(3)]
     assert luigi.build(tasks, local_scheduler=True, workers=2)
     assert Once.preloads == [os.getpid()]

@@ -19,6 +19,7 @@ from data.artifacts.record import (
     sha256_of,
     size_of,
 )
+from data.artifacts.remote import Place
 from data.artifacts.store import fingerprint
 from data.artifacts.versions import VERSIONS
 
@@ -34,7 +35,7 @@ class Finding(NamedTuple):
     ``is_extra`` says that the file is there though the metadata does not list it.
     """
 
-    path: Path
+    path: Place
     what: str
     is_extra: bool = False
 
@@ -68,7 +69,7 @@ def artifacts_below(start: Path) -> Artifacts:
     return Artifacts(tuple(finished), tuple(unfinished))
 
 
-def place_of(folder: Path) -> tuple[str, str]:
+def place_of(folder: Place) -> tuple[str, str]:
     """Stage and scene of an artifact's folder, by where it lies; "" where there is none."""
     parts = folder.parts
     for index in range(len(parts) - 1, -1, -1):
@@ -80,7 +81,7 @@ def place_of(folder: Path) -> tuple[str, str]:
     return "", ""
 
 
-def num_files(folder: Path) -> int:
+def num_files(folder: Place) -> int:
     """How many files ``check_artifact`` will compare."""
     return len(listed_files(read_metadata(folder) or {}) or {})
 
@@ -93,7 +94,7 @@ def check_artifact(folder: Path, step: Callable[[], None]) -> list[Finding]:
     content = read_metadata(folder)
     if content is None:
         return [Finding(folder / METADATA, "damaged: not the content that was written")]
-    findings = list(_check_metadata(folder, content))
+    findings = list(check_metadata(folder, content))
     files = listed_files(content)
     if files is None:
         return [Finding(folder / METADATA, "damaged: its list of files cannot be read")]
@@ -105,7 +106,8 @@ def check_artifact(folder: Path, step: Callable[[], None]) -> list[Finding]:
     return findings + _unlisted(folder, files)
 
 
-def _check_metadata(folder: Path, content: Mapping[str, Any]) -> Iterator[Finding]:
+def check_metadata(folder: Place, content: Mapping[str, Any]) -> Iterator[Finding]:
+    """What in an artifact's metadata contradicts itself, or the folder's name."""
     path = folder / METADATA
     names = set(content)
     if not _NEEDED <= names <= _NEEDED | _NOTED:
@@ -125,11 +127,9 @@ def _check_metadata(folder: Path, content: Mapping[str, Any]) -> Iterator[Findin
 
 
 def _check_file(path: Path, file: Listed) -> str:
-    size = size_of(path)
-    if size < 0:
-        return "missing"
-    if size != file.size:
-        return f"damaged: {size} bytes, {file.size} were written"
+    what = differs(size_of(path), file)
+    if what:
+        return what
     try:
         digest = sha256_of(path)
     except OSError as error:
@@ -137,6 +137,13 @@ def _check_file(path: Path, file: Listed) -> str:
     if digest != file.sha256:
         return f"damaged: SHA-256 {digest[:12]}..., {file.sha256[:12]}... was written"
     return ""
+
+
+def differs(size: int, file: Listed) -> str:
+    """In what way a file of so many bytes, -1 for none, is not the one listed; "" if it may be."""
+    if size < 0:
+        return "missing"
+    return f"damaged: {size} bytes, {file.size} were written" if size != file.size else ""
 
 
 def _unlisted(folder: Path, files: Mapping[str, Listed]) -> list[Finding]:

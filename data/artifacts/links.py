@@ -9,13 +9,14 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import zarr
 from zarr.codecs import BloscCodec
 
+from data.artifacts.remote import Place
+from data.artifacts.remote_zarr import zarr_place
 from data.artifacts.store import check_files
 from data.artifacts.versions import VERSIONS
 from data.errors import ArtifactError
@@ -43,7 +44,7 @@ class ViewLinks:
 class Links:
     """Reader of a scene's links; each view is read when asked for."""
 
-    def __init__(self, group: zarr.Group, path: Path) -> None:
+    def __init__(self, group: zarr.Group, path: str) -> None:
         attributes = dict(group.attrs)
         if attributes.get("schema_version") != SCHEMA_VERSION:
             found = f"{attributes.get('schema_version')}"
@@ -73,7 +74,7 @@ class Links:
         return ViewLinks(self.view_ids[index], np.asarray(point_ids), np.asarray(uv))
 
 
-def _attribute(attributes: dict[str, Any], name: str, path: Path) -> Any:
+def _attribute(attributes: dict[str, Any], name: str, path: str) -> Any:
     if name not in attributes:
         raise ArtifactError(path, f"finished links ({name})", "unfinished ones", _REMEDY)
     return attributes[name]
@@ -120,14 +121,14 @@ class _Appender:
 
 
 def write_links(
-    folder: Path, view_ids: Sequence[str], num_points: int, per_view: Iterable[ViewLinks]
+    folder: Place, view_ids: Sequence[str], num_points: int, per_view: Iterable[ViewLinks]
 ) -> None:
     """Write ``links.zarr`` below ``folder``, one view at a time, in the order of ``view_ids``.
 
     Raises:
         ValueError: the views given do not follow ``view_ids``.
     """
-    group = zarr.open_group(folder / FOLDER, mode="w", zarr_format=3)
+    group = zarr.open_group(zarr_place(folder / FOLDER), mode="w", zarr_format=3)
     point_ids = _Appender(group, "point_ids", "int32", ())
     uv = _Appender(group, "uv", "float32", (2,))
     offsets = [0]
@@ -145,12 +146,11 @@ def write_links(
     )
 
 
-def read_links(folder: Path) -> Links:
+def read_links(folder: Place) -> Links:
     """Open a scene's links; ArtifactError when they are missing, unfinished or damaged."""
     check_files(folder, _REMEDY)
     path = folder / FOLDER
     try:
-        group = zarr.open_group(path, mode="r")
-        return Links(group, path)
+        return Links(zarr.open_group(zarr_place(path, read_only=True), mode="r"), str(path))
     except (OSError, KeyError, ValueError, TypeError) as error:
-        raise ArtifactError(path, "links of this schema", str(error), _REMEDY) from error
+        raise ArtifactError(str(path), "links of this schema", str(error), _REMEDY) from error

@@ -9,15 +9,21 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
+import platform
+import time
 from collections.abc import Iterator, Mapping
 from functools import lru_cache
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from data.artifacts.remote import Place, RemoteFolder
 from data.errors import ArtifactError
 
 METADATA = "metadata.json"
 CHECKSUM = "checksum"
+HOLDER = ".holder.json"
+"""In a folder that is being written: host, pid and start (seconds since 1970) of who writes it."""
 CHECKED_ON_READ = 64 * 2**20
 """Bytes of an artifact that are compared with their checksums when it is read."""
 
@@ -28,20 +34,35 @@ def canonical_json(value: Any) -> str:
 
 
 class Listed(NamedTuple):
-    """A file as the metadata lists it: bytes, and 64 hex digits."""
+    """A file as the metadata lists it: bytes, 64 hex digits, and in a store its tag, or ""."""
 
     size: int
     sha256: str
+    tag: str = ""
+
+    @classmethod
+    def of(cls, entry: Mapping[str, Any]) -> Listed:
+        """One entry of the metadata's list; KeyError, TypeError or ValueError when damaged."""
+        return cls(int(entry["bytes"]), str(entry.get("sha256")), str(entry.get("tag", "")))
 
 
-def read_metadata(folder: Path) -> dict[str, Any] | None:
+def read_metadata(folder: Place) -> dict[str, Any] | None:
     """The metadata of a folder; None where there is none, or it is damaged.
 
     Metadata without a checksum of its own is an earlier version's, and taken as it is.
     """
     try:
-        content = json.loads((folder / METADATA).read_text(encoding="utf-8"))
+        text = (folder / METADATA).read_text(encoding="utf-8")
     except (OSError, ValueError):
+        return None
+    return parsed_metadata(text)
+
+
+def parsed_metadata(text: str | bytes) -> dict[str, Any] | None:
+    """The content of a metadata file; None where it is damaged."""
+    try:
+        content = json.loads(text)
+    except ValueError:
         return None
     if not isinstance(content, dict):
         return None
@@ -59,7 +80,7 @@ def listed_files(content: Mapping[str, Any]) -> dict[str, Listed] | None:
     """The artifact's files by relative path; None where the list is damaged."""
     files = content.get("files", {})
     try:
-        return {str(n): Listed(int(e["bytes"]), str(e.get("sha256"))) for n, e in files.items()}
+        return {str(name): Listed.of(entry) for name, entry in files.items()}
     except (AttributeError, KeyError, TypeError, ValueError):
         return None
 
@@ -67,6 +88,12 @@ def listed_files(content: Mapping[str, Any]) -> dict[str, Listed] | None:
 def metadata_text(content: Mapping[str, Any]) -> str:
     """The metadata file of a content, byte by byte."""
     return json.dumps(content, indent=1) + "\n"
+
+
+def holder_text() -> str:
+    """Of this process, what ``HOLDER`` holds."""
+    told = {"host": platform.node(), "pid": os.getpid(), "started": round(time.time(), 3)}
+    return json.dumps(told)
 
 
 def size_of(path: Path) -> int:
@@ -77,19 +104,20 @@ def size_of(path: Path) -> int:
         return -1
 
 
-def require_complete(folder: Path, remedy: str) -> None:
+def require_complete(folder: Place, remedy: str) -> None:
     """Raise ArtifactError when ``folder`` is not a finished artifact, or as of ``check_files``."""
     if read_metadata(folder) is None:
-        raise ArtifactError(folder, "a finished artifact (metadata.json)", "none", remedy)
+        raise ArtifactError(str(folder), "a finished artifact (metadata.json)", "none", remedy)
     check_files(folder, remedy)
 
 
-def check_files(folder: Path, remedy: str) -> None:
+def check_files(folder: Place, remedy: str) -> None:
     """Compare a finished artifact's files with its metadata; of an unfinished one, nothing.
 
     Sizes are compared of all files, checksums of the smallest up to ``CHECKED_ON_READ`` bytes
     in all: large arrays are read in parts, and hashing them whole would take longer than that.
-    What was compared is remembered for the process, until the file changes.
+    What was compared is remembered for the process, until the file changes. Of an object store
+    one listing tells sizes and tags; checksums are compared where a tag is not the one noted.
 
     Raises:
         ArtifactError: a file is missing, or not as it was written; the error names it.
@@ -97,6 +125,9 @@ def check_files(folder: Path, remedy: str) -> None:
     left = CHECKED_ON_READ
     files = listed_files(read_metadata(folder) or {}) or {}
     again = f"Run: python -m pipeline verify {folder} --remove. Then: {remedy}"
+    if isinstance(folder, RemoteFolder):
+        _check_objects(folder, files, again)
+        return
     for name, file in sorted(files.items(), key=lambda item: item[1].size):
         path = folder / name
         try:
@@ -110,6 +141,26 @@ def check_files(folder: Path, remedy: str) -> None:
         if left >= 0 and _digest(path, stat.st_mtime_ns, stat.st_size) != file.sha256:
             expected = f"the content written (SHA-256 {file.sha256[:12]}...)"
             raise ArtifactError(path, expected, "other content: it was damaged since", again)
+
+
+def _check_objects(folder: RemoteFolder, files: Mapping[str, Listed], again: str) -> None:
+    stored = folder.files() if files else {}
+    unsure: dict[str, int] = {}
+    left = CHECKED_ON_READ
+    for name, file in sorted(files.items(), key=lambda item: item[1].size):
+        if name not in stored:
+            raise ArtifactError(str(folder / name), "the object as it was written", "none", again)
+        if stored[name].size != file.size:
+            found = f"{stored[name].size} bytes"
+            raise ArtifactError(str(folder / name), f"the {file.size} bytes written", found, again)
+        if not file.tag or stored[name].tag != file.tag:
+            left -= file.size
+            unsure |= {name: file.size} if left >= 0 else {}
+    for name, digest in folder.digests(unsure):
+        if digest != files[name].sha256:
+            expected = f"the content written (SHA-256 {files[name].sha256[:12]}...)"
+            found = "other content: it was replaced since"
+            raise ArtifactError(str(folder / name), expected, found, again)
 
 
 @lru_cache(maxsize=2**14)

@@ -6,6 +6,9 @@ size it lists; the metadata is written last (aside, synced, renamed), so a kille
 incomplete folder and never a wrong one. A stage that can resume finds its earlier files in the
 folder; one that cannot starts from an empty one. A file lock keeps two processes off the same
 folder; the kernel frees it however the holder dies.
+
+Artifacts in an object store are made the same way, but for renames, which it does not have:
+see ``data.artifacts.remote_artifact``.
 """
 
 from __future__ import annotations
@@ -20,6 +23,7 @@ import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from functools import partial
 from importlib import metadata as package_metadata
 from pathlib import Path
 from typing import Any
@@ -29,11 +33,13 @@ from filelock import FileLock
 from data.artifacts import failure
 from data.artifacts.record import (
     CHECKSUM,
+    HOLDER,
     METADATA,
     canonical_json,
     check_files,
     content_checksum,
     files_of,
+    holder_text,
     listed_files,
     metadata_text,
     read_metadata,
@@ -41,8 +47,12 @@ from data.artifacts.record import (
     sha256_of,
     size_of,
 )
+from data.artifacts.remote import Place
+from data.artifacts.remote_artifact import RemoteArtifact, writing_objects
+from data.errors import ArtifactError
 
 __all__ = (
+    "HOLDER",
     "METADATA",
     "ArtifactKey",
     "canonical_json",
@@ -55,10 +65,9 @@ __all__ = (
     "sha256_of",
     "write_text_atomic",
     "writing",
+    "writing_anywhere",
 )
 
-HOLDER = ".holder.json"
-"""In a folder that is being written: host, pid and start (seconds since 1970) of who writes it."""
 _PACKAGES = ("numpy", "torch", "spconv-cu118", "open3d-cpu", "open3d", "h5py", "zarr")
 
 
@@ -80,7 +89,8 @@ class ArtifactKey:
     """Where an artifact lies and what it must be.
 
     ``folder`` is ``<output>/<scene-set>/<stage>/[<scene>/]<fingerprint[:12]>``; ``config`` and
-    ``inputs`` are what the fingerprint was made from, kept for the metadata.
+    ``inputs`` are what the fingerprint was made from, kept for the metadata. Of an artifact in
+    an object store ``remote`` says where, and beside ``folder`` lies its lock alone.
     """
 
     folder: Path
@@ -89,6 +99,12 @@ class ArtifactKey:
     schema_version: int
     config: Mapping[str, Any] = field(default_factory=dict)
     inputs: Mapping[str, str] = field(default_factory=dict)
+    remote: RemoteArtifact | None = field(default=None, compare=False)
+
+    @property
+    def place(self) -> Place:
+        """Where its files are: ``folder``, or in an object store."""
+        return self.remote.folder if self.remote else self.folder
 
     @classmethod
     def make(
@@ -107,7 +123,12 @@ class ArtifactKey:
 
 
 def is_complete(key: ArtifactKey) -> bool:
-    """Whether the artifact is whole: metadata of this fingerprint, all files at their size."""
+    """Whether the artifact is whole: metadata of this fingerprint, all files at their size.
+
+    Of an object store the metadata alone is asked for: it is put last, and objects are whole.
+    """
+    if key.remote is not None:
+        return (key.remote.manifest() or {}).get("fingerprint") == key.fingerprint
     content = read_metadata(key.folder)
     if content is None or content.get("fingerprint") != key.fingerprint:
         return False
@@ -128,7 +149,9 @@ def writing(key: ArtifactKey, resumable: bool = False) -> Iterator[Path | None]:
 
     Yields None when another process finished the artifact while this one waited. Unless
     ``resumable``, files left by an earlier, unfinished attempt are removed first. When the
-    body raises, no metadata is written, and what it raised is kept for ``status``.
+    body raises, no metadata is written, and what it raised is kept for ``status``; nor is any
+    when another host took the folder over, as may happen on a network disk whose lock this one
+    lost with its connection: ArtifactError.
     """
     key.folder.parent.mkdir(parents=True, exist_ok=True)
     with FileLock(lock_path(key.folder)):
@@ -140,21 +163,57 @@ def writing(key: ArtifactKey, resumable: bool = False) -> Iterator[Path | None]:
             shutil.rmtree(key.folder)
         key.folder.mkdir(parents=True, exist_ok=True)
         start = time.monotonic()
-        with _named_holder(key.folder), failure.noted(key.folder):
+        with _named_holder(key.folder) as told, failure.noted(key.folder):
             yield key.folder
+            _expect_held(key.folder, told)
         _finish(key, time.monotonic() - start)
 
 
 @contextmanager
-def _named_holder(folder: Path) -> Iterator[None]:
+def writing_anywhere(key: ArtifactKey, resumable: bool = False) -> Iterator[Place | None]:
+    """``writing``, of an artifact in an object store, too; then also as of ``writing_objects``."""
+    if key.remote is None:
+        with writing(key, resumable) as folder:
+            yield folder
+        return
+    key.folder.parent.mkdir(parents=True, exist_ok=True)
+    with FileLock(lock_path(key.folder)):
+        if is_complete(key):
+            yield None
+            return
+        objects = writing_objects(key.remote, resumable, partial(_content, key))
+        with objects as place, failure.noted(key.folder):
+            yield place
+
+
+@contextmanager
+def _named_holder(folder: Path) -> Iterator[str]:
     """Say who writes a folder, for ``status``; it counts only while the lock is held."""
-    path = folder / HOLDER
-    told = {"host": platform.node(), "pid": os.getpid(), "started": round(time.time(), 3)}
-    path.write_text(json.dumps(told))
+    path, text = folder / HOLDER, holder_text()
+    path.write_text(text)
     try:
-        yield
+        yield text
     finally:
-        path.unlink(missing_ok=True)
+        if _text_of(path) == text:
+            path.unlink(missing_ok=True)
+
+
+def _expect_held(folder: Path, told: str) -> None:
+    found = _text_of(folder / HOLDER)
+    if found != told:
+        raise ArtifactError(
+            folder,
+            f"to be written by {told}",
+            f"{found or 'nobody'}, who took it over while this host seemed lost",
+            "What the other writes is kept: run the command again",
+        )
+
+
+def _text_of(path: Path) -> str | None:
+    try:
+        return path.read_text()
+    except OSError:
+        return None
 
 
 def write_text_atomic(path: Path, text: str) -> None:
@@ -172,13 +231,20 @@ def write_text_atomic(path: Path, text: str) -> None:
 
 
 def _finish(key: ArtifactKey, seconds: float) -> None:
-    files = {
+    files: dict[str, dict[str, Any]] = {
         str(path.relative_to(key.folder)): {
             "bytes": path.stat().st_size,
             "sha256": sha256_of(path),
         }
         for path in files_of(key.folder)
     }
+    write_text_atomic(key.folder / METADATA, metadata_text(_content(key, seconds, files)))
+
+
+def _content(
+    key: ArtifactKey, seconds: float, files: Mapping[str, Mapping[str, Any]]
+) -> dict[str, Any]:
+    """The metadata of an artifact that is whole, its own checksum included."""
     content = {
         "stage": key.stage,
         "fingerprint": key.fingerprint,
@@ -190,12 +256,12 @@ def _finish(key: ArtifactKey, seconds: float) -> None:
         "wall_seconds": round(seconds, 3),
         "peak_memory_mb": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024,
         "finished": time.strftime("%Y-%m-%dT%H:%M:%S%z"),
-        "files": files,
+        "files": dict(files),
     }
     # As it will be read: JSON makes texts of all keys.
-    content = json.loads(metadata_text(content))
+    content = dict(json.loads(metadata_text(content)))
     content[CHECKSUM] = content_checksum(content)
-    write_text_atomic(key.folder / METADATA, metadata_text(content))
+    return content
 
 
 def _package_versions() -> dict[str, str]:

@@ -8,7 +8,8 @@ of zeros and a lost chunk cannot be taken for each other: see ``data.artifacts.v
 
 The masks of a view are one file; the small arrays are one file each and are rewritten after
 every view, ``status`` last. A killed job therefore loses at most the view it was on. One
-process writes a cache at a time (the store's lock sees to that).
+process of a host writes a cache at a time (the store's lock sees to that); the cache may lie in
+an object store.
 """
 
 from __future__ import annotations
@@ -21,6 +22,9 @@ import numpy as np
 import zarr
 from zarr.codecs import ZstdCodec
 
+from data.artifacts.remote import Place, RemoteFolder
+from data.artifacts.remote_artifact import stop_if_finished
+from data.artifacts.remote_zarr import zarr_place
 from data.artifacts.store import require_complete
 from data.artifacts.view_answers import (
     FAILED,
@@ -50,6 +54,7 @@ __all__ = (
     "read_teacher",
 )
 FILE = "teacher.zarr"
+_ARRAYS = ("mask_logits", "predicted_iou", "presence", "seg_embeddings", "answers", "status")
 _UNWRITTEN = -128
 _REMEDY = "Run RunTeacher again."
 _DAMAGE = (OSError, KeyError, ValueError, TypeError, RuntimeError)
@@ -58,21 +63,24 @@ _DAMAGE = (OSError, KeyError, ValueError, TypeError, RuntimeError)
 class TeacherWriter:
     """Fills the cache of one scene; goes on where an earlier, unfinished attempt stopped."""
 
-    def __init__(self, folder: Path, view_ids: Sequence[str], prompt_ids: Sequence[str]) -> None:
-        self._path = folder / FILE
+    def __init__(self, folder: Place, view_ids: Sequence[str], prompt_ids: Sequence[str]) -> None:
+        self._folder, self._path = folder, folder / FILE
         self._view_ids, self._prompt_ids = list(view_ids), list(prompt_ids)
         shape = (len(self._view_ids), len(self._prompt_ids))
         self.status = np.full(shape, NOT_DONE, np.uint8)
         self._layout: dict[str, Any] | None = None
+        self._arrays: dict[str, Any] = {}
         if (self._path / "status" / "zarr.json").exists():
             self._resume()
 
     def _resume(self) -> None:
-        for partial in self._path.rglob("*.partial"):
-            partial.unlink()
+        if isinstance(self._path, Path):
+            for partial in self._path.rglob("*.partial"):
+                partial.unlink()
         try:
-            self._group = zarr.open_group(self._path, mode="r+", zarr_format=3)
-            layout = dict(self._group.attrs)
+            group = zarr.open_group(zarr_place(self._path), mode="r+", zarr_format=3)
+            self._arrays = {name: group[name] for name in _ARRAYS}
+            layout = dict(group.attrs)
             if [layout.pop("view_ids"), layout.pop("prompt_ids")] != [
                 self._view_ids,
                 self._prompt_ids,
@@ -82,15 +90,15 @@ class TeacherWriter:
         except _DAMAGE as error:
             found = f"{type(error).__name__}: {error}"
             remedy = "Remove the folder and run RunTeacher again."
-            raise ArtifactError(self._path, "this scene's cache", found, remedy) from error
+            raise ArtifactError(str(self._path), "this scene's cache", found, remedy) from error
         self._layout = layout
 
     def _load_small(self) -> None:
-        self.status = np.asarray(self._group["status"][...])
-        self._predicted_iou = np.asarray(self._group["predicted_iou"][...])
-        self._presence = np.asarray(self._group["presence"][...])
-        self._seg_embeddings = np.asarray(self._group["seg_embeddings"][...])
-        self._answers = np.asarray(self._group["answers"][...]).astype(object)
+        self.status = np.asarray(self._arrays["status"][...])
+        self._predicted_iou = np.asarray(self._arrays["predicted_iou"][...])
+        self._presence = np.asarray(self._arrays["presence"][...])
+        self._seg_embeddings = np.asarray(self._arrays["seg_embeddings"][...])
+        self._answers = np.asarray(self._arrays["answers"][...]).astype(object)
 
     def begin(
         self, mask_shape: tuple[int, int], mask_extent: tuple[float, float], embedding_dim: int
@@ -108,12 +116,12 @@ class TeacherWriter:
             self._create(layout)
         elif self._layout != layout:
             remedy = "Remove the folder and run RunTeacher again."
-            raise ArtifactError(self._path, str(layout), str(self._layout), remedy)
+            raise ArtifactError(str(self._path), str(layout), str(self._layout), remedy)
 
     def _create(self, layout: dict[str, Any]) -> None:
         num_views, num_queries = self.status.shape
         dim, (height, width) = layout["embedding_dim"], layout["mask_shape"]
-        self._group = zarr.create_group(self._path, overwrite=True, zarr_format=3)
+        self._group = zarr.create_group(zarr_place(self._path), overwrite=True, zarr_format=3)
         shape = (num_views, num_queries)
         self._make("mask_logits", (*shape, height, width), "int8", _UNWRITTEN, per_view=True)
         self._make("predicted_iou", shape, "float32", np.nan)
@@ -130,7 +138,7 @@ class TeacherWriter:
         self, name: str, shape: tuple[int, ...], dtype: Any, fill: Any, per_view: bool = False
     ) -> None:
         chunks = tuple(max(size, 1) for size in shape)
-        self._group.create_array(
+        self._arrays[name] = self._group.create_array(
             name,
             shape=shape,
             dtype=dtype,
@@ -154,23 +162,26 @@ class TeacherWriter:
     def write_view(self, index: int, answers: ViewAnswers) -> None:
         """Store all answers on one view; ``begin`` must have been called.
 
-        Raises ValueError for answers that ``ViewAnswers.check`` refuses.
+        Raises ValueError for answers that ``ViewAnswers.check`` refuses; in an object store also
+        as of ``stop_if_finished``.
         """
         answers.check(f"view {self._view_ids[index]}")
+        if isinstance(self._folder, RemoteFolder):
+            stop_if_finished(self._folder)
         has_mask = answers.drawn
         logits = np.full(answers.mask_logits.shape, _UNWRITTEN, np.int8)
         logits[has_mask] = quantise_logits(answers.mask_logits[has_mask])
-        self._group["mask_logits"][index] = logits
+        self._arrays["mask_logits"][index] = logits
         self._predicted_iou[index] = np.where(has_mask, answers.predicted_iou, np.nan)
         self._seg_embeddings[index] = np.where(has_mask[:, None], answers.seg_embeddings, np.nan)
         self._presence[index] = answers.presences
         self._answers[index] = answers.texts
         self.status[index] = answers.status
-        self._group["predicted_iou"][...] = self._predicted_iou
-        self._group["presence"][...] = self._presence
-        self._group["seg_embeddings"][...] = self._seg_embeddings
-        self._group["answers"][...] = self._answers.astype(np.dtypes.StringDType())
-        self._group["status"][...] = self.status
+        self._arrays["predicted_iou"][...] = self._predicted_iou
+        self._arrays["presence"][...] = self._presence
+        self._arrays["seg_embeddings"][...] = self._seg_embeddings
+        self._arrays["answers"][...] = self._answers.astype(np.dtypes.StringDType())
+        self._arrays["status"][...] = self.status
 
 
 class TeacherCache:
@@ -184,9 +195,9 @@ class TeacherCache:
     height cover: pixel u of W lies at ``u / W * mask_extent[0]`` cells from the left edge.
     """
 
-    def __init__(self, path: Path) -> None:
-        self._path = path
-        group = zarr.open_group(path, mode="r", zarr_format=3)
+    def __init__(self, path: Place) -> None:
+        self._path = str(path)
+        group = zarr.open_group(zarr_place(path, read_only=True), mode="r", zarr_format=3)
         attrs: dict[str, Any] = dict(group.attrs)
         self.view_ids: tuple[str, ...] = tuple(attrs["view_ids"])
         self.prompt_ids: tuple[str, ...] = tuple(attrs["prompt_ids"])
@@ -231,11 +242,11 @@ def _masked(values: Any, has_mask: Array) -> Array:
     return array
 
 
-def read_teacher(folder: Path) -> TeacherCache:
+def read_teacher(folder: Place) -> TeacherCache:
     """Open a finished cache; ArtifactError when it is unfinished or cannot be read."""
     require_complete(folder, _REMEDY)
     path = folder / FILE
     try:
         return TeacherCache(path)
     except _DAMAGE as error:
-        raise ArtifactError(path, "a whole teacher cache", str(error), _REMEDY) from error
+        raise ArtifactError(str(path), "a whole teacher cache", str(error), _REMEDY) from error

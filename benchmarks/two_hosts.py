@@ -1,0 +1,251 @@
+"""Two hosts on one machine, a scheduler between them, and one shared folder.
+
+Each host is a network namespace with an address of its own, linked to the scheduler's, and
+processes in it see a host name of their own. Making them takes root (CAP_NET_ADMIN and
+CAP_SYS_ADMIN) and ``ip`` of iproute2. Nothing of it touches the machine's own network.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import secrets
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+
+from filelock import FileLock, Timeout
+
+from benchmarks.torture import SCENE_SET, Pipeline, running_with
+
+HOSTS = ("one", "two")
+REPOSITORY = Path(__file__).resolve().parent.parent
+LUIGID_CFG = REPOSITORY / "configs" / "luigid.cfg"
+_HEAD = "10.231.0.1"
+_PORT = 8082
+_MARK = "MLLM3D_TWO_HOSTS"
+_TEACHER = '''
+"""The counting teacher, at a second a view: long enough to be killed in the middle."""
+
+import time
+
+from counting_teacher import CountingTeacher
+
+class SlowTeacher(CountingTeacher):
+    def encode_view(self, image, view_id):
+        time.sleep(1.0)
+        return super().encode_view(image, view_id)
+'''
+
+
+class NoNamespacesError(Exception):
+    """This machine or user may not make network namespaces; the message says why."""
+
+
+class Network:
+    """A namespace for luigid, ``head``, and one for each host, linked to it.
+
+    Names are drawn at random, so that several may exist at once.
+    """
+
+    def __init__(self) -> None:
+        self._made: list[str] = []
+        self._prefix = f"two-hosts-{secrets.token_hex(4)}"
+
+    def name(self, host: str) -> str:
+        """The namespace of ``host``."""
+        return f"{self._prefix}-{host}"
+
+    def make(self) -> None:
+        """Make all of it; NoNamespacesError with the reason where that is not possible."""
+        if shutil.which("ip") is None or shutil.which("unshare") is None:
+            raise NoNamespacesError("needs ip (iproute2) and unshare (util-linux)")
+        for host in ("head", *HOSTS):
+            _ip("netns", "add", self.name(host))
+            self._made.append(host)
+            _ip("-n", self.name(host), "link", "set", "lo", "up")
+        _ip("-n", self.name("head"), "address", "add", f"{_HEAD}/32", "dev", "lo")
+        for number, host in enumerate(HOSTS, 1):
+            near, far = self.name(host), self.name("head")
+            link = ("link", "add", "up0", "netns", near, "type", "veth")
+            _ip(*link, "peer", "name", host, "netns", far)
+            _ip("-n", far, "address", "add", f"10.231.{number}.1/30", "dev", host)
+            _ip("-n", far, "link", "set", host, "up")
+            _ip("-n", near, "address", "add", f"10.231.{number}.2/30", "dev", "up0")
+            self.connect(host)
+
+    def connect(self, host: str) -> None:
+        """Put a host's interface up."""
+        _ip("-n", self.name(host), "link", "set", "up0", "up")
+        gateway = f"10.231.{HOSTS.index(host) + 1}.1"
+        _ip("-n", self.name(host), "route", "replace", "default", "via", gateway)
+
+    def disconnect(self, host: str) -> None:
+        """Put a host's interface down."""
+        _ip("-n", self.name(host), "link", "set", "up0", "down")
+
+    def inside(self, host: str, line: list[str]) -> list[str]:
+        """``line`` as a command that runs on ``host``."""
+        named = ["unshare", "--uts", "sh", "-c", 'hostname "$0" && exec "$@"', host, *line]
+        return ["ip", "netns", "exec", self.name(host), *named]
+
+    def remove(self) -> None:
+        """Remove all that was made."""
+        while self._made:
+            subprocess.run(["ip", "netns", "del", self.name(self._made.pop())], check=False)
+
+
+class SharedRun:
+    """A luigid and the hosts' RunAll, all on the output folder of one ``Pipeline``."""
+
+    def __init__(self, network: Network, folder: Path) -> None:
+        self.network, self.pipeline = network, Pipeline(folder, _scene_set())
+        (folder / "slow_teacher.py").write_text(_TEACHER)
+        self.mark = f"{_MARK}={folder}"
+        self._started: list[subprocess.Popen[bytes]] = []
+
+    @property
+    def output(self) -> Path:
+        """The shared folder."""
+        return self.pipeline.output
+
+    def log(self, host: str) -> str:
+        """What a host's processes printed."""
+        path = self.pipeline.folder / f"{host}.log"
+        return path.read_text() if path.exists() else ""
+
+    def start_luigid(self, **scheduler: str) -> subprocess.Popen[bytes]:
+        """Start luigid on ``head``, under configs/luigid.cfg with ``scheduler`` options changed."""
+        folder = self.pipeline.folder
+        text = LUIGID_CFG.read_text() + f"state_path={folder / 'state'}\n"
+        for name, value in scheduler.items():
+            kept = [line for line in text.splitlines() if not line.startswith(f"{name}=")]
+            text = "\n".join([*kept, f"{name}={value}", ""])
+        (folder / "luigid.cfg").write_text(text)
+        line = [str(Path(sys.executable).parent / "luigid"), "--port", str(_PORT)]
+        return self._start("head", line, LUIGI_CONFIG_PATH=str(folder / "luigid.cfg"))
+
+    def start_worker(self, host: str, workers: int = 1) -> subprocess.Popen[bytes]:
+        """Start RunAll on ``host``."""
+        line = self.pipeline.command(
+            "--scheduler-host", _HEAD, "--scheduler-port", str(_PORT), "--workers", str(workers)
+        )
+        return self._start(host, line, **self.pipeline.environment())
+
+    def _start(self, host: str, line: list[str], **extra: str) -> subprocess.Popen[bytes]:
+        name, value = self.mark.split("=", 1)
+        env = {**os.environ, **extra, name: f"{value}/{host}"}
+        with open(self.pipeline.folder / f"{host}.log", "ab") as log:
+            process = subprocess.Popen(
+                self.network.inside(host, line),
+                cwd=self.pipeline.folder,
+                env=env,
+                stdout=log,
+                stderr=log,
+            )
+        self._started.append(process)
+        return process
+
+    def processes(self, host: str) -> list[int]:
+        """Every living process that was started on ``host``."""
+        return running_with(f"{self.mark}/{host}")
+
+    def kill(self, host: str) -> None:
+        """SIGKILL everything on ``host`` at once, as a power cut would end it."""
+        for pid in self.processes(host):
+            try:
+                os.kill(pid, signal.SIGKILL)
+            except ProcessLookupError:
+                continue
+
+    def working(self) -> dict[Path, str]:
+        """Folders that are being written, under lock, with the host that says it writes them."""
+        found = {}
+        for path in self.output.rglob(".holder.json"):
+            try:
+                host = json.loads(path.read_text())["host"]
+            except (OSError, ValueError):
+                continue
+            if _is_locked(path.parent):
+                found[path.parent] = host
+        return found
+
+    def locked(self) -> list[Path]:
+        """Artifacts whose lock anybody holds."""
+        locks = self.output.rglob(".*.lock")
+        return [path for path in locks if _is_locked(path.with_name(path.name[1:-5]))]
+
+    def stop(self) -> None:
+        """Kill what still runs, whatever happened."""
+        for host in ("head", *HOSTS):
+            self.kill(host)
+        for process in self._started:
+            process.wait(timeout=30)
+
+
+@contextmanager
+def two_hosts() -> Iterator[Network]:
+    """A network that is gone at the end; NoNamespacesError where there can be none."""
+    network = Network()
+    try:
+        network.make()
+        yield network
+    finally:
+        network.remove()
+
+
+@contextmanager
+def shared_run(network: Network, folder: Path) -> Iterator[SharedRun]:
+    """A run on the network's hosts, all of whose processes are gone at the end."""
+    run = SharedRun(network, folder)
+    try:
+        yield run
+    finally:
+        run.stop()
+
+
+def wait_until(condition: Callable[[], bool], seconds: float, what: str) -> float:
+    """Seconds until ``condition`` held; TimeoutError when it does not in time."""
+    start = time.monotonic()
+    while not condition():
+        if time.monotonic() - start > seconds:
+            raise TimeoutError(f"waited {seconds:.0f} s for {what}")
+        time.sleep(0.05)
+    return time.monotonic() - start
+
+
+def local_run(folder: Path) -> Pipeline:
+    """The same run by one machine's workers, to compare with; not started."""
+    pipeline = Pipeline(folder, _scene_set())
+    (folder / "slow_teacher.py").write_text(_TEACHER)
+    return pipeline
+
+
+def made(output: Path) -> Mapping[str, Mapping[str, object]]:
+    """Every artifact's ``metadata.json``, by its folder below ``output``."""
+    paths = output.rglob("metadata.json")
+    return {str(p.parent.relative_to(output)): json.loads(p.read_text()) for p in paths}
+
+
+def _scene_set() -> str:
+    return SCENE_SET.replace("counting_teacher:CountingTeacher", "slow_teacher:SlowTeacher")
+
+
+def _is_locked(folder: Path) -> bool:
+    try:
+        with FileLock(folder.with_name(f".{folder.name}.lock"), timeout=0):
+            return False
+    except Timeout:
+        return True
+
+
+def _ip(*arguments: str) -> None:
+    done = subprocess.run(["ip", *arguments], capture_output=True, text=True, check=False)
+    if done.returncode:
+        told = f"ip {' '.join(arguments)}: {done.stderr.strip()}"
+        raise NoNamespacesError(f"network namespaces cannot be made here ({told})")

@@ -1,0 +1,81 @@
+"""Tasks for ``test_central``: each notes down every time it is run."""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import time
+from pathlib import Path
+
+import luigi
+
+from data.errors import ConfigError
+from pipeline.base import ReadableTask
+
+
+class Noted(ReadableTask):
+    """A task that leaves ``<name>.done``, and a line in ``<name>.runs`` whenever it is run."""
+
+    folder = luigi.Parameter()
+    name = luigi.Parameter()
+
+    def output(self) -> luigi.LocalTarget:
+        return luigi.LocalTarget(str(Path(self.folder) / f"{self.name}.done"))
+
+    def note(self) -> None:
+        with open(Path(self.folder) / f"{self.name}.runs", "a") as runs:
+            runs.write(f"{os.getpid()}\n")
+
+    def finish(self) -> None:
+        Path(self.output().path).write_text("done")
+
+
+class InOneNativeCall(Noted):
+    """Is in one native call, which lets no other thread of its process run, for long."""
+
+    seconds = luigi.IntParameter()
+
+    def run(self) -> None:
+        self.note()
+        ctypes.PyDLL(None).sleep(self.seconds)
+        self.finish()
+
+
+class Mistaken(Noted):
+    """Fails by the user's mistake until it is mended."""
+
+    def run(self) -> None:
+        self.note()
+        if not (Path(self.folder) / "mended").exists():
+            raise ConfigError("the mistake of a user")
+        self.finish()
+
+
+class NeedsMistaken(Noted):
+    """Waits for what fails."""
+
+    def requires(self) -> luigi.Task:
+        return Mistaken(folder=self.folder, name="mistaken")
+
+    def run(self) -> None:
+        self.note()
+        self.finish()
+
+
+class Link(Noted):
+    """One of a chain of tasks, a second each."""
+
+    number = luigi.IntParameter()
+    name = luigi.Parameter(default="")
+
+    def output(self) -> luigi.LocalTarget:
+        return luigi.LocalTarget(str(Path(self.folder) / f"link{self.number}.done"))
+
+    def requires(self) -> list[luigi.Task]:
+        return [Link(folder=self.folder, number=self.number - 1)] if self.number else []
+
+    def run(self) -> None:
+        with open(Path(self.folder) / "links", "a") as runs:
+            runs.write(f"{self.number}\n")
+        time.sleep(1)
+        self.finish()
