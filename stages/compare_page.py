@@ -30,6 +30,8 @@ SOURCE_NAMES = {
 }
 MOST_ROWS = 2000
 """Queries in the table; of more, those that changed most."""
+MOST_SETTINGS = 40
+"""Rows of a table of what differs between configs, or between inputs."""
 _TILES = ("miou", "acc25", "acc50", "ciou", "giou")
 
 
@@ -87,6 +89,7 @@ def render_page(inputs: CompareInputs, content: PageContent) -> str:
             source_names=SOURCE_NAMES,
             settings=inputs.settings,
             outside=inputs.outside,
+            most_settings=MOST_SETTINGS,
             content=content,
             tiles=_TILES,
             figure_names=FIGURES,

@@ -18,7 +18,7 @@ from PIL import Image
 from data.errors import UserError
 from stages.compare import changed_most, run
 from stages.compare_charts import changes_histogram, kind_of, scatter
-from stages.compare_inputs import ComparedScene
+from stages.compare_inputs import ComparedScene, Setting
 from stages.compare_page import chance, points
 from stages.paired_figures import Asked, shared_queries
 from stages.pictures import BOTH, MISSED, ONLY
@@ -175,6 +175,15 @@ def test_labels_seen_are_announced() -> None:
     second = replace(inputs.runs[1], warnings=("its student was trained on ground truth.",))
     text = Page(run(replace(inputs, runs=[inputs.runs[0], second]), 0, WIDTH).html).text
     assert "Run 2: its student was trained on ground truth." in text
+
+
+def test_of_many_differing_inputs_some_are_shown_and_the_rest_counted() -> None:
+    many = [Setting(f"input {k}", ("a", "b")) for k in range(1, 46)]
+    page = Page(run(replace(tiny_inputs(), outside=many), 0, WIDTH).html)
+    assert [row[0] for row in page.rows if row and row[0].startswith("input")][-1] == "input 40"
+    assert "45 differ" in page.text and "... and 5 more" in page.text
+    bare = Page(run(replace(tiny_inputs(), settings=[]), 0, WIDTH).html)
+    assert "Their configs do not differ." in bare.text and "from outside" not in bare.text
 
 
 def test_three_runs_are_each_set_against_the_first() -> None:
