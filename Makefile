@@ -3,7 +3,7 @@ PYTHON ?= python3.11
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: demo test lint bench bench-quick format clean
+.PHONY: demo test lint bench bench-quick format web clean
 
 demo: $(VENV)/.installed
 	$(BIN)/luigi --module pipeline RunAll --scene-set demo
@@ -27,6 +27,10 @@ bench: $(VENV)/.installed
 
 bench-quick: $(VENV)/.installed
 	$(BIN)/python -m benchmarks --quick --output $$(mktemp)
+
+# The 3D part of the report, after a change in web/; needs Node.js and npm's registry.
+web:
+	cd web && npm ci --ignore-scripts && npm run --silent build
 
 .PHONY: venv
 venv: $(VENV)/.installed

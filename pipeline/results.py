@@ -104,16 +104,20 @@ def _said(plan: Plan) -> dict[str, Said]:
 
 
 def _report_scenes(plan: Plan) -> Iterator[ReportScene]:
+    from data.artifacts.pseudo import read_pseudo
     from data.artifacts.scene import read_scene
+    from data.artifacts.teacher import read_teacher
     from stages.report_inputs import ReportScene
 
     for item in _evaluation_scenes(plan):
-        scene = read_scene(plan.prepare(item.scene_id).folder)
+        scene = read_scene(plan.prepare(item.scene_id).folder, plan.root)
         targets = {p.prompt_id: item.truths[p.prompt_id].object_ids for p in item.prompts}
         truths = {name: item.ground_truth.mask(ids) for name, ids in targets.items()}
         found = search_jobs.shown(plan, item.scene_id, item.masks, item.ground_truth)
         masks = {source: {**item.masks[source], **found.masks[source]} for source in item.masks}
-        yield ReportScene(scene, masks, {**truths, **found.truths})
+        views = read_teacher(plan.teacher(item.scene_id).folder)
+        labels = read_pseudo(plan.fuse(item.scene_id).folder)
+        yield ReportScene(scene, masks, {**truths, **found.truths}, views, labels)
 
 
 def _stage_records(plan: Plan) -> list[StageRecord]:
@@ -181,16 +185,20 @@ def report_inputs(plan: Plan) -> ReportInputs:
 
 def _answered_scenes(plan: Plan) -> Iterator[AnsweredScene]:
     from data.artifacts.predictions import read_predictions
+    from data.artifacts.pseudo import read_pseudo
     from data.artifacts.said import read_said
     from data.artifacts.scene import read_scene
+    from data.artifacts.teacher import read_teacher
     from stages.report_inputs import AnsweredScene
 
     for name in plan.scenes("val"):
         found = read_predictions(plan.predict(name).folder)
         scores = dict(zip(found.prompt_ids, found.score("together").tolist(), strict=True))
-        scene = read_scene(plan.prepare(name).folder)
+        scene = read_scene(plan.prepare(name).folder, plan.root)
         said = {key: one.answer for key, one in read_said(plan.said(name).folder).items()}
-        yield AnsweredScene(scene, prompts_of(plan, name), masks_of(plan, name), scores, said)
+        masks, views = masks_of(plan, name), read_teacher(plan.teacher(name).folder)
+        labels = read_pseudo(plan.fuse(name).folder)
+        yield AnsweredScene(scene, prompts_of(plan, name), masks, scores, said, views, labels)
 
 
 def report(plan: Plan, scene_id: str | None, folder: Path, device: str) -> None:

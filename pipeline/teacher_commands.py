@@ -110,13 +110,13 @@ def _try_teacher(options: Namespace) -> None:
         raise
     picture = stage.draw(image, options.query, answers)
     contents = (stage.npz(stage.arrays(answers)), stage.png(picture))
-    _write_together(dict(zip(outputs, contents, strict=True)))
+    write_together(dict(zip(outputs, contents, strict=True)))
     for query, answer in zip(options.query, answers, strict=True):
         print(f"{query}\n  {answer.text}")
     print(f"{outputs[0]}, {outputs[1]}")
 
 
-def _write_together(contents: Mapping[Path, bytes]) -> None:
+def write_together(contents: Mapping[Path, bytes]) -> None:
     """All files or none: written aside, then renamed."""
     aside = {path: path.with_name(f".{path.name}.{os.getpid()}.tmp") for path in contents}
     try:

@@ -12,10 +12,12 @@ import numpy as np
 from data.artifacts.report import ANSWERS, ReportFiles
 from data.progress import Progress, silent
 from data.types import Array
+from stages.cloud3d import Mode, Modes
 from stages.configs import ReportConfig
 from stages.pictures import BOTH, Tile, overview, paint
-from stages.report_drawing import data_uri, spread, with_houses
-from stages.report_inputs import AnsweredScene, Card, RunRecord
+from stages.report_album import Album
+from stages.report_drawing import spread, with_houses
+from stages.report_inputs import AnsweredScene, RunRecord
 from stages.report_page import render
 
 _ANSWER = "together"
@@ -23,6 +25,23 @@ _SOURCES = (_ANSWER, "student", "fusion_only")
 _OVERVIEW_TILES = 6
 _NAMES = ("answer", "scan")
 _LEGEND = ((BOTH, "answer"),)
+_MODES = Modes(
+    _SOURCES,
+    (
+        Mode("color", "Colour"),
+        Mode("answer", "Answer", (("mask", "student and lifted label together"),), _ANSWER),
+        Mode("student", "Student", (("mask", "the student's answer"),), "student"),
+        Mode("lifted", "Lifted", (("mask", "the label lifted from views"),), "fusion_only"),
+        Mode(
+            "agreement",
+            "Agreement",
+            (("both", "student and label"), ("only", "student alone"), ("missed", "label alone")),
+            "student",
+            "fusion_only",
+        ),
+    ),
+    "answer",
+)
 
 
 @dataclass(frozen=True)
@@ -56,26 +75,28 @@ def run(
     rows = [row for item in scenes() for row in answer_rows(item)]
     drawn = spread(rows, cfg.max_pictures)
     shown = {row.prompt_id for row in spread(_found(drawn), _OVERVIEW_TILES)}
-    cards: dict[str, Card] = {}
+    album = Album(_MODES)
     tiles = []
-    for row, house, item in with_houses(scenes, drawn, cfg.picture_width):
+    for row, house, item in with_houses(scenes, drawn, cfg):
         empty = np.zeros(len(item.scene.cloud), bool)
         masks = {s: item.masks.get(s, {}).get(row.prompt_id, empty) for s in _SOURCES}
-        corner, note = house.viewpoint(list(masks.values()))
+        viewpoint = house.viewpoint(list(masks.values()))
+        corner = viewpoint[0]
         pictures = {name: paint(corner, mask, mask, BOTH) for name, mask in masks.items()}
-        cards[row.prompt_id] = Card({k: data_uri(p) for k, p in pictures.items()}, note)
+        album.add(row.prompt_id, house, viewpoint, pictures, masks)
         if row.prompt_id in shown:
             scores = f"{row.scene_id}   score {100 * row.score:.0f} %"
             tiles.append(Tile(row.text, scores, pictures[_ANSWER], corner.picture))
-        progress(len(cards), len(drawn))
+        progress(len(album.cards), len(drawn))
+    album.close(cfg.view_megabytes)
     html = render(
         "answers.html.jinja",
         record,
         [_machine_row(row) for row in rows],
         cfg.picture_width,
+        album,
         rows=rows,
-        num_scenes=len({row.scene_id for row in rows}),
-        cards=cards,
+        scenes=sorted({row.scene_id for row in rows}),
     )
     return ReportFiles(html, {ANSWERS: answers_text(rows)}, overview(tiles, _NAMES, _LEGEND))
 

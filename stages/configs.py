@@ -188,6 +188,17 @@ class ReportConfig(StageConfig):
     """Queries shown with pictures, at most."""
     picture_width: Annotated[int, Field(ge=64, le=2048)] = 320
     """Width of each picture, pixels."""
+    points: Annotated[int, Field(ge=0, le=2_000_000)] = 60_000
+    """Points of a scene in 3D, at most, evenly spread in space; 0 for a page without 3D."""
+    views: Annotated[int, Field(ge=0, le=50)] = 4
+    """Views of the teacher shown of a query, of those that fusion kept: the heaviest."""
+    dropped_views: Annotated[int, Field(ge=0, le=50)] = 1
+    """The same of those it dropped: the ones the teacher believed most."""
+    view_width: Annotated[int, Field(ge=32, le=2048)] = 192
+    """Width of their pictures, pixels."""
+    view_megabytes: NonNegative = 6.0
+    """What these pictures may take of the page, all together: where that is too little, every
+    query has its first before any has its second."""
 
 
 class Experiment(StageConfig):

@@ -9,6 +9,7 @@ walls and under the ceiling instead.
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -16,11 +17,9 @@ import numpy as np
 from data.cameras import pixel_centers, unproject
 from data.raycast import Raycaster
 from data.types import Array, Camera, Scene
+from stages.oblique import oblique_cameras
 
 _SUPERSAMPLE = 2
-_ELEVATION = np.deg2rad(48.0)
-_DISTANCE = 2.6
-_MARGIN = 0.03
 _PROBE_RAYS = 2048
 _TRUSTED_SHARE = 0.8
 _WALL_SLAB = 0.3
@@ -31,6 +30,7 @@ _CEILING_SHARE = 0.04
 class Corner:
     """The scene seen from above one corner: a picture of P pixels, S samples in each.
 
+    ``outward`` (3,) float64 points from the scene to the eye.
     ``vertex`` (P, S) int64 is the mesh vertex nearest to what a sample shows, -1 outside the
     scene; ``color`` (P, S, 3) float32 its pale colour and ``light`` (P, S) its brightness in
     0..1; ``picture`` (H, W, 4) uint8 RGBA shows the scene without any mask.
@@ -40,6 +40,7 @@ class Corner:
     color: Array
     light: Array
     picture: Array
+    outward: Array
 
     def shown(self, mask: Array) -> Array:
         """(P, S) bool: samples that show a point of ``mask`` (N,) bool."""
@@ -51,28 +52,58 @@ def draw_corners(scene: Scene, width: int, height: int) -> list[Corner]:
 
     An empty list when the scene has no triangles to draw.
     """
-    return _draw_from(scene, ((1, 1, 1), (-1, 1, 1), (-1, -1, 1), (1, -1, 1)), width, height)
+    sides = [(np.arctan2(y, x), 1) for x, y in ((1, 1), (-1, 1), (-1, -1), (1, -1))]
+    return list(_draw_from(scene, [[side] for side in sides], width, height))
 
 
 def draw_below(scene: Scene, width: int, height: int) -> list[Corner]:
     """The same from one lower corner, through the floor: the only way to see a ceiling."""
-    return _draw_from(scene, ((1, 1, -1),), width, height)
+    return list(_draw_from(scene, [[(np.pi / 4, -1)]], width, height))
+
+
+def draw_turn(scene: Scene, azimuths: Sequence[float], width: int, height: int) -> Iterator[Corner]:
+    """The scene from above, from each azimuth (radians) in turn, all at one magnification.
+
+    Nothing when the scene has no triangles to draw.
+    """
+    yield from _draw_from(scene, [[(azimuth, 1) for azimuth in azimuths]], width, height)
+
+
+def extent(scene: Scene) -> tuple[Array, Array]:
+    """Lowest and highest x, y, z (3,) metres of the scan, a few stray points left out."""
+    low, high = np.percentile(scene.cloud.points.astype(np.float64), [0.5, 99.5], axis=0)
+    return low, high
+
+
+def below_ceiling(scene: Scene, box: tuple[Array, Array]) -> Array:
+    """(F,) bool: triangles that are not of the ceiling, the top of the scan's ``extent``."""
+    ceiling = box[1][2] - _CEILING_SHARE * (box[1][2] - box[0][2])
+    return np.asarray(scene.cloud.points[scene.triangles, 2].min(axis=1) < ceiling)
 
 
 def _draw_from(
-    scene: Scene, sides: tuple[tuple[int, int, int], ...], width: int, height: int
-) -> list[Corner]:
-    points, triangles = scene.cloud.points, scene.triangles
-    if not len(triangles) or not len(points):
-        return []
-    low, high = np.percentile(points.astype(np.float64), [0.5, 99.5], axis=0)
-    normals = _face_normals(points, triangles)
+    scene: Scene, turns: Sequence[Sequence[tuple[float, int]]], width: int, height: int
+) -> Iterator[Corner]:
+    """Each side (see ``oblique_cameras``); those of one turn share their magnification."""
+    if not len(scene.triangles) or not len(scene.cloud):
+        return
+    box = extent(scene)
+    normals = _face_normals(scene.cloud.points, scene.triangles)
     facing = _facing(scene, normals)
-    corners = []
-    for signs in sides:
-        camera, pose = _oblique_camera(low, high, signs, width, height)
-        corners.append(_draw(scene, normals * facing, bool(facing), (low, high), camera, pose))
-    return corners
+    size = height * _SUPERSAMPLE, width * _SUPERSAMPLE
+    for sides in turns:
+        camera, poses = oblique_cameras(*box, sides, size)
+        for pose in poses:
+            yield _draw(scene, normals * facing, bool(facing), box, camera, pose)
+
+
+def free_side(scene: Scene) -> int:
+    """1 when the mesh is wound so that its normals point into free space, -1 when out of it.
+
+    0 when that cannot be told: without triangles, or when they are wound both ways.
+    """
+    points, triangles = scene.cloud.points, scene.triangles
+    return _facing(scene, _face_normals(points, triangles)) if len(triangles) else 0
 
 
 def _face_normals(points: Array, triangles: Array) -> Array:
@@ -105,36 +136,6 @@ def _facing(scene: Scene, normals: Array) -> int:
     return -1 if share <= 1 - _TRUSTED_SHARE else 0
 
 
-def _oblique_camera(
-    low: Array, high: Array, signs: tuple[int, int, int], width: int, height: int
-) -> tuple[Camera, Array]:
-    """A pinhole beyond one corner of the box, above it or below, that just holds it."""
-    center, radius = (low + high) / 2, np.linalg.norm(high - low) / 2 + 1e-6
-    azimuth = np.arctan2(signs[1], signs[0])
-    outward = np.array(
-        [
-            np.cos(_ELEVATION) * np.cos(azimuth),
-            np.cos(_ELEVATION) * np.sin(azimuth),
-            np.sin(_ELEVATION) * signs[2],
-        ]
-    )
-    forward = -outward
-    right = np.cross(forward, [0.0, 0.0, 1.0])
-    right /= np.linalg.norm(right)
-    rotation = np.stack([right, np.cross(forward, right), forward])
-    pose = np.eye(4)
-    pose[:3, :3] = rotation
-    pose[:3, 3] = -rotation @ (center + outward * _DISTANCE * radius)
-    box = np.stack(np.meshgrid(*zip(low, high), indexing="ij"), axis=-1).reshape(8, 3)
-    seen = box @ rotation.T + pose[:3, 3]
-    ab = seen[:, :2] / seen[:, 2:]
-    size = np.array([width, height]) * _SUPERSAMPLE
-    focal = float(((1 - 2 * _MARGIN) * size / np.maximum(np.ptp(ab, axis=0), 1e-9)).min())
-    cx, cy = size / 2 - focal * (ab.min(axis=0) + ab.max(axis=0)) / 2
-    K = np.array([[focal, 0, cx], [0, focal, cy], [0, 0, 1.0]])
-    return Camera("PINHOLE", K, int(size[1]), int(size[0])), pose
-
-
 def _draw(
     scene: Scene,
     normals: Array,
@@ -153,8 +154,7 @@ def _draw(
     origins = np.broadcast_to(eye, rays.shape)
     kept = np.ones(len(triangles), bool)
     if eye[2] > box[1][2]:
-        ceiling = box[1][2] - _CEILING_SHARE * (box[1][2] - box[0][2])
-        kept = points[triangles, 2].min(axis=1) < ceiling
+        kept = below_ceiling(scene, box)
     if cull:
         kept &= _dot(normals, points[triangles[:, 0]] - eye) < 0
     else:
@@ -171,7 +171,8 @@ def _draw(
         vertex[hit] = ring[np.arange(len(ring)), weights.argmax(axis=1)]
         mixed = np.einsum("nkc,nk->nc", scene.cloud.colors[ring].astype(np.float32), weights)
         color[hit] = mixed * _shade(normals[ids], rays[hit])[:, None]
-    return _corner(vertex, color, camera.height // _SUPERSAMPLE, camera.width // _SUPERSAMPLE)
+    size = camera.height // _SUPERSAMPLE, camera.width // _SUPERSAMPLE
+    return _corner(vertex, color, size, -camera_to_world[:3, 2])
 
 
 def _samples(camera: Camera) -> Array:
@@ -182,12 +183,13 @@ def _samples(camera: Camera) -> Array:
     return np.asarray(blocks.swapaxes(1, 2).reshape(-1, 2))
 
 
-def _corner(vertex: Array, color: Array, height: int, width: int) -> Corner:
+def _corner(vertex: Array, color: Array, size: tuple[int, int], outward: Array) -> Corner:
+    height, width = size
     gray = color @ np.array([0.299, 0.587, 0.114], np.float32)
     pale = (0.22 * color + 0.45 * gray[:, None] + 0.33 * 255).astype(np.float32)
     vertex, pale = vertex.reshape(height * width, -1), pale.reshape(height * width, -1, 3)
     picture = mean_color(pale, vertex >= 0).reshape(height, width, 4)
-    return Corner(vertex, pale, gray.reshape(vertex.shape) / 255, picture)
+    return Corner(vertex, pale, gray.reshape(vertex.shape) / 255, picture, outward)
 
 
 def mean_color(color: Array, inside: Array) -> Array:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import io
 import textwrap
 from collections.abc import Mapping, Sequence
@@ -62,6 +63,11 @@ def webp(picture: Array) -> bytes:
     stream = io.BytesIO()
     Image.fromarray(picture).save(stream, "WEBP", quality=72, method=2, alpha_quality=60)
     return stream.getvalue()
+
+
+def webp_uri(content: bytes) -> str:
+    """A WebP for a page that loads nothing."""
+    return "data:image/webp;base64," + base64.b64encode(content).decode()
 
 
 @dataclass(frozen=True, eq=False)

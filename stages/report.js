@@ -6,13 +6,18 @@ const lines = Array.from(body.rows);
 const grid = document.getElementById("cards");
 const cards = new Map(Array.from(grid.children, (card) => [Number(card.dataset.row), card]));
 const find = document.getElementById("find");
-const task = document.getElementById("task");
-const targets = document.getElementById("targets");
+const filters = document.getElementById("filters");
+const selects = Array.from(filters.querySelectorAll("select[data-key]"));
+const score = document.getElementById("score");
+const least = document.getElementById("least");
+const most = document.getElementById("most");
 const shown = document.getElementById("shown");
 
-// Pages of answers without truth have no selects.
-function chosen(select, value) {
-  return !select || !select.value || select.value === value;
+// Fields in percent, as the table shows scores; half of its last digit is given away.
+function between(value) {
+  const low = least.value === "" ? -Infinity : Number(least.value) / 100 - 0.0005;
+  const high = most.value === "" ? Infinity : Number(most.value) / 100 + 0.0005;
+  return value >= low && value <= high;
 }
 
 function filter() {
@@ -22,8 +27,8 @@ function filter() {
     const text = (row.text + " " + row.scene).toLowerCase();
     const keep =
       words.every((word) => text.includes(word)) &&
-      chosen(task, row.task) &&
-      chosen(targets, row.targets);
+      selects.every((select) => !select.value || select.value === row[select.dataset.key]) &&
+      between(row[score.value]);
     lines[i].hidden = !keep;
     if (cards.has(i)) cards.get(i).hidden = !keep;
     count += keep;
@@ -56,8 +61,9 @@ for (const header of table.tHead.rows[0].cells) {
   button.addEventListener("click", () => sortBy(header));
   header.replaceChildren(button);
 }
-const filters = document.getElementById("filters");
 filters.addEventListener("input", filter);
+// The fields are emptied after the event.
+filters.addEventListener("reset", () => setTimeout(filter));
 filters.addEventListener("submit", (event) => event.preventDefault());
 filters.hidden = false;
 filter();

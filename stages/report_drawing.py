@@ -1,18 +1,22 @@
-"""Drawing a report's queries: which ones, from where, and as what bytes."""
+"""Drawing a report's queries: which ones, from where, and what a scan has to show of them."""
 
 from __future__ import annotations
 
-import base64
-from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
 from functools import cache, partial
 from typing import Protocol, TypeVar
 
 import numpy as np
 
+from data.artifacts.pseudo import PseudoLabels
+from data.artifacts.teacher import TeacherCache
 from data.types import Array, Scene
+from stages.cloud3d import PackedCloud, pack_cloud
+from stages.configs import ReportConfig
 from stages.dollhouse import Corner, draw_below, draw_corners
-from stages.pictures import best_corner, webp
+from stages.pictures import best_corner
+from stages.view_shots import Shots, view_shots
 
 
 class Drawable(Protocol):
@@ -22,6 +26,14 @@ class Drawable(Protocol):
     def scene(self) -> Scene:
         """The scan."""
 
+    @property
+    def teacher(self) -> TeacherCache | None:
+        """What the teacher answered on its views."""
+
+    @property
+    def labels(self) -> PseudoLabels | None:
+        """What fusion made of that."""
+
 
 class Asked(Protocol):
     """A query of one scene."""
@@ -29,6 +41,10 @@ class Asked(Protocol):
     @property
     def scene_id(self) -> str:
         """The scan it is about."""
+
+    @property
+    def prompt_id(self) -> str:
+        """Its name."""
 
 
 _Row = TypeVar("_Row", bound=Asked)
@@ -49,10 +65,15 @@ def spread(rows: Sequence[_Row], count: int) -> list[_Row]:
 
 @dataclass(frozen=True, eq=False)
 class House:
-    """A scene's four upper corners, and its view from below for what those do not show."""
+    """A scene's four upper corners, and its view from below for what those do not show.
+
+    ``cloud`` are its points in 3D, None for a page without; ``shots`` its views by prompt id.
+    """
 
     corners: list[Corner]
     below: Callable[[], list[Corner]]
+    cloud: PackedCloud | None = None
+    shots: Mapping[str, Shots] = field(default_factory=dict)
 
     def viewpoint(self, masks: Sequence[Array]) -> tuple[Corner, str]:
         """The corner that shows most of the first mask, and what to know about it.
@@ -70,20 +91,24 @@ class House:
 
 
 def with_houses(
-    scenes: Callable[[], Iterable[_Item]], rows: Sequence[_Row], width: int
+    scenes: Callable[[], Iterable[_Item]], rows: Sequence[_Row], cfg: ReportConfig
 ) -> Iterable[tuple[_Row, House, _Item]]:
     """Each row with its scene, which is drawn once for all its rows; no row, no scene."""
     if not rows:
         return
-    size = width, picture_height(width)
+    size = cfg.picture_width, picture_height(cfg.picture_width)
     for item in scenes():
         mine = [row for row in rows if row.scene_id == item.scene.scene_id]
         corners = draw_corners(item.scene, *size) if mine else []
         if corners:
-            house = House(corners, cache(partial(draw_below, item.scene, *size)))
+            below = cache(partial(draw_below, item.scene, *size))
+            cloud = pack_cloud(item.scene, cfg.points) if cfg.points else None
+            names = [row.prompt_id for row in mine]
+            house = House(corners, below, cloud, _shots(item, names, cfg))
             yield from ((row, house, item) for row in mine)
 
 
-def data_uri(picture: Array) -> str:
-    """An RGBA picture (H, W, 4) uint8 for a page that loads nothing."""
-    return "data:image/webp;base64," + base64.b64encode(webp(picture)).decode()
+def _shots(item: Drawable, prompt_ids: Sequence[str], cfg: ReportConfig) -> dict[str, Shots]:
+    if item.teacher is None or item.labels is None or not cfg.views + cfg.dropped_views:
+        return {}
+    return view_shots(item.scene, item.teacher, item.labels, prompt_ids, cfg)

@@ -7,6 +7,8 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from data.artifacts.evaluation import Evaluation
+from data.artifacts.pseudo import PseudoLabels
+from data.artifacts.teacher import TeacherCache
 from data.types import Array, Prompt, Scene
 from stages.configs import Experiment
 
@@ -27,11 +29,14 @@ class ReportScene:
     """A scene to draw, with its masks by source and prompt id and its truth by prompt id.
 
     Every mask is (N,) bool over the scene's points; one that is not there is drawn as empty.
+    The views of a query are shown where ``teacher`` and ``labels`` are given.
     """
 
     scene: Scene
     masks: Mapping[str, Mapping[str, Array]]
     truths: Mapping[str, Array]
+    teacher: TeacherCache | None = None
+    labels: PseudoLabels | None = None
 
 
 @dataclass(frozen=True, eq=False)
@@ -77,11 +82,5 @@ class AnsweredScene:
     masks: Mapping[str, Mapping[str, Array]]
     scores: Mapping[str, float]
     said: Mapping[str, str] = field(default_factory=dict)
-
-
-@dataclass(frozen=True)
-class Card:
-    """Pictures of one query as data URIs by name, and what to know about the viewpoint."""
-
-    pictures: Mapping[str, str]
-    note: str
+    teacher: TeacherCache | None = None
+    labels: PseudoLabels | None = None

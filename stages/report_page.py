@@ -20,10 +20,12 @@ from data.rooms.view_queries import VISIBLE_SHARE
 from stages.ablation_page import ablation_section
 from stages.charts import line_chart
 from stages.configs import Experiment, StageConfig
+from stages.histograms import iou_histograms
 from stages.published import published_section
+from stages.report_album import Album
 from stages.report_drawing import picture_height
-from stages.report_inputs import Card, ReportInputs, RunRecord
-from stages.templates import templates
+from stages.report_inputs import ReportInputs, RunRecord
+from stages.templates import duration, templates
 
 _HERE = Path(__file__).parent
 _SOURCE_NAMES = {"student": "Student", "fusion_only": "Lifted labels", "together": "Together"}
@@ -34,23 +36,28 @@ _FIGURES = {
     "acc25": "Acc@0.25",
     "acc50": "Acc@0.50",
 }
+_HEADLINES = ("miou", "acc25", "acc50", "ciou")
+_ALWAYS, _IN_3D = ("report.js",), ("viewer3d.bundle.js", "report3d.js")
 
 
-def render_page(inputs: ReportInputs, cards: Mapping[str, Card], picture_width: int) -> str:
-    """The whole page; ``cards`` by prompt id are those of the queries that have pictures."""
+def render_page(inputs: ReportInputs, album: Album, picture_width: int) -> str:
+    """The whole page; ``album`` has the cards of the queries that have pictures."""
     rows = inputs.evaluation.rows
     return render(
         "report.html.jinja",
         inputs.record,
         [_machine_row(row) for row in rows],
         picture_width,
+        album,
         summary=inputs.evaluation.summary,
         published=published_section(inputs.evaluation.summary),
         rows=rows,
-        num_scenes=len({row.scene_id for row in rows}),
-        cards=cards,
+        scenes=sorted({row.scene_id for row in rows}),
+        histograms=iou_histograms(rows, _SOURCE_NAMES),
+        num_absent=sum(row.target_count == "zero" for row in rows),
         sources=_SOURCE_NAMES,
         figures=_FIGURES,
+        headlines=_HEADLINES,
         visible_share=VISIBLE_SHARE,
         is_oracle="oracle" in inputs.record.teacher_name.lower(),
         is_supervised=inputs.record.supervised,
@@ -63,32 +70,41 @@ def render(
     record: RunRecord,
     machine_rows: Sequence[Mapping[str, Any]],
     picture_width: int,
+    album: Album,
     **content: Any,
 ) -> str:
     """A page that says how it was made; ``machine_rows`` are what its script sorts by."""
-    names = ("report.js", "report.css", "charts.css")
-    script, *styles = ((_HERE / name).read_text("utf-8") for name in names)
-    style = "".join(styles)
+    style = "".join(_text(name) for name in ("report.css", "charts.css"))
+    scripts = [_text(name) for name in (*_ALWAYS, *(_IN_3D if album.clouds else ()))]
     html = (
         templates()
         .get_template(template)
         .render(
-            script=Markup(script),
+            scripts=[Markup(script) for script in scripts],
             style=Markup(style),
-            script_hash=_csp_hash(script),
+            script_hashes=[_csp_hash(script) for script in scripts],
             style_hash=_csp_hash(style),
             machine_rows=machine_rows,
+            cards=album.cards,
+            clouds=album.clouds,
+            modes=album.modes.for_script(),
             picture_size=(picture_width, picture_height(picture_width)),
             scene_set=record.scene_set,
             teacher=record.teacher_name,
             changed=changed_values(record.config),
             settings=list(_flat(record.config)),
             stages=record.stages,
+            total_time=duration(sum(stage.wall_seconds for stage in record.stages)),
+            most_memory=max((stage.peak_memory_mb for stage in record.stages), default=0.0),
             chart=line_chart(_losses(record.training)),
             **content,
         )
     )
     return html.encode("utf-8", "replace").decode("utf-8")
+
+
+def _text(name: str) -> str:
+    return (_HERE / name).read_text("utf-8")
 
 
 def _csp_hash(text: str) -> str:

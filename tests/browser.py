@@ -60,6 +60,17 @@ class Opened:
         shot = self.page.locator(selector).first.screenshot()
         return np.asarray(Image.open(BytesIO(shot)).convert("RGB"))
 
+    def until(self, truth: str) -> None:
+        """Wait until an expression holds; AssertionError when it has not after ten seconds.
+
+        Playwright's own way evaluates a text inside the page, which its policy may forbid.
+        """
+        for _ in range(200):
+            if self.page.evaluate(truth):
+                return
+            self.page.wait_for_timeout(50)
+        raise AssertionError(f"never: {truth}")
+
     @property
     def is_wider_than_the_screen(self) -> bool:
         """Whether the page as a whole scrolls sideways."""

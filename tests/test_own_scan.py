@@ -23,8 +23,9 @@ from stages.configs import Experiment, ReportConfig
 from stages.pictures import BOTH
 from stages.report_inputs import AnsweredScene, RunRecord
 from tests.cli import luigi, tasks_done
+from tests.page_parser import Page
 from tests.rgbd_tree import SCENE, write_tree
-from tests.test_report import HOSTILE, Page
+from tests.test_report import HOSTILE
 from tests.tiny_scene import make_tiny_scene
 
 SENTENCES = ("the red thing", "the blue thing", "something green")
@@ -139,10 +140,10 @@ def test_the_page_of_answers_shows_hostile_sentences_as_text() -> None:
     record = RunRecord("own", "lisa", Experiment(), ())
     files = run(lambda: [answered(prompts)], record, ReportConfig(picture_width=96))
     page = Page(files.html)
-    assert len(page.all("img")) == 6 and len(page.scripts) == 2
+    assert len(page.all("img")) == 6 and len(page.code) == 3
     assert "<img src=x onerror" in page.text
     assert all(tag["src"] and tag["src"].startswith("data:") for tag in page.all("img"))
-    rows = json.loads(page.scripts[0])
+    rows = page.data("data")
     assert [row["points"] > 0 for row in rows] == [True, False]
     assert json.loads(files.texts[ANSWERS])[0]["centre"] == list(CHAIR)
     picture = np.asarray(Image.open(io.BytesIO(files.overview_png)))

@@ -18,7 +18,8 @@ from stages.evaluate import EvaluationScene
 from stages.evaluate import run as evaluate
 from stages.published import PublishedTable, published_section, published_tables
 from stages.report import run
-from tests.test_report import HOSTILE, Page, make_inputs
+from tests.page_parser import Page
+from tests.test_report import HOSTILE, make_inputs
 from tests.tiny_scene import make_tiny_prompts, make_tiny_scene
 
 INSTRUCT3D = "MLLM-For3D on Instruct3D"

@@ -10,7 +10,6 @@ import re
 import xml.etree.ElementTree as ElementTree
 from collections.abc import Iterator
 from dataclasses import replace
-from html.parser import HTMLParser
 from typing import Any
 
 import numpy as np
@@ -19,7 +18,6 @@ from PIL import Image
 
 from data.artifacts.report import HTML, METRICS, OVERVIEW, write_report
 from data.types import Prompt
-from stages.charts import line_chart
 from stages.configs import Experiment, FuseConfig, ReportConfig
 from stages.evaluate import EvaluationScene
 from stages.evaluate import run as evaluate
@@ -27,42 +25,12 @@ from stages.pictures import BOTH, MISSED, ONLY
 from stages.report import run
 from stages.report_inputs import ReportInputs, ReportScene, RunRecord, StageRecord
 from stages.report_page import changed_values
+from tests.page_parser import Page
 from tests.tiny_scene import make_tiny_prompts, make_tiny_scene
 
 HOSTILE = "<img src=x onerror=alert(1)> </script><script>alert(2)</script> & \"q\" 'r' \ud800"
 WIDTH = 96
 SMALL = ReportConfig(picture_width=WIDTH)
-
-
-class Page(HTMLParser):
-    """Collects tags with attributes, texts of scripts and visible text."""
-
-    def __init__(self, html: str) -> None:
-        super().__init__()
-        self.tags: list[tuple[str, dict[str, str | None]]] = []
-        self.text = ""
-        self.inside: list[str] = []
-        self.scripts: list[str] = []
-        self.feed(html)
-
-    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
-        self.tags.append((tag, dict(attrs)))
-        self.inside.append(tag)
-        if tag == "script":
-            self.scripts.append("")
-
-    def handle_endtag(self, tag: str) -> None:
-        while self.inside and self.inside.pop() != tag:
-            continue
-
-    def handle_data(self, data: str) -> None:
-        if self.inside and self.inside[-1] == "script":
-            self.scripts[-1] += data
-        else:
-            self.text += data + " "
-
-    def all(self, tag: str) -> list[dict[str, str | None]]:
-        return [attrs for name, attrs in self.tags if name == tag]
 
 
 def make_inputs(teacher: str = "oracle") -> ReportInputs:
@@ -95,17 +63,18 @@ def test_every_query_is_there_escaped_and_no_tag_of_it_lives(html: str) -> None:
     assert "onerror" not in {name for _, attrs in page.tags for name in attrs}
     assert all(str(attrs["src"]).startswith("data:image/webp;base64,") for attrs in page.all("img"))
     assert any(shown in str(attrs["alt"]) for attrs in page.all("img"))
-    assert len(page.scripts) == 2
-    assert "alert(" not in page.scripts[1]
+    assert [len(page.code), len(page.scripts)] == [3, 3 + 5 + 1 + 2]
+    assert "alert(" not in "".join(page.code)
 
 
 def test_embedded_json_is_whole_and_cannot_end_its_script(html: str) -> None:
     page = Page(html)
-    assert page.all("script")[0] == {"type": "application/json", "id": "data"}
-    rows = json.loads(page.scripts[0])
+    assert {"type": "application/json", "id": "data"} in page.all("script")
+    rows = page.data("data")
     assert len(rows) == 5
     assert rows[1]["text"] == HOSTILE
-    assert "<" not in page.scripts[0]
+    held = [text for text in page.scripts if text not in page.code]
+    assert len(held) == 8 and "<" not in "".join(held)
     assert rows[0]["student"] == pytest.approx(1, abs=1e-5)
 
 
@@ -116,12 +85,15 @@ def test_page_asks_for_nothing_and_its_policy_allows_only_its_own_text(html: str
             value = attrs.get(name) or "#"
             assert value.startswith(("#", "data:image/webp")), (tag, name)
         assert not [name for name in attrs if name == "style" or name.startswith("on")]
-    assert not re.search(r"https?://|@import|url\(|//[a-z]+\.", html)
+    # The bundle is a library's, whose errors name addresses; the policy lets it load none.
+    assert sum("three.js" in text for text in page.code) == 1
+    own = next(html.replace(text, "") for text in page.code if "three.js" in text)
+    assert not re.search(r"https?://|@import|url\(|//[a-z]+\.", own)
     policy = next(str(m["content"]) for m in page.all("meta") if m.get("http-equiv"))
     assert policy.startswith("default-src 'none'; ")
     assert "unsafe" not in policy and "img-src data:;" in policy
     style = html.split("<style>")[1].split("</style>")[0]
-    for text in (page.scripts[1], style):
+    for text in (*page.code, style):
         digest = base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()
         assert f"'sha256-{digest}'" in policy
 
@@ -186,10 +158,33 @@ def test_page_without_pictures_curve_or_some_target_counts() -> None:
     bare = replace(inputs, evaluation=result, scenes=never, record=record)
     files = run(bare, ReportConfig(max_pictures=0))
     page = Page(files.html)
-    assert not page.all("img") and not page.all("svg")
+    assert not page.all("img") and not html_curve(files.html)
+    assert len(page.code) == 1 and not page.all("canvas")
     assert "–" in page.text and "Every setting has its default" in page.text
     assert "0 of 3 queries have pictures" in page.text
     assert files.overview_png.startswith(b"\x89PNG")
+
+
+def html_curve(html: str) -> bool:
+    return "Training loss" in html
+
+
+def test_a_page_without_3d_carries_no_library() -> None:
+    files = run(make_inputs(), ReportConfig(picture_width=WIDTH, points=0))
+    page = Page(files.html)
+    assert len(page.code) == 1 and not page.all("canvas") and len(files.html) < 200_000
+    assert len(page.all("img")) == 15
+
+
+def test_what_ran_stands_on_the_first_screen(html: str) -> None:
+    first = html[: html.index('id="figures"')]
+    text = " ".join(Page(first).text.split())
+    assert "link_points 0123456789ab 12 s 345 MB" in text
+    assert "fuse.views all (filtered)" in text
+    summary = make_inputs().evaluation.summary
+    for convention in ("strict", "inclusive"):
+        figure = summary["student"]["conventions"][convention]["miou"]
+        assert f"{100 * figure:.1f}" in text, convention
 
 
 def test_a_ceiling_is_shown_from_below_and_a_hidden_target_is_told() -> None:
@@ -233,16 +228,3 @@ def test_changed_values_are_found_at_any_depth() -> None:
         ("student.lr", 0.5),
         ("student.loss.dice", 7.0),
     ]
-
-
-def test_line_chart_by_hand() -> None:
-    chart = line_chart([(1, 4.0), (2, 2.0), (3, 0.0)])
-    assert chart is not None
-    assert chart.points == "56.0,12.0 342.0,92.0 628.0,172.0"
-    assert [tick.label for tick in chart.x_ticks] == ["1", "3"]
-    assert [tick.label for tick in chart.y_ticks] == ["0", "2", "4"]
-    assert line_chart([(1, 4.0)]) is None
-    flat = line_chart([(0, 0.0), (0, 0.0)])
-    assert flat is not None and "nan" not in flat.points
-    long = line_chart([(i, 1.0 / (i + 1)) for i in range(5000)])
-    assert long is not None and len(long.points.split()) <= 601

@@ -19,7 +19,7 @@ VERSIONS: dict[str, int] = {
     "answer_questions": 1,
     "judge_teacher": 1,
     "evaluate": 3,
-    "report": 2,
+    "report": 3,
     "lift_features": 1,
     "oracle_labels": 1,
     "distil_text": 1,
