@@ -17,7 +17,6 @@ if TYPE_CHECKING:
     from stages.paired_figures import Figure
 
 _PICTURES = 24
-_WIDTH = 320
 
 
 def _add_arguments(parser: ArgumentParser) -> None:
@@ -47,8 +46,11 @@ def _compare(options: Namespace) -> None:
 
     from data.artifacts.store import write_text_atomic
     from stages import compare
+    from stages.configs import ReportConfig
 
-    made = compare.run(compare_inputs(runs, options.source), options.pictures, _WIDTH)
+    made = compare.run(
+        compare_inputs(runs, options.source), ReportConfig(max_pictures=options.pictures)
+    )
     write_text_atomic(options.out, made.html)
     print("\n".join(_told([run.name for run in runs], options.source, made)))
     print(f"{options.out}: {len(made.html.encode()) / 1e6:.1f} MB")

@@ -10,14 +10,15 @@ import numpy as np
 from data.artifacts.evaluation import SOURCES, TARGET_COUNTS, QueryRow
 from data.errors import UserError
 from data.progress import Progress, silent
-from data.types import Array
 from stages import metrics
+from stages.cloud3d import Mode, Modes
 from stages.compare_inputs import ComparedScene, CompareInputs
 from stages.compare_page import ComparedQuery, Group, PageContent, render_page
+from stages.configs import ReportConfig
 from stages.paired_figures import Asked, Figure, SharedQueries, counts_of, figures, shared_queries
 from stages.pictures import paint_query
-from stages.report_drawing import House, data_uri, with_houses
-from stages.report_inputs import Card
+from stages.report_album import Album
+from stages.report_drawing import House, with_houses
 
 FEWEST, MOST = 2, 6
 """Runs of one comparison."""
@@ -32,12 +33,10 @@ class Comparison:
     shared: SharedQueries
 
 
-def run(
-    inputs: CompareInputs, max_pictures: int, picture_width: int, progress: Progress = silent
-) -> Comparison:
+def run(inputs: CompareInputs, cfg: ReportConfig, progress: Progress = silent) -> Comparison:
     """Compare runs by the queries that all were asked; the same inputs give the same bytes.
 
-    At most ``max_pictures`` queries, those that changed most, are drawn. Raises UserError for
+    At most ``cfg.max_pictures`` queries, those that changed most, are drawn. Raises UserError for
     fewer than two runs or more than six, and as of ``shared_queries``. ``progress`` gets
     (queries drawn, queries to draw).
     """
@@ -53,8 +52,8 @@ def run(
         _groups(shared, inputs.source),
         shared,
         queries,
-        _cards(inputs, queries, max_pictures, picture_width, progress),
-        picture_width,
+        _album(inputs, queries, cfg, progress),
+        cfg.picture_width,
     )
     return Comparison(render_page(inputs, content), made, shared)
 
@@ -104,37 +103,52 @@ def changed_most(shared: SharedQueries, source: str) -> list[ComparedQuery]:
     return sorted(queries, key=lambda query: (-abs(query.largest), query.rows[0].prompt_id))
 
 
-def _cards(
-    inputs: CompareInputs,
-    queries: Sequence[ComparedQuery],
-    most: int,
-    width: int,
-    progress: Progress,
-) -> dict[str, Card]:
-    """Pictures by prompt id of the queries that changed most, gained and lost in turn."""
+def _album(
+    inputs: CompareInputs, queries: Sequence[ComparedQuery], cfg: ReportConfig, progress: Progress
+) -> Album:
+    """Pictures and 3D of the queries that changed most."""
+    album = Album(_modes(len(inputs.runs)))
+    drawn = _drawn(queries, cfg.max_pictures)
+    wanted = {row.scene_id for row in drawn}
+    for row, house, item in with_houses(lambda: inputs.scenes(wanted), drawn, cfg):
+        if row.prompt_id in item.truths:
+            _draw(album, row.prompt_id, house, item)
+        progress(len(album.cards), len(drawn))
+    return album
+
+
+def _drawn(queries: Sequence[ComparedQuery], most: int) -> list[QueryRow]:
+    """Those that changed most, gained and lost alike; what one has too few of the other fills."""
     changed = [query for query in queries if query.largest]
     gained, lost = ([q for q in changed if (q.largest > 0) is up] for up in (True, False))
     half = most // 2
-    # What one side has too few of, the other fills.
-    gained, lost = (
-        gained[: max(most - half, most - len(lost))],
-        lost[: max(half, most - len(gained))],
-    )
-    drawn = [query.rows[0] for query in (*gained, *lost)]
-    scenes = {row.scene_id for row in drawn}
-    cards: dict[str, Card] = {}
-    for row, house, item in with_houses(lambda: inputs.scenes(scenes), drawn, width):
-        if row.prompt_id in item.truths:
-            pictures, note = _pictures(row.prompt_id, house, item)
-            cards[row.prompt_id] = Card({k: data_uri(p) for k, p in pictures.items()}, note)
-        progress(len(cards), len(drawn))
-    return cards
+    kept = gained[: max(most - half, most - len(lost))], lost[: max(half, most - len(gained))]
+    return [query.rows[0] for side in kept for query in side]
 
 
-def _pictures(name: str, house: House, item: ComparedScene) -> tuple[dict[str, Array], str]:
+def _draw(album: Album, name: str, house: House, item: ComparedScene) -> None:
     """One picture a run, by its number, and one of the truth, from one corner."""
     empty = np.zeros(len(item.scene.cloud), bool)
     truth = item.truths[name]
-    masks = {str(k): of_run.get(name, empty) for k, of_run in enumerate(item.masks)}
-    corner, note = house.viewpoint([truth, *masks.values()])
-    return paint_query(corner, masks, truth), note
+    masks = {_layer(k): of_run.get(name, empty) for k, of_run in enumerate(item.masks)}
+    viewpoint = house.viewpoint([truth, *masks.values()])
+    pictures = paint_query(viewpoint[0], masks, truth)
+    album.add(name, house, viewpoint, pictures, {**masks, "truth": truth})
+
+
+def _layer(run_index: int) -> str:
+    return f"run{run_index + 1}"
+
+
+def _modes(num_runs: int) -> Modes:
+    """Each run against the truth, and each but the first against the first."""
+    layers = [_layer(k) for k in range(num_runs)]
+    told = (("both", "predicted and true"), ("only", "predicted, not true"))
+    modes = [Mode("color", "Colour"), Mode("truth", "Truth", (("mask", "what is true"),), "truth")]
+    for k, layer in enumerate(layers, start=1):
+        legend = (*told, ("missed", f"true, missed by run {k}"))
+        modes.append(Mode(layer, f"Run {k}", legend, layer, "truth"))
+    for k, layer in enumerate(layers[1:], start=2):
+        legend = (("both", "in both"), ("only", f"run {k} only"), ("missed", "run 1 only"))
+        modes.append(Mode(f"change{k}", f"Run {k} against 1", legend, layer, layers[0]))
+    return Modes((*layers, "truth"), tuple(modes), "change2")

@@ -37,11 +37,14 @@ class ComparedScene:
     """A scene to draw: each run's masks by prompt id, and what is true by prompt id.
 
     Every mask is (N,) bool over the scene's points; one that is not there is drawn as empty.
+    Runs may have had different teachers and views, so those are not shown.
     """
 
     scene: Scene
     masks: Sequence[Mapping[str, Array]]
     truths: Mapping[str, Array]
+    teacher: None = None
+    labels: None = None
 
 
 @dataclass(frozen=True, eq=False)

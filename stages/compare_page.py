@@ -18,9 +18,9 @@ from stages.compare_charts import Histogram, Scatter, changes_histogram, kind_of
 from stages.compare_inputs import CompareInputs
 from stages.metrics import RULES
 from stages.paired_figures import FIGURES, Figure, SharedQueries
+from stages.report_album import Album
 from stages.report_drawing import picture_height
-from stages.report_inputs import Card
-from stages.self_contained import inline
+from stages.self_contained import inline, page_scripts
 from stages.templates import templates
 
 SOURCE_NAMES = {
@@ -66,7 +66,7 @@ class PageContent:
     groups: Mapping[str, Sequence[Group]]
     shared: SharedQueries
     queries: Sequence[ComparedQuery]
-    cards: Mapping[str, Card]
+    album: Album
     picture_width: int
 
 
@@ -80,7 +80,7 @@ def render_page(inputs: CompareInputs, content: PageContent) -> str:
         .render(
             points=points,
             chance=chance,
-            script=inline(["table.js"]),
+            scripts=[inline([name]) for name in page_scripts(bool(content.album.clouds))],
             style=inline(["report.css", "charts.css", "compare.css"]),
             runs=inputs.runs,
             facts=list(dict.fromkeys(title for run in inputs.runs for title in run.facts)),
@@ -91,6 +91,7 @@ def render_page(inputs: CompareInputs, content: PageContent) -> str:
             outside=inputs.outside,
             most_settings=MOST_SETTINGS,
             content=content,
+            album=content.album,
             tiles=_TILES,
             figure_names=FIGURES,
             rules=RULES,

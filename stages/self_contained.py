@@ -11,6 +11,7 @@ from pathlib import Path
 from markupsafe import Markup
 
 _HERE = Path(__file__).parent
+_ALWAYS, _IN_3D = ("report.js",), ("viewer3d.bundle.js", "report3d.js")
 
 
 @dataclass(frozen=True)
@@ -25,6 +26,11 @@ def inline(names: Sequence[str]) -> Inline:
     """The texts of files beside the stages, one after the other."""
     text = "".join((_HERE / name).read_text("utf-8") for name in names)
     return Inline(Markup(text), csp_hash(text))
+
+
+def page_scripts(in_3d: bool) -> tuple[str, ...]:
+    """The scripts of a page of queries: its table's, and those of its 3D part."""
+    return (*_ALWAYS, *(_IN_3D if in_3d else ()))
 
 
 def csp_hash(text: str) -> str:

@@ -5,11 +5,9 @@ from __future__ import annotations
 import base64
 import hashlib
 import io
-import json
 import re
 from collections.abc import Collection, Iterator
 from dataclasses import replace
-from html.parser import HTMLParser
 
 import numpy as np
 import pytest
@@ -20,48 +18,35 @@ from stages.compare import changed_most, run
 from stages.compare_charts import changes_histogram, kind_of, scatter
 from stages.compare_inputs import ComparedScene, Setting
 from stages.compare_page import chance, points
+from stages.configs import ReportConfig
 from stages.paired_figures import Asked, shared_queries
 from stages.pictures import BOTH, MISSED, ONLY
+from tests import page_parser
 from tests.compared import HOSTILE, rows, tiny_inputs
 
-WIDTH = 96
+SMALL = ReportConfig(picture_width=96)
+TWO = ReportConfig(picture_width=96, max_pictures=2)
+NONE = ReportConfig(picture_width=96, max_pictures=0)
 
 
-class Page(HTMLParser):
-    """Tags with their attributes, visible text, and the texts of scripts and cells."""
+class Page(page_parser.Page):
+    """Also the cells of tables, row by row."""
 
     def __init__(self, html: str) -> None:
-        super().__init__()
-        self.tags: list[tuple[str, dict[str, str | None]]] = []
-        self.scripts: list[str] = []
-        self.text = ""
         self.rows: list[list[str]] = []
-        self._inside = ""
-        self.feed(html)
+        super().__init__(html)
 
     def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
-        self.tags.append((tag, dict(attrs)))
-        if tag in ("script", "style"):
-            self._inside = tag
+        super().handle_starttag(tag, attrs)
         if tag == "tr":
             self.rows.append([])
         if tag in ("td", "th"):
             self.rows[-1].append("")
 
-    def handle_endtag(self, tag: str) -> None:
-        if tag == self._inside:
-            self._inside = ""
-
     def handle_data(self, data: str) -> None:
-        if self._inside == "script":
-            self.scripts.append(data)
-        elif not self._inside:
-            self.text += data
-            if self.rows and self.rows[-1]:
-                self.rows[-1][-1] += data
-
-    def all(self, tag: str) -> list[dict[str, str | None]]:
-        return [attrs for name, attrs in self.tags if name == tag]
+        super().handle_data(data)
+        if self.rows and self.rows[-1]:
+            self.rows[-1][-1] += data
 
     def row(self, first: str) -> list[str]:
         """The first row that begins with a cell of that text."""
@@ -71,7 +56,7 @@ class Page(HTMLParser):
 
 @pytest.fixture(scope="module")
 def html() -> str:
-    return run(tiny_inputs(), 24, WIDTH).html
+    return run(tiny_inputs(), SMALL).html
 
 
 def test_figures_of_the_tiny_room_are_shown(html: str) -> None:
@@ -89,16 +74,17 @@ def test_figures_of_the_tiny_room_are_shown(html: str) -> None:
 
 
 def test_the_same_inputs_give_the_same_bytes(html: str) -> None:
-    assert run(tiny_inputs(), 24, WIDTH).html == html
+    assert run(tiny_inputs(), SMALL).html == html
 
 
 def test_hostile_text_stays_text(html: str) -> None:
     page = Page(html)
     shown = HOSTILE.replace("\ud800", "?")
     assert shown in page.text and f"{shown} 0" in page.text
-    assert len(page.scripts) == 2 and "alert(" not in page.scripts[1]
-    assert "<" not in page.scripts[0]
-    assert HOSTILE in [row["text"] for row in json.loads(page.scripts[0])]
+    assert len(page.code) == 3 and not any("alert(" in text for text in page.code)
+    ids = [attrs.get("id") for attrs in page.all("script")]
+    assert "<" not in page.scripts[ids.index("data")]
+    assert HOSTILE in [row["text"] for row in page.data("data")]
     assert {str(attrs["src"])[:15] for attrs in page.all("img")} == {"data:image/webp"}
     for _, attrs in page.tags:
         assert not [name for name in attrs if name == "style" or name.startswith("on")]
@@ -109,10 +95,14 @@ def test_the_policy_allows_the_page_its_own_text_alone(html: str) -> None:
     policy = next(str(m["content"]) for m in page.all("meta") if m.get("http-equiv"))
     assert policy.startswith("default-src 'none'; ") and "unsafe" not in policy
     style = html.split("<style>")[1].split("</style>")[0]
-    for text in (page.scripts[1], style):
+    for text in (*page.code, style):
         digest = base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()
         assert f"'sha256-{digest}'" in policy
-    assert not re.search(r"https?://|@import|url\(", html)
+    for tag, attrs in page.tags:
+        for name in ("src", "href", "srcset", "action", "data", "poster"):
+            value = attrs.get(name) or "#"
+            assert value.startswith(("#", "data:image/webp")), (tag, name)
+    assert not re.search(r"@import|url\(", style)
     ids = [attrs["id"] for _, attrs in page.tags if "id" in attrs]
     assert len(ids) == len(set(ids))
     assert {str(a["href"])[1:] for a in page.all("a")} <= set(ids)
@@ -122,7 +112,7 @@ def test_the_policy_allows_the_page_its_own_text_alone(html: str) -> None:
 
 def test_queries_are_ordered_by_change_and_drawn_for_every_run(html: str) -> None:
     page = Page(html)
-    order = json.loads(page.scripts[0])
+    order = page.data("data")
     assert [row["size"] for row in order] == sorted((r["size"] for r in order), reverse=True)
     kinds = {row["text"]: row["kind"] for row in order}
     assert kinds["where can I sleep?"] == "lost" and kinds["the red chair"] == "gained"
@@ -152,43 +142,43 @@ def test_pictures_tell_right_wrong_and_missed(html: str) -> None:
 
 
 def test_the_budget_of_pictures_is_shared_by_gained_and_lost() -> None:
-    order = json.loads(Page(run(tiny_inputs(), 2, WIDTH).html).scripts[0])
-    page = Page(run(tiny_inputs(), 2, WIDTH).html)
+    order = Page(run(tiny_inputs(), TWO).html).data("data")
+    page = Page(run(tiny_inputs(), TWO).html)
     drawn = [order[int(str(a["data-row"]))]["kind"] for a in page.all("article")]
     assert sorted(drawn) == ["gained", "lost"]
 
     def never(wanted: Collection[str]) -> Iterator[ComparedScene]:
         raise AssertionError("no scene is read for no picture")
 
-    page = Page(run(replace(tiny_inputs(), scenes=never), 0, WIDTH).html)
+    page = Page(run(replace(tiny_inputs(), scenes=never), NONE).html)
     assert not page.all("article") and "0 of 5 queries have pictures" in page.text
 
 
 def test_a_scan_whose_masks_are_gone_has_no_pictures() -> None:
-    page = Page(run(replace(tiny_inputs(), scenes=lambda wanted: []), 24, WIDTH).html)
+    page = Page(run(replace(tiny_inputs(), scenes=lambda wanted: []), SMALL).html)
     assert not page.all("img") and page.row("the toilet")[3] == "▲ +100.0"
 
 
 def test_labels_seen_are_announced() -> None:
     inputs = tiny_inputs()
-    assert "label-free" not in Page(run(inputs, 0, WIDTH).html).text
+    assert "label-free" not in Page(run(inputs, NONE).html).text
     second = replace(inputs.runs[1], warnings=("its student was trained on ground truth.",))
-    text = Page(run(replace(inputs, runs=[inputs.runs[0], second]), 0, WIDTH).html).text
+    text = Page(run(replace(inputs, runs=[inputs.runs[0], second]), NONE).html).text
     assert "Run 2: its student was trained on ground truth." in text
 
 
 def test_of_many_differing_inputs_some_are_shown_and_the_rest_counted() -> None:
     many = [Setting(f"input {k}", ("a", "b")) for k in range(1, 46)]
-    page = Page(run(replace(tiny_inputs(), outside=many), 0, WIDTH).html)
+    page = Page(run(replace(tiny_inputs(), outside=many), NONE).html)
     assert [row[0] for row in page.rows if row and row[0].startswith("input")][-1] == "input 40"
     assert "45 differ" in page.text and "... and 5 more" in page.text
-    bare = Page(run(replace(tiny_inputs(), settings=[]), 0, WIDTH).html)
+    bare = Page(run(replace(tiny_inputs(), settings=[]), NONE).html)
     assert "Their configs do not differ." in bare.text and "from outside" not in bare.text
 
 
 def test_three_runs_are_each_set_against_the_first() -> None:
     inputs = tiny_inputs()
-    page = Page(run(replace(inputs, runs=[*inputs.runs, inputs.runs[0]]), 0, WIDTH).html)
+    page = Page(run(replace(inputs, runs=[*inputs.runs, inputs.runs[0]]), NONE).html)
     assert len(page.all("svg")) == 4
     assert [row[3] for row in page.rows if row and row[0] == "mIoU"] == ["+20.0", "0.0"]
 
@@ -197,7 +187,7 @@ def test_too_few_and_too_many_runs_are_refused() -> None:
     inputs = tiny_inputs()
     for runs in (inputs.runs[:1], list(inputs.runs) * 4):
         with pytest.raises(UserError, match=f"expected 2 to 6 runs, found {len(runs)}"):
-            run(replace(inputs, runs=runs), 0, WIDTH)
+            run(replace(inputs, runs=runs), NONE)
 
 
 def test_changes_by_hand() -> None:

@@ -5,9 +5,11 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any
 
+import numpy as np
 import pytest
 
 from stages.compare import run
+from stages.configs import ReportConfig
 from tests.browser import Opened, chromium, opened
 from tests.compared import tiny_inputs
 
@@ -23,8 +25,17 @@ def browser() -> Iterator[Any]:
 @pytest.fixture(scope="module")
 def url(tmp_path_factory: pytest.TempPathFactory) -> str:
     page = tmp_path_factory.mktemp("page") / "compare.html"
-    page.write_text(run(tiny_inputs(), 24, 160).html, encoding="utf-8")
+    page.write_text(run(tiny_inputs(), ReportConfig(picture_width=160)).html, encoding="utf-8")
     return page.as_uri()
+
+
+def settle(seen: Opened) -> None:
+    """Wait until what was asked for is drawn."""
+    seen.page.wait_for_function(
+        "!document.getElementById('viewer-state').textContent.includes('…')"
+    )
+    frames = "new Promise((done) => requestAnimationFrame(() => requestAnimationFrame(done)))"
+    seen.page.evaluate(frames)
 
 
 def sentences(seen: Opened) -> list[str]:
@@ -82,9 +93,9 @@ def test_the_table_filters_and_cards_follow(browser: Any, url: str) -> None:
         assert sentences(seen) == heads(seen) == [SLEEP]
         assert page.locator("#shown").inner_text() == "1 of 5 queries"
         page.locator("select[data-key=kind]").select_option("")
-        page.locator("input[data-least]").fill("1")
+        page.locator("#least").fill("1")
         assert len(sentences(seen)) == 4  # One is as before.
-        page.locator("input[data-least]").fill("")
+        page.locator("#least").fill("")
         page.locator("select[data-key=targets]").select_option("zero")
         assert sentences(seen) == heads(seen) == [TOILET]
         page.locator("select[data-key=targets]").select_option("")
@@ -98,3 +109,27 @@ def test_a_sentence_leads_to_its_pictures(browser: Any, url: str) -> None:
     with opened(browser, url) as seen:
         seen.page.locator("#rows").get_by_role("link", name=TOILET).press("Enter")
         assert seen.page.locator("article:target h3").inner_text() == TOILET
+
+
+def test_runs_are_set_against_each_other_in_3d(browser: Any, url: str) -> None:
+    with opened(browser, url) as seen:
+        seen.page.locator("#cards .enlarge").first.click()
+        seen.page.wait_for_function("document.querySelector('article.open canvas') !== null")
+        labels = seen.page.locator("#viewer-modes button").all_inner_texts()
+        assert labels == ["Colour", "Truth", "Run 1", "Run 2", "Run 2 against 1"]
+        pictures = []
+        for label in labels:
+            seen.page.get_by_role("button", name=label, exact=True).click()
+            settle(seen)
+            pictures.append(seen.pixels("#viewer canvas").astype(int))
+        assert pictures[0].std() > 10  # The scan is there.
+        # The first query is one that a single run answered, so the runs differ there.
+        for one, two in ((0, 4), (2, 3)):
+            assert (np.abs(pictures[one] - pictures[two]).max(axis=2) > 12).mean() > 0.002
+        legend = seen.page.locator("#viewer-legend").inner_text().split("\n")
+        assert legend == ["in both", "run 2 only", "run 1 only"]
+        seen.page.locator("#viewer canvas").press("ArrowLeft")
+        settle(seen)
+        turned = seen.pixels("#viewer canvas").astype(int)
+        assert (np.abs(turned - pictures[-1]).max(axis=2) > 12).mean() > 0.02
+        assert not seen.errors and not seen.asked
