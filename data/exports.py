@@ -55,9 +55,14 @@ def _aside(path: Path) -> Iterator[Path]:
         aside.unlink(missing_ok=True)
 
 
-def _write_text(path: Path, text: str) -> None:
+def write_bytes(path: Path, content: bytes) -> None:
+    """Write a whole file or nothing; its folder is made when missing."""
     with _aside(path) as aside:
-        aside.write_text(text, encoding="utf-8")
+        aside.write_bytes(content)
+
+
+def _write_text(path: Path, text: str) -> None:
+    write_bytes(path, text.encode())
 
 
 def write_meshes(
@@ -110,8 +115,7 @@ def write_npz(folder: Path, answers: SceneAnswers) -> Path:
         scores=np.asarray(answers.scores, np.float32),
     )
     path = folder / f"{answers.scene_id}.npz"
-    with _aside(path) as aside:
-        aside.write_bytes(content.getvalue())
+    write_bytes(path, content.getvalue())
     return path
 
 

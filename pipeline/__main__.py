@@ -18,12 +18,14 @@ from pipeline import (
     gif_command,
     iphone_command,
     plan_command,
+    query_command,
     sens_command,
     show_command,
     status_command,
     submit_command,
     teacher_commands,
     verify_command,
+    view_command,
 )
 from pipeline.command import Command, Failure
 
@@ -42,6 +44,8 @@ COMMANDS: dict[str, Command] = {
     "export": export_command.EXPORT,
     "extract-iphone": iphone_command.EXTRACT_IPHONE,
     "extract-sens": sens_command.EXTRACT_SENS,
+    "query": query_command.QUERY,
+    "view": view_command.VIEW,
     "gc": gc_command.GC,
     "verify": verify_command.VERIFY,
 }

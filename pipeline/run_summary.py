@@ -32,7 +32,8 @@ def _lines(tally: Tally) -> Iterator[str]:
         yield f"{names}: nothing to do, everything was there already"
     else:
         how = "failed" if failed else "stopped" if left else "done"
-        peak = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss // 1024
+        ended = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss // 1024
+        peak = max([ended, *(_peak_mb(work) for work in tally.of("done"))])
         yield f"{names}: {how} in {spent}; no process took more than {peak} MB of memory"
         yield from (f"  {line}" for line in table(list(_rows(works))))
     if failed:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -47,15 +48,35 @@ def answer_superpoints(
         voxel_size: metres, as in training.
         turns: from 1 on.
     """
-    probs = np.zeros((len(tokens), int(superpoint_ids.max()) + 1), np.float32)
-    seen = []
-    for turn in range(turns):
-        features = _mask_features(model, _turned(cloud, turn), superpoint_ids, voxel_size)
+    features = features_by_turn(model, cloud, superpoint_ids, voxel_size, turns)
+    return answer_features(model, features, tokens)
+
+
+@torch.inference_mode()
+def features_by_turn(
+    model: Student,
+    cloud: tuple[Array, Array, Array],
+    superpoint_ids: Array,
+    voxel_size: float,
+    turns: int,
+) -> tuple[Tensor, ...]:
+    """Mask features (S, D) of each turn, which no query changes; see ``answer_superpoints``."""
+    return tuple(
+        _mask_features(model, _turned(cloud, turn), superpoint_ids, voxel_size)
+        for turn in range(turns)
+    )
+
+
+@torch.inference_mode()
+def answer_features(model: Student, by_turn: Sequence[Tensor], tokens: Tensor) -> Answers:
+    """What queries (Q, T) are answered by the features of a cloud's turns; at least one."""
+    probs = np.zeros((len(tokens), len(by_turn[0])), np.float32)
+    for features in by_turn:
         rows = torch.split(tokens, _QUERIES_AT_ONCE)
         logits = [model.mask_logits(features, part).sigmoid().cpu().numpy() for part in rows]
         probs += np.concatenate(logits) if logits else 0
-        seen.append(features.float().cpu().numpy())
-    return Answers(probs / np.float32(turns), np.mean(seen, axis=0))
+    seen = [features.float().cpu().numpy() for features in by_turn]
+    return Answers(probs / np.float32(len(by_turn)), np.mean(seen, axis=0))
 
 
 def _turned(cloud: tuple[Array, Array, Array], turn: int) -> tuple[Array, Array, Array]:

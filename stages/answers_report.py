@@ -11,7 +11,7 @@ import numpy as np
 
 from data.artifacts.report import ANSWERS, ReportFiles
 from data.progress import Progress, silent
-from data.types import Array
+from stages.boxes import centre_and_size
 from stages.cloud3d import Mode, Modes
 from stages.configs import ReportConfig
 from stages.pictures import BOTH, Tile, overview, paint
@@ -111,21 +111,13 @@ def answer_rows(item: AnsweredScene) -> list[AnswerRow]:
     rows = []
     for prompt in item.prompts:
         mask = item.masks[_ANSWER].get(prompt.prompt_id, np.zeros(len(points), bool))
-        centre, size = _box(points[mask])
+        centre, size = centre_and_size(points[mask])
         score = round(float(item.scores.get(prompt.prompt_id, 0.0)), 4)
         count = int(np.count_nonzero(mask))
         names = prompt.prompt_id, prompt.scene_id, prompt.text
         said = item.said.get(prompt.prompt_id, "")
         rows.append(AnswerRow(*names, score, count, centre, size, said))
     return rows
-
-
-def _box(points: Array) -> tuple[tuple[float, ...] | None, tuple[float, ...] | None]:
-    if len(points) == 0:
-        return None, None
-    low, high = points.min(0).astype(float), points.max(0).astype(float)
-    centre, size = np.round((low + high) / 2, 3), np.round(high - low, 3)
-    return tuple(centre.tolist()), tuple(size.tolist())
 
 
 def answers_text(rows: Sequence[AnswerRow]) -> str:

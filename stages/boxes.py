@@ -78,6 +78,17 @@ def box_of(points: Array) -> Array:
     return np.stack([points.min(axis=0), points.max(axis=0)]).astype(np.float64)
 
 
+def centre_and_size(
+    points: Array,
+) -> tuple[tuple[float, ...] | None, tuple[float, ...] | None]:
+    """Centre and sides of the box of points (n, 3), metres to the millimetre; None of none."""
+    if len(points) == 0:
+        return None, None
+    low, high = box_of(points)
+    centre, size = np.round((low + high) / 2, 3), np.round(high - low, 3)
+    return tuple(centre.tolist()), tuple(size.tolist())
+
+
 def box_ious(first: Array, second: Array) -> Array:
     """(A, B) float64 IoU of every box of (A, 2, 3) with every one of (B, 2, 3)."""
     low = np.maximum(first[:, None, 0], second[None, :, 0])

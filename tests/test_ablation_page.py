@@ -12,8 +12,9 @@ from stages import ablation, error_curves
 from stages.ablation_charts import arm_bars, drawn, line_panels
 from stages.configs import ReportConfig
 from stages.report import run
+from tests.page_parser import Page
 from tests.test_ablation import FIRST, SECOND, arm, row
-from tests.test_report import Page, make_inputs
+from tests.test_report import make_inputs
 
 SMALL = ReportConfig(max_pictures=0)
 

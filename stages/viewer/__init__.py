@@ -1,0 +1,1 @@
+"""The live viewer: a page on this machine that shows a run in 3D and takes new queries."""

@@ -1,0 +1,251 @@
+"""What the viewer's controls do. Whatever goes wrong is told in the page."""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+from collections.abc import Callable
+from functools import partial
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import viser
+
+from data.errors import UserError
+from data.types import Array
+from stages.sentences import check_sentence
+from stages.viewer.cloud import CloudNodes
+from stages.viewer.colors import colored, emphasised
+from stages.viewer.content import NONE, Belief, Query, ViewedRun, ViewedScene, figures
+from stages.viewer.desk import TeacherDesk
+from stages.viewer.panel import NO_SOURCE, Panel
+
+if TYPE_CHECKING:
+    from stages.ask_student import StudentEngine
+
+_LOG = logging.getLogger(__name__)
+_TRUTH = "truth"
+_NOTICE_SECONDS = 12.0
+_RED = (200, 40, 40)
+
+
+class Page:
+    """The page of one run; scans and student are loaded by ``start``, in a thread."""
+
+    def __init__(self, server: viser.ViserServer, run: ViewedRun) -> None:
+        self._server, self._run = server, run
+        self._lock, self._student_tried = threading.RLock(), threading.Event()
+        self._viewed: ViewedScene | None = None
+        self._nodes: CloudNodes | None = None
+        self._query: Query | None = None
+        self._belief: Belief | None = None
+        self._threshold = NONE
+        self._engine: StudentEngine | None = None
+        self._why_no_engine = ""
+        self.panel = Panel(server, run.scenes)
+        self._desk = TeacherDesk(self.panel, run, self._say)
+        self._connect()
+
+    def start(self) -> None:
+        """Load the first scan, then the student."""
+        threading.Thread(target=self._load, daemon=True).start()
+
+    def close(self) -> None:
+        """Have what still runs end soon."""
+        self._desk.close()
+
+    def _connect(self) -> None:
+        panel = self.panel
+        panel.scene.on_update(self._handler(lambda: self._open(panel.scene.value)))
+        panel.stored.on_update(self._handler(self._choose_query))
+        panel.source.on_update(self._handler(self._choose_source))
+        panel.threshold.on_update(self._handler(self._move_threshold))
+        panel.coloring.on_update(self._handler(self._paint))
+        panel.point_size.on_update(self._handler(self._draw_points))
+        panel.cut.on_update(self._handler(self._draw_points))
+        panel.cameras.on_update(self._handler(self._show_cameras))
+        self._server.on_client_connect(self._follow)
+        panel.form.on_submit(lambda _: self._guarded(self._ask))
+        panel.ask_teacher.on_click(lambda _: self._guarded(self._ask_teacher))
+
+    def _follow(self, client: viser.ClientHandle) -> None:
+        """Cut away the walls between the client's camera and the room."""
+
+        def moved(camera: viser.CameraHandle) -> None:
+            if self._nodes is not None:
+                self._nodes.look_from(camera.position)
+
+        client.camera.on_update(moved)
+
+    def _handler(self, act: Callable[[], None]) -> Callable[[viser.GuiEvent[Any]], None]:
+        """Does ``act`` when the user, not this program, changes a control."""
+
+        def handle(event: viser.GuiEvent[Any]) -> None:
+            if event.client_id is not None:
+                with self._lock:
+                    self._guarded(act)
+
+        return handle
+
+    def _guarded(self, act: Callable[[], object]) -> None:
+        try:
+            act()
+        except (UserError, OSError, MemoryError) as error:
+            self._fail(str(error) or type(error).__name__)
+        except Exception as error:  # noqa: B902 - told in the page; the viewer goes on
+            _LOG.exception("the viewer failed")
+            self._fail(f"{type(error).__name__}: {error}")
+
+    def _fail(self, told: str) -> None:
+        told = " ".join(told.split())
+        self._say(f"Error: {told}")
+        for client in self._server.get_clients().values():
+            client.add_notification("Error", told, color=_RED, auto_close_seconds=_NOTICE_SECONDS)
+
+    def _say(self, told: str) -> None:
+        self.panel.status.value = told
+
+    def _load(self) -> None:
+        with self._lock:
+            self._guarded(lambda: self._open(self.panel.scene.value))
+        self._say("Loading the student ...")
+        try:
+            engine = self._run.make_engine()
+            self._engine = engine
+            self._say("Reading the scan into the student ...")
+            engine.prepare(self.panel.scene.value)
+            self._say("Ready: type a query.")
+        except UserError as error:
+            self._why_no_engine = str(error)
+            self._say(f"Stored answers only: {error}")
+        except Exception as error:  # noqa: B902 - told in the page; the viewer goes on
+            _LOG.exception("the student cannot be loaded")
+            self._why_no_engine = f"{type(error).__name__}: {error}"
+            self._fail(self._why_no_engine)
+        finally:
+            self._student_tried.set()
+
+    def _open(self, scene_id: str) -> None:
+        self._say(f"Reading {scene_id} ...")
+        viewed = self._run.read(scene_id)
+        if self._nodes is not None:
+            self._nodes.remove()
+        self._viewed, self._nodes = viewed, CloudNodes(self._server, viewed.scene)
+        panel = self.panel
+        panel.clear_pictures()
+        panel.cameras.value = False
+        panel.point_size.value = self._nodes.point_size
+        panel.set_queries([query.text for query in viewed.queries])
+        self._choose_query()
+        self._draw_points()
+        place, at = self._nodes.look()
+        self._server.initial_camera.position = tuple(place)
+        self._server.initial_camera.look_at = tuple(at)
+        for client in self._server.get_clients().values():
+            client.camera.up_direction = (0.0, 0.0, 1.0)
+            client.camera.position, client.camera.look_at = place, at
+        self._say(f"{scene_id}: {len(viewed.scene.cloud):,} points.")
+        engine = self._engine
+        if engine is not None:  # So that the first query on it is as fast as the next.
+            ahead = partial(self._guarded, lambda: engine.prepare(scene_id))
+            threading.Thread(target=ahead, daemon=True).start()
+
+    def _choose_query(self) -> None:
+        if self._viewed is None:
+            return
+        chosen = self.panel.chosen
+        query = None if chosen is None else self._viewed.queries[chosen]
+        self._show(query)
+        if query is not None:
+            self._say("A stored query.")
+
+    def _show(self, query: Query | None) -> None:
+        """Show a sentence's first answer, or the scan alone."""
+        self._query = query
+        sources = tuple(belief.source for belief in query.beliefs) if query else (NO_SOURCE,)
+        if query is not None and query.truth is not None:
+            sources += (_TRUTH,)
+        self.panel.source.options = sources
+        self.panel.source.value = sources[0]
+        self._choose_source()
+
+    def _choose_source(self) -> None:
+        query, source = self._query, self.panel.source.value
+        self._belief = None
+        if query is not None:
+            found = [belief for belief in query.beliefs if belief.source == source]
+            if not found and query.truth is not None:
+                found = [Belief.of_mask(_TRUTH, query.truth)]
+            self._belief = found[0] if found else None
+        self._threshold = NONE if self._belief is None else self._belief.threshold
+        self.panel.set_threshold(self._threshold)
+        self._paint()
+
+    def _move_threshold(self) -> None:
+        if self._belief is not None and self._threshold != self.panel.threshold.value:
+            self._threshold = self.panel.threshold.value
+            self._paint()
+
+    def _paint(self) -> None:
+        viewed, nodes, belief, query = self._viewed, self._nodes, self._belief, self._query
+        if viewed is None or nodes is None:
+            return
+        cloud = viewed.scene.cloud
+        if belief is None or query is None:
+            nodes.paint(cloud.colors, np.zeros(len(cloud), bool))
+            self.panel.describe("", {})
+            return
+        mask, how = belief.probs >= self._threshold, self.panel.coloring.value
+        nodes.paint(
+            colored(cloud.colors, belief.probs, mask, query.truth, how),
+            emphasised(mask, query.truth, how),
+        )
+        score = None if belief.source == _TRUTH else belief.score
+        self.panel.describe(query.text, figures(cloud.points, mask, score))
+
+    def _draw_points(self) -> None:
+        if self._nodes is not None:
+            self._nodes.resize(self.panel.point_size.value)
+            self._nodes.cut(self.panel.cut.value)
+
+    def _show_cameras(self) -> None:
+        if self._nodes is not None:
+            failed = self._nodes.show_cameras(self.panel.cameras.value)
+            if failed:
+                raise UserError(f"{len(failed)} images cannot be read; the first: {failed[0]}")
+
+    def _ask(self) -> None:
+        text = self.panel.query.value
+        check_sentence(text)
+        self._say("Asking ...")
+        self._student_tried.wait()
+        if self._engine is None:
+            raise UserError(self._why_no_engine)
+        with self._lock:
+            scene_id, started = self.panel.scene.value, time.perf_counter()
+            (asked,) = self._engine.ask(scene_id, [text])
+            seconds = time.perf_counter() - started
+            belief = Belief("student, by words", asked.probs, asked.threshold, asked.score)
+            self.panel.choose_none()
+            self._show(Query(text, (belief,)))
+            if asked.num_points:
+                self._say(f"Answered in {seconds:.2f} s.")
+            else:
+                self._say(
+                    f"Nothing found ({seconds:.2f} s). A lower threshold shows what came nearest."
+                )
+
+    def _ask_teacher(self) -> None:
+        text = self.panel.query.value or (self._query.text if self._query else "")
+        with self._lock:
+            viewed, mask = self._viewed, self._mask()
+        if viewed is None:
+            raise UserError("no scan is open")
+        self._desk.ask(viewed, mask, text, lambda: self._viewed is viewed)
+
+    def _mask(self) -> Array:
+        """(N,) bool, what is shown; all False where nothing is."""
+        count = len(self._viewed.scene.cloud) if self._viewed is not None else 0
+        found = self._belief
+        return np.zeros(count, bool) if found is None else found.probs >= self._threshold
