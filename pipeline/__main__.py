@@ -9,6 +9,7 @@ from typing import NoReturn
 
 from data.errors import UserError
 from pipeline import (
+    compare_command,
     diff_command,
     doctor_command,
     explain_command,
@@ -38,6 +39,7 @@ COMMANDS: dict[str, Command] = {
     "submit": submit_command.SUBMIT,
     "explain": explain_command.EXPLAIN,
     "diff": diff_command.DIFF,
+    "compare": compare_command.COMPARE,
     "doctor": doctor_command.DOCTOR,
     "export": export_command.EXPORT,
     "extract-iphone": iphone_command.EXTRACT_IPHONE,

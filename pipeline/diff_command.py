@@ -5,25 +5,18 @@ from __future__ import annotations
 from argparse import ArgumentParser, Namespace
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING
 
 from data.errors import UserError
 from pipeline.command import Command
 from pipeline.tables import table
 
 if TYPE_CHECKING:
-    from pipeline.provenance import Catalogue, Record
+    from pipeline.provenance import Record
 
 _METRICS = "metrics.json"
 _NOTHING = "-"
 _MOST_ROWS = 40
-
-
-class Upstream(NamedTuple):
-    """An artifact and all it was made from: a record a stage, inputs by place and name."""
-
-    stages: dict[str, Record]
-    leaves: dict[str, Any]
 
 
 def _add_arguments(parser: ArgumentParser) -> None:
@@ -49,70 +42,17 @@ def _diff(options: Namespace) -> None:
 
 
 def _page(first: Record, second: Record) -> Iterator[str]:
-    records = [_upstream(record) for record in (first, second)]
-    sides = [_keys(*pair) for pair in (records, records[::-1])]
-    for title, part in (("config", 0), ("inputs from outside", 1)):
-        one, two = (side[part] for side in sides)
-        names = [name for name in dict.fromkeys((*one, *two)) if one.get(name) != two.get(name)]
-        rows = [[name, *_values(one, two, name)] for name in names]
+    from pipeline.upstream import differences, upstream_of
+
+    found = differences([upstream_of(record) for record in (first, second)])
+    for title, changed in (("config", found.config), ("inputs from outside", found.leaves)):
+        rows = [[name, *values] for name, values in changed.items()]
         yield f"{title}: {len(rows) or 'no'} difference{'s' if len(rows) != 1 else ''}"
         if rows:
             yield from table([[title, "first", "second"], *rows[:_MOST_ROWS]], left=2)
         if len(rows) > _MOST_ROWS:
             yield f"... and {len(rows) - _MOST_ROWS} more"
     yield from _metrics(first, second)
-
-
-def _upstream(record: Record) -> Upstream:
-    """By stage the first that is met, which stands for all scenes; and what no stage made."""
-    from pipeline.provenance import read_catalogue
-
-    catalogue = read_catalogue(record.root)
-    stages: dict[str, Record] = {}
-    leaves: dict[str, Any] = {}
-    for one in _ancestors(record, catalogue):
-        stages.setdefault(one.stage, one)
-        place = " ".join(filter(None, (one.stage, one.scene)))
-        for name, identity in one.inputs.items():
-            if catalogue.made(identity) is None:
-                leaves[f"{place}: {name}"] = identity[:12]
-    return Upstream(stages, leaves)
-
-
-def _keys(own: Upstream, other: Upstream) -> tuple[dict[str, Any], dict[str, Any]]:
-    """Config by stage and key, and inputs; a stage that the other has not is one key alone."""
-    from pipeline.provenance import config_keys
-
-    found: dict[str, Any] = {}
-    for stage, record in own.stages.items():
-        if stage in other.stages:
-            found[f"{stage}: stage version"] = record.schema_version
-            found |= {f"{stage}: {key}": value for key, value in config_keys(record).items()}
-        else:
-            found[stage] = record.fingerprint[:12]
-    return found, own.leaves
-
-
-def _values(one: Mapping[str, Any], two: Mapping[str, Any], name: str) -> tuple[str, str]:
-    from pipeline.provenance import shown, shown_both
-
-    if name in one and name in two:
-        return shown_both(one[name], two[name], 40)
-    first, second = (shown(side[name], 40) if name in side else _NOTHING for side in (one, two))
-    return first, second
-
-
-def _ancestors(record: Record, catalogue: Catalogue) -> Iterator[Record]:
-    """An artifact and all it was made from, each once, the nearest first."""
-    waiting, seen = [record], {record.fingerprint}
-    while waiting:
-        one = waiting.pop(0)
-        yield one
-        for identity in one.inputs.values():
-            made = catalogue.made(identity)
-            if made is not None and made.fingerprint not in seen:
-                seen.add(made.fingerprint)
-                waiting.append(made)
 
 
 def _metrics(first: Record, second: Record) -> Iterator[str]:

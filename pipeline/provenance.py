@@ -211,7 +211,12 @@ def _published(folder: Path, path: Path) -> Record:
     if path.is_file() and path.name not in {POINTER, *pointer.get("files", {})}:
         raise UserError(f"{path}: no artifact, and none of the results that {pointer_path} names.")
     # The folder that the pointer tells is of where the run was made; outputs may be moved.
-    return read_record(folder / "report" / named[:12])
+    # Results of a transfer lie in a folder of their own, a level below its artifacts.
+    roots = (folder, folder.parent)
+    made = (root / "report" / named[:12] for root in roots)
+    return read_record(
+        next((one for one in made if one.is_dir()), roots[0] / "report" / named[:12])
+    )
 
 
 def config_keys(made: Record | ArtifactKey) -> dict[str, Any]:

@@ -15,13 +15,11 @@ import numpy as np
 
 from data.artifacts.ablation import AnswerRow, ArmRows
 from data.types import Array
-from stages import metrics
+from stages import bootstrap, metrics
 from stages.arm_rows import COLOUR, IMPLICIT, REFERRING
 
 FIGURES = ("miou", "acc25", "acc50")
 HEADLINE = (REFERRING, COLOUR, IMPLICIT)
-_RESAMPLES = 2000
-_SEED = 0
 
 Chooses = Callable[[AnswerRow], bool]
 
@@ -132,8 +130,6 @@ def bootstrap_interval(totals: Array, weights: Array) -> tuple[float, float]:
 
     Every arm of Q queries meets the same draws.
     """
-    rng = np.random.default_rng(_SEED)
-    drawn = rng.integers(len(totals), size=(_RESAMPLES, len(totals)))
+    drawn = bootstrap.draws(len(totals))
     averages = totals[drawn].sum(1) / np.maximum(weights[drawn].sum(1), 1)
-    low, high = np.percentile(averages, (2.5, 97.5)).tolist()
-    return low, high
+    return bootstrap.interval(averages)

@@ -102,8 +102,12 @@ def lisa_iou(counts: Counts) -> Array:
 
 def cumulative_iou(counts: Counts) -> float:
     """cIoU: sum of intersections over sum of unions; 0 when every union is empty."""
-    total = float(counts.union.sum()) + _LISA_TOTAL_EPSILON
-    return float(counts.intersection.sum()) / total
+    return float(iou_of_sums(counts.intersection.sum(), counts.union.sum()))
+
+
+def iou_of_sums(intersection: Array, union: Array) -> Array:
+    """What cIoU takes of sums over queries, float64 of any shape."""
+    return np.asarray(intersection.astype(np.float64) / (union + _LISA_TOTAL_EPSILON))
 
 
 def auc(scores: Sequence[float] | Array, positive: Sequence[bool] | Array) -> float:

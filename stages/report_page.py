@@ -6,14 +6,10 @@ the page's Content-Security-Policy lets only its own script and style run and no
 
 from __future__ import annotations
 
-import base64
-import hashlib
 from collections.abc import Iterable, Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
 import numpy as np
-from markupsafe import Markup
 
 from data.artifacts.evaluation import SOURCES, QueryRow
 from data.rooms.view_queries import VISIBLE_SHARE
@@ -25,9 +21,9 @@ from stages.published import published_section
 from stages.report_album import Album
 from stages.report_drawing import picture_height
 from stages.report_inputs import ReportInputs, RunRecord
+from stages.self_contained import inline, page_scripts
 from stages.templates import duration, templates
 
-_HERE = Path(__file__).parent
 _SOURCE_NAMES = {"student": "Student", "fusion_only": "Lifted labels", "together": "Together"}
 _FIGURES = {
     "miou": "mIoU",
@@ -37,7 +33,6 @@ _FIGURES = {
     "acc50": "Acc@0.50",
 }
 _HEADLINES = ("miou", "acc25", "acc50", "ciou")
-_ALWAYS, _IN_3D = ("report.js",), ("viewer3d.bundle.js", "report3d.js")
 
 
 def render_page(inputs: ReportInputs, album: Album, picture_width: int) -> str:
@@ -74,16 +69,14 @@ def render(
     **content: Any,
 ) -> str:
     """A page that says how it was made; ``machine_rows`` are what its script sorts by."""
-    style = "".join(_text(name) for name in ("report.css", "charts.css"))
-    scripts = [_text(name) for name in (*_ALWAYS, *(_IN_3D if album.clouds else ()))]
+    style = inline(["report.css", "charts.css"])
+    scripts = [inline([name]) for name in page_scripts(bool(album.clouds))]
     html = (
         templates()
         .get_template(template)
         .render(
-            scripts=[Markup(script) for script in scripts],
-            style=Markup(style),
-            script_hashes=[_csp_hash(script) for script in scripts],
-            style_hash=_csp_hash(style),
+            scripts=scripts,
+            style=style,
             machine_rows=machine_rows,
             cards=album.cards,
             clouds=album.clouds,
@@ -101,15 +94,6 @@ def render(
         )
     )
     return html.encode("utf-8", "replace").decode("utf-8")
-
-
-def _text(name: str) -> str:
-    return (_HERE / name).read_text("utf-8")
-
-
-def _csp_hash(text: str) -> str:
-    """The Content-Security-Policy source that allows exactly this inline text."""
-    return "sha256-" + base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()
 
 
 def _machine_row(row: QueryRow) -> dict[str, Any]:

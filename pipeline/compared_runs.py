@@ -1,0 +1,176 @@
+"""Finished runs as a comparison takes them: their evaluations, configs and masks by scene."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterator, Sequence
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from data.errors import DataError, UserError
+from pipeline.provenance import Catalogue, Record, artifact_of, read_catalogue, read_record
+from pipeline.upstream import Upstream, differences, upstream_of
+
+if TYPE_CHECKING:
+    from data.types import Array
+    from stages.compare_inputs import ComparedRun, ComparedScene, CompareInputs
+
+_REMEDY = "Name the output folder of a scene set, or the folder of a report or an evaluation."
+_TEACHER, _STUDENTS = "run_teacher", ("train_student", "finetune_student")
+
+
+@dataclass(frozen=True, eq=False)
+class FinishedRun:
+    """A run as it was asked for, its evaluation, and the artifacts that lie beside it."""
+
+    name: str
+    record: Record
+    catalogue: Catalogue
+    upstream: Upstream
+
+    def made(self, identity: str | None) -> Record | None:
+        """The artifact of that fingerprint; None where it is gone."""
+        return None if identity is None else self.catalogue.made(identity)
+
+
+def find_runs(paths: Sequence[Path]) -> list[FinishedRun]:
+    """The evaluated runs that paths mean, as ``artifact_of`` reads them.
+
+    Raises UserError for a path of none, and for a run that was not evaluated; ArtifactError for
+    damaged metadata.
+    """
+    catalogues: dict[Path, Catalogue] = {}
+    runs = []
+    for path in paths:
+        record = _evaluation_of(path)
+        if record.root not in catalogues:
+            catalogues[record.root] = read_catalogue(record.root)
+        catalogue = catalogues[record.root]
+        runs.append(FinishedRun(str(path), record, catalogue, upstream_of(record, catalogue)))
+    return runs
+
+
+def _evaluation_of(path: Path) -> Record:
+    record = artifact_of(path)
+    if record.stage == "evaluate":
+        return record
+    if record.stage != "report":
+        found = f"an artifact of {record.stage}"
+        raise DataError(path, "an evaluated run", found, _REMEDY)
+    identity = record.inputs.get("evaluation")
+    if identity is None:
+        found = "a report of answers whose truth is not known"
+        raise DataError(path, "an evaluated run", found, "Nothing was measured there to compare.")
+    folder = record.root / "evaluate" / identity[:12]
+    if not folder.is_dir():
+        remedy = "It was removed: run Evaluate again with the same --config and --overrides."
+        raise DataError(path, f"the report's evaluation at {folder}", "no such folder", remedy)
+    return read_record(folder)
+
+
+def compare_inputs(runs: Sequence[FinishedRun], source: str) -> CompareInputs:
+    """What the page shows; ArtifactError for an evaluation or a truth that cannot be read."""
+    from stages.compare_inputs import CompareInputs, Setting
+
+    found = differences([run.upstream for run in runs])
+    settings, outside = (
+        [Setting(name, values) for name, values in changed.items()] for changed in found
+    )
+    return CompareInputs(
+        [_compared(run) for run in runs],
+        source,
+        settings,
+        outside,
+        partial(_scenes, runs, source),
+    )
+
+
+def _compared(run: FinishedRun) -> ComparedRun:
+    from data.artifacts.evaluation import read_evaluation
+    from data.artifacts.prompts import read_truths
+    from stages.compare_inputs import ComparedRun
+
+    prompts = run.made(run.record.inputs.get("prompts"))
+    truths = read_truths(prompts.folder) if prompts else {}
+    return ComparedRun(
+        run.name,
+        read_evaluation(run.record.folder),
+        _facts(run),
+        {name: truth.object_ids for name, truth in truths.items()},
+        tuple(_warnings(run)),
+    )
+
+
+def _facts(run: FinishedRun) -> dict[str, str]:
+    teacher = run.upstream.stages.get(_TEACHER)
+    students = [run.upstream.stages[stage] for stage in _STUDENTS if stage in run.upstream.stages]
+    return {
+        "Scene set": run.record.root.name,
+        "Teacher": str(teacher.config.get("name", "")) if teacher else "not known",
+        "Student": students[0].fingerprint[:12] if students else "not known",
+        "Evaluation": run.record.fingerprint[:12],
+        "Evaluated": f"{run.record.finished:%Y-%m-%d %H:%M %Z}",
+    }
+
+
+def _warnings(run: FinishedRun) -> Iterator[str]:
+    stages = run.upstream.stages
+    if _TEACHER in stages and stages[_TEACHER].config.get("name") == "oracle":
+        yield "its teacher is an oracle, whose masks are ground truth with errors added on purpose."
+    if any(s in stages and stages[s].config.get("supervision") == "oracle" for s in _STUDENTS):
+        yield "its student was trained on ground truth."
+
+
+def _scenes(
+    runs: Sequence[FinishedRun], source: str, wanted: Collection[str]
+) -> Iterator[ComparedScene]:
+    """Scenes whose masks all runs still have, with what is true in the first's scan."""
+    from data.artifacts.prompts import read_truths
+    from data.artifacts.scene import read_ground_truth, read_scene
+    from stages.compare_inputs import ComparedScene
+
+    prompts = runs[0].made(runs[0].record.inputs.get("prompts"))
+    for name in sorted(wanted):
+        prepared = _prepared(runs[0], name)
+        folders = [_masks_of(run, name, source) for run in runs]
+        if prompts is None or prepared is None or None in folders:
+            continue
+        scene, truth = read_scene(prepared.folder), read_ground_truth(prepared.folder)
+        masks = [_read_masks(made, source, len(scene.cloud)) for made in folders if made]
+        asked = set.intersection(*(set(of_run) for of_run in masks))
+        known = read_truths(prompts.folder)
+        # A search lies in several rooms, and is asked there under other ids: it is not drawn.
+        truths = {k: truth.mask(known[k].object_ids) for k in sorted(asked & set(known))}
+        yield ComparedScene(scene, masks, truths)
+
+
+def _prepared(run: FinishedRun, scene: str) -> Record | None:
+    judged = run.made(run.record.inputs.get(f"judgement {scene}"))
+    return run.made(judged.inputs.get("scene")) if judged else None
+
+
+def _masks_of(run: FinishedRun, scene: str, source: str) -> Record | None:
+    """The artifact with one source's masks of a scene."""
+    if source != "fusion_only":
+        return run.made(run.record.inputs.get(f"masks {scene}"))
+    said = run.made(run.record.inputs.get(f"said {scene}"))
+    return run.made(said.inputs.get("labels")) if said else None
+
+
+def _read_masks(made: Record, source: str, num_points: int) -> dict[str, Array]:
+    from data.artifacts.predictions import read_predictions
+    from data.artifacts.pseudo import read_pseudo
+
+    if source == "fusion_only":
+        labels = read_pseudo(made.folder)
+        names, masks = labels.prompt_ids, labels.answers()
+    else:
+        found = read_predictions(made.folder)
+        names, masks = found.prompt_ids, found.masks if source == "student" else found.together
+    if masks.shape[1] != num_points:
+        raise UserError(
+            f"{made.folder}: expected masks over the {num_points} points of the first run's scan "
+            f"{made.scene}, found {masks.shape[1]}. Compare runs of the same scans."
+        )
+    return dict(zip(names, masks, strict=True))
