@@ -14,8 +14,9 @@ points:
   ``report`` and ``answers_report`` have the answers' sources and, where known, the truth.
 
 A *mode* is what the colours show: the scan alone (no layer), one layer, or two set against each
-other: in both, in the first only, in the second only. A page that compares runs takes a layer a
-run and the truth, and the modes it wants.
+other: in both, in the first only, in the second only; or the scan twice, side by side, with two
+such colourings. A page that compares runs takes a layer a run and the truth, and the modes it
+wants.
 """
 
 from __future__ import annotations
@@ -41,7 +42,8 @@ _SAMPLED = 2000
 class Mode:
     """What colours may show: ``first`` alone, or against ``second``; neither for the scan itself.
 
-    ``legend`` gives (colour's key in the page's style, what it means).
+    ``legend`` gives (colour's key in the page's style, what it means). ``beside`` is a second pair
+    of layers, for the scan drawn once more to the right; ``captions`` then name the two halves.
     """
 
     name: str
@@ -49,6 +51,13 @@ class Mode:
     legend: tuple[tuple[str, str], ...] = ()
     first: str = ""
     second: str = ""
+    beside: tuple[str, str] | None = None
+    captions: tuple[str, ...] = ()
+
+    @property
+    def halves(self) -> list[tuple[str, str]]:
+        """The pairs of layers that are drawn, from left to right."""
+        return [(self.first, self.second), *([self.beside] if self.beside else [])]
 
 
 @dataclass(frozen=True)
@@ -66,7 +75,8 @@ class Modes:
         """Check that the page's script can show all of them."""
         if len(self.layers) > MAX_LAYERS:
             raise ValueError(f"expected at most {MAX_LAYERS} layers, got {len(self.layers)}")
-        named = {layer for mode in self.modes for layer in (mode.first, mode.second) if layer}
+        pairs = [pair for mode in self.modes for pair in mode.halves]
+        named = {layer for pair in pairs for layer in pair if layer}
         if not named <= set(self.layers) or self.start not in {mode.name for mode in self.modes}:
             raise ValueError("a mode of a layer that is not there, or a start that is no mode")
 
@@ -77,8 +87,8 @@ class Modes:
             {
                 "name": mode.name,
                 "label": mode.label,
-                "first": bits.get(mode.first, -1),
-                "second": bits.get(mode.second, -1),
+                "halves": [[bits.get(layer, -1) for layer in pair] for pair in mode.halves],
+                "captions": list(mode.captions),
                 "legend": [list(entry) for entry in mode.legend],
             }
             for mode in self.modes

@@ -141,14 +141,18 @@ def _layer(run_index: int) -> str:
 
 
 def _modes(num_runs: int) -> Modes:
-    """Each run against the truth, and each but the first against the first."""
+    """Each run against the truth, and each but the first beside and against the first."""
     layers = [_layer(k) for k in range(num_runs)]
     told = (("both", "predicted and true"), ("only", "predicted, not true"))
     modes = [Mode("color", "Colour"), Mode("truth", "Truth", (("mask", "what is true"),), "truth")]
     for k, layer in enumerate(layers, start=1):
         legend = (*told, ("missed", f"true, missed by run {k}"))
         modes.append(Mode(layer, f"Run {k}", legend, layer, "truth"))
+    told = (*told, ("missed", "true, missed"))
     for k, layer in enumerate(layers[1:], start=2):
+        beside, names = (layer, "truth"), ("Run 1", f"Run {k}")
+        label = f"Runs 1 and {k}"
+        modes.append(Mode(f"beside{k}", label, told, layers[0], "truth", beside, names))
         legend = (("both", "in both"), ("only", f"run {k} only"), ("missed", "run 1 only"))
         modes.append(Mode(f"change{k}", f"Run {k} against 1", legend, layer, layers[0]))
-    return Modes((*layers, "truth"), tuple(modes), "change2")
+    return Modes((*layers, "truth"), tuple(modes), "beside2")

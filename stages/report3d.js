@@ -6,6 +6,7 @@
   const panel = element("viewer");
   const canvas = panel.querySelector("canvas");
   const state = element("viewer-state");
+  const captions = element("viewer-captions");
   const legend = element("viewer-legend");
   const buttons = element("viewer-modes");
   const { modes, start } = JSON.parse(element("modes").textContent);
@@ -55,10 +56,8 @@
     return [1, 3, 5].map((at) => parseInt(text.slice(at, at + 2), 16));
   }
 
-  function paint() {
-    if (!shown) return;
-    const { cloud, bits } = shown;
-    const { first, second } = mode;
+  // The scan's colours with one mask, or two set against each other; and how many are marked.
+  function colored({ cloud, bits }, [first, second]) {
     const key = { both: color("both"), only: color("only"), missed: color("missed") };
     const mask = color("mask");
     const out = new Uint8Array(3 * cloud.count);
@@ -80,13 +79,28 @@
       });
       marked += tint ? 1 : 0;
     }
-    viewer.paint(out);
+    return { out, marked };
+  }
+
+  function paint() {
+    if (!shown) return;
+    const { cloud } = shown;
+    const halves = mode.halves.map((layers) => colored(shown, layers));
+    viewer.paint(...halves.map((half) => half.out));
     const part = cloud.count < cloud.of ? `${cloud.count} of ${cloud.of} points shown. ` : "";
-    const empty = first >= 0 && !marked ? "Nothing is marked: the mask is empty." : "";
-    state.textContent = part + empty;
+    const isEmpty = mode.halves[0][0] >= 0 && !halves.some((half) => half.marked);
+    state.textContent = part + (isEmpty ? "Nothing is marked: the mask is empty." : "");
+    captions.replaceChildren(
+      ...mode.captions.map((text) => {
+        const caption = document.createElement("span");
+        caption.textContent = text;
+        return caption;
+      }),
+    );
   }
 
   function choose(next) {
+    const isOther = mode.halves.length !== next.halves.length;
     mode = next;
     for (const button of buttons.children)
       button.setAttribute("aria-pressed", String(button.dataset.mode === mode.name));
@@ -100,6 +114,7 @@
       }),
     );
     paint();
+    if (isOther) lookBack();  // The scan has another room to fit in.
   }
 
   function lookBack() {

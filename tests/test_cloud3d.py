@@ -6,6 +6,7 @@ import base64
 import struct
 import zlib
 from dataclasses import replace
+from typing import Any, cast
 
 import numpy as np
 import pytest
@@ -102,10 +103,22 @@ def test_modes_name_bits_and_refuse_what_no_script_could_show() -> None:
     assert told == {
         "start": "ab",
         "modes": [
-            {"name": "plain", "label": "Plain", "first": -1, "second": -1, "legend": []},
-            {"name": "ab", "label": "A and B", "first": 1, "second": 0, "legend": [["both", "x"]]},
+            {"name": "plain", "label": "Plain", "halves": [[-1, -1]], "captions": [], "legend": []},
+            {
+                "name": "ab",
+                "label": "A and B",
+                "halves": [[1, 0]],
+                "captions": [],
+                "legend": [["both", "x"]],
+            },
         ],
     }
+    twice = Mode("twice", "A and B", (), "a", "b", ("b", ""), ("left", "right"))
+    (told_twice,) = cast(Any, Modes(("b", "a"), (twice,), "twice").for_script())["modes"]
+    assert told_twice["halves"] == [[1, 0], [0, -1]]
+    assert told_twice["captions"] == ["left", "right"]
+    with pytest.raises(ValueError, match="not there"):
+        Modes(("a", "b"), (replace(twice, beside=("c", "")),), "twice")
     with pytest.raises(ValueError, match="8 layers"):
         Modes(tuple("abcdefghi"), modes, "ab")
     with pytest.raises(ValueError, match="not there"):

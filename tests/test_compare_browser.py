@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from data.types import Array
 from stages.compare import run
 from stages.configs import ReportConfig
 from tests.browser import Opened, chromium, opened
@@ -117,7 +118,7 @@ def test_runs_are_set_against_each_other_in_3d(browser: Any, url: str) -> None:
         seen.page.evaluate("location.hash = 'q0'")
         seen.page.wait_for_selector("#q0.open #viewer:not([hidden])")
         labels = seen.page.locator("#viewer-modes button").all_inner_texts()
-        assert labels == ["Colour", "Truth", "Run 1", "Run 2", "Run 2 against 1"]
+        assert labels == ["Colour", "Truth", "Run 1", "Run 2", "Runs 1 and 2", "Run 2 against 1"]
         pictures = []
         for label in labels:
             seen.page.get_by_role("button", name=label, exact=True).click()
@@ -125,7 +126,7 @@ def test_runs_are_set_against_each_other_in_3d(browser: Any, url: str) -> None:
             pictures.append(seen.pixels("#viewer canvas").astype(int))
         assert pictures[0].std() > 10  # The scan is there.
         # The first query is one that a single run answered, so the runs differ there.
-        for one, two in ((0, 4), (2, 3)):
+        for one, two in ((0, 5), (2, 3)):
             assert (np.abs(pictures[one] - pictures[two]).max(axis=2) > 12).mean() > 0.002
         legend = seen.page.locator("#viewer-legend").inner_text().split("\n")
         assert legend == ["in both", "run 2 only", "run 1 only"]
@@ -134,3 +135,33 @@ def test_runs_are_set_against_each_other_in_3d(browser: Any, url: str) -> None:
         turned = seen.pixels("#viewer canvas").astype(int)
         assert (np.abs(turned - pictures[-1]).max(axis=2) > 12).mean() > 0.02
         assert not seen.errors and not seen.asked
+
+
+def test_two_runs_stand_side_by_side_in_3d_and_turn_together(browser: Any, url: str) -> None:
+    with opened(browser, url) as seen:
+        seen.page.evaluate("location.hash = 'q0'")
+        seen.page.wait_for_selector("#q0.open #viewer:not([hidden])")
+        pressed = seen.page.locator("#viewer-modes [aria-pressed=true]")
+        assert pressed.inner_text() == "Runs 1 and 2"
+        assert seen.page.locator("#viewer-captions span").all_inner_texts() == ["Run 1", "Run 2"]
+        settle(seen)
+        before = halves(seen)
+        for half in before:
+            assert half.std() > 10
+        # One run answered this query and the other did not; the scan is the same.
+        differs = np.abs(before[0] - before[1]).max(axis=2) > 12
+        assert 0.001 < differs.mean() < 0.2
+        seen.page.locator("#viewer canvas").press("ArrowLeft")
+        settle(seen)
+        after = halves(seen)
+        for one, other in zip(before, after, strict=True):
+            assert (np.abs(one - other).max(axis=2) > 12).mean() > 0.02
+        assert (np.abs(after[0] - after[1]).max(axis=2) > 12).mean() < 0.2
+        assert not seen.errors and not seen.asked
+
+
+def halves(seen: Opened) -> tuple[Array, Array]:
+    """The canvas without its border and captions, left and right."""
+    pixels = seen.pixels("#viewer canvas").astype(int)[40:-40, 2:-2]
+    middle = pixels.shape[1] // 2
+    return pixels[:, :middle], pixels[:, pixels.shape[1] - middle :]

@@ -66,6 +66,8 @@ class Viewer {
       uniforms: { size: { value: 1 }, ceiling: { value: 0 }, open: { value: 1 } },
     });
     this.points = null;
+    this.twin = null;
+    this.isDouble = false;
     this.size = "";
     this.waiting = false;
     canvas.addEventListener("webglcontextrestored", () => this.ask());
@@ -77,33 +79,51 @@ class Viewer {
    * zeros where not known; `spacing` metres between neighbours.
    */
   show({ positions, normals, spacing }) {
-    if (this.points) {
-      this.world.remove(this.points);
-      this.points.geometry.dispose();
+    for (const old of [this.points, this.twin]) {
+      if (!old) continue;
+      this.world.remove(old);
+      old.geometry.dispose();
     }
-    const geometry = new BufferGeometry();
-    geometry.setAttribute("position", new BufferAttribute(positions, 3));
-    geometry.setAttribute("normal", new BufferAttribute(normals, 3, true));
-    const tint = new Uint8Array(positions.length).fill(255);
-    geometry.setAttribute("tint", new BufferAttribute(tint, 3, true));
+    const place = new BufferAttribute(positions, 3);
+    const normal = new BufferAttribute(normals, 3, true);
+    const cloud = () => {
+      const geometry = new BufferGeometry();
+      geometry.setAttribute("position", place);
+      geometry.setAttribute("normal", normal);
+      const tint = new Uint8Array(positions.length).fill(255);
+      geometry.setAttribute("tint", new BufferAttribute(tint, 3, true));
+      return new Points(geometry, this.material);
+    };
+    this.points = cloud();
+    this.twin = cloud();
+    this.twin.visible = false;
+    const { geometry } = this.points;
     geometry.computeBoundingBox();
-    geometry.computeBoundingSphere();
+    for (const one of [this.points, this.twin]) one.geometry.computeBoundingSphere();
     const { min, max } = geometry.boundingBox;
     this.material.uniforms.ceiling.value = max.z - CEILING_SHARE * (max.z - min.z);
     this.middle = geometry.boundingBox.getCenter(new Vector3());
     this.radius = Math.max(min.distanceTo(max) / 2, 1e-3);
     this.spacing = spacing;
-    this.points = new Points(geometry, this.material);
-    this.world.add(this.points);
+    this.world.add(this.points, this.twin);
     this.ask();
   }
 
-  /** Colours (3N) uint8, as the screen shall show them where a surface is seen head-on. */
-  paint(colors) {
-    const tint = this.points.geometry.getAttribute("tint");
+  /**
+   * Colours (3N) uint8, as the screen shall show them where a surface is seen head-on; with
+   * `beside` the same points are drawn twice, side by side, in one colouring each.
+   */
+  paint(colors, beside = null) {
+    this.tint(this.points, colors);
+    if (beside) this.tint(this.twin, beside);
+    this.isDouble = Boolean(beside);
+    this.ask();
+  }
+
+  tint(points, colors) {
+    const tint = points.geometry.getAttribute("tint");
     tint.array.set(colors);
     tint.needsUpdate = true;
-    this.ask();
   }
 
   /** Looks at the whole from direction `outward` (3 numbers, from the middle to the eye). */
@@ -170,7 +190,8 @@ class Viewer {
   }
 
   aspect() {
-    return this.canvas.clientWidth / Math.max(this.canvas.clientHeight, 1);
+    const width = this.canvas.clientWidth / (this.isDouble ? 2 : 1);
+    return width / Math.max(this.canvas.clientHeight, 1);
   }
 
   draw() {
@@ -184,10 +205,19 @@ class Viewer {
       this.renderer.setPixelRatio(ratio);
       this.renderer.setSize(width, height, false);
     }
-    this.camera.aspect = width / height;
+    this.camera.aspect = this.aspect();
     this.camera.updateProjectionMatrix();
     const lens = 2 * Math.tan(((FIELD_OF_VIEW / 2) * Math.PI) / 180);
     this.material.uniforms.size.value = (DISC * this.spacing * height * ratio) / lens;
-    this.renderer.render(this.world, this.camera);
+    const halves = this.isDouble ? [this.points, this.twin] : [this.points];
+    const each = width / halves.length;
+    this.renderer.setScissorTest(this.isDouble);
+    halves.forEach((half, k) => {
+      this.points.visible = half === this.points;
+      this.twin.visible = half === this.twin;
+      this.renderer.setViewport(k * each, 0, each, height);
+      this.renderer.setScissor(k * each, 0, each, height);
+      this.renderer.render(this.world, this.camera);
+    });
   }
 }
