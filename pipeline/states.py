@@ -12,7 +12,8 @@ from pathlib import Path
 from typing import Literal
 
 from data.artifacts.failure import read_failure
-from data.artifacts.store import HOLDER, METADATA, lock_path
+from data.artifacts.holder import HOLDER
+from data.artifacts.store import METADATA, lock_path
 from data.errors import ArtifactError
 from pipeline.graph import Unit
 from pipeline.tables import duration

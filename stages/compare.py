@@ -148,11 +148,11 @@ def _modes(num_runs: int) -> Modes:
     for k, layer in enumerate(layers, start=1):
         legend = (*told, ("missed", f"true, missed by run {k}"))
         modes.append(Mode(layer, f"Run {k}", legend, layer, "truth"))
-    told = (*told, ("missed", "true, missed"))
+    halves = (*told, ("missed", "true, missed"))
     for k, layer in enumerate(layers[1:], start=2):
         beside, names = (layer, "truth"), ("Run 1", f"Run {k}")
         label = f"Runs 1 and {k}"
-        modes.append(Mode(f"beside{k}", label, told, layers[0], "truth", beside, names))
+        modes.append(Mode(f"beside{k}", label, halves, layers[0], "truth", beside, names))
         legend = (("both", "in both"), ("only", f"run {k} only"), ("missed", "run 1 only"))
         modes.append(Mode(f"change{k}", f"Run {k} against 1", legend, layer, layers[0]))
     return Modes((*layers, "truth"), tuple(modes), "beside2")

@@ -17,6 +17,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from data.artifacts import record, store
+from data.artifacts.holder import HOLDER
 from data.artifacts.store import ArtifactKey, canonical_json, fingerprint, is_complete, writing
 from data.errors import ArtifactError
 
@@ -241,7 +242,7 @@ def test_a_writer_whose_folder_was_taken_over_never_seals_it(
     assert is_complete(key) and (folder / "file.txt").read_text() == "whole"
     content = store.read_metadata(folder)
     assert content is not None and content["host"] == "rival"
-    assert not list(folder.glob(f"{store.HOLDER}*"))
+    assert not list(folder.glob(f"{HOLDER}*"))
     store.check_files(folder, "")
 
 

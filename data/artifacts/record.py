@@ -9,9 +9,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
-import platform
-import time
 from collections.abc import Iterator, Mapping
 from functools import lru_cache
 from pathlib import Path
@@ -22,8 +19,6 @@ from data.errors import ArtifactError
 
 METADATA = "metadata.json"
 CHECKSUM = "checksum"
-HOLDER = ".holder.json"
-"""In a folder that is being written: host, pid and start (seconds since 1970) of who writes it."""
 CHECKED_ON_READ = 64 * 2**20
 """Bytes of an artifact that are compared with their checksums when it is read."""
 
@@ -88,12 +83,6 @@ def listed_files(content: Mapping[str, Any]) -> dict[str, Listed] | None:
 def metadata_text(content: Mapping[str, Any]) -> str:
     """The metadata file of a content, byte by byte."""
     return json.dumps(content, indent=1) + "\n"
-
-
-def holder_text() -> str:
-    """Of this process, what ``HOLDER`` holds."""
-    told = {"host": platform.node(), "pid": os.getpid(), "started": round(time.time(), 3)}
-    return json.dumps(told)
 
 
 def size_of(path: Path) -> int:

@@ -18,11 +18,10 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from typing import Any
 
+from data.artifacts.holder import HOLDER, holder_text
 from data.artifacts.record import (
-    HOLDER,
     METADATA,
     check_files,
-    holder_text,
     metadata_text,
     parsed_metadata,
     read_metadata,

@@ -6,7 +6,8 @@ from collections.abc import Callable
 from typing import NamedTuple
 
 from data.artifacts.checks import ARTIFACT_NAME, Finding, check_metadata, differs
-from data.artifacts.record import HOLDER, METADATA, listed_files, read_metadata
+from data.artifacts.holder import HOLDER
+from data.artifacts.record import METADATA, listed_files, read_metadata
 from data.artifacts.remote import RemoteFolder
 
 

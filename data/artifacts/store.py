@@ -30,16 +30,14 @@ from typing import Any
 
 from filelock import FileLock
 
-from data.artifacts import failure
+from data.artifacts import failure, holder
 from data.artifacts.record import (
     CHECKSUM,
-    HOLDER,
     METADATA,
     canonical_json,
     check_files,
     content_checksum,
     files_of,
-    holder_text,
     listed_files,
     metadata_text,
     read_metadata,
@@ -49,10 +47,8 @@ from data.artifacts.record import (
 )
 from data.artifacts.remote import Place
 from data.artifacts.remote_artifact import RemoteArtifact, writing_objects
-from data.errors import ArtifactError
 
 __all__ = (
-    "HOLDER",
     "METADATA",
     "ArtifactKey",
     "canonical_json",
@@ -163,9 +159,8 @@ def writing(key: ArtifactKey, resumable: bool = False) -> Iterator[Path | None]:
             shutil.rmtree(key.folder)
         key.folder.mkdir(parents=True, exist_ok=True)
         start = time.monotonic()
-        with _named_holder(key.folder) as told, failure.noted(key.folder):
+        with failure.noted(key.folder), holder.named(key.folder):
             yield key.folder
-            _expect_held(key.folder, told)
         _finish(key, time.monotonic() - start)
 
 
@@ -184,36 +179,6 @@ def writing_anywhere(key: ArtifactKey, resumable: bool = False) -> Iterator[Plac
         objects = writing_objects(key.remote, resumable, partial(_content, key))
         with objects as place, failure.noted(key.folder):
             yield place
-
-
-@contextmanager
-def _named_holder(folder: Path) -> Iterator[str]:
-    """Say who writes a folder, for ``status``; it counts only while the lock is held."""
-    path, text = folder / HOLDER, holder_text()
-    path.write_text(text)
-    try:
-        yield text
-    finally:
-        if _text_of(path) == text:
-            path.unlink(missing_ok=True)
-
-
-def _expect_held(folder: Path, told: str) -> None:
-    found = _text_of(folder / HOLDER)
-    if found != told:
-        raise ArtifactError(
-            folder,
-            f"to be written by {told}",
-            f"{found or 'nobody'}, who took it over while this host seemed lost",
-            "What the other writes is kept: run the command again",
-        )
-
-
-def _text_of(path: Path) -> str | None:
-    try:
-        return path.read_text()
-    except OSError:
-        return None
 
 
 def write_text_atomic(path: Path, text: str) -> None:
