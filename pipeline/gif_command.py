@@ -71,7 +71,7 @@ def _candidates(plan: Plan, scene_id: str, options: Namespace) -> Sequence[Candi
     from stages.moving_picture import candidates
 
     require(plan.prompts(), "PreparePrompts", scene_id, options)
-    folder = require(plan.predict(scene_id), "PredictMasks", scene_id, options)
+    folder = require(plan.predict(scene_id), "PredictMasks", scene_id, options).folder
     return candidates(prompts_of(plan, scene_id), read_predictions(folder))
 
 
@@ -84,10 +84,10 @@ def _shot(plan: Plan, prompt: Prompt, options: Namespace) -> Shot:
 
     scene = prompt.scene_id
     return Shot(
-        read_scene(require(plan.prepare(scene), "PrepareScene", scene, options), plan.root),
+        read_scene(require(plan.prepare(scene), "PrepareScene", scene, options).folder, plan.root),
         prompt,
-        read_teacher(require(plan.teacher(scene), "RunTeacher", scene, options)),
-        read_pseudo(require(plan.fuse(scene), "FuseMasks", scene, options)),
+        read_teacher(require(plan.teacher(scene), "RunTeacher", scene, options).place),
+        read_pseudo(require(plan.fuse(scene), "FuseMasks", scene, options).folder),
         read_predictions(plan.predict(scene).folder),
     )
 

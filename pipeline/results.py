@@ -115,7 +115,7 @@ def _report_scenes(plan: Plan) -> Iterator[ReportScene]:
         truths = {name: item.ground_truth.mask(ids) for name, ids in targets.items()}
         found = search_jobs.shown(plan, item.scene_id, item.masks, item.ground_truth)
         masks = {source: {**item.masks[source], **found.masks[source]} for source in item.masks}
-        views = read_teacher(plan.teacher(item.scene_id).folder)
+        views = read_teacher(plan.teacher(item.scene_id).place)
         labels = read_pseudo(plan.fuse(item.scene_id).folder)
         yield ReportScene(scene, masks, {**truths, **found.truths}, views, labels)
 
@@ -196,7 +196,7 @@ def _answered_scenes(plan: Plan) -> Iterator[AnsweredScene]:
         scores = dict(zip(found.prompt_ids, found.score("together").tolist(), strict=True))
         scene = read_scene(plan.prepare(name).folder, plan.root)
         said = {key: one.answer for key, one in read_said(plan.said(name).folder).items()}
-        masks, views = masks_of(plan, name), read_teacher(plan.teacher(name).folder)
+        masks, views = masks_of(plan, name), read_teacher(plan.teacher(name).place)
         labels = read_pseudo(plan.fuse(name).folder)
         yield AnsweredScene(scene, prompts_of(plan, name), masks, scores, said, views, labels)
 

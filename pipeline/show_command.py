@@ -59,16 +59,16 @@ def _show(options: Namespace) -> None:
         print(f"{path}{told}")
 
 
-def require(key: ArtifactKey, task: str, scene: str, options: Namespace) -> Path:
-    """The artifact's folder; UserError that says what makes it when it is not finished."""
+def require(key: ArtifactKey, task: str, scene: str, options: Namespace) -> ArtifactKey:
+    """The artifact, when it is finished; UserError that says what makes it, when it is not."""
     from data.artifacts.store import is_complete
 
     if is_complete(key):
-        return key.folder
+        return key
     whole = task in ("PreparePrompts", "TrainStudent")
     raise UserError(
         f"{'' if whole else f'scene {scene}: '}nothing of {task} yet under this config (no "
-        f"{key.folder}). Run: luigi --module pipeline {task} --scene-set {options.scene_set}"
+        f"{key.place}). Run: luigi --module pipeline {task} --scene-set {options.scene_set}"
         f"{'' if whole else f' --scene {scene}'}, with the same --config and --overrides"
     )
 
@@ -76,7 +76,7 @@ def require(key: ArtifactKey, task: str, scene: str, options: Namespace) -> Path
 def _scene(plan: Plan, options: Namespace) -> Scene:
     from data.artifacts.scene import read_scene
 
-    folder = require(plan.prepare(options.scene), "PrepareScene", options.scene, options)
+    folder = require(plan.prepare(options.scene), "PrepareScene", options.scene, options).folder
     return read_scene(folder, plan.root)
 
 
@@ -114,7 +114,8 @@ def _show_links(plan: Plan, options: Namespace) -> Shown:
     from stages import show_links as stage
 
     scene = _scene(plan, options)
-    links = read_links(require(plan.link(options.scene), "LinkPoints", options.scene, options))
+    link = require(plan.link(options.scene), "LinkPoints", options.scene, options)
+    links = read_links(link.place)
     for name, image, measured in stage.run(scene, links, _chosen(scene, options)):
         lines = [
             f"  {one.view_id!r}: {one.points} points on {one.covered:.1%} of pixels, colours "
@@ -134,7 +135,8 @@ def _show_teacher(plan: Plan, options: Namespace) -> Shown:
 
     scene = _scene(plan, options)
     require(plan.prompts(), "PreparePrompts", options.scene, options)
-    cache = read_teacher(require(plan.teacher(options.scene), "RunTeacher", options.scene, options))
+    teacher = require(plan.teacher(options.scene), "RunTeacher", options.scene, options)
+    cache = read_teacher(teacher.place)
     asked, where = asked_of(plan, options.scene), f"no query of scene {options.scene} has"
     prompts = chosen_prompts(asked, options.query, where) if options.query else asked[:_FEW_QUERIES]
     fused = plan.fuse(options.scene)

@@ -51,7 +51,7 @@ def _scene(plan: Plan, scene_id: str) -> ViewedScene:
     from stages.viewer.content import ViewedScene
 
     scene, link = read_scene(plan.prepare(scene_id).folder, plan.root), plan.link(scene_id)
-    links = read_links(link.folder) if is_complete(link) else None
+    links = read_links(link.place) if is_complete(link) else None
     seen_by = None if links is None else lambda view: links.view(view).point_ids
     return ViewedScene(scene, tuple(_queries(plan, scene_id)), seen_by)
 

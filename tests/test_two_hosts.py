@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 import subprocess
 from collections import Counter
 from collections.abc import Callable, Iterator
@@ -56,8 +55,10 @@ def local(network: Network, tmp_path_factory: pytest.TempPathFactory) -> Pipelin
 
 
 def tasks_done(run: SharedRun) -> Counter[str]:
-    """How often the hosts together reported each task as done."""
-    return Counter(re.findall(r"done \d+/\d+ (\S+)", "".join(map(run.log, HOSTS))))
+    """How often each task ended well, by its log, which both hosts write."""
+    logs = sorted(run.output.rglob("logs/*/*.log"))
+    ends = {f"{log.parent.name}/{log.name}": log.read_text().count(" done after ") for log in logs}
+    return Counter(ends)
 
 
 def check_outcome(run: SharedRun, local: Pipeline) -> None:
@@ -94,7 +95,7 @@ def test_one_of_two_hosts_is_killed_and_the_other_finishes(run: SharedRun, local
     assert set(makers) == set(HOSTS)
     lost = [folder for folder in made(run.output) if folder.startswith(recovery.task)]
     assert [made(run.output)[folder]["host"] for folder in lost] == [recovery.left]
-    assert set(tasks_done(run).values()) == {1}
+    assert len(tasks_done(run)) > 20 and set(tasks_done(run).values()) == {1}
     # Of the lost task, the view it was at, no more, was asked of the teacher again.
     again = Counter(run.pipeline.answered())
     assert len(again) == 12 and sum(again.values()) <= 12 + 1
