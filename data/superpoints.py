@@ -11,23 +11,10 @@ that meshes whose faces do not share vertices keep their neighbours.
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Any, TypeVar
-
-import numba
 import numpy as np
 
+from data.compiled import compiled
 from data.types import Array
-
-_Function = TypeVar("_Function", bound=Callable[..., Any])
-
-
-def _compiled(function: _Function) -> _Function:
-    """Compile with numba, kept on disk where a folder for that can be written."""
-    try:
-        return numba.njit(cache=True)(function)  # type: ignore[no-any-return]
-    except RuntimeError:
-        return numba.njit(function)  # type: ignore[no-any-return]
 
 
 def superpoints(
@@ -100,7 +87,7 @@ def superpoint_pairs(superpoint_ids: Array, triangles: Array) -> Array:
     return np.stack(np.divmod(keys, count), axis=1).astype(np.int32)
 
 
-@_compiled
+@compiled
 def _find(parent: Array, item: int) -> int:
     while parent[item] != item:
         parent[item] = parent[parent[item]]
@@ -108,7 +95,7 @@ def _find(parent: Array, item: int) -> int:
     return item
 
 
-@_compiled
+@compiled
 def _segment(
     edges: Array, weights: Array, num_points: int, threshold: float, min_points: int
 ) -> Array:

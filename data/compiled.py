@@ -1,0 +1,22 @@
+"""Loops over points, edges and pixels that NumPy cannot say in one pass, compiled by Numba."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, TypeVar
+
+import numba
+
+_Function = TypeVar("_Function", bound=Callable[..., Any])
+
+
+def compiled(function: _Function) -> _Function:
+    """Compile a function of arrays and numbers, kept on disk where that can be written.
+
+    It holds no lock of Python's while it runs, so that ``data.threads`` can run several at once;
+    Numba's own threads are not used, because they do not survive a fork.
+    """
+    try:
+        return numba.njit(cache=True, nogil=True)(function)  # type: ignore[no-any-return]
+    except RuntimeError:
+        return numba.njit(nogil=True)(function)  # type: ignore[no-any-return]
