@@ -27,6 +27,10 @@ class OracleLabels(SceneTask):
 class TrainingTask(PipelineTask):
     """A task that trains a student, in as many processes as asked for."""
 
+    # The longest piece of work that nothing can share: what it needs goes first (Luigi hands the
+    # priority down), and validation scenes are worked on beside it.
+    priority = 1
+
     def num_gpus(self) -> int:
         """One for each process."""
         return gpus.wanted(self.device, self.train_processes)
