@@ -11,6 +11,7 @@ import numpy as np
 
 from data.artifacts.pseudo import PseudoLabels
 from data.artifacts.teacher import TeacherCache
+from data.threads import mapped
 from data.types import Array, Scene
 from stages.cloud3d import PackedCloud, pack_cloud
 from stages.configs import ReportConfig
@@ -93,19 +94,31 @@ class House:
 def with_houses(
     scenes: Callable[[], Iterable[_Item]], rows: Sequence[_Row], cfg: ReportConfig
 ) -> Iterable[tuple[_Row, House, _Item]]:
-    """Each row with its scene, which is drawn once for all its rows; no row, no scene."""
+    """Each row with its scene, which is drawn once for all its rows; no row, no scene.
+
+    The next scenes are drawn in threads while rows of one are in use.
+    """
     if not rows:
         return
-    size = cfg.picture_width, picture_height(cfg.picture_width)
-    for item in scenes():
+
+    def drawn(item: _Item) -> tuple[list[_Row], House | None, _Item]:
         mine = [row for row in rows if row.scene_id == item.scene.scene_id]
-        corners = draw_corners(item.scene, *size) if mine else []
-        if corners:
-            below = cache(partial(draw_below, item.scene, *size))
-            cloud = pack_cloud(item.scene, cfg.points) if cfg.points else None
-            names = [row.prompt_id for row in mine]
-            house = House(corners, below, cloud, _shots(item, names, cfg))
+        return mine, _house(item, [row.prompt_id for row in mine], cfg), item
+
+    for mine, house, item in mapped(drawn, scenes()):
+        if house is not None:
             yield from ((row, house, item) for row in mine)
+
+
+def _house(item: Drawable, prompt_ids: Sequence[str], cfg: ReportConfig) -> House | None:
+    """A scene drawn for these queries; None without any, or without a surface to draw."""
+    size = cfg.picture_width, picture_height(cfg.picture_width)
+    corners = draw_corners(item.scene, *size) if prompt_ids else []
+    if not corners:
+        return None
+    below = cache(partial(draw_below, item.scene, *size))
+    cloud = pack_cloud(item.scene, cfg.points) if cfg.points else None
+    return House(corners, below, cloud, _shots(item, prompt_ids, cfg))
 
 
 def _shots(item: Drawable, prompt_ids: Sequence[str], cfg: ReportConfig) -> dict[str, Shots]:

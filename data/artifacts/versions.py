@@ -17,7 +17,7 @@ VERSIONS: dict[str, int] = {
     "predict_masks": 4,
     "find_rooms": 1,
     "answer_questions": 1,
-    "judge_teacher": 1,
+    "judge_teacher": 2,
     "evaluate": 3,
     "report": 3,
     "lift_features": 1,
