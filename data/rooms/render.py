@@ -12,11 +12,13 @@ from dataclasses import dataclass
 import numpy as np
 
 from data.cameras import pixel_centers, unproject
+from data.compiled import compiled
 from data.rooms.room import Mesh, Room
+from data.rooms.textures import albedo_at
 from data.types import Array, Camera
 
 _KNEE = 0.78
-_CHUNK = 16384
+Vector = tuple[float, float, float]
 
 
 @dataclass(frozen=True, eq=False)
@@ -32,34 +34,62 @@ class Picture:
     object_ids: Array
 
 
-def tone(linear: Array) -> Array:
-    """Light times albedo to uint8: straight, with a shoulder instead of clipping."""
-    over = np.maximum(linear - _KNEE, 0)
+@compiled
+def _tone(linear: float) -> int:
+    """Light times albedo to 0..255: straight, with a shoulder instead of clipping."""
+    over = max(linear - _KNEE, 0.0)
     room = 1 - _KNEE
-    soft = np.minimum(linear, _KNEE) + over * room / (over + room)
-    return np.asarray((np.maximum(soft, 0) * 255 + 0.5).astype(np.uint8))
+    soft = min(linear, _KNEE) + over * room / (over + room)
+    return int(max(soft, 0.0) * 255 + 0.5)
 
 
-def shade(room: Room, points: Array, objects: Array, textures: Array, light: Array) -> Array:
-    """Colours (n, 3) uint8 of world points (n, 3) of given object, texture and light (n, 3)."""
-    frames = np.stack([(o.rotation[0, 0], o.rotation[1, 0], *o.translation) for o in room.objects])[
-        objects
-    ]
-    cosine, sine = frames[:, 0], frames[:, 1]
-    dx, dy = points[:, 0] - frames[:, 2], points[:, 1] - frames[:, 3]
-    local = np.empty((len(points), 3))
-    local[:, 0] = cosine * dx + sine * dy
-    local[:, 1] = cosine * dy - sine * dx
-    local[:, 2] = points[:, 2] - frames[:, 4]
-    albedo = room.textures.albedo(textures, local)
-    glow = room.textures.glow[textures][:, None]
-    return tone(albedo * np.maximum(light, glow))
+@compiled
+def _color_at(
+    frame: Array, table: Array, texture: int, point: Vector, light: Vector
+) -> tuple[int, int, int]:
+    """RGB of a world point of given object (a row of ``_frames``), texture and light."""
+    dx, dy = point[0] - frame[2], point[1] - frame[3]
+    x, y = frame[0] * dx + frame[1] * dy, frame[0] * dy - frame[1] * dx
+    red, green, blue = albedo_at(table, texture, x, y, point[2] - frame[4])
+    glow = table[texture, 3]
+    return (
+        _tone(red * max(light[0], glow)),
+        _tone(green * max(light[1], glow)),
+        _tone(blue * max(light[2], glow)),
+    )
+
+
+@compiled
+def _shade(
+    frames: Array,
+    table: Array,
+    points: Array,
+    objects: Array,
+    textures: Array,
+    light: Array,
+    colors: Array,
+) -> None:
+    for i in range(len(points)):
+        point = (points[i, 0], points[i, 1], points[i, 2])
+        shine = (light[i, 0], light[i, 1], light[i, 2])
+        colors[i, 0], colors[i, 1], colors[i, 2] = _color_at(
+            frames[objects[i]], table, textures[i], point, shine
+        )
+
+
+def _frames(room: Room) -> Array:
+    """(objects, 5): cosine, sine and origin of each object's own frame."""
+    rows = [(o.rotation[0, 0], o.rotation[1, 0], *o.translation) for o in room.objects]
+    return np.array(rows)
 
 
 def vertex_colors(room: Room) -> Array:
     """(V, 3) uint8: what a camera would see at each vertex."""
     mesh = room.mesh
-    return shade(room, mesh.vertices, mesh.vertex_objects, mesh.vertex_textures, mesh.light)
+    colors = np.empty((len(mesh.vertices), 3), np.uint8)
+    which = (mesh.vertex_objects, mesh.vertex_textures, mesh.light)
+    _shade(_frames(room), room.textures.rows, mesh.vertices, *which, colors)
+    return colors
 
 
 class Renderer:
@@ -71,6 +101,7 @@ class Renderer:
         self._usable = np.flatnonzero(np.isfinite(rays).all(axis=1))
         self._rays = rays[self._usable].round(7)
         self._faces = _face_table(room.mesh)
+        self._frames = _frames(room)
         self._objects = room.mesh.vertex_objects[room.mesh.triangles[:, 0]].astype(np.int32)
         self._textures = room.mesh.vertex_textures[room.mesh.triangles[:, 0]].astype(np.int32)
 
@@ -84,33 +115,54 @@ class Renderer:
         image = np.zeros((height * width, 3), np.uint8)
         depth = np.zeros(height * width, np.float32)
         owners = np.full(height * width, -1, np.int32)
-        for start in range(0, len(triangle), _CHUNK):
-            faces = triangle[start : start + _CHUNK]
-            hit = np.flatnonzero(faces >= 0)
-            pixels = self._usable[start : start + _CHUNK][hit]
-            rays = directions[start : start + _CHUNK][hit]
-            colors, along = self._surface(center, rays, faces[hit])
-            image[pixels], depth[pixels] = colors, along
-            owners[pixels] = self._objects[faces[hit]]
+        _paint(
+            (center[0], center[1], center[2]),
+            (self._usable, directions, triangle),
+            (self._faces, self._objects, self._textures),
+            (self._frames, self.room.textures.rows),
+            (image, depth, owners),
+        )
         shape = (height, width)
         return Picture(image.reshape(*shape, 3), depth.reshape(shape), owners.reshape(shape))
 
-    def _surface(self, center: Array, rays: Array, faces: Array) -> tuple[Array, Array]:
-        """Colours (n, 3) and depths (n,) where rays meet faces, light blended over each face."""
-        table = self._faces[faces]
-        depth = table[:, 3] - (
-            table[:, 0] * center[0] + table[:, 1] * center[1] + table[:, 2] * center[2]
+
+@compiled
+def _paint(
+    center: Vector,
+    rays: tuple[Array, Array, Array],
+    faces: tuple[Array, Array, Array],
+    materials: tuple[Array, Array],
+    picture: tuple[Array, Array, Array],
+) -> None:
+    """Where rays meet faces: colours, depths and objects; light is blended over each face.
+
+    ``rays``: pixels (n,), directions (n, 3) and triangles (n,); ``faces``: the table of
+    ``_face_table``, objects and textures of triangles; ``materials``: ``_frames`` and the rows
+    of textures; ``picture``: what is filled, by pixel.
+    """
+    pixels, directions, triangles = rays
+    for i in range(len(triangles)):
+        face = triangles[i]
+        if face < 0:
+            continue
+        row = faces[0][face]
+        dx, dy, dz = directions[i, 0], directions[i, 1], directions[i, 2]
+        depth = row[3] - (row[0] * center[0] + row[1] * center[1] + row[2] * center[2])
+        along = row[0] * dx + row[1] * dy + row[2] * dz
+        depth = depth / (1e-12 if abs(along) < 1e-12 else along)
+        x, y, z = center[0] + depth * dx, center[1] + depth * dy, center[2] + depth * dz
+        second = min(max(row[4] * x + row[5] * y + row[6] * z + row[7], 0.0), 1.0)
+        third = min(max(row[8] * x + row[9] * y + row[10] * z + row[11], 0.0), 1.0)
+        light = (
+            row[12] + second * row[15] + third * row[18],
+            row[13] + second * row[16] + third * row[19],
+            row[14] + second * row[17] + third * row[20],
         )
-        along = table[:, 0] * rays[:, 0] + table[:, 1] * rays[:, 1] + table[:, 2] * rays[:, 2]
-        depth = depth / np.where(np.abs(along) < 1e-12, 1e-12, along)
-        points = center + depth[:, None] * rays
-        x, y, z = points[:, 0], points[:, 1], points[:, 2]
-        second = table[:, 4] * x + table[:, 5] * y + table[:, 6] * z + table[:, 7]
-        third = table[:, 8] * x + table[:, 9] * y + table[:, 10] * z + table[:, 11]
-        second, third = np.clip(second, 0, 1)[:, None], np.clip(third, 0, 1)[:, None]
-        light = table[:, 12:15] + second * table[:, 15:18] + third * table[:, 18:21]
-        objects, textures = self._objects[faces], self._textures[faces]
-        return shade(self.room, points, objects, textures, light), depth
+        owner, pixel = faces[1][face], pixels[i]
+        picture[0][pixel, 0], picture[0][pixel, 1], picture[0][pixel, 2] = _color_at(
+            materials[0][owner], materials[1], faces[2][face], (x, y, z), light
+        )
+        picture[1][pixel], picture[2][pixel] = depth, owner
 
 
 def _face_table(mesh: Mesh) -> Array:

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from data.compiled import compiled
 from data.types import Array
 
 Color = tuple[float, float, float]
@@ -59,92 +60,138 @@ def material(color: str, kind: str = "plain", **changes: object) -> Texture:
     return Texture(**{**values, **changes})  # type: ignore[arg-type]
 
 
-def _hash(x: Array, y: Array, z: Array) -> Array:
-    """Pseudo-random uint32 of integer lattice points (any integer arrays)."""
-    h = x.astype(np.uint32) * np.uint32(0x9E3779B1)
-    h ^= y.astype(np.uint32) * np.uint32(0x85EBCA77)
-    h ^= z.astype(np.uint32) * np.uint32(0xC2B2AE3D)
-    h ^= h >> np.uint32(15)
-    h *= np.uint32(0x2C1B3C6D)
-    h ^= h >> np.uint32(12)
-    h *= np.uint32(0x297A2D39)
-    h ^= h >> np.uint32(15)
-    return h
+@compiled
+def _hash(x: int, y: int, z: int) -> int:
+    """Pseudo-random uint32 of an integer lattice point."""
+    h = np.uint32(np.uint32(x) * np.uint32(0x9E3779B1))
+    h = np.uint32(h ^ np.uint32(np.uint32(y) * np.uint32(0x85EBCA77)))
+    h = np.uint32(h ^ np.uint32(np.uint32(z) * np.uint32(0xC2B2AE3D)))
+    h = np.uint32(h ^ (h >> np.uint32(15)))
+    h = np.uint32(h * np.uint32(0x2C1B3C6D))
+    h = np.uint32(h ^ (h >> np.uint32(12)))
+    h = np.uint32(h * np.uint32(0x297A2D39))
+    return int(h ^ (h >> np.uint32(15)))
+
+
+@compiled
+def _cell(value: float) -> int:
+    return int(np.floor(value))
+
+
+@compiled
+def _lattice(x: float, y: float, z: float) -> float:
+    """In [0, 1): one random value for every unit cell."""
+    return _hash(_cell(x), _cell(y), _cell(z)) * (1.0 / 2**32)
+
+
+@compiled
+def _blended(low: float, high: float, share: float) -> float:
+    return low + share * (high - low)
+
+
+@compiled
+def _plane(i: int, j: int, k: int, fx: float, fy: float) -> float:
+    """Four lattice points at one height, blended."""
+    unit = 1.0 / 2**32
+    near = _blended(_hash(i, j, k) * unit, _hash(i + 1, j, k) * unit, fx)
+    far = _blended(_hash(i, j + 1, k) * unit, _hash(i + 1, j + 1, k) * unit, fx)
+    return _blended(near, far, fy)
+
+
+@compiled
+def _smooth(x: float, y: float, z: float) -> float:
+    """In [0, 1): random values on unit lattice points, blended smoothly between them."""
+    i, j, k = _cell(x), _cell(y), _cell(z)
+    fx, fy, fz = x - i, y - j, z - k
+    fx, fy, fz = fx * fx * (3 - 2 * fx), fy * fy * (3 - 2 * fy), fz * fz * (3 - 2 * fz)
+    return _blended(_plane(i, j, k, fx, fy), _plane(i, j, k + 1, fx, fy), fz)
+
+
+@compiled
+def _pattern(kind: int, x: float, y: float, z: float, scale: float, axis: int) -> float:
+    """Share of the second colour at a point, metres in the object's frame; ``KINDS[kind]``."""
+    u, v, w = x / scale, y / scale, z / scale
+    along = u if axis == 0 else v if axis == 1 else w
+    if kind == 0:  # plain
+        return 0.8 * _smooth(u, v, w)
+    if kind == 1:  # wood
+        thin = 0.08  # Rings are stretched along the grain.
+        u, v, w = (
+            u * thin if axis == 0 else u,
+            v * thin if axis == 1 else v,
+            w * thin if axis == 2 else w,
+        )
+        ring = _smooth(u, v, w) * 4
+        return float(abs(ring - np.floor(ring) - 0.5) * 1.6)
+    if kind == 2:  # stripes
+        return (_cell(along + 1e-4) & 1) * 0.9
+    if kind == 3:  # checker
+        return ((_cell(u + 1e-4) + _cell(v + 1e-4) + _cell(w + 1e-4)) & 1) * 0.8
+    if kind == 4:  # speckle
+        return min(max(_smooth(u * 3, v * 3, w * 3) * 5 - 2.8, 0.0), 1.0)
+    pitch = 0.012  # Of a weave's threads, metres.
+    threads = _cell(x / pitch + 1e-4) + _cell(y / pitch + 1e-4) + _cell(z / pitch + 1e-4)
+    return 0.35 * (threads & 1) + 0.5 * _smooth(u, v, w)
+
+
+@compiled
+def albedo_at(
+    table: Array, texture: int, x: float, y: float, z: float
+) -> tuple[float, float, float]:
+    """RGB in 0..1 of a point, metres in its object's frame; ``table`` of a ``TextureTable``."""
+    row = table[texture]
+    mix = _pattern(int(row[0]), x, y, z, row[1], int(row[2]))
+    grain = 0.95 + 0.1 * _lattice(x / 0.007, y / 0.007, z / 0.007)
+    return (
+        (row[4] + mix * (row[7] - row[4])) * grain,
+        (row[5] + mix * (row[8] - row[5])) * grain,
+        (row[6] + mix * (row[9] - row[6])) * grain,
+    )
+
+
+@compiled
+def _fill_noise(points: Array, smooth: bool, values: Array) -> None:
+    for i in range(len(points)):
+        x, y, z = points[i, 0], points[i, 1], points[i, 2]
+        values[i] = _smooth(x, y, z) if smooth else _lattice(x, y, z)
+
+
+@compiled
+def _fill_albedo(table: Array, texture_ids: Array, points: Array, colors: Array) -> None:
+    for i in range(len(points)):
+        x, y, z = points[i, 0], points[i, 1], points[i, 2]
+        colors[i, 0], colors[i, 1], colors[i, 2] = albedo_at(table, texture_ids[i], x, y, z)
 
 
 def lattice_noise(points: Array) -> Array:
     """(n,) in [0, 1): one random value for every unit cell of ``points`` (n, 3)."""
-    cell = np.floor(points).astype(np.int64)
-    return np.asarray(_hash(cell[:, 0], cell[:, 1], cell[:, 2]) * (1.0 / 2**32))
+    values = np.empty(len(points))
+    _fill_noise(points, False, values)
+    return values
 
 
 def smooth_noise(points: Array) -> Array:
     """(n,) in [0, 1): random values on unit lattice points, blended smoothly between them."""
-    cell = np.floor(points)
-    f = points - cell
-    f = f * f * (3 - 2 * f)
-    low = cell.astype(np.int64)
-    corner = [[low[:, axis], low[:, axis] + 1] for axis in range(3)]
-
-    def value(i: int, j: int, k: int) -> Array:
-        return np.asarray(_hash(corner[0][i], corner[1][j], corner[2][k]) * (1.0 / 2**32))
-
-    def along_x(j: int, k: int) -> Array:
-        first = value(0, j, k)
-        return np.asarray(first + f[:, 0] * (value(1, j, k) - first))
-
-    def along_y(k: int) -> Array:
-        first = along_x(0, k)
-        return np.asarray(first + f[:, 1] * (along_x(1, k) - first))
-
-    first = along_y(0)
-    return np.asarray(first + f[:, 2] * (along_y(1) - first))
-
-
-def _pattern(kind: str, points: Array, scale: Array, axis: Array) -> Array:
-    """(n,) share of the second colour at ``points`` (n, 3) metres in the object's frame."""
-    units = points / scale[:, None]
-    rows = np.arange(len(points))
-    if kind == "plain":
-        return np.asarray(0.8 * smooth_noise(units))
-    if kind == "wood":
-        stretch = np.full((len(points), 3), 1.0)
-        stretch[rows, axis] = 0.08
-        ring = smooth_noise(units * stretch) * 4
-        return np.asarray(np.abs(ring - np.floor(ring) - 0.5) * 1.6)
-    if kind == "stripes":
-        return np.asarray((np.floor(units[rows, axis] + 1e-4).astype(np.int64) & 1) * 0.9)
-    if kind == "checker":
-        cells = np.floor(units + 1e-4).astype(np.int64)
-        return np.asarray((cells[:, 0] + cells[:, 1] + cells[:, 2] & 1) * 0.8)
-    if kind == "speckle":
-        return np.clip(smooth_noise(units * 3) * 5 - 2.8, 0, 1)
-    threads = np.floor(points / 0.012 + 1e-4).astype(np.int64).sum(axis=1) & 1
-    return np.asarray(0.35 * threads + 0.5 * smooth_noise(units))
+    values = np.empty(len(points))
+    _fill_noise(points, True, values)
+    return values
 
 
 class TextureTable:
     """Textures of one room, looked up by index for many points at once."""
 
     def __init__(self, textures: Sequence[Texture]) -> None:
+        """Keep them as (n, 10) rows: kind, scale, axis, glow, base and second colour."""
         self.textures = tuple(textures)
-        self._kind = np.array([KINDS.index(t.kind) for t in textures])
-        self._base = np.array([t.base for t in textures])
-        self._second = np.array([t.second for t in textures])
-        self._scale = np.array([t.scale for t in textures])
-        self._axis = np.array([t.axis for t in textures])
-        self.glow = np.array([t.glow for t in textures])
+        self.rows = np.array(
+            [
+                (KINDS.index(t.kind), t.scale, t.axis, t.glow, *t.base, *t.second)
+                for t in self.textures
+            ]
+        )
 
     def albedo(self, texture_ids: Array, points: Array) -> Array:
         """(n, 3) RGB in 0..1 of ``points`` (n, 3), metres in their object's frame."""
-        mix = np.empty(len(points))
-        kinds = self._kind[texture_ids]
-        for code, kind in enumerate(KINDS):
-            rows = np.flatnonzero(kinds == code)
-            if len(rows):
-                ids = texture_ids[rows]
-                mix[rows] = _pattern(kind, points[rows], self._scale[ids], self._axis[ids])
-        base = self._base[texture_ids]
-        color = base + mix[:, None] * (self._second[texture_ids] - base)
-        grain = 0.95 + 0.1 * lattice_noise(points / 0.007)
-        return np.asarray(color * grain[:, None])
+        colors = np.empty((len(points), 3))
+        _fill_albedo(self.rows, texture_ids, points, colors)
+        return colors
