@@ -6,13 +6,12 @@ many, and what touches should be the same in both.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 import numpy as np
 from scipy import sparse
 from scipy.spatial import cKDTree
 
-from data.types import Array, PointCloud
+from data.threads import num_threads
+from data.types import Array, Neighbours, PointCloud, Scene
 
 REACH = 0.1
 """Superpoints with points this close touch, metres."""
@@ -23,30 +22,27 @@ _COLOR_SCALE = 40.0
 _FEW_CONTACTS = 4.0
 
 
-@dataclass(frozen=True, eq=False)
-class Neighbours:
-    """Touching superpoints: ``pairs`` (P, 2) int32, first < second, sorted; each pair once.
+def neighbours_of(scene: Scene) -> Neighbours:
+    """A scene's touching superpoints: as they were found when it was prepared, else found now."""
+    if scene.neighbours is not None:
+        return scene.neighbours
+    return touching_superpoints(scene.cloud, scene.superpoint_ids, REACH)
 
-    ``affinity`` (P,) float32 in [0, 1]: near 1 for two of like colour that meet in many points
-    without a crease, near 0 where a concave crease, as between a thing and what it stands on,
-    or another colour parts them.
-    """
 
-    pairs: Array
-    affinity: Array
-    num_superpoints: int
-
-    def matrix(self) -> sparse.csr_matrix:
-        """(S, S) symmetric matrix of affinities, 0 where two do not touch."""
-        first, second = self.pairs.T
-        values = np.concatenate([self.affinity, self.affinity])
-        where = np.concatenate([first, second]), np.concatenate([second, first])
-        size = (self.num_superpoints, self.num_superpoints)
-        return sparse.coo_matrix((values, where), shape=size).tocsr()
+def affinity_matrix(neighbours: Neighbours) -> sparse.csr_matrix:
+    """(S, S) symmetric matrix of affinities, 0 where two superpoints do not touch."""
+    first, second = neighbours.pairs.T
+    values = np.concatenate([neighbours.affinity, neighbours.affinity])
+    where = np.concatenate([first, second]), np.concatenate([second, first])
+    size = (neighbours.num_superpoints, neighbours.num_superpoints)
+    return sparse.coo_matrix((values, where), shape=size).tocsr()
 
 
 def touching_superpoints(cloud: PointCloud, superpoint_ids: Array, reach: float) -> Neighbours:
     """Superpoints that have points within ``reach`` metres of each other.
+
+    An affinity is near 1 for two of like colour that meet in many points without a crease, near 0
+    where a concave crease, as between a thing and what it stands on, or another colour parts them.
 
     Args:
         cloud: N points with colours and normals.
@@ -55,7 +51,9 @@ def touching_superpoints(cloud: PointCloud, superpoint_ids: Array, reach: float)
     """
     num = int(superpoint_ids.max(initial=-1)) + 1
     count = max(1, min(_NEIGHBOURS, len(cloud)))
-    distance, near = cKDTree(cloud.points).query(cloud.points, count, distance_upper_bound=reach)
+    distance, near = cKDTree(cloud.points).query(
+        cloud.points, count, distance_upper_bound=reach, workers=num_threads()
+    )
     here, place = np.nonzero(np.isfinite(distance.reshape(len(cloud), count)))
     there = near.reshape(len(cloud), count)[here, place]
     across = superpoint_ids[here] != superpoint_ids[there]

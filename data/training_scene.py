@@ -13,7 +13,7 @@ import numpy as np
 
 from data.artifacts.features import LiftedFeatures
 from data.artifacts.pseudo import PseudoLabels
-from data.neighbours import REACH, touching_superpoints
+from data.neighbours import neighbours_of
 from data.types import Array, Prompt, Scene, View
 from data.voxels import mean_by_group
 
@@ -117,7 +117,7 @@ def compact(scene: TrainingScene) -> CompactScene:
     kept = np.flatnonzero((labels.query_tokens != 0).any(1) & (labels.confidence > 0).any(1))
     ids = scene.scene.superpoint_ids
     num = int(ids.max(initial=-1)) + 1
-    near = touching_superpoints(cloud, ids, REACH)
+    near = neighbours_of(scene.scene)
     points = cloud.points - np.array([0, 0, floor_height(cloud.points)], np.float32)
     return CompactScene(
         scene.scene.scene_id,

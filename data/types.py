@@ -130,12 +130,26 @@ class PointCloud:
 
 
 @dataclass(frozen=True, eq=False)
+class Neighbours:
+    """Touching superpoints: ``pairs`` (P, 2) int32, first < second, sorted; each pair once.
+
+    ``affinity`` (P,) float32 in [0, 1]: how likely the two are one object; see
+    ``data.neighbours``.
+    """
+
+    pairs: Array
+    affinity: Array
+    num_superpoints: int
+
+
+@dataclass(frozen=True, eq=False)
 class Scene:
     """A prepared scan without any label.
 
     ``triangles`` (F, 3) int32 index the points; ``superpoint_ids`` (N,) int32 are 0..S-1;
     ``depths[i]`` is view i's depth, (H, W) float32 metres, 0 where no surface was hit, read
-    when asked for, so a scene of many views stays small in memory.
+    when asked for, so a scene of many views stays small in memory. ``neighbours`` are there
+    where they were found before (``data.neighbours.neighbours_of``).
     """
 
     scene_id: str
@@ -144,6 +158,7 @@ class Scene:
     superpoint_ids: Array
     views: tuple[View, ...]
     depths: Sequence[Array]
+    neighbours: Neighbours | None = None
 
     def __post_init__(self) -> None:
         """Raise ValueError when the parts do not belong to one scan."""

@@ -72,6 +72,7 @@ def prepare_scene(plan: Plan, scene_id: str | None, folder: Path, device: str) -
         name,
         plan.root,
         prepared.annotation_sha256,
+        prepared.neighbours,
     )
 
 

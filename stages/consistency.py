@@ -5,8 +5,8 @@ from __future__ import annotations
 import numpy as np
 from scipy import sparse
 
-from data.neighbours import Neighbours
-from data.types import Array
+from data.neighbours import affinity_matrix
+from data.types import Array, Neighbours
 
 _ROUNDS = 5
 _STRONG = 0.3
@@ -41,7 +41,7 @@ def diffuse(labels: Array, neighbours: Neighbours, share: float) -> Array:
     superpoint has of its own stays its anchor. a is ``share`` for superpoints with strong ties
     and less for others, so that one without neighbours keeps its label.
     """
-    affinity = neighbours.matrix()
+    affinity = affinity_matrix(neighbours)
     total = np.asarray(affinity.sum(axis=1)).ravel()
     pull = (share * total / (total + _STRONG))[:, None]
     mixing = sparse.diags(1 / np.where(total > 0, total, 1)) @ affinity

@@ -28,7 +28,7 @@ import numpy as np
 from data.artifacts.links import Links
 from data.artifacts.pseudo import PseudoLabels
 from data.artifacts.teacher import FAILED, TeacherCache
-from data.neighbours import REACH, touching_superpoints
+from data.neighbours import neighbours_of
 from data.progress import Progress, silent
 from data.types import Array, Scene
 from stages import consistency
@@ -164,7 +164,7 @@ def _consistent(
     first = np.unique(ids, return_index=True)[1]
     labels = np.ascontiguousarray(soft[:, first].T)
     if cfg.neighbours > 0:
-        near = touching_superpoints(scene.cloud, ids, REACH)
+        near = neighbours_of(scene)
         labels = consistency.diffuse(labels, near, cfg.neighbours)
     if cfg.rivals > 0 and rivals is not None and rivals.any():
         labels = consistency.yield_to_rivals(labels, tokens, rivals, cfg.rivals, cfg.rival_cosine)

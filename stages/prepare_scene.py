@@ -7,11 +7,12 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from data.neighbours import REACH, touching_superpoints
 from data.progress import Progress, silent
 from data.raycast import Raycaster
 from data.scan import Scan
 from data.superpoints import compact_segments, superpoints
-from data.types import Array, GroundTruth, PointCloud, View
+from data.types import Array, GroundTruth, Neighbours, PointCloud, View
 from data.views import cover_greedily
 from data.visibility import Tolerance, visible_points
 from stages.configs import PrepareConfig
@@ -40,6 +41,7 @@ class PreparedScene:
     depths: Iterator[Array]
     truth: GroundTruth
     annotation_sha256: str
+    neighbours: Neighbours
 
 
 def run(scan: Scan, cfg: PrepareConfig, progress: Progress = silent) -> PreparedScene:
@@ -49,15 +51,17 @@ def run(scan: Scan, cfg: PrepareConfig, progress: Progress = silent) -> Prepared
     """
     caster = Raycaster(scan.cloud.points, scan.triangles)
     views = _select(scan, caster, cfg.max_views)
+    superpoint_ids = _superpoint_ids(scan, cfg)
     return PreparedScene(
         scan.scene_id,
         scan.cloud,
         scan.triangles,
-        _superpoint_ids(scan, cfg),
+        superpoint_ids,
         views,
         _depths(caster, views, progress),
         scan.truth,
         scan.annotation_sha256,
+        touching_superpoints(scan.cloud, superpoint_ids, REACH),
     )
 
 

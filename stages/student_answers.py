@@ -10,7 +10,7 @@ import torch
 from data.artifacts.predictions import Predictions
 from data.artifacts.student import CONFIG, read_model
 from data.errors import ArtifactError, UserError
-from data.neighbours import REACH, touching_superpoints
+from data.neighbours import neighbours_of
 from data.training_scene import floor_height
 from data.types import Array, Scene
 from data.voxels import mean_by_group
@@ -66,7 +66,7 @@ class Settled:
         self._sizes = np.bincount(self._ids, minlength=len(features))
         self._objects = np.arange(len(features))
         if cfg.object_share > 0:
-            pairs = touching_superpoints(scene.cloud, self._ids, REACH).pairs
+            pairs = neighbours_of(scene).pairs
             self._objects = find_objects(features, pairs, cfg.object_cosine)
 
     def of_points(self, values: Array) -> Array:

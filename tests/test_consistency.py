@@ -7,8 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from data.neighbours import Neighbours
-from data.types import Array
+from data.types import Array, Neighbours
 from stages.consistency import diffuse, smooth_superpoints, yield_to_rivals
 
 

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+from functools import partial
+
 import numpy as np
 import pytest
 from scipy.spatial.transform import Rotation
 
-from data.neighbours import Neighbours, touching_superpoints
-from data.types import Array, PointCloud
+from data import neighbours
+from data.neighbours import affinity_matrix, neighbours_of, touching_superpoints
+from data.types import Array, Neighbours, PointCloud, Scene
 
 REACH = 0.1
 
@@ -104,7 +108,7 @@ def test_a_box_on_a_floor_is_parted_from_it_and_two_boxes_in_contact() -> None:
     points = np.concatenate([top, top - (0.6, 0, 0), side, floor])
     normals = np.repeat([[0, 0, 1.0], [0, 0, 1], [1, 0, 0], [0, 0, 1]], 144, axis=0)
     ids = np.repeat(np.arange(4), 144).astype(np.int32)
-    ties = touching_superpoints(_cloud(points, normals), ids, REACH).matrix().toarray()
+    ties = affinity_matrix(touching_superpoints(_cloud(points, normals), ids, REACH)).toarray()
     assert ties[0, 1] > 0.8, "tops in one plane"
     assert ties[0, 2] > 0.8, "a convex edge of the box"
     assert 0 < ties[2, 3] < 0.05, "where it stands"
@@ -114,7 +118,7 @@ def test_a_box_on_a_floor_is_parted_from_it_and_two_boxes_in_contact() -> None:
 def test_the_matrix_is_symmetric_and_pairs_are_sorted() -> None:
     cloud, ids = _random_cloud(7)
     near = touching_superpoints(cloud, ids, REACH)
-    dense = near.matrix().toarray()
+    dense = affinity_matrix(near).toarray()
     assert dense.shape == (5, 5) and not dense.diagonal().any()
     np.testing.assert_array_equal(dense, dense.T)
     np.testing.assert_array_equal(dense[near.pairs[:, 0], near.pairs[:, 1]], near.affinity)
@@ -130,7 +134,8 @@ def test_one_superpoint_touches_nothing(num: int) -> None:
     some = PointCloud(cloud.points[:num], cloud.colors[:num], cloud.normals[:num])
     near = touching_superpoints(some, np.zeros(num, np.int32), REACH)
     assert near.pairs.shape == (0, 2) and near.affinity.shape == (0,)
-    assert near.matrix().shape == (min(num, 1),) * 2 and near.matrix().nnz == 0
+    assert affinity_matrix(near).shape == (min(num, 1),) * 2
+    assert affinity_matrix(near).nnz == 0
 
 
 def test_far_points_do_not_touch() -> None:
@@ -151,3 +156,23 @@ def test_rotation_and_order_of_points_change_nothing(seed: int) -> None:
     mixed = _cloud(cloud.points[order], cloud.normals[order], cloud.colors[order])
     found = _found(touching_superpoints(mixed, ids[order], REACH))
     assert found == pytest.approx(wanted, abs=1e-6)
+
+
+def test_a_scene_s_neighbours_are_those_found_before_or_else_found_now() -> None:
+    cloud, ids = _random_cloud(7, 300)
+    scene = Scene("two", cloud, np.zeros((0, 3), np.int32), ids, (), [])
+    now, wanted = neighbours_of(scene), touching_superpoints(cloud, ids, REACH)
+    assert np.array_equal(now.pairs, wanted.pairs) and len(now.pairs)
+    assert np.array_equal(now.affinity, wanted.affinity)
+    before = Neighbours(np.array([[0, 1]], np.int32), np.array([0.25], np.float32), 2)
+    assert neighbours_of(replace(scene, neighbours=before)) is before
+
+
+def test_any_number_of_threads_finds_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
+    cloud, ids = _random_cloud(7, 300)
+    found = []
+    for threads in (1, 3):
+        monkeypatch.setattr(neighbours, "num_threads", partial(int, threads))
+        found.append(touching_superpoints(cloud, ids, REACH))
+    assert np.array_equal(found[0].pairs, found[1].pairs) and len(found[0].pairs)
+    assert np.array_equal(found[0].affinity, found[1].affinity)

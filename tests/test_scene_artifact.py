@@ -13,9 +13,11 @@ import pytest
 from data.artifacts.scene import FILE, read_ground_truth, read_scene, write_scene
 from data.artifacts.store import ArtifactKey, writing
 from data.errors import ArtifactError
-from data.types import Camera, View
+from data.types import Camera, Neighbours, View
 from tests.sealed import seal
 from tests.tiny_scene import make_tiny_scene
+
+_NEAR = Neighbours(np.array([[0, 1], [0, 2]], np.int32), np.array([0.5, 0.125], np.float32), 3)
 
 
 @pytest.fixture
@@ -36,6 +38,7 @@ def folder(tmp_path: Path) -> Path:
             iter(scene.depths),
             truth,
             scene.scene_id,
+            neighbours=_NEAR,
         )
     return key.folder
 
@@ -54,6 +57,10 @@ def test_a_scene_comes_back(folder: Path) -> None:
     for old, new in zip(scene.views, found.views):
         np.testing.assert_array_equal(new.world_to_camera, old.world_to_camera)
     np.testing.assert_array_equal(found.views[0].camera.K, scene.views[0].camera.K)
+    assert found.neighbours is not None
+    np.testing.assert_array_equal(found.neighbours.pairs, _NEAR.pairs)
+    np.testing.assert_array_equal(found.neighbours.affinity, _NEAR.affinity)
+    assert found.neighbours.num_superpoints == scene.superpoint_ids.max() + 1
 
 
 def test_lens_and_mask_come_back_wherever_the_dataset_lies(tmp_path: Path) -> None:

@@ -16,9 +16,10 @@ import numpy as np
 from data.artifacts.hdf import create_hdf
 from data.artifacts.store import require_complete
 from data.errors import ArtifactError
-from data.types import Array, Camera, GroundTruth, PointCloud, Scene, View
+from data.types import Array, Camera, GroundTruth, Neighbours, PointCloud, Scene, View
 
 FILE = "scene.h5"
+_NEIGHBOURS = ("pairs", "affinity")
 _REMEDY = "Run PrepareScene again."
 
 
@@ -52,6 +53,7 @@ def write_scene(
     scene_id: str,
     image_root: Path = Path(),
     annotation_sha256: str = "",
+    neighbours: Neighbours | None = None,
 ) -> None:
     """Write ``scene.h5``; ``depths`` are float32 metres, taken one at a time.
 
@@ -69,6 +71,9 @@ def write_scene(
             ("superpoint_ids", superpoint_ids.astype(np.int32)),
         ):
             file.create_dataset(name, data=array, compression="lzf")
+        if neighbours is not None:
+            for name in _NEIGHBOURS:
+                file.create_dataset(name, data=getattr(neighbours, name), compression="lzf")
         for index, (view, depth) in enumerate(zip(views, depths, strict=True)):
             group = file.create_group(f"views/{index:04d}")
             _write_view(group, view, depth, image_root)
@@ -132,16 +137,25 @@ def read_scene(folder: Path, image_root: Path = Path()) -> Scene:
     try:
         with h5py.File(path) as file:
             views = tuple(_views(file, image_root))
+            superpoint_ids = file["superpoint_ids"][...]
             return Scene(
                 str(file.attrs["scene_id"]),
                 PointCloud(file["points"][...], file["colors"][...], file["normals"][...]),
                 file["triangles"][...],
-                file["superpoint_ids"][...],
+                superpoint_ids,
                 views,
                 _Depths(path, len(views)),
+                _neighbours(file, superpoint_ids),
             )
     except (OSError, KeyError, ValueError) as error:
         raise ArtifactError(path, "a scene of this schema", str(error), _REMEDY) from error
+
+
+def _neighbours(file: h5py.File, superpoint_ids: Array) -> Neighbours | None:
+    if _NEIGHBOURS[0] not in file:
+        return None
+    pairs, affinity = (file[name][...] for name in _NEIGHBOURS)
+    return Neighbours(pairs, affinity, int(superpoint_ids.max(initial=-1)) + 1)
 
 
 def _views(file: h5py.File, image_root: Path) -> Iterator[View]:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 VERSIONS: dict[str, int] = {
     "generate_rooms": 1,
-    "prepare_scene": 2,
+    "prepare_scene": 3,
     "prepare_prompts": 2,
     "link_points": 2,
     "run_teacher": 2,
