@@ -172,10 +172,11 @@ def evaluation_scene(scan: Scan, prompts: list[Prompt], labels: PseudoLabels) ->
 def renamed(scene: EvaluationScene, number: int) -> EvaluationScene:
     """The same scene under another name, as one more of many."""
     names = {prompt.prompt_id: f"{prompt.prompt_id}_{number}" for prompt in scene.prompts}
-    prompts = [replace(p, prompt_id=names[p.prompt_id]) for p in scene.prompts]
+    room = f"room{number}"
+    prompts = [replace(p, prompt_id=names[p.prompt_id], scene_id=room) for p in scene.prompts]
     truths = {names[k]: replace(t, prompt_id=names[k]) for k, t in scene.truths.items()}
     masks = {
         source: {names[k]: mask for k, mask in of_source.items()}
         for source, of_source in scene.masks.items()
     }
-    return replace(scene, scene_id=f"room{number}", prompts=prompts, truths=truths, masks=masks)
+    return replace(scene, scene_id=room, prompts=prompts, truths=truths, masks=masks)

@@ -59,12 +59,61 @@ class Scale:
     mask_size: tuple[int, int]
     eval_points: int
     eval_queries: int
+    growth_points: int
+    growth_views: int
+    growth_queries: int
+    growth_scenes: int
 
 
 SCALES = {
-    "full": Scale(1_000_000, 1_000_000, 10, 1168, 1752, 300_000, 20, (171, 256), 300_000, 300),
-    "quick": Scale(100_000, 100_000, 4, 584, 876, 50_000, 20, (171, 256), 100_000, 50),
-    "tiny": Scale(3_000, 4_000, 2, 96, 144, 2_000, 4, (18, 27), 2_000, 6),
+    "full": Scale(
+        points=1_000_000,
+        faces=1_000_000,
+        views=10,
+        height=1168,
+        width=1752,
+        lift_points=300_000,
+        queries=20,
+        mask_size=(171, 256),
+        eval_points=300_000,
+        eval_queries=300,
+        growth_points=1_000_000,
+        growth_views=30,
+        growth_queries=40,
+        growth_scenes=1000,
+    ),
+    "quick": Scale(
+        points=100_000,
+        faces=100_000,
+        views=4,
+        height=584,
+        width=876,
+        lift_points=50_000,
+        queries=20,
+        mask_size=(171, 256),
+        eval_points=100_000,
+        eval_queries=50,
+        growth_points=40_000,
+        growth_views=6,
+        growth_queries=10,
+        growth_scenes=40,
+    ),
+    "tiny": Scale(
+        points=3_000,
+        faces=4_000,
+        views=2,
+        height=96,
+        width=144,
+        lift_points=2_000,
+        queries=4,
+        mask_size=(18, 27),
+        eval_points=2_000,
+        eval_queries=6,
+        growth_points=3_000,
+        growth_views=3,
+        growth_queries=3,
+        growth_scenes=3,
+    ),
 }
 
 
@@ -98,6 +147,17 @@ def seconds(ours: Side, reference: Side, repeats: int) -> tuple[float, float]:
         for side in (0, 1) if repeat % 2 == 0 else (1, 0):
             times[side].append(_elapsed((ours, reference)[side]))
     return statistics.median(times[0]), statistics.median(times[1])
+
+
+def median_seconds(work: Callable[[], object], repeats: int) -> float:
+    """Median wall time of a piece of work, after one run that warms up; 0 repeats time that."""
+    times = []
+    for _ in range(repeats + 1):
+        gc.collect()
+        start = time.perf_counter()
+        work()
+        times.append(time.perf_counter() - start)
+    return statistics.median(times[1:] or times)
 
 
 def compare(

@@ -58,13 +58,8 @@ stub(pipeline.Report(scene_set=sys.argv[1]))
 
 def run(scale: Scale, folder: Path, repeats: int) -> list[Row]:
     """Medians of both; every scene must be scheduled, and nothing when all is done."""
-    is_full = scale.points >= 1_000_000
-    scenes = _SCENES[is_full]
-    val = max(1, scenes // 6)
-    path = folder / "stubs.yaml"
-    path.write_text(_SET.format(train=scenes - val, val=val))
-    first, num_tasks = _schedule(folder, path)
-    require(num_tasks > 5 * scenes, f"schedule: {num_tasks} tasks for {scenes} scenes")
+    scenes = _SCENES[scale.points >= 1_000_000]
+    first, path = scheduled(folder, scenes)
     _python(folder, _STUBS, str(path))
     line = ["RunTeacher", "--scene-set", str(path)]
     printed = _luigi(folder, *line)
@@ -85,9 +80,14 @@ def run(scale: Scale, folder: Path, repeats: int) -> list[Row]:
     ]
 
 
-def _schedule(folder: Path, path: Path) -> tuple[float, int]:
+def scheduled(folder: Path, scenes: int) -> tuple[float, Path]:
+    """Seconds to schedule RunAll on a set of so many stub scenes, and the set's file."""
+    val = max(1, scenes // 6)
+    path = folder / f"stubs{scenes}.yaml"
+    path.write_text(_SET.format(train=scenes - val, val=val))
     seconds, tasks = _python(folder, _SCHEDULE, str(path)).split()
-    return float(seconds), int(tasks)
+    require(int(tasks) > 5 * scenes, f"schedule: {tasks} tasks for {scenes} scenes")
+    return float(seconds), path
 
 
 def _elapsed(work: Callable[[], object]) -> float:

@@ -1,0 +1,111 @@
+"""How cost grows: points, views, queries and scenes over a decade each, and the exponent.
+
+Every stage is timed at three sizes, the last ten times the first; the exponent is the slope of
+log time over log size: 1 for work in proportion, less where something else costs as much.
+"""
+
+from __future__ import annotations
+
+import shutil
+import statistics
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+
+from benchmarks import chain, networks
+from benchmarks.chain import Size
+from benchmarks.harness import Row, Scale, median_seconds, peak_megabytes, require, row
+from benchmarks.schedule import scheduled
+from data.artifacts.pseudo import read_pseudo
+from data.types import Prompt
+from stages import evaluate
+
+_LIMIT = 1.1
+_MEMORY_MARGIN = 1.25
+_STEPS = (0.1, 0.316, 1.0)
+_FEW = 4
+_SMALL = Size(3000, 2, _FEW, 96, 144, (18, 27))
+
+
+def run(scale: Scale, folder: Path, repeats: int) -> list[Row]:
+    """Rows of exponents by what grows and stage, and of memory as scenes are added."""
+    rows: list[Row] = []
+    points, views, queries = scale.growth_points, scale.growth_views, scale.growth_queries
+    few = points // 10
+    sizes = {
+        "points": [_size(scale, count, _FEW, _FEW) for count in _decade(points)],
+        "views": [_size(scale, few, count, _FEW) for count in _decade(views)],
+        "queries": [_size(scale, few, _FEW, count) for count in _decade(queries)],
+    }
+    for axis, of_axis in sizes.items():
+        grown = [int(getattr(size, axis)) for size in of_axis]
+        for stage, seconds in _stages(of_axis, folder / axis, repeats).items():
+            rows += _exponent(axis, stage, grown, seconds, repeats)
+    grown = _decade(points // 4)
+    rows += _exponent("points", "student", grown, networks.student_seconds(grown, repeats), repeats)
+    for axis, grown in (("views", _decade(views)), ("queries", _decade(queries))):
+        asked = [(n, _FEW) if axis == "views" else (1, n) for n in grown]
+        seconds = networks.teacher_seconds(asked, repeats)
+        rows += _exponent(axis, "teacher", grown, seconds, repeats)
+    return rows + _scenes(scale, folder, repeats)
+
+
+def _decade(most: int) -> list[int]:
+    return [max(1, round(most * step)) for step in _STEPS]
+
+
+def _size(scale: Scale, points: int, views: int, queries: int) -> Size:
+    return Size(points, views, queries, scale.height // 2, scale.width // 2, scale.mask_size)
+
+
+def _stages(sizes: list[Size], folder: Path, repeats: int) -> dict[str, list[float]]:
+    """By stage, the medians at each size; a run before them warms up."""
+    found: dict[str, list[float]] = {}
+    for size in sizes:
+        inputs = chain.make_inputs(size)
+        costs = []
+        for _ in range(repeats + 1):
+            costs.append(chain.run(inputs, folder))
+            shutil.rmtree(folder)
+        for stage in costs[0].seconds:
+            times = [cost.seconds[stage] for cost in costs[1:] or costs]
+            found.setdefault(stage, []).append(statistics.median(times))
+    return found
+
+
+def _exponent(
+    axis: str, stage: str, sizes: list[int], seconds: list[float], repeats: int
+) -> list[Row]:
+    """One row, or none when nothing was timed."""
+    if not repeats:
+        return []
+    slope = float(np.polyfit(np.log(sizes), np.log(seconds), 1)[0])
+    name = f"growth of {stage} with {axis}, {sizes[0]} to {sizes[-1]}: limit of exponent"
+    return [row(name, max(slope, 0.01), _LIMIT, "", 1, repeats)]
+
+
+def _scenes(scale: Scale, folder: Path, repeats: int) -> list[Row]:
+    """Scheduling and evaluating many scenes: time, and memory of the most and the fewest."""
+    inputs = chain.make_inputs(_SMALL)
+    chain.run(inputs, folder / "one")
+    labels = read_pseudo(next((folder / "one" / "fuse").glob("[!.]*")))
+    prompts = [Prompt(name, "room", "the thing", "reasoning") for name in labels.prompt_ids]
+    scene = chain.evaluation_scene(inputs.scan, prompts, labels)
+
+    def score(count: int) -> list[int]:
+        found = evaluate.run(chain.renamed(scene, number) for number in range(count))
+        require(len(found.rows) == count * len(prompts), "growth: queries without a score")
+        return [len(found.rows)]
+
+    counts = _decade(scale.growth_scenes)
+    seconds = [median_seconds(partial(score, count), repeats) for count in counts]
+    rows = _exponent("scenes", "evaluate", counts, seconds, repeats)
+    times = [scheduled(folder, count)[0] for count in counts]
+    rows += _exponent("scenes", "schedule", counts, times, min(repeats, 1))
+    if not repeats:
+        return []
+    few, many = (peak_megabytes(partial(score, n)) for n in (counts[0], counts[-1]))
+    limit = f"limit of memory, {_MEMORY_MARGIN} x that of {counts[0]}"
+    label = f"growth of evaluate with scenes, {counts[-1]}: {limit}"
+    return [*rows, row(label, many, _MEMORY_MARGIN * few, "MB", 1, 1)]
