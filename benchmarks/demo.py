@@ -45,7 +45,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
             print(f"{' '.join(error.cmd)} failed:\n{told}", file=sys.stderr)
             return 1
         finally:
-            subprocess.run(["git", "-C", str(_HERE), "worktree", "prune"], check=False)
+            away = ["git", "-C", str(_HERE), "worktree", "remove", "--force", str(before)]
+            subprocess.run(away, check=False, capture_output=True)
     ours, theirs = (statistics.median(times[side]) for side in ("ours", "before"))
     rows = [
         row(f"whole demo against {options.before}", ours, theirs, "s", _TARGET, options.repeats),
