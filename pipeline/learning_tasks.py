@@ -51,8 +51,7 @@ class TrainStudent(TrainingTask):
 
     def requires(self) -> list[PipelineTask]:
         """The queries' words, and labels (and image features) of all training scenes."""
-        is_oracle = self.plan.experiment.student.supervision == "oracle"
-        return _learnt_from(self, OracleLabels if is_oracle else FuseMasks)
+        return _learnt_from(self, OracleLabels if self.plan.learns_truth else FuseMasks)
 
 
 class FinetuneStudent(TrainingTask):

@@ -60,8 +60,12 @@ class Plan(ScenePlan):
 
     def labels(self, scene_id: str) -> ArtifactKey:
         """What the student learns a scene from."""
-        is_oracle = self.experiment.student.supervision == "oracle"
-        return self.oracle_labels(scene_id) if is_oracle else self.fuse(scene_id)
+        return self.oracle_labels(scene_id) if self.learns_truth else self.fuse(scene_id)
+
+    @property
+    def learns_truth(self) -> bool:
+        """Whether the student is an upper bound that learns from ground truth."""
+        return self.experiment.student.supervision == "oracle"
 
     @property
     def learns_features(self) -> bool:
@@ -197,7 +201,7 @@ def _load(
     plan = Plan(chosen, load_experiment(layers), *places, config, overrides)
     if plan.experiment.teacher.name == "oracle":
         plan.check_truth("teacher.name=oracle")
-    if plan.experiment.student.supervision == "oracle":
+    if plan.learns_truth:
         plan.check_truth("student.supervision=oracle")
     if plan.experiment.finetune.start:
         plan.check_truth("finetune.start")

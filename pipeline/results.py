@@ -137,8 +137,12 @@ def _stage_records(plan: Plan) -> list[StageRecord]:
         "run_teacher": [plan.teacher(name) for name in every],
         "fuse_masks": [plan.fuse(name) for name in every],
         "lift_features": [plan.features(s) for s in plan.scenes("train") if plan.learns_features],
+        "oracle_labels": [plan.labels(s) for s in plan.scenes("train") if plan.learns_truth],
         **_training(plan),
+        "distil_text": [plan.text()] if plan.experiment.predict.tokens == "text" else [],
         "predict_masks": [plan.predict(name) for name in val],
+        "answer_questions": [plan.said(name) for name in val],
+        "find_rooms": [plan.rooms_found()] if plan.places else [],
     }
     if plan.scene_set.has_truth:
         keys |= {"judge_teacher": [plan.judge(name) for name in val], "evaluate": [plan.evaluate()]}

@@ -8,6 +8,8 @@ import multiprocessing
 import os
 import platform
 import signal
+import subprocess
+import sys
 import time
 from pathlib import Path
 from typing import Any
@@ -95,6 +97,18 @@ def test_metadata_tells_the_whole_story(tmp_path: Path) -> None:
     assert "numpy" in content["packages"] and content["host"]
     entry = content["files"]["part/file.txt"]
     assert entry["bytes"] == 7 and entry["sha256"] == store.sha256_of(key.folder / "part/file.txt")
+
+
+def test_memory_counts_the_processes_that_a_stage_started(tmp_path: Path) -> None:
+    before, after = key_in(tmp_path / "before"), key_in(tmp_path / "after")
+    write(before)
+    first = store.read_metadata(before.folder)
+    assert first is not None
+    most = first["peak_memory_mb"] + 200
+    with writing(after):
+        subprocess.run([sys.executable, "-c", f"bytearray(b'x') * {most * 2**20}"], check=True)
+    second = store.read_metadata(after.folder)
+    assert second is not None and second["peak_memory_mb"] >= most
 
 
 def test_an_artifact_is_complete_only_after_the_last_line(tmp_path: Path) -> None:

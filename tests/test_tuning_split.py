@@ -225,3 +225,5 @@ def test_a_run_makes_tuning_rooms_and_leaves_them_alone(
     monkeypatch.setattr(results, "read_metadata", lambda folder: done)
     counts = {record.stage: record.count for record in results._stage_records(plan)}
     assert (counts["generate_rooms"], counts["prepare_scene"], counts["run_teacher"]) == (5, 3, 3)
+    assert counts["answer_questions"] == len(plan.scenes("val")), "all that ran is told of"
+    assert "oracle_labels" not in counts and "find_rooms" not in counts

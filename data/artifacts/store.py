@@ -219,7 +219,7 @@ def _content(
         "packages": _package_versions(),
         "host": platform.node(),
         "wall_seconds": round(seconds, 3),
-        "peak_memory_mb": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024,
+        "peak_memory_mb": _peak_memory_mb(),
         "finished": time.strftime("%Y-%m-%dT%H:%M:%S%z"),
         "files": dict(files),
     }
@@ -227,6 +227,15 @@ def _content(
     content = dict(json.loads(metadata_text(content)))
     content[CHECKSUM] = content_checksum(content)
     return content
+
+
+def _peak_memory_mb() -> int:
+    """The most that this process, or any that it started and that ended, held at once."""
+    own, started = (
+        resource.getrusage(who).ru_maxrss // 1024  # Kilobytes on Linux.
+        for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)
+    )
+    return max(own, started)
 
 
 def _package_versions() -> dict[str, str]:
