@@ -47,7 +47,10 @@ class Row:
 
 @dataclass(frozen=True)
 class Scale:
-    """How large the inputs are; image sizes in pixels, ``mask_size`` (height, width) in cells."""
+    """How large the inputs are; image sizes in pixels, ``mask_size`` (height, width) in cells.
+
+    ``camera_views`` are those of benchmarks that look at geometry alone, which is quick.
+    """
 
     points: int
     faces: int
@@ -59,12 +62,13 @@ class Scale:
     mask_size: tuple[int, int]
     eval_points: int
     eval_queries: int
+    camera_views: int
 
 
 SCALES = {
-    "full": Scale(1_000_000, 1_000_000, 10, 1168, 1752, 300_000, 20, (171, 256), 300_000, 300),
-    "quick": Scale(100_000, 100_000, 4, 584, 876, 50_000, 20, (171, 256), 100_000, 50),
-    "tiny": Scale(3_000, 4_000, 2, 96, 144, 2_000, 4, (18, 27), 2_000, 6),
+    "full": Scale(1_000_000, 1_000_000, 10, 1168, 1752, 300_000, 20, (171, 256), 300_000, 300, 50),
+    "quick": Scale(100_000, 100_000, 4, 584, 876, 50_000, 20, (171, 256), 100_000, 50, 4),
+    "tiny": Scale(3_000, 4_000, 2, 96, 144, 2_000, 4, (18, 27), 2_000, 6, 2),
 }
 
 

@@ -13,7 +13,7 @@ from data.scan import Scan
 from data.superpoints import compact_segments, superpoints
 from data.types import Array, GroundTruth, PointCloud, View
 from data.views import cover_greedily
-from data.visibility import Tolerance, visible_points
+from data.visibility import Tolerance, Visibility
 from stages.configs import PrepareConfig
 
 # A dataset's segments are its superpoints when they hold more points than this on average.
@@ -79,13 +79,14 @@ def _select(scan: Scan, caster: Raycaster, max_views: int) -> tuple[View, ...]:
     if len(scan.views) <= max_views:
         return scan.views
     points = scan.cloud.points[:: max(1, len(scan.cloud) // _SELECTION_POINTS)]
+    sight, tolerance = Visibility(points), _SELECTION_TOLERANCE
     visible = np.zeros((len(scan.views), len(points)), bool)
     for row, view in zip(visible, scan.views):
         width = min(_SELECTION_WIDTH, view.camera.width)
         height = max(1, round(view.camera.height * width / view.camera.width))
         camera = view.camera.scaled(height, width)
         depth, _ = caster.render(camera, view.world_to_camera)
-        ids, _ = visible_points(points, camera, view.world_to_camera, depth, _SELECTION_TOLERANCE)
+        ids, _ = sight.visible_points(camera, view.world_to_camera, depth, tolerance)
         row[ids] = True
     return tuple(scan.views[index] for index in cover_greedily(visible, max_views))
 
