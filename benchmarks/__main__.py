@@ -17,6 +17,7 @@ from benchmarks.table import machine, table, write_rows
 
 NAMES = (
     "links",
+    "depth",
     "voxels",
     "superpoints",
     "teacher",

@@ -11,6 +11,7 @@ from data.progress import Progress, silent
 from data.raycast import Raycaster
 from data.scan import Scan
 from data.superpoints import compact_segments, superpoints
+from data.threads import mapped
 from data.types import Array, GroundTruth, PointCloud, View
 from data.views import cover_greedily
 from data.visibility import Tolerance, Visibility
@@ -55,7 +56,7 @@ def run(scan: Scan, cfg: PrepareConfig, progress: Progress = silent) -> Prepared
         scan.triangles,
         _superpoint_ids(scan, cfg),
         views,
-        _depths(caster, views, progress),
+        depth_maps(caster, views, progress),
         scan.truth,
         scan.annotation_sha256,
     )
@@ -91,8 +92,16 @@ def _select(scan: Scan, caster: Raycaster, max_views: int) -> tuple[View, ...]:
     return tuple(scan.views[index] for index in cover_greedily(visible, max_views))
 
 
-def _depths(caster: Raycaster, views: tuple[View, ...], progress: Progress) -> Iterator[Array]:
-    for index, view in enumerate(views):
-        depth, _ = caster.render(view.camera, view.world_to_camera)
+def depth_maps(
+    caster: Raycaster, views: tuple[View, ...], progress: Progress = silent
+) -> Iterator[Array]:
+    """Each view's depth (H, W) float32 metres, 0 = no surface, a few at a time in memory."""
+
+    def depth_of(view: View) -> Array:
+        return caster.render(view.camera, view.world_to_camera)[0]
+
+    # A fisheye's rays are cast by threads of Open3D's own.
+    own_threads = all(view.camera.model == "PINHOLE" for view in views)
+    for index, depth in enumerate(mapped(depth_of, views, None if own_threads else 1)):
         progress(index + 1, len(views))
         yield depth

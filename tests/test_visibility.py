@@ -174,7 +174,7 @@ def test_a_stray_point_far_away_changes_nothing(far: float) -> None:
 
 @pytest.mark.parametrize("count", [0, 1, BLOCK, BLOCK + 1])
 def test_few_points_or_one_place(count: int) -> None:
-    points = np.tile(np.float32([0, 0, 2]), (count, 1))
+    points = np.tile(np.array([0, 0, 2], np.float32), (count, 1))
     depth = np.full((48, 64), 2.0, np.float32)
     ids, uv = Visibility(points).visible_points(PINHOLE, np.eye(4), depth, TOLERANCE)
     assert ids.tolist() == list(range(count))
