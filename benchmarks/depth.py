@@ -41,4 +41,4 @@ def _check(mine: Array, theirs: Array) -> None:
     require(mine.shape == theirs.shape, f"depth maps of {mine.shape} and {theirs.shape}")
     require(bool((theirs > 0).any()), "no surface is visible")
     apart = np.count_nonzero(np.abs(mine - theirs) > _TOLERANCE * theirs)
-    require(apart <= _MOST_APART * theirs.size, f"{apart} of {theirs.size} pixels differ")
+    require(bool(apart <= _MOST_APART * theirs.size), f"{apart} of {theirs.size} pixels differ")

@@ -161,9 +161,7 @@ def _last(highest: float, count: int) -> int:
 
 
 @compiled
-def _planes(
-    projected: Array, i: int, j: int, k: int, farthest_out: float, planes: Array
-) -> bool:
+def _planes(projected: Array, i: int, j: int, k: int, farthest_out: float, planes: Array) -> bool:
     """Fill ``planes`` (4, 3) of a triangle; False for one that covers no pixel.
 
     A ray d hits it where planes 0 to 2 times d are all >= 0; plane 3 times d is then 1 / z.
@@ -175,7 +173,11 @@ def _planes(
     bx, by, bz = rx - px, ry - py, rz - pz
     nx, ny, nz = ay * bz - az * by, az * bx - ax * bz, ax * by - ay * bx
     volume = px * nx + py * ny + pz * nz
-    sp, sq, sr = abs(px) + abs(py) + abs(pz), abs(qx) + abs(qy) + abs(qz), abs(rx) + abs(ry) + abs(rz)
+    sp, sq, sr = (
+        abs(px) + abs(py) + abs(pz),
+        abs(qx) + abs(qy) + abs(qz),
+        abs(rx) + abs(ry) + abs(rz),
+    )
     if abs(volume) <= _ROUNDING * sp * (abs(nx) + abs(ny) + abs(nz)):
         return False  # Without area, or seen from its side.
     inverse = 1 / volume

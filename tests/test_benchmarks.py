@@ -12,7 +12,15 @@ import pytest
 
 from benchmarks import __main__ as command
 from benchmarks.harness import SCALES, Row, WrongAnswer, peak_megabytes, seconds, verify
-from benchmarks.reference import depth, evaluation, lifting, links, superpoints, teacher_cache, voxels
+from benchmarks.reference import (
+    depth,
+    evaluation,
+    lifting,
+    links,
+    superpoints,
+    teacher_cache,
+    voxels,
+)
 from benchmarks.table import table
 
 TINY = SCALES["tiny"]
