@@ -18,6 +18,7 @@ from benchmarks.table import machine, table, write_rows
 
 NAMES = (
     "links",
+    "depth",
     "voxels",
     "superpoints",
     "teacher",

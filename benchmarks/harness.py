@@ -47,7 +47,10 @@ class Row:
 
 @dataclass(frozen=True)
 class Scale:
-    """How large the inputs are; image sizes in pixels, ``mask_size`` (height, width) in cells."""
+    """How large the inputs are; image sizes in pixels, ``mask_size`` (height, width) in cells.
+
+    ``camera_views`` are those of benchmarks that look at geometry alone, which is quick.
+    """
 
     points: int
     faces: int
@@ -59,6 +62,7 @@ class Scale:
     mask_size: tuple[int, int]
     eval_points: int
     eval_queries: int
+    camera_views: int
     growth_points: int
     growth_views: int
     growth_queries: int
@@ -77,6 +81,7 @@ SCALES = {
         mask_size=(171, 256),
         eval_points=300_000,
         eval_queries=300,
+        camera_views=50,
         growth_points=1_000_000,
         growth_views=30,
         growth_queries=40,
@@ -93,6 +98,7 @@ SCALES = {
         mask_size=(171, 256),
         eval_points=100_000,
         eval_queries=50,
+        camera_views=4,
         growth_points=40_000,
         growth_views=6,
         growth_queries=10,
@@ -109,6 +115,7 @@ SCALES = {
         mask_size=(18, 27),
         eval_points=2_000,
         eval_queries=6,
+        camera_views=2,
         growth_points=3_000,
         growth_views=3,
         growth_queries=3,

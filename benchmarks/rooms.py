@@ -73,19 +73,24 @@ def scanned_room(num_points: int, seed: int = 0) -> tuple[PointCloud, Array]:
     return PointCloud(points.astype("f4"), colors, normals.astype("f4")), triangles
 
 
-def room_scene(num_points: int, num_views: int, height: int, width: int) -> Scene:
-    """The room with cameras on a ring inside it, 75 degrees wide, and their depth maps."""
-    cloud, triangles = scanned_room(num_points)
+def room_views(num_views: int, height: int, width: int) -> tuple[View, ...]:
+    """Cameras on a ring inside the room, 75 degrees wide."""
     focal = width / 2 / np.tan(np.radians(37.5))
     K = np.array([[focal, 0, width / 2], [0, focal, height / 2], [0, 0, 1]])
     camera = Camera("PINHOLE", K, height, width)
     angles = np.arange(num_views) * 2 * np.pi / num_views
-    views = tuple(
+    return tuple(
         View(f"view{i}", camera, _pose(angle), Path(f"view{i}.JPG"))
         for i, angle in enumerate(angles)
     )
+
+
+def room_scene(num_points: int, num_views: int, height: int, width: int) -> Scene:
+    """The room with ``room_views`` and their depth maps."""
+    cloud, triangles = scanned_room(num_points)
+    views = room_views(num_views, height, width)
     caster = Raycaster(*room_mesh(10.0)[:2])
-    depths = [caster.render(camera, view.world_to_camera)[0] for view in views]
+    depths = [caster.render(view.camera, view.world_to_camera)[0] for view in views]
     superpoint_ids = np.zeros(len(cloud), np.int32)
     return Scene("room", cloud, triangles, superpoint_ids, views, depths)
 

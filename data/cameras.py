@@ -107,6 +107,21 @@ def unproject(camera: Camera, uv: Array) -> Array:
     return np.stack([a, b, np.ones_like(a)], axis=1)
 
 
+def widest_angle(camera: Camera) -> float:
+    """An angle to the optical axis, radians, beyond which nothing is within a pixel of the image.
+
+    At most 90 degrees; of a fisheye at most where its lens ends.
+    """
+    K = camera.K
+    across = max(K[0, 2], camera.width - K[0, 2]) + 1
+    along = max(K[1, 2], camera.height - K[1, 2]) + 1
+    corner = np.hypot(across / K[0, 0], along / K[1, 1])
+    if camera.model == "PINHOLE":
+        return float(np.arctan(corner))
+    theta = float(_undistort(np.array([corner]), camera.distortion)[0])
+    return lens_end(camera.distortion) if np.isnan(theta) else theta
+
+
 def pixel_centers(height: int, width: int) -> Array:
     """(H * W, 2) float64 pixel centres in row-major order."""
     v, u = np.meshgrid(np.arange(height) + 0.5, np.arange(width) + 0.5, indexing="ij")

@@ -14,9 +14,21 @@ def compiled(function: _Function) -> _Function:
     """Compile a function of arrays and numbers, kept on disk where that can be written.
 
     It holds no lock of Python's while it runs, so that ``data.threads`` can run several at once;
-    Numba's own threads are not used, because they do not survive a fork.
+    Numba's own threads are not used, because they do not survive a fork. Division by zero gives
+    inf or NaN as in NumPy: an exception in a loop would keep it from using vector instructions.
     """
+    options: dict[str, Any] = {"nogil": True, "error_model": "numpy"}
     try:
-        return numba.njit(cache=True, nogil=True)(function)  # type: ignore[no-any-return]
+        return numba.njit(cache=True, **options)(function)  # type: ignore[no-any-return]
     except RuntimeError:
-        return numba.njit(nogil=True)(function)  # type: ignore[no-any-return]
+        return numba.njit(**options)(function)  # type: ignore[no-any-return]
+
+
+@compiled
+def _nothing() -> int:
+    return 0
+
+
+def warm_up() -> None:
+    """Have Numba load what its first call in a process loads, a quarter of a second's worth."""
+    _nothing()

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from data.artifacts.remote import Place
 from data.artifacts.store import ArtifactKey, writing_anywhere
+from pipeline import gpus
 from pipeline import learning_jobs as learning
 from pipeline import process, progress, prompt_jobs, results, scene_data, search_jobs
 from pipeline.plan import Plan
@@ -84,7 +85,10 @@ def link_points(plan: Plan, scene_id: str | None, folder: Place, device: str) ->
 
     name = process.one_scene(scene_id)
     scene = read_scene(plan.prepare(name).folder, plan.root)
-    links = stage.run(scene, plan.experiment.link, progress.reporter(f"LinkPoints {name}"))
+    # torch is asked for its devices only where there may be one: importing it takes seconds.
+    device = process.resolved(device) if gpus.wanted(device) else "cpu"
+    show = progress.reporter(f"LinkPoints {name}")
+    links = stage.run(scene, plan.experiment.link, show, device)
     write_links(folder, [view.view_id for view in scene.views], len(scene.cloud), links)
 
 

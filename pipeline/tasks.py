@@ -56,6 +56,8 @@ class PreparePrompts(PipelineTask):
 class LinkPoints(SceneTask):
     """Visible points per view, with pixel coordinates."""
 
+    uses_gpu = True
+
     def scene_key(self, scene: str) -> ArtifactKey:
         """The scene's links."""
         return self.plan.link(scene)

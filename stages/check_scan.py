@@ -15,7 +15,7 @@ import numpy as np
 from data.raycast import Raycaster
 from data.scan import Scan
 from data.types import Array, View
-from data.visibility import Tolerance, visible_points
+from data.visibility import Tolerance, Visibility
 from stages.configs import LinkConfig
 from stages.view_images import read_image, read_valid
 
@@ -52,14 +52,14 @@ def run(scan: Scan, cfg: LinkConfig, max_views: int) -> ScanFacts:
     chosen = np.unique(np.linspace(0, len(scan.views) - 1, max_views).round().astype(int))
     views = [scan.views[index] for index in chosen.tolist()]
     caster = Raycaster(scan.cloud.points, scan.triangles)
+    sight = Visibility(scan.cloud.points)
     tolerance = Tolerance(cfg.near, cfg.depth_tolerance, cfg.depth_tolerance_relative)
     seen = np.zeros(len(scan.cloud), bool)
     linked: list[tuple[View, Array, Array]] = []
     start = time.monotonic()
     for view in views:
         depth, _ = caster.render(view.camera, view.world_to_camera)
-        pose = view.world_to_camera
-        ids, uv = visible_points(scan.cloud.points, view.camera, pose, depth, tolerance)
+        ids, uv = sight.visible_points(view.camera, view.world_to_camera, depth, tolerance)
         seen[ids] = True
         linked.append((view, scan.cloud.colors[ids], uv))
     seconds = (time.monotonic() - start) / len(views)

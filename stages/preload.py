@@ -32,7 +32,8 @@ _IMPORTED_LATE: dict[str, tuple[str, ...]] = {
     "judge_teacher": ("stages.judge_teacher", "data.artifacts.judgement"),
 }
 _LISA = ("models.lisa.teacher", "models.lisa.checkpoint")
-_CASTS_RAYS = {"generate_rooms", "prepare_scene", "link_points"}
+_CASTS_RAYS = {"generate_rooms", "prepare_scene"}
+_LOOPS = {"prepare_scene", "link_points"}
 _ASKS_TEACHER = {"run_teacher", "lift_features"}
 _CUDA_DEVICES = ("/dev/nvidiactl", "/dev/dxg", "/proc/driver/nvidia")
 _CONVOLVES = {"train_student", "finetune_student", "predict_masks"}
@@ -48,6 +49,10 @@ def preload(stage: str, experiment: Experiment) -> None:
         _quietly(importlib.import_module, module)
     if stage in _CASTS_RAYS:
         _quietly(open3d)
+    if stage in _LOOPS:
+        from data.compiled import warm_up
+
+        _quietly(warm_up)
     if stage in _ASKS_TEACHER and experiment.teacher.is_lisa:
         for module in _LISA:
             _quietly(importlib.import_module, module)

@@ -12,9 +12,10 @@ from data.progress import Progress, silent
 from data.raycast import Raycaster
 from data.scan import Scan
 from data.superpoints import compact_segments, superpoints
+from data.threads import mapped
 from data.types import Array, GroundTruth, Neighbours, PointCloud, View
 from data.views import cover_greedily
-from data.visibility import Tolerance, visible_points
+from data.visibility import Tolerance, Visibility
 from stages.configs import PrepareConfig
 
 # A dataset's segments are its superpoints when they hold more points than this on average.
@@ -58,7 +59,7 @@ def run(scan: Scan, cfg: PrepareConfig, progress: Progress = silent) -> Prepared
         scan.triangles,
         superpoint_ids,
         views,
-        _depths(caster, views, progress),
+        depth_maps(caster, views, progress),
         scan.truth,
         scan.annotation_sha256,
         touching_superpoints(scan.cloud, superpoint_ids, REACH),
@@ -83,19 +84,28 @@ def _select(scan: Scan, caster: Raycaster, max_views: int) -> tuple[View, ...]:
     if len(scan.views) <= max_views:
         return scan.views
     points = scan.cloud.points[:: max(1, len(scan.cloud) // _SELECTION_POINTS)]
+    sight, tolerance = Visibility(points), _SELECTION_TOLERANCE
     visible = np.zeros((len(scan.views), len(points)), bool)
     for row, view in zip(visible, scan.views):
         width = min(_SELECTION_WIDTH, view.camera.width)
         height = max(1, round(view.camera.height * width / view.camera.width))
         camera = view.camera.scaled(height, width)
         depth, _ = caster.render(camera, view.world_to_camera)
-        ids, _ = visible_points(points, camera, view.world_to_camera, depth, _SELECTION_TOLERANCE)
+        ids, _ = sight.visible_points(camera, view.world_to_camera, depth, tolerance)
         row[ids] = True
     return tuple(scan.views[index] for index in cover_greedily(visible, max_views))
 
 
-def _depths(caster: Raycaster, views: tuple[View, ...], progress: Progress) -> Iterator[Array]:
-    for index, view in enumerate(views):
-        depth, _ = caster.render(view.camera, view.world_to_camera)
+def depth_maps(
+    caster: Raycaster, views: tuple[View, ...], progress: Progress = silent
+) -> Iterator[Array]:
+    """Each view's depth (H, W) float32 metres, 0 = no surface, a few at a time in memory."""
+
+    def depth_of(view: View) -> Array:
+        return caster.render(view.camera, view.world_to_camera)[0]
+
+    # A fisheye's rays are cast by threads of Open3D's own.
+    own_threads = all(view.camera.model == "PINHOLE" for view in views)
+    for index, depth in enumerate(mapped(depth_of, views, None if own_threads else 1)):
         progress(index + 1, len(views))
         yield depth

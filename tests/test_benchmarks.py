@@ -12,7 +12,15 @@ import pytest
 
 from benchmarks import __main__ as command
 from benchmarks.harness import SCALES, Row, WrongAnswer, peak_megabytes, seconds, verify
-from benchmarks.reference import evaluation, lifting, links, superpoints, teacher_cache, voxels
+from benchmarks.reference import (
+    depth,
+    evaluation,
+    lifting,
+    links,
+    superpoints,
+    teacher_cache,
+    voxels,
+)
 from benchmarks.table import table
 
 TINY = SCALES["tiny"]
@@ -26,6 +34,7 @@ def test_ours_and_the_reference_agree(name: str, tmp_path: Path) -> None:
 SPOILERS: list[tuple[str, Any, str, Callable[..., Any]]] = [
     ("links", links, "link_view", lambda answer: (answer[0], answer[1] + 0.01)),
     ("links", links, "link_view", lambda answer: (answer[0][1:], answer[1][1:])),
+    ("depth", depth.RayCasting, "view", lambda depth: depth * 1.001),
     ("voxels", voxels, "voxelise", lambda answer: (answer[0], np.roll(answer[1], 1))),
     ("superpoints", superpoints, "superpoints", lambda answer: np.roll(answer, 1)),
     ("teacher_cache", teacher_cache, "read_masks", lambda views: [~masks for masks in views]),

@@ -17,7 +17,7 @@ from pipeline import gpus
 from pipeline.learning_tasks import TrainStudent
 from pipeline.result_tasks import PredictMasks
 from pipeline.shards import CacheTeacherMasks
-from pipeline.tasks import LinkPoints, RunTeacher
+from pipeline.tasks import LinkPoints, PrepareScene, RunTeacher
 from tests.cli import environment
 
 
@@ -129,6 +129,7 @@ def test_luigi_starts_no_more_tasks_than_there_are_gpus(monkeypatch: pytest.Monk
     name, scene = gpus.resource_name(), PredictMasks(scene_set="demo").plan.scenes("val")[0]
     one = {name: 1}
     assert PredictMasks(scene_set="demo", scene=scene).process_resources() == one
+    assert LinkPoints(scene_set="demo", scene=scene).process_resources() == one
     assert RunTeacher(scene_set="demo", scene=scene).process_resources() == one
     assert CacheTeacherMasks(scene_set="demo").process_resources() == one
     big = "teacher.name=lisa,teacher.lisa.weights=a/b"
@@ -137,7 +138,7 @@ def test_luigi_starts_no_more_tasks_than_there_are_gpus(monkeypatch: pytest.Monk
         PredictMasks(scene_set="demo"),
         PredictMasks(scene_set="demo", scene=scene, device="cpu"),
         RunTeacher(scene_set="demo", scene=scene, overrides="teacher.name=oracle"),
-        LinkPoints(scene_set="demo", scene=scene),
+        PrepareScene(scene_set="demo", scene=scene),
     ):
         assert task.process_resources() == {}
     code = f"import pipeline, luigi; print(luigi.configuration.get_config()['resources']['{name}'])"

@@ -17,6 +17,7 @@ from data.artifacts import links as artifact
 from data.artifacts.links import ViewLinks, read_links, write_links
 from data.errors import ArtifactError, DataError
 from data.types import Array, Camera, View
+from data.visibility import Visibility
 from stages import link_points
 from stages.configs import LinkConfig
 from tests.tiny_scene import make_tiny_scene
@@ -33,7 +34,7 @@ def link(
 ) -> ViewLinks:
     view = View("v0", camera, np.eye(4) if pose is None else pose, Path("v0.JPG"))
     full = np.broadcast_to(np.asarray(depth, np.float32), (camera.height, camera.width))
-    return link_points.links_of_view(np.asarray(points, np.float32), view, full, CFG)
+    return link_points.links_of_view(Visibility(np.asarray(points, np.float32)), view, full, CFG)
 
 
 def test_of_two_planes_the_front_one_hides_the_back_one() -> None:
@@ -75,7 +76,8 @@ def test_a_pixel_that_rounds_up_to_the_border_is_outside() -> None:
     almost_one = np.nextafter(np.float64(1), 0)
     view = View("v0", far, np.eye(4), Path("v0"))
     points = np.array([[almost_one, 0, 1]])
-    assert len(link_points.links_of_view(points, view, np.ones((1, 1)), CFG).point_ids) == 0
+    links = link_points.links_of_view(Visibility(points), view, np.ones((1, 1)), CFG)
+    assert len(links.point_ids) == 0
 
 
 @pytest.mark.parametrize(
@@ -142,7 +144,7 @@ def test_no_points_no_links() -> None:
 def test_a_depth_map_of_another_size_is_refused() -> None:
     view = View("v0", CAMERA, np.eye(4), Path("v0"))
     with pytest.raises(ValueError, match=r"\(30, 40\)"):
-        link_points.links_of_view(np.zeros((1, 3)), view, np.ones((40, 30)), CFG)
+        link_points.links_of_view(Visibility(np.zeros((1, 3))), view, np.ones((40, 30)), CFG)
 
 
 def wild_scene(seed: int) -> tuple[Array, Array]:
@@ -156,14 +158,14 @@ def wild_scene(seed: int) -> tuple[Array, Array]:
 def test_moving_world_and_camera_together_changes_nothing(seed: int, camera: Camera) -> None:
     points, depth = wild_scene(seed)
     view = View("v0", camera, np.eye(4), Path("v0"))
-    plain = link_points.links_of_view(points, view, depth, CFG)
+    plain = link_points.links_of_view(Visibility(points), view, depth, CFG)
     rng = np.random.default_rng(seed + 1)
     motion = np.eye(4)
     motion[:3, :3] = Rotation.random(random_state=rng).as_matrix()
     motion[:3, 3] = rng.uniform(-5, 5, 3)
     moved_points = points @ motion[:3, :3].T + motion[:3, 3]
     moved_view = View("v0", camera, np.linalg.inv(motion), Path("v0"))
-    moved = link_points.links_of_view(moved_points, moved_view, depth, CFG)
+    moved = link_points.links_of_view(Visibility(moved_points), moved_view, depth, CFG)
     assert moved.point_ids.tolist() == plain.point_ids.tolist()
     np.testing.assert_allclose(moved.uv, plain.uv, atol=1e-3)
 
@@ -173,8 +175,8 @@ def test_permuting_points_permutes_links(seed: int) -> None:
     points, depth = wild_scene(seed)
     order = np.random.default_rng(seed).permutation(len(points))
     view = View("v0", FISHEYE, np.eye(4), Path("v0"))
-    plain = link_points.links_of_view(points, view, depth, CFG)
-    mixed = link_points.links_of_view(points[order], view, depth, CFG)
+    plain = link_points.links_of_view(Visibility(points), view, depth, CFG)
+    mixed = link_points.links_of_view(Visibility(points[order]), view, depth, CFG)
     assert (np.diff(mixed.point_ids) > 0).all()
     of = {int(order[i]): uv.tolist() for i, uv in zip(mixed.point_ids, mixed.uv)}
     assert of == {int(i): uv.tolist() for i, uv in zip(plain.point_ids, plain.uv)}

@@ -41,13 +41,33 @@ def test_rendered_depth_is_z_not_distance() -> None:
     assert (depth[~inside] == 0).all() and (triangle[~inside] == -1).all()
 
 
+def test_a_fisheye_sees_the_same_square() -> None:
+    """Without distortion its rays within the image are those of angles: r = theta * focal."""
+    camera = Camera(
+        "OPENCV_FISHEYE",
+        np.diag([8.0, 8, 1]) + [[0, 0, 8], [0, 0, 8], [0, 0, 0]],
+        16,
+        16,
+        (0, 0, 0, 0),
+    )
+    depth, triangle = raycast.Raycaster(SQUARE, TRIANGLES).render(camera, np.eye(4))
+    v, u = np.mgrid[:16, :16] + 0.5 - 8
+    theta = np.hypot(u, v) / 8
+    radius = 2 * np.tan(theta) / np.hypot(u, v)
+    inside = (theta < np.pi / 2) & (np.abs(u * radius) < 1) & (np.abs(v * radius) < 1)
+    assert 20 < inside.sum() < 200 and triangle.dtype == np.int32
+    np.testing.assert_allclose(depth, np.where(inside, 2, 0), rtol=1e-6)
+    np.testing.assert_array_equal(triangle >= 0, inside)
+
+
 def test_a_missing_system_library_is_named_with_its_apt_line(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setitem(sys.modules, "open3d", None)
     open3d.cache_clear()
+    caster, ray = raycast.Raycaster(SQUARE, TRIANGLES), np.array([[0.1, -0.05, 1.0]])
     with pytest.raises(UserError, match="apt-get install .*libgl1"):
-        raycast.Raycaster(SQUARE, TRIANGLES)
+        caster.cast(np.zeros(3), ray)
     monkeypatch.undo()
     open3d.cache_clear()
-    raycast.Raycaster(SQUARE, TRIANGLES)
+    assert caster.cast(np.zeros(3), ray)[1].tolist() == [0]

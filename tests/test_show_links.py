@@ -15,6 +15,7 @@ from data.cameras import pixel_centers, unproject
 from data.errors import DataError
 from data.raycast import Raycaster
 from data.types import Array, PointCloud, Scene
+from data.visibility import Visibility
 from stages.configs import LinkConfig
 from stages.link_points import links_of_view
 from stages.panels import WIDTH, pale
@@ -115,7 +116,8 @@ def _moved(scene: Scene, metres: float) -> Scene:
 
 def _linked(scene: Scene) -> FakeLinks:
     pairs = zip(scene.views, scene.depths, strict=True)
-    links = [links_of_view(scene.cloud.points, v, depth, LinkConfig()) for v, depth in pairs]
+    sight = Visibility(scene.cloud.points)
+    links = [links_of_view(sight, v, depth, LinkConfig()) for v, depth in pairs]
     return FakeLinks(links, len(scene.cloud))
 
 

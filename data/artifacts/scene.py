@@ -39,7 +39,7 @@ class _Depths(Sequence[Array]):
             raise IndexError(index)
         with h5py.File(self._path) as file:
             depth = file[f"views/{index:04d}/depth"][...]
-        return np.asarray(depth.astype(np.float32) / 1000)
+        return np.asarray(depth / np.float32(1000))
 
 
 def write_scene(

@@ -9,7 +9,7 @@ VERSIONS: dict[str, int] = {
     "generate_rooms": 1,
     "prepare_scene": 3,
     "prepare_prompts": 2,
-    "link_points": 2,
+    "link_points": 3,
     "run_teacher": 2,
     "fuse_masks": 2,
     "train_student": 3,
