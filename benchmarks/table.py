@@ -44,8 +44,12 @@ def _version(package: str) -> str:
 
 def table(rows: Sequence[Row]) -> str:
     """The rows as a Markdown table; "missed" marks those under their target."""
-    cells = [_HEADER, *(_cells(row) for row in rows)]
-    widths = [max(len(line[i]) for line in cells) for i in range(len(_HEADER))]
+    return markdown([_HEADER, *(_cells(row) for row in rows)])
+
+
+def markdown(cells: Sequence[Sequence[str]]) -> str:
+    """A Markdown table of rows of one length, the first of which is its head."""
+    widths = [max(len(line[i]) for line in cells) for i in range(len(cells[0]))]
     lines = [
         "| " + " | ".join(text.ljust(width) for text, width in zip(line, widths)) + " |"
         for line in cells

@@ -33,7 +33,7 @@ _IMPORTED_LATE: dict[str, tuple[str, ...]] = {
 }
 _LISA = ("models.lisa.teacher", "models.lisa.checkpoint")
 _CASTS_RAYS = {"generate_rooms", "prepare_scene"}
-_LOOPS = {"prepare_scene", "link_points"}
+_LOOPS = {"generate_rooms", "prepare_scene", "link_points"}
 _ASKS_TEACHER = {"run_teacher", "lift_features"}
 _CUDA_DEVICES = ("/dev/nvidiactl", "/dev/dxg", "/proc/driver/nvidia")
 _CONVOLVES = {"train_student", "finetune_student", "predict_masks"}
