@@ -85,7 +85,7 @@ def test_command_writes_rows_and_fails_on_a_wrong_answer_only(
     assert command.main(arguments) == 0
     rows = json.loads(output.read_text())
     keys = {"name", "ratio", "target", "ours", "reference", "unit", "repeats"}
-    assert len(rows) == 2 and all(set(found) == keys for found in rows)
+    assert len(rows) == 3 and all(set(found) == keys for found in rows)
     monkeypatch.setattr(voxels, "voxelise", lambda points, size: (points, points))
     assert command.main(arguments) == 1
     assert "WRONG ANSWER in voxels" in capsys.readouterr().err
