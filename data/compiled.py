@@ -14,9 +14,11 @@ def compiled(function: _Function) -> _Function:
     """Compile a function of arrays and numbers, kept on disk where that can be written.
 
     It holds no lock of Python's while it runs, so that ``data.threads`` can run several at once;
-    Numba's own threads are not used, because they do not survive a fork.
+    Numba's own threads are not used, because they do not survive a fork. A division by zero gives
+    what NumPy gives: a check for it would keep loops with a division from being vectorised.
     """
+    options = {"nogil": True, "error_model": "numpy"}
     try:
-        return numba.njit(cache=True, nogil=True)(function)  # type: ignore[no-any-return]
+        return numba.njit(cache=True, **options)(function)  # type: ignore[no-any-return]
     except RuntimeError:
-        return numba.njit(nogil=True)(function)  # type: ignore[no-any-return]
+        return numba.njit(**options)(function)  # type: ignore[no-any-return]

@@ -89,7 +89,7 @@ def test_command_writes_rows_and_fails_on_a_wrong_answer_only(
     monkeypatch.setattr(voxels, "voxelise", lambda points, size: (points, points))
     assert command.main(arguments) == 1
     assert "WRONG ANSWER in voxels" in capsys.readouterr().err
-    assert len(json.loads(output.read_text())) == 1
+    assert len(json.loads(output.read_text())) == 2
 
 
 def test_unknown_names_are_refused(capsys: pytest.CaptureFixture[str]) -> None:
