@@ -23,9 +23,9 @@ _LIMIT = 2000.0  # MB.
 
 def run(scale: Scale, folder: Path, repeats: int) -> list[Row]:
     """Time, and peak memory against the limit."""
-    scene = room_scene(scale.lift_points, scale.views, scale.height, scale.width)
+    scene = room_scene(scale.lift_points, scale.lift_views, scale.height // 2, scale.width // 2)
     links, cache = _artifacts(scene, scale, folder)
-    weights = np.random.default_rng(3).uniform(0.3, 1, (scale.views, scale.queries))
+    weights = np.random.default_rng(3).uniform(0.3, 1, (scale.lift_views, scale.queries))
     weights = weights * (cache.status == MASK)
     cfg = FuseConfig()
 
@@ -36,7 +36,7 @@ def run(scale: Scale, folder: Path, repeats: int) -> list[Row]:
     def theirs() -> Iterator[Array]:
         yield _vote(scene, links, cache, weights, cfg)
 
-    work = f"{scale.views} views x {scale.queries} queries"
+    work = f"{scale.lift_views} views x {scale.queries} queries"
     name = f"lifting, {amount(len(scene.cloud))} points x {work}"
     rows = compare(name, ours, theirs, _check, target=10, repeats=repeats)
     if not rows:

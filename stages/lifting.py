@@ -120,6 +120,8 @@ def sample(values: Array, grid: Array, uv: Array, size: Array, extent: Array, st
     """Fill ``values`` (n, C) with those of ``grid`` (h, w, C) at the links from ``start`` on."""
     height, width, channels = grid.shape
     cells = grid.reshape(height * width, channels)
+    corners = np.empty((len(values), 4), np.int64)
+    parts = np.empty((len(values), 4), np.float32)
     for i in range(len(values)):
         x = np.float64(uv[start + i, 0] / size[0]) * extent[0] - 0.5
         y = np.float64(uv[start + i, 1] / size[1]) * extent[1] - 0.5
@@ -127,10 +129,14 @@ def sample(values: Array, grid: Array, uv: Array, size: Array, extent: Array, st
         y = min(y, height - 1.0) if y > 0 else 0.0
         left, top = int(x), int(y)
         right, bottom = min(left + 1, width - 1), min(top + 1, height - 1)
-        tx, ty = np.float32(x - left), np.float32(y - top)
-        sx, sy = np.float32(1) - tx, np.float32(1) - ty
-        top, bottom = top * width, bottom * width
-        a, b, c, d = top + left, top + right, bottom + left, bottom + right
+        corners[i, 0], corners[i, 1] = top * width + left, top * width + right
+        corners[i, 2], corners[i, 3] = bottom * width + left, bottom * width + right
+        parts[i, 0], parts[i, 1] = x - left, y - top
+        parts[i, 2], parts[i, 3] = np.float32(1) - parts[i, 0], np.float32(1) - parts[i, 1]
+    # Apart from the above, which is one number at a time, this runs over channels side by side.
+    for i in range(len(values)):
+        a, b, c, d = corners[i, 0], corners[i, 1], corners[i, 2], corners[i, 3]
+        tx, ty, sx, sy = parts[i, 0], parts[i, 1], parts[i, 2], parts[i, 3]
         for k in range(channels):
             upper = cells[a, k] * sx + cells[b, k] * tx
             lower = cells[c, k] * sx + cells[d, k] * tx
