@@ -78,6 +78,21 @@ def sum_votes(
     return Votes(masks, says, against)
 
 
+def warm() -> None:
+    """Load the compiled loops, for the processes that are forked from this one; no thread starts.
+
+    Loading takes longer than a small scene's sums.
+    """
+    ids, grid = np.zeros(1, np.int32), np.zeros((1, 1, 1), np.float32)
+    row, both = np.zeros(1, np.float32), np.zeros((1, 1), np.float32)
+    seen = np.zeros((1, 1), np.uint64)
+    sampling = (np.zeros((1, 2), np.float32), np.ones(2, np.float32), np.ones(2))
+    add_votes(both, ids, grid, *sampling, row, 0, 1)
+    _note(seen, ids, 0, 0)
+    _sum_seen(both.copy(), both.copy(), seen, both, both, 0, 1)
+    _overlaps(both, both, row, row, ids, grid, *sampling, 0, 1)
+
+
 def _in_parts(work: Callable[[tuple[int, int]], None], count: int) -> None:
     for _ in mapped(work, shares(count)):
         pass
