@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from benchmarks.harness import Row, Scale, amount, compare, require
+from benchmarks.harness import Row, Scale, amount, compare, peak_megabytes, require, row
 from benchmarks.reference import evaluation as reference
 from data.artifacts.evaluation import SOURCES, Evaluation
 from data.types import Array, GroundTruth, Prompt, PromptTruth
@@ -17,10 +18,15 @@ from stages.evaluate import EvaluationScene
 
 _NUM_OBJECTS = 40
 _POOL = 16  # Different masks; queries share them to spare memory.
+_FEWER = 10  # Times fewer queries, for how memory grows.
+_FLAT = 0.5  # So many more queries may not take twice the memory.
 
 
 def run(scale: Scale, folder: Path, repeats: int) -> list[Row]:
-    """Time; intersections and unions must be equal, means within 1e-6."""
+    """Time, and how memory grows; intersections and unions must be equal, means within 1e-6.
+
+    For the memory, masks are unpacked from bits as they are asked for, as from an artifact.
+    """
     scene, instance_ids = _scene(scale.eval_points, scale.eval_queries)
 
     def ours() -> Iterator[Evaluation]:
@@ -35,7 +41,38 @@ def run(scale: Scale, folder: Path, repeats: int) -> list[Row]:
         yield {source: (part, reference.summary(part)) for source, part in counts.items()}
 
     work = f"{scale.eval_queries} queries x {amount(scale.eval_points)} points"
-    return compare(f"evaluation, {work}, {len(SOURCES)} sources", ours, theirs, _check, 5, repeats)
+    name = f"evaluation, {work}, {len(SOURCES)} sources"
+    rows = compare(name, ours, theirs, _check, 5, repeats)
+    if not rows:
+        return []
+    fewer = max(scale.eval_queries // _FEWER, 1)
+    small, _ = _scene(scale.eval_points, fewer)
+    told = f"{name}: peak memory beside that of {fewer} queries"
+    return [*rows, row(told, _peak(scene), _peak(small), "MB", _FLAT, 1)]
+
+
+class _Unpacked(Mapping[str, Array]):
+    """Masks by prompt id that exist only while they are in use."""
+
+    def __init__(self, masks: Mapping[str, Array]) -> None:
+        packed = {id(mask): np.packbits(mask) for mask in masks.values()}
+        self._bits = {prompt_id: packed[id(mask)] for prompt_id, mask in masks.items()}
+        self._count = len(next(iter(masks.values())))
+
+    def __getitem__(self, prompt_id: str) -> Array:
+        bits = self._bits[prompt_id]
+        return np.unpackbits(bits, count=self._count).view(bool)
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._bits)
+
+    def __len__(self) -> int:
+        return len(self._bits)
+
+
+def _peak(scene: EvaluationScene) -> float:
+    masks = {source: _Unpacked(of_source) for source, of_source in scene.masks.items()}
+    return peak_megabytes(lambda: [evaluate.run([replace(scene, masks=masks)])])
 
 
 def _scene(num_points: int, num_queries: int) -> tuple[EvaluationScene, Array]:

@@ -58,6 +58,7 @@ class Scale:
     height: int
     width: int
     lift_points: int
+    lift_views: int
     queries: int
     mask_size: tuple[int, int]
     eval_points: int
@@ -76,11 +77,12 @@ SCALES = {
         views=10,
         height=1168,
         width=1752,
-        lift_points=300_000,
+        lift_points=1_000_000,
+        lift_views=50,
         queries=20,
         mask_size=(171, 256),
         eval_points=300_000,
-        eval_queries=300,
+        eval_queries=1000,
         camera_views=50,
         growth_points=1_000_000,
         growth_views=30,
@@ -94,6 +96,7 @@ SCALES = {
         height=584,
         width=876,
         lift_points=50_000,
+        lift_views=4,
         queries=20,
         mask_size=(171, 256),
         eval_points=100_000,
@@ -111,6 +114,7 @@ SCALES = {
         height=96,
         width=144,
         lift_points=2_000,
+        lift_views=2,
         queries=4,
         mask_size=(18, 27),
         eval_points=2_000,
@@ -168,7 +172,7 @@ def median_seconds(work: Callable[[], object], repeats: int) -> float:
 
 
 def compare(
-    name: str, ours: Side, reference: Side, check: Check, target: float, repeats: int
+    name: str, ours: Side, reference: Side, check: Check, target: float | None, repeats: int
 ) -> list[Row]:
     """Verify, then time: one row in seconds, or none when ``repeats`` is 0."""
     verify(name, ours, reference, check)

@@ -16,6 +16,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal
 
@@ -196,6 +197,25 @@ class GroundTruth:
         for object_id in object_ids:
             mask[self.points_of(object_id)] = True
         return mask
+
+    @cached_property
+    def left_out(self) -> Array:
+        """(n,) int32, sorted: the points that evaluation ignores, each once."""
+        return np.unique(np.asarray(self.ignored_ids, np.int32))
+
+    def counted_points(self, object_ids: Sequence[int]) -> Array:
+        """(n,) ids of the objects' points that evaluation counts, each once, in no set order."""
+        taken = np.zeros(self.num_points, bool)
+        taken[self.ignored_ids] = True
+        parts = [np.zeros(0, np.int32)]
+        for object_id in object_ids:
+            points = self.points_of(object_id)
+            if (np.diff(points) <= 0).any():
+                points = np.unique(points)
+            points = points[~taken[points]]
+            taken[points] = True
+            parts.append(points)
+        return np.concatenate(parts)
 
     def counted(self, mask: Array) -> Array:
         """A mask (N,), predicted or true, without the points that evaluation ignores.

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from data.artifacts.store import ArtifactKey
-from pipeline import process, progress, scene_data
+from pipeline import gpus, process, progress, scene_data
 from pipeline.plan import Plan
 
 
@@ -30,6 +30,8 @@ def fuse_masks(plan: Plan, scene_id: str | None, folder: Path, device: str) -> N
         plan.experiment.fuse,
         np.array([prompt.task == BANK_TASK for prompt in scene_data.asked_of(plan, name)], bool),
         progress.reporter(f"FuseMasks {name}"),
+        # Where no GPU can be asked for, PyTorch need not be imported to learn it.
+        process.resolved(device) if gpus.wanted(device) else "cpu",
     )
     write_pseudo(folder, labels)
 

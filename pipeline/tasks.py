@@ -123,6 +123,8 @@ class LiftFeatures(TeacherTask):
 class FuseMasks(SceneTask):
     """Masks of many views to one soft label per point."""
 
+    uses_gpu = True
+
     def scene_key(self, scene: str) -> ArtifactKey:
         """The scene's soft labels."""
         return self.plan.fuse(scene)

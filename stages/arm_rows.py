@@ -17,6 +17,7 @@ from data.rooms.view_queries import VISIBLE_SHARE
 from data.rooms.wording_kinds import COLOR, how_put
 from data.types import Array, GroundTruth, Prompt, PromptTruth
 from stages import metrics
+from stages.metrics import PointCount, count_points
 from stages.targets import target_ids
 
 REFERRING, COLOUR, IMPLICIT = "referring", "colour", "implicit"
@@ -56,7 +57,7 @@ class SceneQueries:
         """
         for prompt in self.prompts:
             name = prompt.prompt_id
-            truth = self._ground_truth.counted(self._ground_truth.mask(self._targets[name]))
+            truth = self._ground_truth.counted_points(self._targets[name])
             row = self._row(prompt, *self._count(masks, name, truth), scores.get(name, 0.0))
             category = self._of_category.get(self._kind_told_by_colour(row, name), "")
             if category in masks:
@@ -64,15 +65,17 @@ class SceneQueries:
                 row = replace(row, plain_iou=_strict_iou(intersection, union))
             yield row
 
-    def _count(self, masks: Mapping[str, Array], name: str, truth: Array) -> tuple[int, int, int]:
+    def _count(self, masks: Mapping[str, Array], name: str, truth_ids: Array) -> PointCount:
         """Points of intersection, union and mask, of those that count in evaluation."""
+        truth, mask = self._ground_truth, masks.get(name)
+        if mask is None:
+            return PointCount(0, len(truth_ids), 0)
         try:
-            mask = self._ground_truth.counted(masks.get(name, np.zeros(len(truth), bool)))
-            return *metrics.count_points(mask, truth), int(np.count_nonzero(mask))
+            return count_points(mask, truth_ids, truth.num_points, truth.left_out)
         except ValueError as error:
             raise DataError(
                 f"scene {self.scene_id}, mask of query {name}",
-                f"{len(truth)} bool values, one for each point of the scan",
+                f"{truth.num_points} bool values, one for each point of the scan",
                 str(error),
                 "Run the stage that wrote it again.",
             ) from error

@@ -27,6 +27,7 @@ from stages.targets import target_ids
 from stages.teacher_metrics import Pairs
 
 _FALSE_MASK_RATE = "false_mask_rate"
+_NOTHING: Mapping[str, Array] = {}
 
 
 @dataclass(frozen=True, eq=False)
@@ -115,51 +116,65 @@ def _counts(rows: Sequence[QueryRow], source: str) -> metrics.Counts:
 
 
 def _row(scene: EvaluationScene, prompt: Prompt, asked: Asked) -> QueryRow:
-    object_ids = target_ids(scene.scene_id, prompt, scene.truths, scene.ground_truth)
-    truth = scene.ground_truth.counted(scene.ground_truth.mask(object_ids))
-    scores = {
-        source: _score(scene, source, prompt.prompt_id, scene.masks.get(source, {}), truth)
-        for source in SOURCES
-    }
+    truth = scene.ground_truth
+    object_ids = target_ids(scene.scene_id, prompt, scene.truths, truth)
+    targets = truth.counted_points(object_ids)
+    # Each mask is asked for once: it may be read from a file only now.
+    masks = {source: scene.masks.get(source, _NOTHING).get(prompt.prompt_id) for source in SOURCES}
     return QueryRow(
         prompt.prompt_id,
         scene.scene_id,
         prompt.text,
         prompt.task,
         TARGET_COUNTS[min(len(set(object_ids)), 2)],
-        int(np.count_nonzero(truth)),
-        scores,
-        benchmarks.group_of(asked, scene.ground_truth, object_ids),
-        _official(scene, prompt.prompt_id, asked, object_ids),
+        len(targets),
+        _scores(scene, prompt.prompt_id, masks, targets),
+        benchmarks.group_of(asked, truth, object_ids),
+        _official(scene, masks, asked, object_ids),
     )
 
 
 def _official(
-    scene: EvaluationScene, prompt_id: str, asked: Asked, object_ids: Sequence[int]
+    scene: EvaluationScene,
+    masks: Mapping[str, Array | None],
+    asked: Asked,
+    object_ids: Sequence[int],
 ) -> dict[str, dict[str, float]]:
     """What the benchmark's convention needs of a query's boxes; a missing mask has none."""
+    if not asked.convention.boxes:
+        return {}
     empty = np.zeros(scene.ground_truth.num_points, bool)
-    masks = {source: scene.masks.get(source, {}).get(prompt_id, empty) for source in SOURCES}
-    return benchmarks.box_scores(asked, scene.scan, scene.ground_truth, object_ids, masks)
+    drawn = {source: empty if mask is None else mask for source, mask in masks.items()}
+    return benchmarks.box_scores(asked, scene.scan, scene.ground_truth, object_ids, drawn)
 
 
-def _score(
-    scene: EvaluationScene, source: str, prompt_id: str, masks: Mapping[str, Array], truth: Array
-) -> Score:
-    mask = masks.get(prompt_id)
-    prediction = np.zeros(len(truth), bool) if mask is None else mask
+def _scores(
+    scene: EvaluationScene, prompt_id: str, masks: Mapping[str, Array | None], targets: Array
+) -> dict[str, Score]:
+    """By source the score of one query's mask; a missing one is empty."""
+    counted = [_count(scene, source, prompt_id, mask, targets) for source, mask in masks.items()]
+    ious = metrics.strict_iou(metrics.Counts.of((c.intersection, c.union) for c in counted))
+    return {
+        source: Score(count.intersection, count.union, float(iou), count.predicted, mask is None)
+        for (source, mask), count, iou in zip(masks.items(), counted, ious, strict=True)
+    }
+
+
+def _count(
+    scene: EvaluationScene, source: str, prompt_id: str, mask: Array | None, targets: Array
+) -> metrics.PointCount:
+    if mask is None:
+        return metrics.PointCount(0, len(targets), 0)
+    truth = scene.ground_truth
     try:
-        prediction = scene.ground_truth.counted(prediction)
-        intersection, union = metrics.count_points(prediction, truth)
+        return metrics.count_points(mask, targets, truth.num_points, truth.left_out)
     except ValueError as error:
         raise DataError(
             f"scene {scene.scene_id}, {source} mask of query {prompt_id}",
-            f"{len(truth)} bool values, one for each point of the scan",
+            f"{truth.num_points} bool values, one for each point of the scan",
             str(error),
             "Run the stage that wrote it again.",
         ) from error
-    iou = float(metrics.strict_iou(metrics.Counts.of([(intersection, union)]))[0])
-    return Score(intersection, union, iou, int(np.count_nonzero(prediction)), mask is None)
 
 
 def _judged(scene: EvaluationScene) -> list[tuple[str, Pairs]]:

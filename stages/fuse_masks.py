@@ -21,8 +21,6 @@ for each query without labels (``stages.thresholds``).
 
 from __future__ import annotations
 
-from typing import NamedTuple
-
 import numpy as np
 
 from data.artifacts.links import Links
@@ -35,17 +33,10 @@ from stages import consistency
 from stages.configs import FuseConfig
 from stages.lifting import check_links, lifted_views
 from stages.thresholds import choose_thresholds
-from stages.view_gate import Gate, agreement, belief, gate_views, reasons
+from stages.view_gate import Gate, belief, gate_views, reasons
+from stages.votes import Votes, agreement, sum_votes
 
 LEAST_CONFIDENCE = 1 / 255
-
-
-class Votes(NamedTuple):
-    """Sums over views, each (N, Q) float32: masks, weights of masks, weights against."""
-
-    masks: Array
-    mask_weights: Array
-    against: Array
 
 
 def run(
@@ -55,14 +46,16 @@ def run(
     cfg: FuseConfig,
     rivals: Array | None = None,
     progress: Progress = silent,
+    device: str = "cpu",
 ) -> PseudoLabels:
-    """Fuse all views of a scene; masks are read one view at a time.
+    """Fuse all views of a scene; masks are read a few views at a time.
 
-    ``rivals`` (Q,) bool are the queries that are categories of the bank, none by default.
+    ``rivals`` (Q,) bool are the queries that are categories of the bank, none by default. On a
+    ``device`` of CUDA the votes are summed there.
     Raises ValueError unless scene, links and cache are of the same views and points.
     """
     _check(scene, links, cache)
-    gates, votes = _weigh_and_vote(scene, links, cache, cfg, progress)
+    gates, votes = _weigh_and_vote(scene, links, cache, cfg, progress, device)
     soft, confidence = decide(votes, cfg)
     tokens = np.array([gate.center for gate in gates], np.float32).reshape(-1, cache.embedding_dim)
     if cfg.superpoints:
@@ -93,7 +86,12 @@ def _check(scene: Scene, links: Links, cache: TeacherCache) -> None:
 
 
 def _weigh_and_vote(
-    scene: Scene, links: Links, cache: TeacherCache, cfg: FuseConfig, progress: Progress
+    scene: Scene,
+    links: Links,
+    cache: TeacherCache,
+    cfg: FuseConfig,
+    progress: Progress,
+    device: str,
 ) -> tuple[list[Gate], Votes]:
     """Gates and votes; with ``agreement``, a first vote tells which masks the others support."""
     gates = gate_views(cache, cfg)
@@ -101,16 +99,20 @@ def _weigh_and_vote(
     before, total = twice * len(scene.views), (1 + twice) * len(scene.views)
     if twice:
         weights = _weights(gates, cache)
-        first = collect_votes(
-            scene, links, cache, weights, cfg, lambda done, _: progress(done, total)
-        )
+
+        def half(done: int, _: int) -> None:
+            progress(done, total)
+
+        first = collect_votes(scene, links, cache, weights, cfg, half, device)
         lifted = lifted_views(scene, links, cache)
-        support = agreement(lifted, weights, first.masks, first.mask_weights)
+        support = agreement(lifted, weights, first.masks, first.mask_weights, device)
         gates = gate_views(cache, cfg, support)
     weights = _weights(gates, cache)
-    return gates, collect_votes(
-        scene, links, cache, weights, cfg, lambda done, _: progress(before + done, total)
-    )
+
+    def rest(done: int, _: int) -> None:
+        progress(before + done, total)
+
+    return gates, collect_votes(scene, links, cache, weights, cfg, rest, device)
 
 
 def _weights(gates: list[Gate], cache: TeacherCache) -> Array:
@@ -126,18 +128,12 @@ def collect_votes(
     weights: Array,
     cfg: FuseConfig,
     progress: Progress,
+    device: str = "cpu",
 ) -> Votes:
     """Sum every view's say over the points it sees; ``weights`` (V, Q)."""
     doubt = np.where(cache.status == FAILED, 0, 1 - cache.presence) * np.float32(cfg.no_seg_weight)
-    shape = (len(scene.cloud), len(cache.prompt_ids))
-    votes = Votes(*(np.zeros(shape, np.float32) for _ in Votes._fields))
-    for view in lifted_views(scene, links, cache):
-        weight = weights[view.view_index].astype(np.float32)
-        votes.against[view.point_ids] += doubt[view.view_index].astype(np.float32)
-        votes.masks[view.point_ids] += weight * view.probs
-        votes.mask_weights[view.point_ids] += weight
-        progress(view.view_index + 1, len(scene.views))
-    return votes
+    lifted = lifted_views(scene, links, cache)
+    return sum_votes(lifted, len(scene.cloud), weights, doubt, progress, device)
 
 
 def decide(votes: Votes, cfg: FuseConfig) -> tuple[Array, Array]:

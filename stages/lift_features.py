@@ -16,7 +16,7 @@ from data.progress import Progress, silent
 from data.types import Array, Scene, View
 from data.voxels import sum_by_group
 from models.teacher import AnyTeacher, FeatureTeacher
-from stages.lifting import check_links, sample_bilinear
+from stages.lifting import Sampling, check_links, sample_bilinear
 from stages.teacher_identity import no_features
 from stages.view_images import read_image
 
@@ -49,10 +49,10 @@ def run(
             raise UserError(f"{teacher.name}: image_features gives {told}.")
         seen = links.view(index)
         size = np.asarray((view.camera.width, view.camera.height), np.float32)
-        cells = seen.uv / size * extent - 0.5
-        for start in range(0, len(cells), _LINKS_AT_ONCE):
+        for start in range(0, len(seen.uv), _LINKS_AT_ONCE):
             points = seen.point_ids[start : start + _LINKS_AT_ONCE]
-            values = sample_bilinear(features, cells[start : start + _LINKS_AT_ONCE])
+            uv = seen.uv[start : start + _LINKS_AT_ONCE]
+            values = sample_bilinear(features, Sampling(uv, size, np.asarray(extent, np.float64)))
             totals += sum_by_group(values / times[points, None], ids[points], num)
         progress(index + 1, len(scene.views))
     known = np.bincount(ids[times > 0], minlength=num)

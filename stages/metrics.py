@@ -19,7 +19,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -33,6 +33,7 @@ RULES = {
 _STRICT_EPSILON = np.float32(1e-6)
 _LISA_EPSILON = np.float32(1e-5)
 _LISA_TOTAL_EPSILON = 1e-10
+_NO_POINTS = np.zeros(0, np.int64)
 
 
 @dataclass(frozen=True, eq=False)
@@ -63,6 +64,14 @@ class Counts:
         return len(self.union)
 
 
+class PointCount(NamedTuple):
+    """Points of one mask: shared with its truth, in either, and in the mask itself."""
+
+    intersection: int
+    union: int
+    predicted: int
+
+
 def mask_from_logits(mask_logits: Array) -> Array:
     """Bool mask of logits of any shape: sigmoid in float32 >= 0.5; NaN is negative."""
     with np.errstate(over="ignore"):
@@ -70,15 +79,30 @@ def mask_from_logits(mask_logits: Array) -> Array:
     return np.asarray(mask_probs >= np.float32(0.5))
 
 
-def count_points(prediction: Array, truth: Array) -> tuple[int, int]:
-    """Intersection and union of two (N,) bool masks; ValueError when they do not fit."""
-    if prediction.shape != truth.shape or prediction.ndim != 1:
-        raise ValueError(f"expected two (N,) masks, got {prediction.shape} and {truth.shape}")
-    if prediction.dtype != bool or truth.dtype != bool:
-        raise ValueError(f"expected bool masks, got {prediction.dtype} and {truth.dtype}")
-    intersection = int(np.count_nonzero(prediction & truth))
-    union = int(np.count_nonzero(prediction | truth))
-    return intersection, union
+def count_points(
+    prediction: Array, truth_ids: Array, num_points: int, ignored_ids: Array = _NO_POINTS
+) -> PointCount:
+    """Count a predicted mask (N,) bool against the points of its truth.
+
+    Nothing as long as the scan is made: the intersection is read at the truth's points, and the
+    union is |P| + |T| - I.
+
+    Args:
+        prediction: the mask, ignored points and all.
+        truth_ids: (n,) points of the truth, each once, none of them ignored.
+        num_points: N, the points of the scan.
+        ignored_ids: (m,) points that count nowhere, each once.
+
+    Raises:
+        ValueError: a mask of another length or type.
+    """
+    if prediction.shape != (num_points,):
+        raise ValueError(f"expected a mask of shape {(num_points,)}, got {prediction.shape}")
+    if prediction.dtype != bool:
+        raise ValueError(f"expected a bool mask, got {prediction.dtype}")
+    predicted = np.count_nonzero(prediction) - np.count_nonzero(prediction[ignored_ids])
+    intersection = int(np.count_nonzero(prediction[truth_ids]))
+    return PointCount(intersection, int(predicted) + len(truth_ids) - intersection, int(predicted))
 
 
 def strict_iou(counts: Counts) -> Array:

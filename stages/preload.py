@@ -47,6 +47,10 @@ def preload(stage: str, experiment: Experiment) -> None:
     """
     for module in _IMPORTED_LATE.get(stage, ()):
         _quietly(importlib.import_module, module)
+    if stage == "fuse_masks":
+        from stages.votes import warm
+
+        _quietly(warm)
     if stage in _CASTS_RAYS:
         _quietly(open3d)
     if stage in _LOOPS:

@@ -68,7 +68,7 @@ def run(
             if room.scene_id in search.rooms:
                 truth = _truth(search, truths[search.search_id], room)
                 if truths[search.search_id].scene_id == room.scene_id:
-                    truth_points[search.search_id] = int(np.count_nonzero(truth))
+                    truth_points[search.search_id] = len(truth)
                 for source in SOURCES:
                     choice = choices[search.search_id, source]
                     _add(counts[search.search_id, source], search, source, choice, room, truth)
@@ -87,9 +87,9 @@ def _check(search: Search, truths: Mapping[str, PromptTruth]) -> None:
 
 
 def _truth(search: Search, truth: PromptTruth, room: SearchedRoom) -> Array:
-    """(N,) bool: what the search means of one room; nothing of rooms that it does not mean."""
+    """(n,) points that the search means of one room; none of rooms that it does not mean."""
     if truth.scene_id != room.scene_id:
-        return np.zeros(room.ground_truth.num_points, bool)
+        return np.zeros(0, np.int32)
     unknown = set(truth.object_ids) - set(room.ground_truth.object_ids)
     if unknown:
         raise DataError(
@@ -98,7 +98,7 @@ def _truth(search: Search, truth: PromptTruth, room: SearchedRoom) -> Array:
             str(sorted(unknown)),
             "Check that queries and scans are of the same version.",
         )
-    return room.ground_truth.counted(room.ground_truth.mask(truth.object_ids))
+    return room.ground_truth.counted_points(truth.object_ids)
 
 
 def _add(
@@ -113,11 +113,11 @@ def _add(
     if mask is None:
         counts.missing = True
         return
-    drawn = room.ground_truth.counted(mask)
-    points, shared = int(np.count_nonzero(drawn)), int(np.count_nonzero(drawn & truth))
+    scan = room.ground_truth
+    count = metrics.count_points(mask, truth, scan.num_points, scan.left_out)
     for k, is_in in enumerate((choice.room in ("", room.scene_id), True)):
-        counts.predicted[k] += points * is_in
-        counts.intersection[k] += shared * is_in
+        counts.predicted[k] += count.predicted * is_in
+        counts.intersection[k] += count.intersection * is_in
 
 
 def _rows(

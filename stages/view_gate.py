@@ -9,14 +9,14 @@ its [SEG] vector e_v and from its mask in 3D:
   w_v = a_v max(0, cos(e_v, c)), c = normalised sum of w_v e_v, until c is stable (power
   iteration on the second moment of the e_v);
 - the agreement of a mask with the others' is the soft IoU, at the points that both see, of the
-  mask and the mean of the other views' masks: a view whose mask nobody supports loses weight.
+  mask and the mean of the other views' masks (``stages.votes``): a view whose mask nobody
+  supports loses weight.
 
 Views under ``gate_floor`` of the largest weight are dropped, with the reason.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from typing import NamedTuple
 
 import numpy as np
@@ -24,12 +24,8 @@ import numpy as np
 from data.artifacts.teacher import FAILED, TeacherCache
 from data.types import Array
 from stages.configs import FuseConfig
-from stages.lifting import LiftedView
 
 _STABLE = 1e-5
-_TINY = 1e-6
-_LEAST_SUPPORT = 1e-3
-"""Of a mask nobody supports; below, rounding would choose between views that all disagree."""
 
 
 class Gate(NamedTuple):
@@ -107,32 +103,6 @@ def normalised(vectors: Array) -> Array:
     """Vectors (..., D) scaled to unit length; zero vectors stay zero."""
     length = np.linalg.norm(vectors, axis=-1, keepdims=True)
     return np.asarray(vectors / np.where(length > 0, length, 1))
-
-
-def agreement(lifted: Iterable[LiftedView], weights: Array, votes: Array, says: Array) -> Array:
-    """(V, Q): soft IoU of each view's lifted mask with the weighted mean of the other views'.
-
-    Only points count that another view with a weight sees; where there is none, it is 1.
-
-    Args:
-        lifted: the views.
-        weights: (V, Q) that ``votes`` were taken with.
-        votes: (N, Q) sums of weight times mask over all views.
-        says: (N, Q) sums of weights of the views that see a point.
-    """
-    support = np.ones(weights.shape)
-    for view in lifted:
-        own = weights[view.view_index].astype(np.float32)
-        others = says[view.point_ids] - own
-        shared = others > _TINY
-        mean = (votes[view.point_ids] - own * view.probs) / np.where(shared, others, 1)
-        mean = np.clip(mean, 0, 1)
-        inside = (np.minimum(view.probs, mean) * shared).sum(axis=0)
-        either = (np.maximum(view.probs, mean) * shared).sum(axis=0)
-        heard = shared.any(axis=0) & (either > _TINY)
-        overlap = np.maximum(inside / np.where(heard, either, 1), _LEAST_SUPPORT)
-        support[view.view_index] = np.where(heard, overlap, 1)
-    return support
 
 
 def reasons(gate: Gate, cache: TeacherCache, query: int, cfg: FuseConfig) -> tuple[str, ...]:

@@ -94,11 +94,11 @@ def test_command_writes_rows_and_fails_on_a_wrong_answer_only(
     assert command.main(arguments) == 0
     rows = json.loads(output.read_text())
     keys = {"name", "ratio", "target", "ours", "reference", "unit", "repeats"}
-    assert len(rows) == 2 and all(set(found) == keys for found in rows)
+    assert len(rows) == 3 and all(set(found) == keys for found in rows)
     monkeypatch.setattr(voxels, "voxelise", lambda points, size: (points, points))
     assert command.main(arguments) == 1
     assert "WRONG ANSWER in voxels" in capsys.readouterr().err
-    assert len(json.loads(output.read_text())) == 1
+    assert len(json.loads(output.read_text())) == 2
 
 
 def test_unknown_names_are_refused(capsys: pytest.CaptureFixture[str]) -> None:

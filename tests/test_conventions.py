@@ -111,7 +111,7 @@ def golden_rows() -> tuple[list[QueryRow], dict[str, Any]]:
         of_points = slice(points[i], points[i + 1])
         found = mask[golden["superpoint"][of_points]]
         truth = golden["gt_point"][of_points] > 0
-        both, either = metrics.count_points(found, truth)
+        both, either, _ = metrics.count_points(found, np.flatnonzero(truth), len(truth))
         score = Score(both, either, 0.0, int(found.sum()), False)
         scores = dict.fromkeys(SOURCES, score)
         rows.append(QueryRow(f"q{i}", "s", "", "t", "single", int(truth.sum()), scores))

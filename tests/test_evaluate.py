@@ -192,6 +192,33 @@ def test_mask_of_another_scan_or_type_is_refused(wrong: Array) -> None:
         run([replace(scene, masks=masks)])
 
 
+def test_points_left_out_count_nowhere() -> None:
+    scene = make_scene()
+    ground_truth = replace(scene.ground_truth, ignored_ids=np.array([0, 3, 3, 19], np.int32))
+    rows = run([replace(scene, ground_truth=ground_truth)]).rows
+    bed, both, toilet, pillow = rows
+    assert [row.truth_points for row in rows] == [2, 6, 0, 4]
+    assert bed.scores["student"].predicted_points == 1
+    assert (bed.scores["student"].intersection, bed.scores["student"].union) == (1, 2)
+    assert (both.scores["student"].intersection, both.scores["student"].union) == (6, 6)
+    assert (toilet.scores["fusion_only"].union, pillow.scores["student"].union) == (1, 4)
+
+
+def test_each_mask_is_asked_for_once() -> None:
+    """Masks may be read from files as they are asked for; no more than a query's are held."""
+    scene = make_scene()
+    asked: list[str] = []
+
+    class Told(dict[str, Array]):
+        def get(self, name: str, default: Any = None) -> Any:
+            asked.append(name)
+            return super().get(name, default)
+
+    masks = {source: Told(of_source) for source, of_source in scene.masks.items()}
+    assert run([replace(scene, masks=masks)]).rows == run([scene]).rows
+    assert asked == [p.prompt_id for p in scene.prompts for _ in masks]
+
+
 def test_artifact_round_trip_and_damage(tmp_path: Path, result: Evaluation) -> None:
     key = ArtifactKey.make(tmp_path, "evaluate", evaluation.SCHEMA_VERSION, {}, {})
     with writing(key) as folder:

@@ -14,7 +14,7 @@ from data.artifacts.pseudo import PseudoLabels
 from data.artifacts.teacher import FAILED, MASK, NO_SEG, TeacherCache
 from stages import fuse_masks
 from stages.configs import FuseConfig
-from stages.lifting import sample_bilinear
+from stages.lifting import Sampling, sample_bilinear
 from stages.thresholds import NONE
 from tests.teacher_world import FakeLinks, copied, flat_scene, random_case, write_cache
 
@@ -164,11 +164,13 @@ def test_sampling_equals_scipy_and_clamps() -> None:
     rng = np.random.default_rng(0)
     grids = rng.normal(size=(3, 5, 9)).astype(np.float32)
     cells = rng.uniform(-2, 11, (200, 2))
-    ours = sample_bilinear(grids, cells)
+    whole = np.array([9, 5])
+    sampling = Sampling((cells + 0.5).astype("f4"), whole.astype("f4"), whole.astype("f8"))
+    ours = sample_bilinear(grids, sampling)
     for k in range(3):
         theirs = map_coordinates(grids[k], cells.T[::-1], order=1, mode="nearest")
         np.testing.assert_allclose(ours[:, k], theirs, atol=1e-5)
-    assert sample_bilinear(grids[:, :1, :1], cells).shape == (200, 3)
+    assert sample_bilinear(grids[:, :1, :1], sampling).shape == (200, 3)
 
 
 def test_other_views_or_points_are_refused(tmp_path: Path) -> None:

@@ -12,6 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
+from data.types import GroundTruth
 from stages import metrics
 from stages.metrics import Counts
 
@@ -37,8 +38,13 @@ def _golden_counts(golden: dict[str, Any]) -> Counts:
     for on_points, on_superpoints in _cases(golden):
         mask = metrics.mask_from_logits(golden["pred_sp_logits"][on_superpoints])
         prediction = mask[golden["superpoint"][on_points]]
-        pairs.append(metrics.count_points(prediction, golden["gt_point"][on_points] > 0))
+        pairs.append(_count(prediction, golden["gt_point"][on_points] > 0))
     return _counts(*pairs)
+
+
+def _count(prediction: Any, truth: Any) -> tuple[int, int]:
+    """Intersection and union of two masks (N,) bool."""
+    return metrics.count_points(prediction, np.flatnonzero(truth), len(truth))[:2]
 
 
 def _counts(*pairs: tuple[int, int]) -> Counts:
@@ -85,7 +91,7 @@ def test_golden_superpoint_iou(golden: dict[str, Any]) -> None:
         share = np.bincount(superpoint, weights=truth, minlength=size) / np.maximum(total, 1)
         np.testing.assert_array_equal(share > 0.5, golden["expected_gt_sp"][on_superpoints])
         prediction = golden["expected_pred_sp"][on_superpoints] > 0
-        pairs.append(metrics.count_points(prediction, share > 0.5))
+        pairs.append(_count(prediction, share > 0.5))
     iou = metrics.strict_iou(_counts(*pairs))
     np.testing.assert_allclose(iou, golden["expected_spiou"], rtol=0, atol=1e-6)
     assert iou.mean(dtype=np.float64) == pytest.approx(golden["expected_sp_miou"], abs=1e-6)
@@ -141,16 +147,33 @@ def test_only_empty_unions_give_finite_figures() -> None:
 
 
 @pytest.mark.parametrize(
-    ("prediction", "truth"),
-    [
-        (np.zeros(3, bool), np.zeros(4, bool)),
-        (np.zeros((2, 2), bool), np.zeros((2, 2), bool)),
-        (np.zeros(3, np.float32), np.zeros(3, bool)),
-    ],
+    "prediction", [np.zeros(4, bool), np.zeros((3, 1), bool), np.zeros(3, np.float32)]
 )
-def test_masks_that_do_not_fit_are_refused(prediction: Any, truth: Any) -> None:
-    with pytest.raises(ValueError, match="expected"):
-        metrics.count_points(prediction, truth)
+def test_masks_that_do_not_fit_are_refused(prediction: Any) -> None:
+    with pytest.raises(ValueError, match="expected a"):
+        metrics.count_points(prediction, np.arange(2), 3)
+
+
+@given(st.data())
+@settings(max_examples=100, deadline=None)
+def test_counts_equal_those_of_masks(data: st.DataObject) -> None:
+    """Objects that overlap and name points twice, targets named twice, points left out."""
+    size = data.draw(st.integers(1, 12))
+    points = st.lists(st.integers(0, size - 1), max_size=15)
+    lists = [sorted(data.draw(points)) for _ in range(3)]
+    ignored = np.array(data.draw(points), np.int32)
+    offsets = np.cumsum([0, *map(len, lists)])
+    flat = np.array([point for of_object in lists for point in of_object], np.int32)
+    scan = GroundTruth((4, 7, 9), ("a", "b", "c"), flat, offsets, size, ignored)
+    targets = data.draw(st.lists(st.sampled_from([4, 7, 9]), max_size=4))
+    mask = data.draw(hnp.arrays(bool, size))
+    kept = set(range(size)) - set(ignored.tolist())
+    wanted = {point for k in targets for point in lists[(4, 7, 9).index(k)]} & kept
+    drawn = set(np.flatnonzero(mask).tolist()) & kept
+    found = scan.counted_points(targets)
+    assert sorted(found.tolist()) == sorted(wanted)
+    count = metrics.count_points(mask, found, size, scan.left_out)
+    assert count == (len(wanted & drawn), len(wanted | drawn), len(drawn))
 
 
 @pytest.mark.parametrize("pairs", [((2, 1),), ((-1, 1),)])
@@ -195,7 +218,7 @@ def _naive(pairs: list[tuple[Any, Any]]) -> dict[str, Any]:
 @given(st.lists(_mask_pairs, min_size=1, max_size=12))
 @settings(max_examples=200, deadline=None)
 def test_agrees_with_sets_and_fractions(pairs: list[tuple[Any, Any]]) -> None:
-    counts = _counts(*(metrics.count_points(*pair) for pair in pairs))
+    counts = _counts(*(_count(*pair) for pair in pairs))
     naive, figures, both = _naive(pairs), metrics.headline(counts), metrics.conventions(counts)
     assert figures["ciou"] == pytest.approx(naive["ciou"], abs=1e-9)
     assert figures["giou"] == pytest.approx(naive["inclusive_miou"], abs=2e-5)
@@ -209,12 +232,12 @@ def test_agrees_with_sets_and_fractions(pairs: list[tuple[Any, Any]]) -> None:
 @given(st.lists(_mask_pairs, min_size=1, max_size=8), st.randoms())
 @settings(max_examples=50, deadline=None)
 def test_laws(pairs: list[tuple[Any, Any]], random: Any) -> None:
-    counts = _counts(*(metrics.count_points(*pair) for pair in pairs))
-    swapped = _counts(*(metrics.count_points(b, a) for a, b in pairs))
+    counts = _counts(*(_count(*pair) for pair in pairs))
+    swapped = _counts(*(_count(b, a) for a, b in pairs))
     assert metrics.headline(counts) == metrics.headline(swapped)
     shuffled = pairs.copy()
     random.shuffle(shuffled)
-    again = metrics.headline(_counts(*(metrics.count_points(*pair) for pair in shuffled)))
+    again = metrics.headline(_counts(*(_count(*pair) for pair in shuffled)))
     assert again == pytest.approx(metrics.headline(counts))
     assert (metrics.strict_iou(counts) <= metrics.inclusive_iou(counts) + 1e-6).all()
     figures = metrics.headline(counts)

@@ -7,12 +7,12 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from data.mesh_edges import edge_weights, mesh_edges
 from data.meshio import vertex_normals
 from data.superpoints import (
+    _by_weight,
+    _taken,
     compact_segments,
-    edge_weights,
-    mesh_edges,
-    superpoint_pairs,
     superpoints,
 )
 from data.types import Array
@@ -140,16 +140,88 @@ def test_edges_and_weights_by_hand() -> None:
     np.testing.assert_allclose(edge_weights(points, normals, edges), expected, atol=1e-6)
 
 
+@settings(deadline=None, max_examples=60)
+@given(st.data())
+def test_edges_equal_those_of_a_set(data: st.DataObject) -> None:
+    """Faces of any vertices, some of them twice; points that stand on one another; no faces."""
+    count = data.draw(st.integers(1, 40))
+    coordinate = st.sampled_from([0.0, -0.0, 1.0, 1e-40, 5e4, float("nan")])
+    rows = st.lists(st.tuples(*[coordinate] * 3), min_size=count, max_size=count)
+    points = np.array(data.draw(rows), np.float32)
+    corner = st.integers(0, count - 1)
+    faces = data.draw(st.lists(st.tuples(corner, corner, corner), max_size=150))
+    expected = {
+        (min(i, j), max(i, j)) for a, b, c in faces for i, j in ((a, b), (b, c), (c, a)) if i != j
+    }
+    standing: dict[tuple[float, ...], int] = {}
+    for i, point in enumerate(points.tolist()):
+        if not np.isnan(point).any():
+            key = tuple(value + 0.0 for value in point)
+            if key in standing:
+                expected.add((standing[key], i))
+            standing[key] = i
+    edges = mesh_edges(points, np.array(faces, np.int32).reshape(-1, 3))
+    assert [tuple(edge) for edge in edges.tolist()] == sorted(expected)
+
+
+def test_a_vertex_of_many_edges() -> None:
+    rng = np.random.default_rng(0)
+    rim = rng.permutation(np.arange(1, 500))
+    points = rng.random((500, 3)).astype(np.float32)
+    fan = np.stack([np.zeros(499, int), rim, np.roll(rim, 1)], axis=1)
+    edges = mesh_edges(points, np.concatenate([fan, fan]).astype(np.int32))
+    sides = np.sort(np.concatenate([fan[:, [0, 1]], fan[:, [1, 2]]]), axis=1)
+    np.testing.assert_array_equal(edges, np.unique(sides, axis=0))
+
+
+def test_weights_have_the_bits_of_numpy() -> None:
+    rng = np.random.default_rng(0)
+    points, normals = rng.normal(size=(2, 3000, 3)).astype(np.float32)
+    normals /= np.linalg.norm(normals, axis=1, keepdims=True)
+    edges = rng.integers(0, 3000, (20_000, 2))
+    a, b = edges.T
+    expected = np.clip(1 - np.einsum("ij,ij->i", normals[a], normals[b]), 0, 2)
+    convex = np.einsum("ij,ij->i", normals[b], points[b] - points[a]) > 0
+    expected[convex] *= expected[convex]
+    found = edge_weights(points, normals, edges)
+    assert found.dtype == np.float32
+    np.testing.assert_array_equal(found.view(np.uint32), expected.view(np.uint32))
+
+
+def test_edges_are_taken_by_weight_and_number() -> None:
+    rng = np.random.default_rng(1)
+    weights = rng.choice(np.array([0, 1e-42, 1e-7, 0.3, 0.30000001, 2, np.nan], np.float32), 5000)
+    weights[::3] = rng.random(len(weights[::3]), np.float32)
+    edges = rng.integers(0, 100, (5000, 2)).astype(np.int32)
+    order = np.argsort(weights, kind="stable")
+    ends, costs = _taken(edges, _by_weight(weights))
+    np.testing.assert_array_equal(ends, edges[order])
+    np.testing.assert_array_equal(costs, weights[order])
+
+
+def test_normals_that_are_nan_join_only_what_is_small() -> None:
+    points, normals, triangles = bumpy_grid(4)
+    normals[7] = np.nan
+    ids = superpoints(points, normals, triangles, 10.0, 1)
+    assert np.count_nonzero(ids == ids[7]) == 1 and ids.max() == 1
+    assert superpoints(points, normals, triangles, 10.0, 2).max() == 0
+
+
+@pytest.mark.parametrize("vertex", [-1, 3])
+def test_a_vertex_that_is_not_there_is_refused(vertex: int) -> None:
+    points = np.zeros((3, 3), np.float32)
+    with pytest.raises(ValueError, match="3 points have vertices"):
+        superpoints(points, points, np.array([[0, 1, vertex]], np.int32), 0.1, 1)
+
+
+def test_nothing_gives_nothing() -> None:
+    nothing = np.zeros((0, 3), np.float32)
+    assert superpoints(nothing, nothing, np.zeros((0, 3), np.int32), 0.1, 5).shape == (0,)
+
+
 def test_segments_are_numbered_by_their_first_point() -> None:
     ids = compact_segments(np.array([70, 70, 5, 900, 5]))
     assert ids.tolist() == [0, 0, 1, 2, 1] and ids.dtype == np.int32
-
-
-def test_neighbouring_superpoints() -> None:
-    triangles = np.array([[0, 1, 2], [2, 3, 4]])
-    pairs = superpoint_pairs(np.array([0, 0, 2, 2, 1], np.int32), triangles)
-    assert pairs.tolist() == [[0, 2], [1, 2]]
-    assert superpoint_pairs(np.zeros(5, np.int32), triangles).shape == (0, 2)
 
 
 @pytest.mark.parametrize("threshold", [1, 1.0])

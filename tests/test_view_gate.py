@@ -13,17 +13,36 @@ from data.artifacts.teacher import FAILED, MASK, NO_SEG, TeacherCache
 from data.types import Array
 from stages import fuse_masks
 from stages.configs import FuseConfig
-from stages.lifting import LiftedView, lifted_views
-from stages.view_gate import agreement, belief, gate_views
+from stages.lifting import LiftedView, Sampling, lifted_views
+from stages.view_gate import belief, gate_views
+from stages.votes import agreement
 from tests.teacher_world import FakeLinks, flat_scene, random_case, write_cache
 
 PLAIN = FuseConfig(superpoints=False)
 
 
-def _loops(lifted: list[LiftedView], weights: Array) -> Array:
+Said = tuple[Array, Array]
+"""Points (L,) that a view sees, and its probabilities (L, Q) there."""
+
+
+def _lifted(said: list[Said]) -> list[LiftedView]:
+    """Views whose masks have one cell for every point they see."""
+    views = []
+    for index, (ids, probs) in enumerate(said):
+        with np.errstate(divide="ignore"):
+            grid = np.log(probs / (1 - probs)).clip(-20, 20).astype(np.float32)[None]
+        uv = np.stack([np.arange(len(ids)) + 0.5, np.full(len(ids), 0.5)], axis=1)
+        size = np.array([max(len(ids), 1), 1])
+        sampling = Sampling(uv.astype(np.float32), size.astype(np.float32), size.astype(float))
+        drawn = np.ones(probs.shape[1], bool)
+        views.append(LiftedView(index, ids.astype(np.int32), sampling, grid, drawn))
+    return views
+
+
+def _loops(said: list[Said], weights: Array) -> Array:
     """Soft IoU of every view with the weighted mean of the others, a point at a time."""
     support = np.ones(weights.shape)
-    masks = [dict(zip(view.point_ids.tolist(), view.probs, strict=True)) for view in lifted]
+    masks = [dict(zip(ids.tolist(), probs, strict=True)) for ids, probs in said]
     for v, q in np.ndindex(*weights.shape):
         inside = either = 0.0
         for point, probs in masks[v].items():
@@ -38,36 +57,36 @@ def _loops(lifted: list[LiftedView], weights: Array) -> Array:
     return support
 
 
-def _sums(lifted: list[LiftedView], weights: Array, num_points: int) -> tuple[Array, Array]:
+def _sums(said: list[Said], weights: Array, num_points: int) -> tuple[Array, Array]:
     votes, says = np.zeros((2, num_points, weights.shape[1]), np.float32)
-    for view in lifted:
-        votes[view.point_ids] += weights[view.view_index] * view.probs
-        says[view.point_ids] += weights[view.view_index]
+    for index, (ids, probs) in enumerate(said):
+        votes[ids] += weights[index] * probs
+        says[ids] += weights[index]
     return votes, says
 
 
 @pytest.mark.parametrize("seed", range(5))
 def test_agreement_equals_plain_loops(seed: int) -> None:
     rng = np.random.default_rng(seed)
-    lifted = []
-    for index in range(6):
-        ids = np.flatnonzero(rng.random(20) < 0.3).astype(np.int32)
-        lifted.append(LiftedView(index, ids, rng.random((len(ids), 3), np.float32)))
+    said = []
+    for _ in range(6):
+        ids = np.flatnonzero(rng.random(20) < 0.3)
+        said.append((ids, rng.random((len(ids), 3), np.float32)))
     weights = rng.random((6, 3)) * (rng.random((6, 3)) < 0.7)
-    support = agreement(lifted, weights, *_sums(lifted, weights, 20))
-    np.testing.assert_allclose(support, _loops(lifted, weights), atol=1e-4)
+    support = agreement(_lifted(said), weights, *_sums(said, weights, 20))
+    np.testing.assert_allclose(support, _loops(said, weights), atol=1e-4)
 
 
 def test_agreement_by_hand() -> None:
     """Points 0 and 1 are shared; what view 0 alone says of point 2 counts for nothing."""
-    first = LiftedView(0, np.array([0, 1, 2]), np.array([[0.8], [0.2], [1]], np.float32))
-    second = LiftedView(1, np.array([0, 1]), np.array([[0.4], [0.6]], np.float32))
-    alone = LiftedView(2, np.array([3]), np.array([[0.9]], np.float32))
-    lifted, weights = [first, second, alone], np.array([[1.0], [0.5], [1.0]])
-    support = agreement(lifted, weights, *_sums(lifted, weights, 4))
+    first = np.array([0, 1, 2]), np.array([[0.8], [0.2], [1]], np.float32)
+    second = np.array([0, 1]), np.array([[0.4], [0.6]], np.float32)
+    alone = np.array([3]), np.array([[0.9]], np.float32)
+    said, weights = [first, second, alone], np.array([[1.0], [0.5], [1.0]])
+    support = agreement(_lifted(said), weights, *_sums(said, weights, 4))
     np.testing.assert_allclose(support[:, 0], [0.6 / 1.4, 0.6 / 1.4, 1], atol=1e-6)
     weights[1] = 0  # Who has no weight supports nobody, but may be supported.
-    support = agreement(lifted, weights, *_sums(lifted, weights, 4))
+    support = agreement(_lifted(said), weights, *_sums(said, weights, 4))
     np.testing.assert_allclose(support[:, 0], [1, 0.6 / 1.4, 1], atol=1e-6)
 
 

@@ -11,7 +11,7 @@ VERSIONS: dict[str, int] = {
     "prepare_prompts": 2,
     "link_points": 3,
     "run_teacher": 2,
-    "fuse_masks": 2,
+    "fuse_masks": 3,
     "train_student": 3,
     "finetune_student": 1,
     "predict_masks": 4,
