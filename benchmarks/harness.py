@@ -101,7 +101,7 @@ def seconds(ours: Side, reference: Side, repeats: int) -> tuple[float, float]:
 
 
 def compare(
-    name: str, ours: Side, reference: Side, check: Check, target: float, repeats: int
+    name: str, ours: Side, reference: Side, check: Check, target: float | None, repeats: int
 ) -> list[Row]:
     """Verify, then time: one row in seconds, or none when ``repeats`` is 0."""
     verify(name, ours, reference, check)

@@ -10,7 +10,7 @@ VERSIONS: dict[str, int] = {
     "prepare_scene": 2,
     "prepare_prompts": 2,
     "link_points": 2,
-    "run_teacher": 2,
+    "run_teacher": 3,
     "fuse_masks": 2,
     "train_student": 3,
     "finetune_student": 1,
