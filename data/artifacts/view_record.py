@@ -106,7 +106,8 @@ def _parts(record: bytes) -> tuple[bytes, bytes]:
 
 
 def _unpacked(packed: bytes) -> bytes:
-    return bytes(_ZSTD.decode(packed))
+    content: bytes = _ZSTD.decode(packed)
+    return content
 
 
 def _pack_masks(steps: Array) -> bytes:

@@ -1,0 +1,70 @@
+"""Keys and values of a batch of questions, in memory that is set aside once.
+
+transformers' own cache makes every key and value anew for each token; at LISA-nano's size that
+copying took as long as the attention itself.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+from transformers import DynamicCache
+from transformers.cache_utils import DynamicLayer
+
+
+class KeptLayer(DynamicLayer):
+    """One layer's keys and values (R, heads, L, head size), with room to grow to ``most``.
+
+    All R rows begin with the same keys and values (1, heads, P, head size), which are copied.
+    """
+
+    def __init__(self, keys: Tensor, values: Tensor, rows: int, most: int) -> None:
+        super().__init__()
+        self.dtype, self.device = keys.dtype, keys.device
+        self._rooms = [_room(start, rows, most) for start in (keys, values)]
+        self._rows, self._length = rows, keys.shape[2]
+        self.is_initialized = True
+        self._show()
+
+    def update(
+        self, key_states: Tensor, value_states: Tensor, *args: Any, **kwargs: Any
+    ) -> tuple[Tensor, Tensor]:
+        """Write what follows (R, heads, S, head size); all there is now."""
+        end = self._length + key_states.shape[2]
+        for room, states in zip(self._rooms, (key_states, value_states), strict=True):
+            room[: self._rows, :, self._length : end] = states
+        self._length = end
+        return self._show()
+
+    def move_rows(self, targets: Tensor, sources: Tensor, count: int) -> None:
+        """Put rows ``sources`` in the places ``targets``, and go on with the first ``count``."""
+        for room in self._rooms:
+            if len(targets):
+                room[targets, :, : self._length] = room[sources, :, : self._length]
+        self._rows = count
+        self._show()
+
+    def _show(self) -> tuple[Tensor, Tensor]:
+        keys, values = (room[: self._rows, :, : self._length] for room in self._rooms)
+        self.keys, self.values = keys, values
+        return keys, values
+
+
+def kept_cache(
+    keys: Sequence[Tensor], values: Sequence[Tensor], rows: int, most: int
+) -> tuple[DynamicCache, list[KeptLayer]]:
+    """A cache whose ``rows`` rows all begin with ``keys`` and ``values``, and its layers."""
+    layers = [KeptLayer(*pair, rows, most) for pair in zip(keys, values, strict=True)]
+    cache = DynamicCache()
+    cache.layers = list(layers)
+    return cache, layers
+
+
+def _room(start: Tensor, rows: int, most: int) -> Tensor:
+    _, heads, length, size = start.shape
+    room = torch.empty(rows, heads, most, size, dtype=start.dtype, device=start.device)
+    room[:, :, :length] = start
+    return room
