@@ -17,11 +17,8 @@ from transformers import DynamicCache, LlamaForCausalLM
 from transformers.cache_utils import DynamicLayer
 
 from data.errors import UserError
+from models.lisa.batching import rows_at_once
 from models.lisa.kept import kept_cache
-
-MOST_ROWS = 64
-"""Questions read together at most; fewer where their keys and values would take more bytes."""
-_MOST_CACHE_BYTES = 2 * 2**30
 
 
 @dataclass(frozen=True, eq=False)
@@ -95,23 +92,29 @@ def read_prefixes(
 
 
 def decode(
-    model: LlamaForCausalLM, prefix: Prefix, suffixes: Sequence[Sequence[int]], stop: Stop
+    model: LlamaForCausalLM,
+    prefixes: Sequence[Prefix],
+    suffixes: Sequence[Sequence[int]],
+    stop: Stop,
 ) -> list[Decoded]:
     """Greedy answers to ``suffixes`` (ids after the image), in their order, in batches.
+
+    ``prefixes``: what each stands behind, all of one length, for questions on several images.
 
     Raises:
         UserError: a question is longer than the model's positions.
     """
     longest = max(map(len, suffixes), default=0)
-    room = model.config.max_position_embeddings - prefix.length
+    room = model.config.max_position_embeddings - max((p.length for p in prefixes), default=0)
     if longest > room:
         raise UserError(
             f"a query takes {longest} tokens, and the model has room for {room} behind the "
             "image: shorten the query"
         )
     decoded: list[Decoded | None] = [None] * len(suffixes)
-    for rows in _batches(model, prefix, suffixes, stop):
-        batch = _Batch(model, prefix, [suffixes[row] for row in rows], stop.max_new_tokens)
+    for rows in _batches(prefixes, suffixes, stop):
+        behind = [prefixes[row] for row in rows]
+        batch = _Batch(model, behind, [suffixes[row] for row in rows], stop.max_new_tokens)
         for row, answer in zip(rows, batch.decode(stop), strict=True):
             decoded[row] = answer
     return [answer for answer in decoded if answer is not None]
@@ -124,25 +127,28 @@ def read_suffixes(
 
     Rows shorter than S end in states without meaning. For answers that are given, not asked.
     """
-    return _Batch(model, prefix, suffixes, 0).states
+    return _Batch(model, [prefix] * len(suffixes), suffixes, 0).states
 
 
 def _batches(
-    model: LlamaForCausalLM, prefix: Prefix, suffixes: Sequence[Sequence[int]], stop: Stop
+    prefixes: Sequence[Prefix], suffixes: Sequence[Sequence[int]], stop: Stop
 ) -> Iterator[list[int]]:
     """Rows to read together: of like length, and no more than memory is set aside for."""
+    if not suffixes:
+        return
     order = sorted(range(len(suffixes)), key=lambda row: len(suffixes[row]))
+    prefix = prefixes[0]
     keys = prefix.keys[0]
     per_position = 2 * len(prefix.keys) * keys.shape[1] * keys.shape[3] * keys.element_size()
-    longest = max(map(len, suffixes), default=0)
+    longest = max(map(len, suffixes))
     per_row = per_position * (prefix.length + longest + stop.max_new_tokens)
-    size = min(max(_MOST_CACHE_BYTES // per_row, 1), MOST_ROWS)
+    size = rows_at_once(per_row, keys.device)
     for start in range(0, len(order), size):
         yield order[start : start + size]
 
 
 class _Batch:
-    """Suffixes read behind a prefix; the prefix itself is copied, never written to.
+    """Suffixes read, each behind its prefix, which is copied and never written to.
 
     ``most_steps`` are the tokens that may follow.
 
@@ -153,17 +159,17 @@ class _Batch:
     def __init__(
         self,
         model: LlamaForCausalLM,
-        prefix: Prefix,
+        prefixes: Sequence[Prefix],
         suffixes: Sequence[Sequence[int]],
         most_steps: int,
     ) -> None:
         self._model = model
-        count, width = len(suffixes), max(map(len, suffixes))
+        prefix, count, width = prefixes[0], len(suffixes), max(map(len, suffixes))
         device, read = prefix.keys[0].device, prefix.length + width
         lengths = [len(suffix) for suffix in suffixes]
         most_steps = min(most_steps, model.config.max_position_embeddings - min(lengths))
         room = read + most_steps
-        self._cache, self._layers = kept_cache(prefix.keys, prefix.values, count, room)
+        self._cache, self._layers = kept_cache([(p.keys, p.values) for p in prefixes], room)
         self._lengths = torch.tensor(lengths, device=device)
         self._next_positions = prefix.length + self._lengths
         filled = [[*suffix, *[0] * (width - len(suffix))] for suffix in suffixes]

@@ -18,14 +18,14 @@ from transformers.cache_utils import DynamicLayer
 class KeptLayer(DynamicLayer):
     """One layer's keys and values (R, heads, L, head size), with room to grow to ``most``.
 
-    All R rows begin with the same keys and values (1, heads, P, head size), which are copied.
+    Each of the R rows begins with keys and values (1, heads, P, head size), which are copied.
     """
 
-    def __init__(self, keys: Tensor, values: Tensor, rows: int, most: int) -> None:
+    def __init__(self, keys: Sequence[Tensor], values: Sequence[Tensor], most: int) -> None:
         super().__init__()
-        self.dtype, self.device = keys.dtype, keys.device
-        self._rooms = [_room(start, rows, most) for start in (keys, values)]
-        self._rows, self._length = rows, keys.shape[2]
+        self.dtype, self.device = keys[0].dtype, keys[0].device
+        self._rooms = [_room(starts, most) for starts in (keys, values)]
+        self._rows, self._length = len(keys), keys[0].shape[2]
         self.is_initialized = True
         self._show()
 
@@ -54,17 +54,26 @@ class KeptLayer(DynamicLayer):
 
 
 def kept_cache(
-    keys: Sequence[Tensor], values: Sequence[Tensor], rows: int, most: int
+    starts: Sequence[tuple[Sequence[Tensor], Sequence[Tensor]]], most: int
 ) -> tuple[DynamicCache, list[KeptLayer]]:
-    """A cache whose ``rows`` rows all begin with ``keys`` and ``values``, and its layers."""
-    layers = [KeptLayer(*pair, rows, most) for pair in zip(keys, values, strict=True)]
+    """A cache of rows that begin with keys and values, each given per layer; and its layers."""
+    keys, values = (list(zip(*per_row, strict=True)) for per_row in zip(*starts, strict=True))
+    layers = [KeptLayer(*pair, most) for pair in zip(keys, values, strict=True)]
     cache = DynamicCache()
     cache.layers = list(layers)
     return cache, layers
 
 
-def _room(start: Tensor, rows: int, most: int) -> Tensor:
-    _, heads, length, size = start.shape
-    room = torch.empty(rows, heads, most, size, dtype=start.dtype, device=start.device)
-    room[:, :, :length] = start
+def _room(starts: Sequence[Tensor], most: int) -> Tensor:
+    """(R, heads, most, head size) that begins with ``starts``; those alike are copied at once."""
+    _, heads, length, size = starts[0].shape
+    room = torch.empty(
+        len(starts), heads, most, size, dtype=starts[0].dtype, device=starts[0].device
+    )
+    rows_of: dict[int, list[int]] = {}
+    for row, start in enumerate(starts):
+        rows_of.setdefault(id(start), []).append(row)
+    for rows in rows_of.values():
+        chosen = slice(None) if len(rows) == len(starts) else rows
+        room[chosen, :, :length] = starts[rows[0]]
     return room
