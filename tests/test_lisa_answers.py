@@ -111,7 +111,7 @@ def test_states_before_seg_equal_the_golden_runs(name: str, image: int) -> None:
     suffixes = [run.suffix(sample["question"]) for sample in samples.values()]
     model = run.loaded.network.language_model
     with torch.inference_mode():
-        decoded = decode(model, run.view(image).prefix, suffixes, stop)
+        decoded = decode(model, [run.view(image).prefix] * len(suffixes), suffixes, stop)
     for number, answer in zip(samples, decoded, strict=True):
         hidden = run.array(number, "seg_hidden")
         assert len(answer.seg_states) == len(hidden)

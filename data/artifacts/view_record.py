@@ -64,8 +64,8 @@ def pack_view(answers: ViewAnswers) -> bytes:
         ]
     )
     logits = answers.mask_logits if drawn.all() else answers.mask_logits[drawn]
-    packed = _ZSTD.encode(head)
-    return _LENGTH.pack(len(packed)) + packed + _ZSTD.encode(_pack_masks(quantise_logits(logits)))
+    packed, masks = _ZSTD.encode(head), _ZSTD.encode(_pack_masks(quantise_logits(logits)))
+    return b"".join([_LENGTH.pack(len(packed)), packed, masks])
 
 
 def unpack_head(record: bytes, num_queries: int, embedding_dim: int) -> ViewHead:
@@ -106,16 +106,16 @@ def _parts(record: bytes) -> tuple[bytes, bytes]:
 
 
 def _unpacked(packed: bytes) -> bytes:
-    content: bytes = _ZSTD.decode(packed)
-    return content
+    return bytes(_ZSTD.decode(packed))
 
 
 def _pack_masks(steps: Array) -> bytes:
     if steps.size:
         low, high = steps.min(), steps.max()
-        if np.count_nonzero(steps == low) + np.count_nonzero(steps == high) >= steps.size:
+        is_upper = steps == high
+        if np.count_nonzero(steps == low) + np.count_nonzero(is_upper) >= steps.size:
             levels = np.array([low, high], np.int8).tobytes()
-            return bytes([_TWO_LEVELS]) + levels + np.packbits(steps == high).tobytes()
+            return bytes([_TWO_LEVELS]) + levels + np.packbits(is_upper).tobytes()
     differences = steps.copy()
     np.subtract(steps[:, 1:], steps[:, :-1], out=differences[:, 1:])
     return bytes([_ROWS]) + differences.tobytes()

@@ -15,14 +15,14 @@ from transformers import DynamicCache
 from transformers.cache_utils import DynamicLayer
 
 
-class KeptLayer(DynamicLayer):
+class KeptLayer(DynamicLayer):  # type: ignore[no-untyped-call]  # Of transformers.
     """One layer's keys and values (R, heads, L, head size), with room to grow to ``most``.
 
     Each of the R rows begins with keys and values (1, heads, P, head size), which are copied.
     """
 
     def __init__(self, keys: Sequence[Tensor], values: Sequence[Tensor], most: int) -> None:
-        super().__init__()
+        super().__init__()  # type: ignore[no-untyped-call]
         self.dtype, self.device = keys[0].dtype, keys[0].device
         self._rooms = [_room(starts, most) for starts in (keys, values)]
         self._rows, self._length = len(keys), keys[0].shape[2]
