@@ -132,50 +132,6 @@ def test_a_kill_inside_a_write_loses_that_view_only(
     assert _bytes(tmp_path / "parts") == _bytes(tmp_path / "whole")
 
 
-class Several(CountingTeacher):
-    """Takes two views at once, and fails where the view ``bad`` is among them."""
-
-    bad = ""
-    views_at_once = 2
-
-    def encode_views(self, images: Any, view_ids: Any) -> list[Any]:
-        return [self.encode_view(*pair) for pair in zip(images, view_ids, strict=True)]
-
-    def answer_views(self, views: Any, texts: Any) -> list[Any]:
-        return [self.answer(view, texts) for view in views]
-
-    def encode_view(self, image: Any, view_id: str) -> Any:
-        if view_id == self.bad:
-            raise RuntimeError("out of memory")
-        return super().encode_view(image, view_id)
-
-
-def test_views_asked_together_and_images_read_ahead_change_nothing(
-    tmp_path: Path, world: Any, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    scene, prompts, teacher = world
-    run_teacher.run(scene, prompts, lambda: teacher, _writer(tmp_path / "a", scene, prompts))
-    monkeypatch.setenv("OMP_NUM_THREADS", "3")
-    several = Several(teacher)
-    run_teacher.run(scene, prompts, lambda: several, _writer(tmp_path / "b", scene, prompts))
-    assert several.encoded == [view.view_id for view in scene.views]
-    assert _bytes(tmp_path / "a") == _bytes(tmp_path / "b")
-
-
-def test_a_failure_among_views_asked_together_costs_its_own_view_only(
-    tmp_path: Path, world: Any
-) -> None:
-    scene, prompts, teacher = world
-    several = Several(teacher)
-    several.bad = scene.views[3].view_id
-    report = run_teacher.run(
-        scene, prompts, lambda: several, _writer(tmp_path / "a", scene, prompts)
-    )
-    assert report.failures == ((several.bad, "RuntimeError: out of memory"),)
-    cache = read_teacher(finish(tmp_path / "a"))
-    assert (cache.status == FAILED).all(axis=1).tolist() == [False] * 3 + [True] + [False] * 2
-
-
 def test_a_whole_cache_needs_no_teacher(tmp_path: Path, world: Any) -> None:
     scene, prompts, teacher = world
     first = run_teacher.run(

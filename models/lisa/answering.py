@@ -13,28 +13,12 @@ from typing import cast
 
 import torch
 from torch import Tensor
-from transformers import DynamicCache, LlamaForCausalLM
-from transformers.cache_utils import DynamicLayer
+from transformers import LlamaForCausalLM
 
 from data.errors import UserError
 from models.lisa.batching import rows_at_once
 from models.lisa.kept import kept_cache
-
-
-@dataclass(frozen=True, eq=False)
-class Prefix:
-    """The start that all sequences about an image share, read.
-
-    Attributes:
-        ids: its tokens, IMAGE_TOKEN_ID for the whole image.
-        length: positions P it takes; an image takes many.
-        keys, values: per layer (1, heads, P, head size).
-    """
-
-    ids: tuple[int, ...]
-    length: int
-    keys: tuple[Tensor, ...]
-    values: tuple[Tensor, ...]
+from models.lisa.prefix import Prefix, embed_words
 
 
 @dataclass(frozen=True)
@@ -65,30 +49,6 @@ class Decoded:
         """Note how near to [SEG] the answer came with the state (hidden,) at ``place``."""
         if presence > self.presence:
             self.presence, self.nearest = presence, states[place]
-
-
-def read_prefix(model: LlamaForCausalLM, ids: Sequence[int], image_tokens: Tensor) -> Prefix:
-    """Read what comes before the question: ``ids`` end with the image's one id.
-
-    ``image_tokens`` (1, N, hidden) take its place.
-    """
-    return read_prefixes(model, ids, image_tokens)[0]
-
-
-def read_prefixes(
-    model: LlamaForCausalLM, ids: Sequence[int], image_tokens: Tensor
-) -> list[Prefix]:
-    """The same before each of B images, (B, N, hidden), which are read together."""
-    words = _embed(model, [list(ids[:-1])]).expand(len(image_tokens), -1, -1)
-    embeddings = torch.cat([words, image_tokens.to(words.dtype)], dim=1)
-    cache = DynamicCache()
-    model.model(inputs_embeds=embeddings, past_key_values=cache, use_cache=True)
-    layers = cast(list[DynamicLayer], cache.layers)
-    # (B, heads, P, head size) each, taken apart by image.
-    keys = zip(*(torch.split(cast(Tensor, layer.keys), 1) for layer in layers), strict=True)
-    values = zip(*(torch.split(cast(Tensor, layer.values), 1) for layer in layers), strict=True)
-    length = embeddings.shape[1]
-    return [Prefix(tuple(ids), length, *pair) for pair in zip(keys, values, strict=True)]
 
 
 def decode(
@@ -173,7 +133,7 @@ class _Batch:
         self._lengths = torch.tensor(lengths, device=device)
         self._next_positions = prefix.length + self._lengths
         filled = [[*suffix, *[0] * (width - len(suffix))] for suffix in suffixes]
-        embeddings = _embed(model, filled)
+        embeddings = embed_words(model, filled)
         # What is added to an attention score: 0 where there is something to attend to, which
         # is the whole prefix, no filling, and all that follows. A row per question.
         places = torch.arange(room, device=device)
@@ -228,7 +188,7 @@ class _Batch:
     def _keep(self, going: list[int]) -> list[int]:
         """Go on with the rows ``going``; which row each place holds now.
 
-        The last of them take the places of those that have ended: the rest need not be moved.
+        The last of them take the places of those that have ended; the rest need not be moved.
         """
         count, staying = len(going), set(going)
         free = [place for place in range(count) if place not in staying]
@@ -257,9 +217,3 @@ class _Batch:
 def _as_scores(is_hidden: Tensor, dtype: torch.dtype) -> Tensor:
     """Of the same shape: 0 where something can be seen, else minus infinity."""
     return torch.zeros_like(is_hidden, dtype=dtype).masked_fill_(is_hidden, -torch.inf)
-
-
-def _embed(model: LlamaForCausalLM, ids: list[list[int]]) -> Tensor:
-    """(B, S) ids of words to (B, S, hidden)."""
-    table = model.model.embed_tokens
-    return cast(Tensor, table(torch.tensor(ids, dtype=torch.long, device=table.weight.device)))

@@ -10,11 +10,12 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from models.lisa.answering import Decoded, Prefix, decode, read_prefixes
+from models.lisa.answering import Decoded, decode
 from models.lisa.batching import views_at_once
 from models.lisa.checkpoint import LoadedLisa
 from models.lisa.images import resized_size, sam_pixels, upsample_masks
 from models.lisa.masks import AskedMasks, ask_masks, ask_unsaid, grid_side
+from models.lisa.prefix import Prefix, read_prefixes
 from models.lisa.questions import LisaSettings, Questions, split_at_image
 from models.teacher import FloatArray, MaskGrid, TeacherAnswer, Unsaid
 

@@ -14,9 +14,10 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from models.lisa.answering import Decoded, decode, read_prefix
+from models.lisa.answering import Decoded, decode
 from models.lisa.checkpoint import LoadedLisa
 from models.lisa.masks import seg_embeddings
+from models.lisa.prefix import read_prefix
 from models.lisa.questions import LisaSettings, Questions, split_at_image
 
 
