@@ -127,4 +127,24 @@ class FeatureTeacher(Protocol):
         ...
 
 
+@runtime_checkable
+class ManyViewsTeacher(Protocol):
+    """What a teacher may offer besides: to encode and to ask several views together."""
+
+    @property
+    def views_at_once(self) -> int:
+        """Views to give to both methods together, from 1 on; it may change as memory does."""
+        ...
+
+    def encode_views(
+        self, images: Sequence[NDArray[np.uint8]], view_ids: Sequence[str]
+    ) -> Sequence[Any]:
+        """As ``encode_view``, of several images."""
+        ...
+
+    def answer_views(self, views: Sequence[Any], texts: Sequence[str]) -> list[list[TeacherAnswer]]:
+        """As ``answer``, on each of several views."""
+        ...
+
+
 AnyTeacher = Teacher[Any]

@@ -86,23 +86,18 @@ def _holder(folder: Path) -> str:
 
 
 def views_done(folder: Path) -> tuple[int, int] | None:
-    """Views of a teacher cache that hold masks, and how many there are; None before the first.
+    """Views of a teacher cache that are answered, and how many there are; None before the first.
 
-    Masks are one file a view (``data.artifacts.teacher``), and Zarr renames it when it is whole.
-    A view without any mask has no file, so the number may be too small by those.
+    A view is one file (``data.artifacts.teacher_array``), and Zarr renames it when it is whole.
     """
-    masks = folder / "teacher.zarr" / "mask_logits"
+    views = folder / "teacher.zarr" / "views"
     try:
-        total, *_ = json.loads((masks / "zarr.json").read_text())["shape"]
-        chunks = [path for path in (masks / "c").iterdir() if path.name.isdecimal()]
+        (total,) = json.loads((views / "zarr.json").read_text())["shape"]
+        names = [path.name for path in (views / "c").iterdir()]
     except FileNotFoundError:
         return None
     except (OSError, ValueError, KeyError, TypeError) as error:
         found = f"{type(error).__name__}: {error}"
         remedy = "Remove the folder and run RunTeacher again."
-        raise ArtifactError(masks / "zarr.json", "an array's layout", found, remedy) from error
-    return sum(_has_masks(chunk) for chunk in chunks), int(total)
-
-
-def _has_masks(chunk: Path) -> bool:
-    return any(path.is_file() and path.suffix != ".partial" for path in chunk.rglob("*"))
+        raise ArtifactError(views / "zarr.json", "an array's layout", found, remedy) from error
+    return sum(name.isdecimal() for name in names), int(total)

@@ -3,20 +3,24 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from itertools import islice
 
 import numpy as np
 
 from data.artifacts.teacher import FAILED, MASK, NO_SEG, TeacherWriter, ViewAnswers
 from data.errors import UserError
 from data.progress import Progress, silent
-from data.types import Prompt, Scene, View
-from models.teacher import AnyTeacher, MaskGrid, TeacherAnswer, Unsaid
+from data.threads import mapped, num_threads
+from data.types import Array, Prompt, Scene
+from models.teacher import AnyTeacher, ManyViewsTeacher, MaskGrid, TeacherAnswer, Unsaid
 from stages.view_images import read_image
 
 _LOG = logging.getLogger(__name__)
 _LONGEST_REASON = 500
+_IMAGES_AHEAD = 4
+"""Images read while the views before them are asked, at most; no more than there are threads."""
 
 
 @dataclass(frozen=True)
@@ -38,8 +42,9 @@ def run(
 ) -> TeacherReport:
     """Fill ``writer`` with the answers it lacks; the teacher is made only if there are any.
 
-    Each view is encoded once and each distinct wording is asked once. A view on which the
-    teacher raises, or answers nonsense, is stored as failed with the reason, logged and
+    Each view is encoded once and each distinct wording is asked once; images are read ahead where
+    there is a thread to spare, and teachers that can are given several views at once. A view on
+    which the teacher raises, or answers nonsense, is stored as failed with the reason, logged and
     counted; a later attempt of the same unfinished job tries it again.
 
     Raises DataError for an image that cannot be decoded or does not fit its camera, UserError
@@ -55,14 +60,14 @@ def run(
         grid = teacher.mask_grid(camera.height, camera.width)
         writer.begin((grid.height, grid.width), grid.extent, teacher.embedding_dim)
         done = len(scene.views) - len(todo)
-        for step, index in enumerate(todo):
-            progress(done + step, len(scene.views))
-            answers, reason = _ask_view(teacher, scene.views[index], prompts, grid)
+        progress(done, len(scene.views))
+        for index, answers, reason in _ask_views(teacher, scene, todo, prompts, grid):
             writer.write_view(index, answers)
+            done += 1
+            progress(done, len(scene.views))
             if reason:
                 failures.append((scene.views[index].view_id, reason))
                 _LOG.warning("%s view %s: %s", scene.scene_id, *failures[-1])
-        progress(len(scene.views), len(scene.views))
     if failures and np.all(writer.status == FAILED):
         raise UserError(
             f"scene {scene.scene_id}: the teacher failed on all {len(scene.views)} views; "
@@ -81,24 +86,76 @@ def _check(scene: Scene, prompts: Sequence[Prompt]) -> None:
         raise ValueError(f"scene {scene.scene_id}: views of different sizes {sorted(sizes)}")
 
 
-def _ask_view(
-    teacher: AnyTeacher, view: View, prompts: Sequence[Prompt], grid: MaskGrid
-) -> tuple[ViewAnswers, str]:
-    """All answers on one view and, if the teacher failed on it, why."""
-    image = read_image(view)
+def _ask_views(
+    teacher: AnyTeacher,
+    scene: Scene,
+    todo: Sequence[int],
+    prompts: Sequence[Prompt],
+    grid: MaskGrid,
+) -> Iterator[tuple[int, ViewAnswers, str]]:
+    """Index, answers and, if the teacher failed on it, why, of each view of ``todo``."""
     texts = list(dict.fromkeys(prompt.text for prompt in prompts))
+    views = [scene.views[index] for index in todo]
+    images = mapped(read_image, views, min(num_threads(), _IMAGES_AHEAD))
+    waiting = iter(todo)
+    while True:
+        at_once = teacher.views_at_once if isinstance(teacher, ManyViewsTeacher) else 1
+        indices = list(islice(waiting, max(at_once, 1)))
+        if not indices:
+            return
+        shown = list(islice(images, len(indices)))
+        ids = [scene.views[index].view_id for index in indices]
+        given = _answers_of(teacher, shown, ids, texts, grid)
+        for index, (answers, reason) in zip(indices, given, strict=True):
+            yield index, _as_view(answers, texts, prompts, grid, teacher, reason), reason
+
+
+def _answers_of(
+    teacher: AnyTeacher,
+    images: Sequence[Array],
+    view_ids: Sequence[str],
+    texts: Sequence[str],
+    grid: MaskGrid,
+) -> list[tuple[Sequence[TeacherAnswer], str]]:
+    """Per view, its answers and, if the teacher failed on it, why.
+
+    Where it fails on several views together, each is asked by itself.
+    """
     try:
-        given = teacher.answer(teacher.encode_view(image, view.view_id), texts)
-        _check_answers(given, len(texts), grid, teacher.embedding_dim)
+        if isinstance(teacher, ManyViewsTeacher) and len(images) > 1:
+            given = teacher.answer_views(teacher.encode_views(images, view_ids), texts)
+            if len(given) != len(images):
+                raise ValueError(f"expected answers on {len(images)} views, got {len(given)}")
+        else:
+            (image,), (view_id,) = images, view_ids
+            given = [teacher.answer(teacher.encode_view(image, view_id), texts)]
+        for answers in given:
+            _check_answers(answers, len(texts), grid, teacher.embedding_dim)
+        return [(answers, "") for answers in given]
     except (UserError, MemoryError):
         raise
     except Exception as error:  # noqa: B902 - whatever a teacher raises costs one view only
-        reason = f"{type(error).__name__}: {error}"[:_LONGEST_REASON]
-        failed = TeacherAnswer.without_mask(reason, grid, teacher.embedding_dim)
-        return _as_rows([failed] * len(prompts), grid, teacher.embedding_dim, FAILED), reason
-    by_text = dict(zip(texts, given, strict=True))
-    rows = [by_text[prompt.text] for prompt in prompts]
-    return _as_rows(rows, grid, teacher.embedding_dim, NO_SEG), ""
+        if len(images) == 1:
+            return [([], f"{type(error).__name__}: {error}"[:_LONGEST_REASON])]
+    pairs = zip(images, view_ids, strict=True)
+    return [_answers_of(teacher, [image], [id_], texts, grid)[0] for image, id_ in pairs]
+
+
+def _as_view(
+    answers: Sequence[TeacherAnswer],
+    texts: Sequence[str],
+    prompts: Sequence[Prompt],
+    grid: MaskGrid,
+    teacher: AnyTeacher,
+    reason: str,
+) -> ViewAnswers:
+    """What the cache takes: a row per prompt, all of them failed where there is a reason."""
+    dim = teacher.embedding_dim
+    if reason:
+        failed = TeacherAnswer.without_mask(reason, grid, dim)
+        return _as_rows([failed] * len(prompts), grid, dim, FAILED)
+    by_text = dict(zip(texts, answers, strict=True))
+    return _as_rows([by_text[prompt.text] for prompt in prompts], grid, dim, NO_SEG)
 
 
 def _check_answers(

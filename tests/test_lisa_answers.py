@@ -29,13 +29,17 @@ def _logits_of(teacher: LisaTeacher, run: Golden, view: Any, texts: list[str]) -
         answers = teacher.answers_in_full(view, texts)
     finally:
         hook.remove()
-    # Rows go in order of length of the question, and leave when their answer is whole.
-    order = sorted(range(len(texts)), key=lambda row: len(run.suffix(texts[row])))
+    # Rows begin in order of length of the question. They leave when their answer is whole, and
+    # the last ones that stay take their places.
+    rows = sorted(range(len(texts)), key=lambda row: len(run.suffix(texts[row])))
     logits: list[list[Tensor]] = [[] for _ in texts]
     lengths = [len(a.output_ids) - len(run.prompt_ids(t)) for a, t in zip(answers, texts)]
     for step, given in enumerate(steps):
-        going = [row for row in order if lengths[row] > step]
-        for row, values in zip(going, given, strict=True):
+        count = len(given)
+        later = [row for row in rows[count:] if lengths[row] > step]
+        rows = [row if lengths[row] > step else later.pop(0) for row in rows[:count]]
+        assert not later
+        for row, values in zip(rows, given, strict=True):
             logits[row].append(values)
     return [torch.stack(row) for row in logits]
 
@@ -107,7 +111,7 @@ def test_states_before_seg_equal_the_golden_runs(name: str, image: int) -> None:
     suffixes = [run.suffix(sample["question"]) for sample in samples.values()]
     model = run.loaded.network.language_model
     with torch.inference_mode():
-        decoded = decode(model, run.view(image).prefix, suffixes, stop)
+        decoded = decode(model, [run.view(image).prefix] * len(suffixes), suffixes, stop)
     for number, answer in zip(samples, decoded, strict=True):
         hidden = run.array(number, "seg_hidden")
         assert len(answer.seg_states) == len(hidden)

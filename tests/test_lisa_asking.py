@@ -13,7 +13,6 @@ from scipy.ndimage import map_coordinates
 
 from data.errors import UserError
 from models.conformance import check_teacher
-from models.lisa import answering, masks
 from models.lisa.checkpoint import load_lisa
 from models.lisa.tokenizer import IMAGE_TOKEN_ID
 from tests.lisa_golden import NAMES, TOLERANCE, far, golden
@@ -90,23 +89,6 @@ def test_neither_company_nor_order_nor_repetition_changes_an_answer() -> None:
             assert far(answer.seg_embeddings, alone[place].seg_embeddings) <= TOLERANCE
     for before, after in zip(kept, (*view.prefix.keys, *view.prefix.values), strict=True):
         assert torch.equal(before, after)
-
-
-@pytest.mark.parametrize(
-    ("where", "limit", "value"),
-    [(answering, "MOST_ROWS", 2), (answering, "_MOST_CACHE_BYTES", 1), (masks, "_MOST_MASKS", 1)],
-)
-def test_smaller_batches_give_the_same(
-    monkeypatch: pytest.MonkeyPatch, where: Any, limit: str, value: int
-) -> None:
-    run = golden("v1")
-    texts = [sample["question"] for sample in run.facts["samples"]]
-    teacher, view = run.teacher(), run.view(2)
-    together = teacher.answer(view, texts)
-    monkeypatch.setattr(where, limit, value)
-    for one, other in zip(together, teacher.answer(view, texts), strict=True):
-        assert one.text == other.text
-        assert far(one.mask_logits, other.mask_logits) <= TOLERANCE
 
 
 def test_a_view_is_encoded_once_and_its_masks_are_asked_for_at_once() -> None:

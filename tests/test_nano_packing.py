@@ -10,7 +10,8 @@ import torch
 from torch import Tensor
 
 from data.rooms.view_queries import ASKED_LABELS, COLORS, ViewQuery
-from models.lisa.answering import read_prefix, read_suffixes
+from models.lisa.answering import read_suffixes
+from models.lisa.prefix import read_prefix
 from models.lisa.prompts import QuestionForm, build_prompt, question_of
 from models.lisa.tokenizer import IMAGE_TOKEN_ID
 from models.lisa.trainee import NanoTrainee, Sequences

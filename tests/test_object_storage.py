@@ -150,7 +150,7 @@ def test_a_damaged_object_is_named_removed_when_asked_and_made_anew(
     world: World, tmp_path: Path
 ) -> None:
     before = world.store.objects()
-    name = next(one for one in before if "seg_embeddings/c/" in one)
+    name = next(one for one in before if "views/c/" in one)
     world.store.put(name, before[name][:-1] + bytes([before[name][-1] ^ 1]))
     shutil.copytree(world.remote, tmp_path / "copy")
     shutil.rmtree(tmp_path / "copy" / "output" / "tiny" / "fuse_masks")
@@ -189,32 +189,32 @@ def test_killed_and_failing_runs_go_on_from_the_views_that_are_there(
         store.delete(name)
     shutil.copytree(world.remote, tmp_path / "copy")
     store.requests.clear()
-    # Killed while it puts the masks of the second view.
-    store.faults.append(Fault("PUT", r"mask_logits/c/1/", seconds=30))
+    # Killed while it puts the second view.
+    store.faults.append(Fault("PUT", r"views/c/1", seconds=30))
     env = environment(tmp_path / "copy" / "output", **world.told())
     line = command("RunTeacher", "--scene-set", world.scene_set, "--workers", "1")
     log = (tmp_path / "log").open("w")
     run = subprocess.Popen(line, cwd=tmp_path, env=env, stdout=log, stderr=log)
-    wait_for(lambda: len(store.paths("PUT", r"mask_logits/c/1/")) > 0)
+    wait_for(lambda: len(store.paths("PUT", r"views/c/1")) > 0)
     os.kill(run.pid, signal.SIGKILL)
     assert run.wait() == -signal.SIGKILL
-    (first,) = {path.split("/")[5] for path in store.paths("PUT", "mask_logits/c/0/")}
-    # The third view's masks cannot be put, however often it is tried.
-    store.faults[:] = [Fault("PUT", rf"{first}/.*mask_logits/c/2/", 500)]
+    (first,) = {path.split("/")[5] for path in store.paths("PUT", "views/c/0")}
+    # The third view cannot be put, however often it is tried.
+    store.faults[:] = [Fault("PUT", rf"{first}/.*views/c/2", 500)]
     store.requests.clear()
     failed = world.luigi(tmp_path / "copy", "RunTeacher")
     assert failed.returncode == 30 and "Traceback" not in failed.stdout
     printed = failed.stdout.partition("\nfailed:\n")[0]
     told = [line for line in printed.splitlines() if "could not be written" in line]
-    assert len(told) == 1 and "mask_logits/c/2/0/0/0" in told[0] and "run the same" in told[0]
-    assert not store.paths("PUT", rf"{first}/.*mask_logits/c/0/")
-    assert store.paths("PUT", rf"{first}/.*mask_logits/c/1/")
+    assert len(told) == 1 and "views/c/2" in told[0] and "run the same" in told[0]
+    assert not store.paths("PUT", rf"{first}/.*views/c/0")
+    assert store.paths("PUT", rf"{first}/.*views/c/1")
     assert not [name for name in store.objects(f"runs/tiny/run_teacher/{first}") if "meta" in name]
     store.faults.clear()
     store.requests.clear()
     done = world.luigi(tmp_path / "copy", "RunTeacher")
     assert done.returncode == 0 and tasks_done(done.stdout)["RunTeacher"] >= 1
-    assert not store.paths("PUT", rf"{first}/.*mask_logits/c/[01]/")
+    assert not store.paths("PUT", rf"{first}/.*views/c/[01]")
     now = store.objects()
     assert {n: c for n, c in now.items() if not n.endswith("metadata.json")} == good
     assert set(now) == set(before)

@@ -157,12 +157,12 @@ def teacher_key(runs: Runs) -> ArtifactKey:
 
 
 def half_a_cache(folder: Path) -> None:
-    """Masks of two of four views, and a third that was just being written."""
-    masks = folder / "teacher.zarr/mask_logits"
-    for name in ("c/0/0/0/0", "c/1/0/0/0", "c/2/0/0/0.abc.partial"):
-        (masks / name).parent.mkdir(parents=True)
-        (masks / name).write_bytes(b"x")
-    (masks / "zarr.json").write_text(json.dumps({"shape": [4, 3, 16, 24]}))
+    """Answers on two of four views, and a third that was just being written."""
+    views = folder / "teacher.zarr/views"
+    (views / "c").mkdir(parents=True)
+    for name in ("c/0", "c/1", "c/2.abc.partial"):
+        (views / name).write_bytes(b"x")
+    (views / "zarr.json").write_text(json.dumps({"shape": [4]}))
 
 
 def test_partial_and_running(made: Runs, ask: Ask) -> None:
@@ -205,5 +205,5 @@ def test_a_run_that_failed_holds_nothing_and_tells_why(made: Runs, ask: Ask) -> 
 def test_a_damaged_layout_is_named(made: Runs, ask: Ask) -> None:
     folder = teacher_key(made).folder
     half_a_cache(folder)
-    (folder / "teacher.zarr/mask_logits/zarr.json").write_text("{")
-    assert "mask_logits/zarr.json" in ask("status", "--scene-set", made.scene_set, code=2)
+    (folder / "teacher.zarr/views/zarr.json").write_text("{")
+    assert "views/zarr.json" in ask("status", "--scene-set", made.scene_set, code=2)

@@ -103,11 +103,8 @@ def test_a_killed_job_goes_on_where_it_was(tmp_path: Path, world: Any) -> None:
     assert _bytes(tmp_path / "parts") == _bytes(tmp_path / "whole")
 
 
-@pytest.mark.parametrize(
-    "array", ["mask_logits", "predicted_iou", "presence", "seg_embeddings", "status"]
-)
 def test_a_kill_inside_a_write_loses_that_view_only(
-    tmp_path: Path, world: Any, monkeypatch: pytest.MonkeyPatch, array: str
+    tmp_path: Path, world: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     import zarr
 
@@ -118,8 +115,8 @@ def test_a_kill_inside_a_write_loses_that_view_only(
 
     def dying(self: Any, key: Any, value: Any) -> None:
         nonlocal count
-        count += self.path.endswith(array)
-        if self.path.endswith(array) and count == 3:
+        count += 1
+        if count == 3:
             raise KeyboardInterrupt
         written(self, key, value)
 

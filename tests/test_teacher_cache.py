@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from data.artifacts import teacher
 from data.artifacts.teacher import (
     FAILED,
     LOGIT_LIMIT,
@@ -82,10 +84,40 @@ def test_what_is_written_comes_back(tmp_path: Path) -> None:
         assert error.max(initial=0) <= LOGIT_STEP / 2 + 1e-6
 
 
-def test_one_file_a_view_and_five_more(tmp_path: Path) -> None:
+@pytest.mark.parametrize("held", [0, 2**20])
+def test_masks_are_the_same_however_many_records_an_open_cache_holds(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, held: int
+) -> None:
+    _fill(tmp_path)
+    monkeypatch.setattr(teacher, "_HELD", held)
+    cache = read_teacher(tmp_path)
+    # -3.0 is 24 steps of 1/8; nothing is drawn where the answer failed.
+    assert cache.mask_steps(1)[:, 0, 0].tolist() == [-24, -24, 0]
+    assert cache.mask_logits(0)[:, 2, 3].tolist() == [1.25, 0, 1.25]
+    assert cache.mask_steps(1).dtype == np.int8
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("mask_logits", np.zeros((3, 3, 5), np.float32)),
+        ("seg_embeddings", np.zeros((3, 1), np.float32)),
+        ("predicted_iou", np.zeros(4, np.float32)),
+        ("presence", np.zeros(2, np.float32)),
+        ("texts", ("one",)),
+    ],
+)
+def test_answers_of_another_size_are_refused(tmp_path: Path, name: str, value: Any) -> None:
+    writer = _writer(tmp_path, num_views=1)
+    with pytest.raises(ValueError, match=f"view v0: .*{name}"):
+        writer.write_view(0, replace(_answers([NO_SEG] * 3), **{name: value}))
+    assert writer.missing_views() == [0]
+
+
+def test_one_file_a_view(tmp_path: Path) -> None:
     _fill(tmp_path)
     files = [p for p in (tmp_path / "teacher.zarr").rglob("*") if p.name != "zarr.json"]
-    assert sum(p.is_file() for p in files) == 2 + 5
+    assert sum(p.is_file() for p in files) == 2
 
 
 def test_a_mask_of_zeros_is_not_a_missing_mask(tmp_path: Path) -> None:
@@ -121,7 +153,7 @@ def test_a_reopened_cache_knows_what_is_missing(tmp_path: Path) -> None:
 
 def test_leftovers_of_a_kill_are_swept(tmp_path: Path) -> None:
     _writer(tmp_path)
-    partial = tmp_path / "teacher.zarr" / "status" / "x.partial"
+    partial = tmp_path / "teacher.zarr" / "views" / "x.partial"
     partial.write_bytes(b"half")
     assert _writer(tmp_path).missing_views() == [0, 1]
     assert not partial.exists()
@@ -169,13 +201,9 @@ def test_an_unfinished_cache_is_not_read(tmp_path: Path) -> None:
     "name",
     [
         "zarr.json",
-        "status/zarr.json",
-        "status/c/0/0",
-        "predicted_iou/c/0/0",
-        "presence/c/0/0",
-        "seg_embeddings/c/0/0/0",
-        "mask_logits/zarr.json",
-        "mask_logits/c/0/0/0/0",
+        "views/zarr.json",
+        "views/c/0",
+        "views/c/1",
     ],
 )
 def test_damage_is_an_artifact_error(tmp_path: Path, name: str, damage: str) -> None:

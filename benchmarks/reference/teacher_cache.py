@@ -1,4 +1,4 @@
-"""Teacher cache: one 1-bit PNG per mask, one folder per view."""
+"""Teacher cache: one PNG per mask, one folder per view: 1 bit for a mask, 8 for its logits."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from data.types import Array
 
 
 def write_masks(folder: Path, views: Iterable[Array]) -> None:
-    """Write the masks (Q, h, w) bool of each view."""
+    """Write the masks (Q, h, w) of each view: bool in 1 bit a cell, uint8 in 8."""
     for view, masks in enumerate(views):
         place = folder / f"view{view:04d}"
         place.mkdir(parents=True)
@@ -21,6 +21,6 @@ def write_masks(folder: Path, views: Iterable[Array]) -> None:
 
 
 def read_masks(folder: Path) -> Iterator[Array]:
-    """Masks (Q, h, w) bool of one view after another."""
+    """Masks (Q, h, w), of the type they were written as, of one view after another."""
     for place in sorted(folder.iterdir()):
         yield np.stack([np.asarray(Image.open(path)) for path in sorted(place.iterdir())])

@@ -3,13 +3,12 @@
 Per (view, query) it holds a status, how likely [SEG] was, one mask as 8-bit logits, its
 predicted IoU and its [SEG] embedding, and the answer's text. An answer with several [SEG] keeps
 the union of its masks (the largest logit), their mean embedding and their mean predicted IoU; of
-an answer without [SEG] the mask is the one that the teacher held back, where it tells it. A mask
-of zeros and a lost chunk cannot be taken for each other: see ``data.artifacts.view_answers``.
+an answer without [SEG] the mask is the one that the teacher held back, where it tells it.
 
-The masks of a view are one file; the small arrays are one file each and are rewritten after
-every view, ``status`` last. A killed job therefore loses at most the view it was on. One
-process of a host writes a cache at a time (the store's lock sees to that); the cache may lie in
-an object store.
+The group's one array, ``views``, holds a record of bytes per view (``data.artifacts.view_record``),
+a file each: a view's answers are there whole, or not at all, and a killed job loses at most the
+view it was on. One process of a host writes a cache at a time (the store's lock sees to that);
+the cache may lie in an object store.
 """
 
 from __future__ import annotations
@@ -19,13 +18,11 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import zarr
-from zarr.codecs import ZstdCodec
 
 from data.artifacts.remote import Place, RemoteFolder
 from data.artifacts.remote_artifact import stop_if_finished
-from data.artifacts.remote_zarr import zarr_place
 from data.artifacts.store import require_complete
+from data.artifacts.teacher_array import ARRAY, FILE, create_records, each_record, open_records
 from data.artifacts.view_answers import (
     FAILED,
     LOGIT_LIMIT,
@@ -36,6 +33,7 @@ from data.artifacts.view_answers import (
     ViewAnswers,
     quantise_logits,
 )
+from data.artifacts.view_record import pack_view, unpack_head, unpack_masks
 from data.errors import ArtifactError
 from data.types import Array
 
@@ -53,11 +51,10 @@ __all__ = (
     "quantise_logits",
     "read_teacher",
 )
-FILE = "teacher.zarr"
-_ARRAYS = ("mask_logits", "predicted_iou", "presence", "seg_embeddings", "answers", "status")
-_UNWRITTEN = -128
 _REMEDY = "Run RunTeacher again."
 _DAMAGE = (OSError, KeyError, ValueError, TypeError, RuntimeError)
+_HELD = 64 * 2**20
+"""Bytes of records, as they are stored, that an open cache keeps."""
 
 
 class TeacherWriter:
@@ -69,8 +66,8 @@ class TeacherWriter:
         shape = (len(self._view_ids), len(self._prompt_ids))
         self.status = np.full(shape, NOT_DONE, np.uint8)
         self._layout: dict[str, Any] | None = None
-        self._arrays: dict[str, Any] = {}
-        if (self._path / "status" / "zarr.json").exists():
+        self._views: Any = None
+        if (self._path / ARRAY / "zarr.json").exists():
             self._resume()
 
     def _resume(self) -> None:
@@ -78,32 +75,26 @@ class TeacherWriter:
             for partial in self._path.rglob("*.partial"):
                 partial.unlink()
         try:
-            group = zarr.open_group(zarr_place(self._path), mode="r+", zarr_format=3)
-            self._arrays = {name: group[name] for name in _ARRAYS}
-            layout = dict(group.attrs)
+            layout, self._views = open_records(self._path, "r+")
             if [layout.pop("view_ids"), layout.pop("prompt_ids")] != [
                 self._view_ids,
                 self._prompt_ids,
             ]:
                 raise ValueError("other views or queries")
-            self._load_small()
+            num_queries, dim = len(self._prompt_ids), int(layout["embedding_dim"])
+            for index, record in each_record(self._views):
+                if record:
+                    self.status[index] = unpack_head(record, num_queries, dim).status
         except _DAMAGE as error:
             found = f"{type(error).__name__}: {error}"
             remedy = "Remove the folder and run RunTeacher again."
             raise ArtifactError(str(self._path), "this scene's cache", found, remedy) from error
         self._layout = layout
 
-    def _load_small(self) -> None:
-        self.status = np.asarray(self._arrays["status"][...])
-        self._predicted_iou = np.asarray(self._arrays["predicted_iou"][...])
-        self._presence = np.asarray(self._arrays["presence"][...])
-        self._seg_embeddings = np.asarray(self._arrays["seg_embeddings"][...])
-        self._answers = np.asarray(self._arrays["answers"][...]).astype(object)
-
     def begin(
         self, mask_shape: tuple[int, int], mask_extent: tuple[float, float], embedding_dim: int
     ) -> None:
-        """Create the arrays, or check that those found were made for the same teacher.
+        """Create the array, or check that the one found was made for the same teacher.
 
         ``mask_shape`` (h, w) cells; ``mask_extent`` (x, y) cells the image covers.
         """
@@ -119,37 +110,13 @@ class TeacherWriter:
             raise ArtifactError(str(self._path), str(layout), str(self._layout), remedy)
 
     def _create(self, layout: dict[str, Any]) -> None:
-        num_views, num_queries = self.status.shape
-        dim, (height, width) = layout["embedding_dim"], layout["mask_shape"]
-        self._group = zarr.create_group(zarr_place(self._path), overwrite=True, zarr_format=3)
-        shape = (num_views, num_queries)
-        self._make("mask_logits", (*shape, height, width), "int8", _UNWRITTEN, per_view=True)
-        self._make("predicted_iou", shape, "float32", np.nan)
-        self._make("presence", shape, "float32", np.nan)
-        self._make("seg_embeddings", (*shape, dim), "float32", np.nan)
-        self._make("answers", shape, str, "")
         ids = {"view_ids": self._view_ids, "prompt_ids": self._prompt_ids}
-        self._group.attrs.update({**layout, **ids})
-        self._make("status", shape, "uint8", NOT_DONE)
-        self._load_small()
+        self._views = create_records(self._path, len(self._view_ids), {**layout, **ids})
         self._layout = layout
-
-    def _make(
-        self, name: str, shape: tuple[int, ...], dtype: Any, fill: Any, per_view: bool = False
-    ) -> None:
-        chunks = tuple(max(size, 1) for size in shape)
-        self._arrays[name] = self._group.create_array(
-            name,
-            shape=shape,
-            dtype=dtype,
-            chunks=(1, *chunks[1:]) if per_view else chunks,
-            compressors=ZstdCodec(level=3, checksum=True),
-            fill_value=fill,
-        )
 
     @property
     def begun(self) -> bool:
-        """Whether the arrays exist, from this attempt or an earlier one."""
+        """Whether the array exists, from this attempt or an earlier one."""
         return self._layout is not None
 
     def missing_views(self) -> list[int]:
@@ -162,30 +129,36 @@ class TeacherWriter:
     def write_view(self, index: int, answers: ViewAnswers) -> None:
         """Store all answers on one view; ``begin`` must have been called.
 
-        Raises ValueError for answers that ``ViewAnswers.check`` refuses; in an object store also
-        as of ``stop_if_finished``.
+        Raises ValueError for answers that ``ViewAnswers.check`` refuses or of another size than
+        the cache; in an object store also as of ``stop_if_finished``.
         """
-        answers.check(f"view {self._view_ids[index]}")
+        where = f"view {self._view_ids[index]}"
+        self._check_size(answers, where)
+        answers.check(where)
         if isinstance(self._folder, RemoteFolder):
             stop_if_finished(self._folder)
-        has_mask = answers.drawn
-        logits = np.full(answers.mask_logits.shape, _UNWRITTEN, np.int8)
-        logits[has_mask] = quantise_logits(answers.mask_logits[has_mask])
-        self._arrays["mask_logits"][index] = logits
-        self._predicted_iou[index] = np.where(has_mask, answers.predicted_iou, np.nan)
-        self._seg_embeddings[index] = np.where(has_mask[:, None], answers.seg_embeddings, np.nan)
-        self._presence[index] = answers.presences
-        self._answers[index] = answers.texts
+        self._views[index : index + 1] = np.array([pack_view(answers)], object)
         self.status[index] = answers.status
-        self._arrays["predicted_iou"][...] = self._predicted_iou
-        self._arrays["presence"][...] = self._presence
-        self._arrays["seg_embeddings"][...] = self._seg_embeddings
-        self._arrays["answers"][...] = self._answers.astype(np.dtypes.StringDType())
-        self._arrays["status"][...] = self.status
+
+    def _check_size(self, answers: ViewAnswers, where: str) -> None:
+        layout, count = self._layout or {}, len(self._prompt_ids)
+        wanted = {
+            "status": (count,),
+            "mask_logits": (count, *layout["mask_shape"]),
+            "predicted_iou": (count,),
+            "seg_embeddings": (count, layout["embedding_dim"]),
+            "presences": (count,),
+        }
+        for name, shape in wanted.items():
+            if getattr(answers, name).shape != shape:
+                found = getattr(answers, name).shape
+                raise ValueError(f"{where}: {name} must be {shape}, got {found}")
+        if len(answers.texts) != count:
+            raise ValueError(f"{where}: expected {count} texts, got {len(answers.texts)}")
 
 
 class TeacherCache:
-    """A finished cache, open for reading; masks are read one view at a time.
+    """A finished cache, open for reading; masks are unpacked one view at a time.
 
     ``status`` (V, Q) uint8; ``drawn`` (V, Q) bool, where there is a mask: wherever the status is
     MASK, and where a teacher held one back; ``predicted_iou`` (V, Q) float32 and
@@ -193,53 +166,69 @@ class TeacherCache:
     [0, 1], how likely [SEG] was, 0 where the status is FAILED; ``answers`` V rows of Q texts;
     ``mask_shape`` (h, w) cells; ``mask_extent`` (2,) float64, cells that the image's width and
     height cover: pixel u of W lies at ``u / W * mask_extent[0]`` cells from the left edge.
+    Several threads may read masks at once.
     """
 
     def __init__(self, path: Place) -> None:
         self._path = str(path)
-        group = zarr.open_group(zarr_place(path, read_only=True), mode="r", zarr_format=3)
-        attrs: dict[str, Any] = dict(group.attrs)
+        attrs, self._views = open_records(path, "r")
         self.view_ids: tuple[str, ...] = tuple(attrs["view_ids"])
         self.prompt_ids: tuple[str, ...] = tuple(attrs["prompt_ids"])
         self.mask_shape: tuple[int, int] = (attrs["mask_shape"][0], attrs["mask_shape"][1])
         self.mask_extent: Array = np.asarray(attrs["mask_extent"], np.float64)
         self.embedding_dim = int(attrs["embedding_dim"])
-        self.status: Array = np.asarray(group["status"][...])
-        self.answers = tuple(tuple(map(str, row)) for row in np.asarray(group["answers"][...]))
-        self._logits = group["mask_logits"]
-        predicted_iou, embeddings = group["predicted_iou"][...], group["seg_embeddings"][...]
-        written = np.isfinite(predicted_iou) | np.isfinite(embeddings).any(axis=2)
-        self.drawn: Array = (self.status == MASK) | written
-        self.predicted_iou: Array = _masked(predicted_iou, self.drawn)
-        self.seg_embeddings: Array = _masked(embeddings, self.drawn)
-        self.presence: Array = _masked(group["presence"][...], self.status != NOT_DONE)
+        if self._views.shape != (len(self.view_ids),):
+            raise ValueError(f"records of {self._views.shape}, not of {len(self.view_ids)} views")
         shape = (len(self.view_ids), len(self.prompt_ids))
-        if self.status.shape != shape or self._logits.shape != (*shape, *self.mask_shape):
-            raise ValueError(f"arrays do not fit {shape[0]} views and {shape[1]} queries")
+        self.status: Array = np.full(shape, NOT_DONE, np.uint8)
+        self.drawn: Array = np.zeros(shape, bool)
+        self.predicted_iou: Array = np.zeros(shape, np.float32)
+        self.seg_embeddings: Array = np.zeros((*shape, self.embedding_dim), np.float32)
+        self.presence: Array = np.zeros(shape, np.float32)
+        self._held: dict[int, bytes] = {}
+        self.answers = self._read_heads() if self.prompt_ids else ((),) * len(self.view_ids)
         if np.any(self.status == NOT_DONE):
             raise ValueError(f"{np.sum(self.status == NOT_DONE)} answers are missing")
+        if np.any((self.status == MASK) & ~self.drawn):
+            raise ValueError("masks of answers are missing")
+
+    def _read_heads(self) -> tuple[tuple[str, ...], ...]:
+        """Fill the arrays; the texts of each view."""
+        texts, room = [], _HELD
+        for index, record in each_record(self._views):
+            if not record:
+                texts.append(("",) * len(self.prompt_ids))
+                continue
+            head = unpack_head(record, len(self.prompt_ids), self.embedding_dim)
+            self.status[index], self.drawn[index] = head.status, head.drawn
+            self.predicted_iou[index], self.presence[index] = head.predicted_iou, head.presence
+            self.seg_embeddings[index] = head.seg_embeddings
+            texts.append(head.texts)
+            room -= len(record)
+            if room >= 0:
+                self._held[index] = record
+        return tuple(texts)
+
+    def mask_steps(self, view_index: int) -> Array:
+        """(Q, h, w) int8 logits of one view in units of LOGIT_STEP, 0 where none is drawn.
+
+        Raises ArtifactError when masks that were answered cannot be read.
+        """
+        drawn = self.drawn[view_index]
+        if not drawn.any():
+            return np.zeros((len(drawn), *self.mask_shape), np.int8)
+        try:
+            record = self._held.get(view_index) or bytes(self._views[view_index].item())
+            return unpack_masks(record, drawn, self.mask_shape)
+        except _DAMAGE as error:
+            raise ArtifactError(self._path, "readable masks", str(error), _REMEDY) from error
 
     def mask_logits(self, view_index: int) -> Array:
         """(Q, h, w) float32 logits of one view, meaningful where one is drawn.
 
         Raises ArtifactError when masks that were answered cannot be read.
         """
-        try:
-            stored = np.asarray(self._logits[view_index])
-        except _DAMAGE as error:
-            raise ArtifactError(self._path, "readable masks", str(error), _REMEDY) from error
-        if np.any(stored[self.drawn[view_index]] == _UNWRITTEN):
-            found = f"none for view {self.view_ids[view_index]}"
-            raise ArtifactError(self._path, "the masks of every answer", found, _REMEDY)
-        return np.asarray(stored * np.float32(LOGIT_STEP))
-
-
-def _masked(values: Any, has_mask: Array) -> Array:
-    array = np.array(values, np.float32)
-    if not np.isfinite(array[has_mask]).all():
-        raise ValueError("values of answered masks are missing")
-    array[~has_mask] = 0
-    return array
+        return np.asarray(self.mask_steps(view_index) * np.float32(LOGIT_STEP))
 
 
 def read_teacher(folder: Place) -> TeacherCache:

@@ -10,7 +10,7 @@ VERSIONS: dict[str, int] = {
     "prepare_scene": 3,
     "prepare_prompts": 2,
     "link_points": 3,
-    "run_teacher": 2,
+    "run_teacher": 3,
     "fuse_masks": 3,
     "train_student": 3,
     "finetune_student": 1,

@@ -1,6 +1,6 @@
 """What a teacher says about one view, as the teacher cache takes it, and how masks are stored.
 
-Logits are stored as int8 in steps of 1/8 from -127/8 to 127/8; -128 is kept for "never written".
+Logits are stored as int8 in steps of 1/8 from -127/8 to 127/8.
 """
 
 from __future__ import annotations
@@ -18,8 +18,10 @@ LOGIT_LIMIT = 127 * LOGIT_STEP
 
 def quantise_logits(logits: Array) -> Array:
     """Float logits to int8 steps; the error is at most half a step within the limits."""
-    limited = np.clip(logits, -LOGIT_LIMIT, LOGIT_LIMIT)
-    return np.asarray(np.rint(limited / LOGIT_STEP).astype(np.int8))
+    steps = np.multiply(logits, np.float32(1 / LOGIT_STEP), dtype=np.float32)
+    np.rint(steps, out=steps)
+    np.clip(steps, -127, 127, out=steps)
+    return steps.astype(np.int8)
 
 
 @dataclass(frozen=True, eq=False)
@@ -60,7 +62,8 @@ class ViewAnswers:
         in another answer than one without [SEG], and a presence outside [0, 1].
         """
         for name in ("mask_logits", "predicted_iou", "seg_embeddings"):
-            if not np.isfinite(getattr(self, name)[self.drawn]).all():
+            values, drawn = getattr(self, name), self.drawn
+            if not np.isfinite(values if drawn.all() else values[drawn]).all():
                 raise ValueError(f"{where}: {name} is not finite")
         if np.any(self.status == NOT_DONE):
             raise ValueError(f"{where}: a query without an answer")

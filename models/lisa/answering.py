@@ -13,30 +13,12 @@ from typing import cast
 
 import torch
 from torch import Tensor
-from transformers import DynamicCache, LlamaForCausalLM
-from transformers.cache_utils import DynamicLayer
+from transformers import LlamaForCausalLM
 
 from data.errors import UserError
-
-MOST_ROWS = 64
-"""Questions read together at most; fewer where their keys and values would take more bytes."""
-_MOST_CACHE_BYTES = 2 * 2**30
-
-
-@dataclass(frozen=True, eq=False)
-class Prefix:
-    """The start that all sequences about an image share, read.
-
-    Attributes:
-        ids: its tokens, IMAGE_TOKEN_ID for the whole image.
-        length: positions P it takes; an image takes many.
-        keys, values: per layer (1, heads, P, head size).
-    """
-
-    ids: tuple[int, ...]
-    length: int
-    keys: tuple[Tensor, ...]
-    values: tuple[Tensor, ...]
+from models.lisa.batching import rows_at_once
+from models.lisa.kept import kept_cache
+from models.lisa.prefix import Prefix, embed_words
 
 
 @dataclass(frozen=True)
@@ -63,45 +45,36 @@ class Decoded:
     presence: float = -1.0
     nearest: Tensor | None = None
 
-    def consider(self, presence: float, state: Tensor) -> None:
-        """Note how near to [SEG] the answer came at one of its tokens."""
+    def consider(self, presence: float, states: Tensor, place: int) -> None:
+        """Note how near to [SEG] the answer came with the state (hidden,) at ``place``."""
         if presence > self.presence:
-            self.presence, self.nearest = presence, state
-
-
-def read_prefix(model: LlamaForCausalLM, ids: Sequence[int], image_tokens: Tensor) -> Prefix:
-    """Read what comes before the question: ``ids`` end with the image's one id.
-
-    ``image_tokens`` (1, N, hidden) take its place.
-    """
-    words = _embed(model, [list(ids[:-1])])
-    embeddings = torch.cat([words, image_tokens.to(words.dtype)], dim=1)
-    cache = DynamicCache()
-    model.model(inputs_embeds=embeddings, past_key_values=cache, use_cache=True)
-    layers = cast(list[DynamicLayer], cache.layers)
-    keys = tuple(cast(Tensor, layer.keys) for layer in layers)
-    values = tuple(cast(Tensor, layer.values) for layer in layers)
-    return Prefix(tuple(ids), embeddings.shape[1], keys, values)
+            self.presence, self.nearest = presence, states[place]
 
 
 def decode(
-    model: LlamaForCausalLM, prefix: Prefix, suffixes: Sequence[Sequence[int]], stop: Stop
+    model: LlamaForCausalLM,
+    prefixes: Sequence[Prefix],
+    suffixes: Sequence[Sequence[int]],
+    stop: Stop,
 ) -> list[Decoded]:
     """Greedy answers to ``suffixes`` (ids after the image), in their order, in batches.
+
+    ``prefixes``: what each stands behind, all of one length, for questions on several images.
 
     Raises:
         UserError: a question is longer than the model's positions.
     """
     longest = max(map(len, suffixes), default=0)
-    room = model.config.max_position_embeddings - prefix.length
+    room = model.config.max_position_embeddings - max((p.length for p in prefixes), default=0)
     if longest > room:
         raise UserError(
             f"a query takes {longest} tokens, and the model has room for {room} behind the "
             "image: shorten the query"
         )
     decoded: list[Decoded | None] = [None] * len(suffixes)
-    for rows in _batches(model, prefix, suffixes, stop):
-        batch = _Batch(model, prefix, [suffixes[row] for row in rows])
+    for rows in _batches(prefixes, suffixes, stop):
+        behind = [prefixes[row] for row in rows]
+        batch = _Batch(model, behind, [suffixes[row] for row in rows], stop.max_new_tokens)
         for row, answer in zip(rows, batch.decode(stop), strict=True):
             decoded[row] = answer
     return [answer for answer in decoded if answer is not None]
@@ -114,55 +87,63 @@ def read_suffixes(
 
     Rows shorter than S end in states without meaning. For answers that are given, not asked.
     """
-    return _Batch(model, prefix, suffixes).states
+    return _Batch(model, [prefix] * len(suffixes), suffixes, 0).states
 
 
 def _batches(
-    model: LlamaForCausalLM, prefix: Prefix, suffixes: Sequence[Sequence[int]], stop: Stop
+    prefixes: Sequence[Prefix], suffixes: Sequence[Sequence[int]], stop: Stop
 ) -> Iterator[list[int]]:
     """Rows to read together: of like length, and no more than memory is set aside for."""
+    if not suffixes:
+        return
     order = sorted(range(len(suffixes)), key=lambda row: len(suffixes[row]))
+    prefix = prefixes[0]
     keys = prefix.keys[0]
     per_position = 2 * len(prefix.keys) * keys.shape[1] * keys.shape[3] * keys.element_size()
-    longest = max(map(len, suffixes), default=0)
+    longest = max(map(len, suffixes))
     per_row = per_position * (prefix.length + longest + stop.max_new_tokens)
-    size = min(max(_MOST_CACHE_BYTES // per_row, 1), MOST_ROWS)
+    size = rows_at_once(per_row, keys.device)
     for start in range(0, len(order), size):
         yield order[start : start + size]
 
 
 class _Batch:
-    """Suffixes read behind a prefix; the prefix itself is copied, never written to.
+    """Suffixes read, each behind its prefix, which is copied and never written to.
+
+    ``most_steps`` are the tokens that may follow.
 
     Attributes:
         states: (B, S, hidden) final states of the suffixes.
     """
 
     def __init__(
-        self, model: LlamaForCausalLM, prefix: Prefix, suffixes: Sequence[Sequence[int]]
+        self,
+        model: LlamaForCausalLM,
+        prefixes: Sequence[Prefix],
+        suffixes: Sequence[Sequence[int]],
+        most_steps: int,
     ) -> None:
         self._model = model
-        self._cache = DynamicCache()
-        count, width = len(suffixes), max(map(len, suffixes))
-        for layer, (keys, values) in enumerate(zip(prefix.keys, prefix.values, strict=True)):
-            self._cache.update(
-                keys.expand(count, -1, -1, -1), values.expand(count, -1, -1, -1), layer
-            )
-        device = prefix.keys[0].device
-        self._lengths = torch.tensor([len(suffix) for suffix in suffixes], device=device)
-        steps = torch.arange(width, device=device)
-        # 1 where there is something to attend to: the whole prefix, and no filling.
-        self._mask = torch.cat(
-            [
-                torch.ones(count, prefix.length, dtype=torch.long, device=device),
-                (steps < self._lengths[:, None]).long(),
-            ],
-            dim=1,
-        )
+        prefix, count, width = prefixes[0], len(suffixes), max(map(len, suffixes))
+        device, read = prefix.keys[0].device, prefix.length + width
+        lengths = [len(suffix) for suffix in suffixes]
+        most_steps = min(most_steps, model.config.max_position_embeddings - min(lengths))
+        room = read + most_steps
+        self._cache, self._layers = kept_cache([(p.keys, p.values) for p in prefixes], room)
+        self._lengths = torch.tensor(lengths, device=device)
         self._next_positions = prefix.length + self._lengths
-        positions = (prefix.length + steps).expand(count, -1)
         filled = [[*suffix, *[0] * (width - len(suffix))] for suffix in suffixes]
-        self.states = self._read(_embed(model, filled), positions)
+        embeddings = embed_words(model, filled)
+        # What is added to an attention score: 0 where there is something to attend to, which
+        # is the whole prefix, no filling, and all that follows. A row per question.
+        places = torch.arange(room, device=device)
+        is_filling = (places >= self._next_positions[:, None]) & (places < read)
+        self._mask = _as_scores(is_filling, embeddings.dtype)[:, None, None]
+        steps = places[prefix.length : read]
+        is_later = _as_scores(places[:read] > steps[:, None], embeddings.dtype)
+        positions = steps.expand(count, -1)
+        self.states = self._read(embeddings, positions, self._mask[..., :read] + is_later)
+        self._length = read
 
     def decode(self, stop: Stop) -> list[Decoded]:
         """Greedy answers; rows that have ended are read no further."""
@@ -175,12 +156,14 @@ class _Batch:
         while True:
             logits = self._model.lm_head(last)
             tokens = logits.argmax(dim=-1)
-            near = logits.float().softmax(dim=-1)[:, stop.seg_id].tolist()
+            near = logits.float().softmax(dim=-1)[:, stop.seg_id]
+            # One copy from the device a step; both kinds of number are exact as float64.
+            told = torch.stack([tokens.double(), near.double()]).tolist()
             going = []
-            for place, (row, token) in enumerate(zip(rows, tokens.tolist(), strict=True)):
-                answer = answers[row]
+            for place, (row, number, presence) in enumerate(zip(rows, *told, strict=True)):
+                answer, token = answers[row], int(number)
                 answer.ids.append(token)
-                answer.consider(near[place], last[place])
+                answer.consider(presence, last, place)
                 if token == stop.seg_id:
                     answer.seg_states.append(last[place])
                 is_last = token == stop.eos_id or (token == stop.seg_id and stop.at_first_seg)
@@ -189,27 +172,41 @@ class _Batch:
             if not going:
                 return answers
             if len(going) < len(rows):
-                rows = [rows[place] for place in going]
-                tokens = tokens[going]
-                self._keep(torch.tensor(going, device=tokens.device))
+                kept = self._keep(going)
+                rows, tokens = [rows[place] for place in kept], tokens[kept]
             last = self._step(tokens)
 
     def _step(self, tokens: Tensor) -> Tensor:
         """Read one more token per row: (R,) to the states (R, hidden) behind it."""
-        self._mask = torch.cat([self._mask, torch.ones_like(tokens)[:, None]], dim=1)
+        self._length += 1
         embeddings = self._model.model.embed_tokens(tokens[:, None])
-        states = self._read(embeddings, self._next_positions[:, None])
+        positions, mask = self._next_positions[:, None], self._mask[..., : self._length]
+        states = self._read(embeddings, positions, mask)
         self._next_positions = self._next_positions + 1
         return states[:, -1]
 
-    def _keep(self, places: Tensor) -> None:
-        self._cache.batch_select_indices(places)
-        self._mask, self._next_positions = self._mask[places], self._next_positions[places]
+    def _keep(self, going: list[int]) -> list[int]:
+        """Go on with the rows ``going``; which row each place holds now.
 
-    def _read(self, embeddings: Tensor, positions: Tensor) -> Tensor:
+        The last of them take the places of those that have ended; the rest need not be moved.
+        """
+        count, staying = len(going), set(going)
+        free = [place for place in range(count) if place not in staying]
+        moved = [place for place in going if place >= count]
+        kept = list(range(count))
+        for target, source in zip(free, moved, strict=True):
+            kept[target] = source
+        device = self._mask.device
+        targets, sources = (torch.tensor(p, device=device, dtype=torch.long) for p in (free, moved))
+        for layer in self._layers:
+            layer.move_rows(targets, sources, count)
+        self._mask, self._next_positions = self._mask[kept], self._next_positions[kept]
+        return kept
+
+    def _read(self, embeddings: Tensor, positions: Tensor, mask: Tensor) -> Tensor:
         output = self._model.model(
             inputs_embeds=embeddings,
-            attention_mask=self._mask,
+            attention_mask=mask,
             position_ids=positions,
             past_key_values=self._cache,
             use_cache=True,
@@ -217,7 +214,6 @@ class _Batch:
         return cast(Tensor, output.last_hidden_state)
 
 
-def _embed(model: LlamaForCausalLM, ids: list[list[int]]) -> Tensor:
-    """(B, S) ids of words to (B, S, hidden)."""
-    table = model.model.embed_tokens
-    return cast(Tensor, table(torch.tensor(ids, dtype=torch.long, device=table.weight.device)))
+def _as_scores(is_hidden: Tensor, dtype: torch.dtype) -> Tensor:
+    """Of the same shape: 0 where something can be seen, else minus infinity."""
+    return torch.zeros_like(is_hidden, dtype=dtype).masked_fill_(is_hidden, -torch.inf)

@@ -9,12 +9,11 @@ import torch
 from torch import Tensor
 
 from models.lisa.answering import Decoded
+from models.lisa.batching import mask_parts
 from models.lisa.network import LisaNetwork
 
 CELLS_PER_EMBEDDING = 4
 """Mask cells per side of a cell of SAM's image embedding."""
-_MOST_MASKS = 64
-"""Masks decoded together at most: SAM repeats the image's embedding for each."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -75,7 +74,7 @@ def _ask(
     if states:
         parts = [
             network.decode_masks(sam_embedding, part[None], best_of_three)
-            for part in torch.split(embeddings, _MOST_MASKS)
+            for part in torch.tensor_split(embeddings, mask_parts(len(states), embeddings.device))
         ]
         logits = torch.cat([part[0][0] for part in parts])
         iou = torch.cat([part[1][0] for part in parts])

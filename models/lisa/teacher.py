@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -10,10 +10,12 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from models.lisa.answering import Decoded, Prefix, decode, read_prefix
+from models.lisa.answering import Decoded, decode
+from models.lisa.batching import views_at_once
 from models.lisa.checkpoint import LoadedLisa
 from models.lisa.images import resized_size, sam_pixels, upsample_masks
 from models.lisa.masks import AskedMasks, ask_masks, ask_unsaid, grid_side
+from models.lisa.prefix import Prefix, read_prefixes
 from models.lisa.questions import LisaSettings, Questions, split_at_image
 from models.teacher import FloatArray, MaskGrid, TeacherAnswer, Unsaid
 
@@ -101,31 +103,60 @@ class LisaTeacher:
         features: FloatArray = embedding[0].float().cpu().numpy()
         return features
 
-    @torch.inference_mode()
+    @property
+    def views_at_once(self) -> int:
+        """Views to give to ``encode_views`` and ``answer_views`` together."""
+        return views_at_once(self._network.config, self._device)
+
     def encode_view(self, image: NDArray[np.uint8], view_id: str) -> LisaView:
         """Encode with both towers and read the prompt up to the image; (H, W, 3) uint8 RGB."""
-        pixels, resized = sam_pixels(image, self._network.config.sam_size)
-        clip_pixels = self._transform(image)[None].to(self._device)
-        tokens = self._network.image_tokens(clip_pixels)
-        return LisaView(
-            view_id,
-            (image.shape[0], image.shape[1]),
-            resized,
-            self._network.sam_embedding(pixels[None].to(self._device)),
-            read_prefix(self._network.language_model, self._questions.prefix_ids, tokens),
-        )
+        return self.encode_views([image], [view_id])[0]
 
     @torch.inference_mode()
+    def encode_views(
+        self, images: Sequence[NDArray[np.uint8]], view_ids: Sequence[str]
+    ) -> list[LisaView]:
+        """The same for several images, which may differ in size, together."""
+        squares, resized = zip(
+            *(sam_pixels(image, self._network.config.sam_size) for image in images), strict=True
+        )
+        clip_pixels = torch.stack([self._transform(image) for image in images])
+        tokens = self._network.image_tokens(clip_pixels.to(self._device))
+        embeddings = self._network.sam_embedding(torch.stack(squares).to(self._device))
+        prefixes = read_prefixes(self._network.language_model, self._questions.prefix_ids, tokens)
+        return [
+            LisaView(view_id, (image.shape[0], image.shape[1]), size, embedding[None], prefix)
+            for view_id, image, size, embedding, prefix in zip(
+                view_ids, images, resized, embeddings, prefixes, strict=True
+            )
+        ]
+
     def answer(self, view: LisaView, texts: Sequence[str]) -> list[TeacherAnswer]:
         """Answer each query; UserError for one that is longer than the model can read."""
+        return self.answer_views([view], texts)[0]
+
+    @torch.inference_mode()
+    def answer_views(
+        self, views: Sequence[LisaView], texts: Sequence[str]
+    ) -> list[list[TeacherAnswer]]:
+        """Answer each query on each view; errors as of ``answer``."""
         distinct = list(dict.fromkeys(texts))
         prompts = [self._questions.prompt_ids(text) for text in distinct]
-        decoded = self._decode(view, prompts, self.settings.whole_answer)
+        decoded = self._decode(views, prompts, self.settings.whole_answer)
+        return [
+            self._as_answers(view, dict(zip(distinct, of_view, strict=True)), texts)
+            for view, of_view in zip(views, decoded, strict=True)
+        ]
+
+    def _as_answers(
+        self, view: LisaView, decoded: Mapping[str, Decoded], texts: Sequence[str]
+    ) -> list[TeacherAnswer]:
         best_of_three = self.settings.best_of_three
-        masks = ask_unsaid(self._network, view.sam_embedding, decoded, best_of_three)
+        ones = list(decoded.values())
+        masks = ask_unsaid(self._network, view.sam_embedding, ones, best_of_three)
         answers = {
-            text: self._as_answer(view, answer, mask)
-            for text, answer, mask in zip(distinct, decoded, masks, strict=True)
+            text: self._as_answer(view, one, mask)
+            for (text, one), mask in zip(decoded.items(), masks, strict=True)
         }
         return [answers[text] for text in texts]
 
@@ -133,7 +164,7 @@ class LisaTeacher:
     def answers_in_full(self, view: LisaView, texts: Sequence[str]) -> list[FullAnswer]:
         """Answer each query to its end, and keep all there is; errors as of ``answer``."""
         prompts = [self._questions.prompt_ids(text) for text in texts]
-        decoded = self._decode(view, prompts, whole_answer=True)
+        (decoded,) = self._decode([view], prompts, whole_answer=True)
         masks = self._masks(view, decoded)
         return [
             self._as_full_answer(view, ids, answer, mask)
@@ -141,16 +172,20 @@ class LisaTeacher:
         ]
 
     def _decode(
-        self, view: LisaView, prompts: Sequence[Sequence[int]], whole_answer: bool
-    ) -> list[Decoded]:
+        self, views: Sequence[LisaView], prompts: Sequence[Sequence[int]], whole_answer: bool
+    ) -> list[list[Decoded]]:
+        """Per view, one answer per prompt."""
         suffixes = []
         for ids in prompts:
             start, suffix = split_at_image(ids)
-            if tuple(start) != view.prefix.ids:
+            if any(tuple(start) != view.prefix.ids for view in views):
                 raise ValueError("a prompt that does not begin like those its view was read for")
             suffixes.append(suffix)
         stop = self._questions.stop(at_first_seg=not whole_answer)
-        return decode(self._network.language_model, view.prefix, suffixes, stop)
+        prefixes = [view.prefix for view in views for _ in prompts]
+        decoded = decode(self._network.language_model, prefixes, suffixes * len(views), stop)
+        count = len(prompts)
+        return [decoded[start * count : (start + 1) * count] for start in range(len(views))]
 
     def _masks(self, view: LisaView, decoded: Sequence[Decoded]) -> list[AskedMasks]:
         best_of_three = self.settings.best_of_three

@@ -14,9 +14,10 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from models.lisa.answering import Decoded, decode, read_prefix
+from models.lisa.answering import Decoded, decode
 from models.lisa.checkpoint import LoadedLisa
 from models.lisa.masks import seg_embeddings
+from models.lisa.prefix import read_prefix
 from models.lisa.questions import LisaSettings, Questions, split_at_image
 
 
@@ -63,7 +64,9 @@ class LisaWords:
         prefix = read_prefix(model, questions.prefix_ids, mean_tokens[None].to(self._device))
         distinct = list(dict.fromkeys(texts))
         suffixes = [split_at_image(questions.prompt_ids(text))[1] for text in distinct]
-        decoded = decode(model, prefix, suffixes, questions.stop(at_first_seg=True))
+        decoded = decode(
+            model, [prefix] * len(suffixes), suffixes, questions.stop(at_first_seg=True)
+        )
         embeddings = seg_embeddings(self._network, [_asking_state(one) for one in decoded])
         rows = {text: row for row, text in enumerate(distinct)}
         return embeddings.float().cpu().numpy()[[rows[text] for text in texts]]
