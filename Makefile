@@ -40,6 +40,8 @@ $(VENV)/.installed: setup.cfg pyproject.toml requirements.txt
 	$(BIN)/python -m pip install -q --upgrade pip
 	$(BIN)/python -m pip install -q -r requirements.txt
 	$(BIN)/python -m pip install -q --no-deps -e .
+	# The first run would compile these loops.
+	$(BIN)/python -c "from stages.preload import load_loops; load_loops()"
 	touch $@
 
 clean:

@@ -22,13 +22,3 @@ def compiled(function: _Function) -> _Function:
         return numba.njit(cache=True, **options)(function)  # type: ignore[no-any-return]
     except RuntimeError:
         return numba.njit(**options)(function)  # type: ignore[no-any-return]
-
-
-@compiled
-def _nothing() -> int:
-    return 0
-
-
-def warm_up() -> None:
-    """Have Numba load what its first call in a process loads, a quarter of a second's worth."""
-    _nothing()

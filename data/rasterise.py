@@ -249,3 +249,10 @@ def _invert(values: Array) -> None:
     """1 / value in place; 0 stays."""
     for i in range(len(values)):
         values[i] = np.float32(1) / values[i] if values[i] > 0 else np.float32(0)
+
+
+def warm() -> None:
+    """Load this module's compiled loops, or compile them."""
+    corners = np.array([[0, 0, 1], [1, 0, 1], [0, 1, 1]], np.float32)
+    camera = Camera("PINHOLE", np.eye(3), 2, 2)
+    Rasteriser(corners, np.array([[0, 1, 2]])).render(camera, np.eye(4))

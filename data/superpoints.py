@@ -147,3 +147,9 @@ def _numbered(parent: Array) -> Array:
         else:
             ids[i] = ids[parent[i]]
     return ids
+
+
+def warm() -> None:
+    """Load the compiled loops of superpoints, or compile them."""
+    corners = np.eye(3, dtype=np.float32)
+    superpoints(corners, corners, np.array([[0, 1, 2]], np.int32), 1.0, 1)

@@ -117,3 +117,10 @@ def _numbers(camera: Camera) -> Array:
     if camera.model == "OPENCV_FISHEYE":
         numbers[4:8], numbers[8] = camera.distortion, lens_end(camera.distortion)
     return numbers
+
+
+def warm() -> None:
+    """Load the compiled loops of this rule, or compile them."""
+    camera = Camera("PINHOLE", np.eye(3), 2, 2)
+    point, depth = np.ones((1, 3), np.float32), np.ones((2, 2), np.float32)
+    Visibility(point).visible_points(camera, np.eye(4), depth, Tolerance(0.1, 0.1, 0.0))

@@ -33,7 +33,13 @@ _IMPORTED_LATE: dict[str, tuple[str, ...]] = {
 }
 _LISA = ("models.lisa.teacher", "models.lisa.checkpoint")
 _CASTS_RAYS = {"generate_rooms", "prepare_scene"}
-_LOOPS = {"generate_rooms", "prepare_scene", "link_points"}
+_LOOPS: dict[str, tuple[str, ...]] = {
+    "generate_rooms": ("data.rooms.render",),
+    "prepare_scene": ("data.superpoints", "data.rasterise", "data.visibility"),
+    "link_points": ("data.visibility",),
+    "fuse_masks": ("stages.votes",),
+}
+"""Modules whose compiled loops a stage runs; loading these takes longer than a small scene."""
 _ASKS_TEACHER = {"run_teacher", "lift_features"}
 _CUDA_DEVICES = ("/dev/nvidiactl", "/dev/dxg", "/proc/driver/nvidia")
 _CONVOLVES = {"train_student", "finetune_student", "predict_masks"}
@@ -47,16 +53,9 @@ def preload(stage: str, experiment: Experiment) -> None:
     """
     for module in _IMPORTED_LATE.get(stage, ()):
         _quietly(importlib.import_module, module)
-    if stage == "fuse_masks":
-        from stages.votes import warm
-
-        _quietly(warm)
     if stage in _CASTS_RAYS:
         _quietly(open3d)
-    if stage in _LOOPS:
-        from data.compiled import warm_up
-
-        _quietly(warm_up)
+    load_loops(stage)
     if stage in _ASKS_TEACHER and experiment.teacher.is_lisa:
         for module in _LISA:
             _quietly(importlib.import_module, module)
@@ -64,6 +63,13 @@ def preload(stage: str, experiment: Experiment) -> None:
         from models.sparse import load_spconv
 
         _quietly(load_spconv)
+
+
+def load_loops(*stages: str) -> None:
+    """Load the compiled loops of some stages, of all by default; compile those that are new."""
+    modules = (module for stage in stages or _LOOPS for module in _LOOPS.get(stage, ()))
+    for module in dict.fromkeys(modules):
+        _quietly(importlib.import_module(module).warm)
 
 
 def _quietly(load: Callable[..., object], *arguments: str) -> None:

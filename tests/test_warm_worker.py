@@ -119,3 +119,38 @@ def test_torch_imported_before_is_told_its_number_of_threads() -> None:
 
 def test_the_users_number_of_threads_is_kept(tmp_path: Path) -> None:
     assert _printed(tmp_path, _THREADS, OMP_NUM_THREADS="2") == ["2"]
+
+
+_RUN_A_SCENE = """
+import sys
+from pathlib import Path
+from numba.core.dispatcher import Dispatcher
+from stages.preload import load_loops
+load_loops()
+loops = [
+    loop
+    for module in list(sys.modules.values())
+    if module.__name__.startswith(("data.", "stages.", "models."))
+    for loop in vars(module).values()
+    if isinstance(loop, Dispatcher)
+]
+def signatures():
+    return {(f.py_func.__module__, f.py_func.__name__): len(f.signatures) for f in loops}
+before = signatures()
+from benchmarks import chain
+from stages import generate_rooms
+from stages.configs import GenerateConfig
+folder = Path(sys.argv[1])
+generate_rooms.run_room(folder, "train", 0, GenerateConfig(views=2, height=32, width=48))
+chain.run(chain.make_inputs(chain.Size(1000, 3, 4, 48, 72, (18, 27))), folder / "scene")
+after = signatures()
+print(len(before), [name for name in before if before[name] != after[name]])
+"""
+
+
+def test_loaded_loops_are_those_that_a_scene_runs(tmp_path: Path) -> None:
+    command = [sys.executable, "-c", _RUN_A_SCENE, str(tmp_path)]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=300)
+    count, others = done.stdout.split(maxsplit=1)
+    assert int(count) > 20, done.stderr
+    assert others.strip() == "[]"

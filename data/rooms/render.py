@@ -14,7 +14,7 @@ import numpy as np
 from data.cameras import pixel_centers, unproject
 from data.compiled import compiled
 from data.rooms.room import Mesh, Room
-from data.rooms.textures import albedo_at
+from data.rooms.textures import TextureTable, albedo_at, material
 from data.types import Array, Camera
 
 _KNEE = 0.78
@@ -188,3 +188,14 @@ def _turned(rotation: Array, rows: Array) -> Array:
 def render_view(room: Room, camera: Camera, world_to_camera: Array) -> Picture:
     """One picture; for many through one camera keep a ``Renderer``."""
     return Renderer(room, camera)(world_to_camera)
+
+
+def warm() -> None:
+    """Load this module's compiled loops, or compile them; casts no ray and starts no thread."""
+    numbers, point = np.zeros(1, np.int64), np.zeros((1, 3))
+    frames, rows = np.ones((1, 5)), TextureTable([material("red")]).rows
+    _shade(frames, rows, point, numbers, numbers, point, np.empty((1, 3), np.uint8))
+    short, missed = numbers.astype(np.int32), np.full(1, -1, np.int64)
+    picture = np.empty((1, 3), np.uint8), np.empty(1, np.float32), np.empty(1, np.int32)
+    faces = np.ones((1, 21)), short, short
+    _paint((0.0, 0.0, 0.0), (numbers, point, missed), faces, (frames, rows), picture)
