@@ -22,6 +22,7 @@ NAMES = (
     "teacher",
     "teacher_cache",
     "lifting",
+    "training",
     "evaluation",
     "startup",
     "schedule",

@@ -146,17 +146,15 @@ class SparseConv(nn.Module):
 
     def _down(self, x: Any) -> Any:
         halved = halve(x.indices.numpy(), x.spatial_shape)
-        x.indice_dict[self._key] = halved, x
+        x.indice_dict[self._key] = halved, x.indices, x.spatial_shape
         indices = torch.from_numpy(halved.indices)
         features = convolve(x.features, self.weight, halved.down, halved.up, False, len(indices))
         return _like(x, features, indices, [size // 2 for size in x.spatial_shape])
 
     def _up(self, x: Any) -> Any:
-        halved, fine = x.indice_dict[self._key]
-        features = convolve(
-            x.features, self.weight, halved.up, halved.down, False, len(fine.indices)
-        )
-        return _like(x, features, fine.indices, fine.spatial_shape)
+        halved, indices, shape = x.indice_dict[self._key]
+        features = convolve(x.features, self.weight, halved.up, halved.down, False, len(indices))
+        return _like(x, features, indices, shape)
 
 
 def _like(x: Any, features: Tensor, indices: Tensor, shape: list[int]) -> Any:

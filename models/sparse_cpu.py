@@ -60,7 +60,7 @@ class _Convolution(torch.autograd.Function):
         features = features.contiguous()
         ctx.save_for_backward(features, weight)
         ctx.back, ctx.turned = back, turned
-        return _gathered_sum(features, _matrices(weight).transpose(1, 2).contiguous(), there, rows)
+        return gathered_sum(features, _matrices(weight).transpose(1, 2).contiguous(), there, rows)
 
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
@@ -68,7 +68,7 @@ class _Convolution(torch.autograd.Function):
         matrices = _matrices(weight)
         if ctx.turned:
             matrices = matrices.flip(0)
-        by_input, by_matrix = _backward(
+        by_input, by_matrix = gathered_gradients(
             features,
             matrices.contiguous(),
             gradients[0].contiguous(),
@@ -87,51 +87,57 @@ def _matrices(weight: Tensor) -> Tensor:
     return weight.detach().flatten(1, 3).transpose(0, 1)
 
 
-def _gathered_sum(features: Tensor, matrices: Tensor, book: Rulebook, rows: int) -> Tensor:
-    """(rows, C_out) of ``matrices`` (K, C_in, C_out)."""
+def gathered_sum(features: Tensor, matrices: Tensor, book: Rulebook, rows: int) -> Tensor:
+    """(rows, C_out) sums over pairs of an input's features times ``matrices`` (K, C_in, C_out)."""
     result = features.new_zeros(rows, matrices.shape[2])
-    source, target = features.detach().numpy(), result.numpy()
+    source, target, each = features.detach().numpy(), result.numpy(), matrices.unbind()
 
     def work(numbers: Iterator[int]) -> None:
         most = _most_pairs(book)
-        taken = torch.empty(most, source.shape[1])
-        given = torch.empty(most, target.shape[1])
+        left, right = torch.empty(most, source.shape[1]), torch.empty(most, target.shape[1])
+        taken, product = left.numpy(), right.numpy()
         for number in numbers:
             for offset, inputs, outputs in _by_offset(book[number]):
-                left, product = taken[: len(inputs)], given[: len(inputs)]
-                _take(source, inputs, left.numpy())
-                torch.mm(left, matrices[offset], out=product)
-                _add(product.numpy(), outputs, target)
+                count = len(inputs)
+                _take(source, inputs, taken)
+                torch.mm(left[:count], each[offset], out=right[:count])
+                _add(product, outputs, target)
 
     _in_threads(work, len(book))
     return result
 
 
-def _backward(
+def gathered_gradients(
     features: Tensor, matrices: Tensor, gradient: Tensor, book: Rulebook, needed: tuple[bool, ...]
 ) -> tuple[Tensor | None, Tensor | None]:
-    """Gradients of features and of ``matrices`` (K, C_out, C_in); ``book`` goes from outputs to inputs."""
+    """Gradients of features and of ``matrices`` (K, C_out, C_in), where ``needed``.
+
+    ``book`` goes from outputs to inputs.
+    """
     by_input = torch.zeros_like(features) if needed[0] else None
     groups = np.array_split(np.arange(len(book)), min(_GROUPS, len(book)))
     by_matrix = matrices.new_zeros(len(groups), *matrices.shape) if needed[1] else None
     source, rows = gradient.numpy(), features.detach().numpy()
     target = None if by_input is None else by_input.numpy()
+    sums = None if by_matrix is None else [part.unbind() for part in by_matrix]
+    each = matrices.unbind()
 
     def work(numbers: Iterator[int]) -> None:
         most = _most_pairs(book)
-        taken = torch.empty(most, source.shape[1])
-        given = torch.empty(most, rows.shape[1])
+        left, right = torch.empty(most, source.shape[1]), torch.empty(most, rows.shape[1])
+        taken, product = left.numpy(), right.numpy()
         for number in numbers:
             for block in groups[number]:
                 for offset, outputs, inputs in _by_offset(book[block]):
-                    left, right = taken[: len(inputs)], given[: len(inputs)]
-                    _take(source, outputs, left.numpy())
+                    count = len(inputs)
+                    a, b = left[:count], right[:count]
+                    _take(source, outputs, taken)
                     if target is not None:
-                        torch.mm(left, matrices[offset], out=right)
-                        _add(right.numpy(), inputs, target)
-                    if by_matrix is not None:
-                        _take(rows, inputs, right.numpy())
-                        by_matrix[number, offset].addmm_(left.T, right)
+                        torch.mm(a, each[offset], out=b)
+                        _add(product, inputs, target)
+                    if sums is not None:
+                        _take(rows, inputs, product)
+                        sums[number][offset].addmm_(a.T, b)
 
     _in_threads(work, len(groups))
     if by_matrix is None:
@@ -157,8 +163,13 @@ def _in_threads(work: Callable[[Iterator[int]], None], count: int) -> None:
     """Let threads take the numbers below ``count`` one by one, until there are none."""
     numbers = iter(range(count))
     threads = min(num_threads(), count)
+
+    def start(_: int) -> None:
+        torch.set_num_threads(1)  # A thread has a number of its own, all cores at first.
+        work(numbers)
+
     with _single():
-        for _ in mapped(lambda _: work(numbers), range(threads), threads):
+        for _ in mapped(start, range(threads), threads):
             pass
 
 
