@@ -78,7 +78,7 @@ class _Convolution(torch.autograd.Function):
         by_weight = None
         if by_matrix is not None:
             by_matrix = by_matrix.flip(0) if ctx.turned else by_matrix
-            by_weight = by_matrix.transpose(0, 1).reshape(weight.shape)
+            by_weight = by_matrix.permute(2, 0, 1).reshape(weight.shape)
         return by_input, by_weight, None, None, None, None
 
 
@@ -94,7 +94,8 @@ def gathered_sum(features: Tensor, matrices: Tensor, book: Rulebook, rows: int) 
 
     def work(numbers: Iterator[int]) -> None:
         most = _most_pairs(book)
-        left, right = torch.empty(most, source.shape[1]), torch.empty(most, target.shape[1])
+        left = features.new_empty(most, source.shape[1])
+        right = features.new_empty(most, target.shape[1])
         taken, product = left.numpy(), right.numpy()
         for number in numbers:
             for offset, inputs, outputs in _by_offset(book[number]):
@@ -110,13 +111,14 @@ def gathered_sum(features: Tensor, matrices: Tensor, book: Rulebook, rows: int) 
 def gathered_gradients(
     features: Tensor, matrices: Tensor, gradient: Tensor, book: Rulebook, needed: tuple[bool, ...]
 ) -> tuple[Tensor | None, Tensor | None]:
-    """Gradients of features and of ``matrices`` (K, C_out, C_in), where ``needed``.
+    """Gradients (M, C_in) of features and (K, C_in, C_out) of a kernel, where ``needed``.
 
-    ``book`` goes from outputs to inputs.
+    ``matrices`` (K, C_out, C_in) are the kernel's; ``book`` goes from outputs to inputs.
     """
     by_input = torch.zeros_like(features) if needed[0] else None
     groups = np.array_split(np.arange(len(book)), min(_GROUPS, len(book)))
-    by_matrix = matrices.new_zeros(len(groups), *matrices.shape) if needed[1] else None
+    shape = len(groups), len(matrices), features.shape[1], gradient.shape[1]
+    by_matrix = matrices.new_zeros(shape) if needed[1] else None
     source, rows = gradient.numpy(), features.detach().numpy()
     target = None if by_input is None else by_input.numpy()
     sums = None if by_matrix is None else [part.unbind() for part in by_matrix]
@@ -124,7 +126,8 @@ def gathered_gradients(
 
     def work(numbers: Iterator[int]) -> None:
         most = _most_pairs(book)
-        left, right = torch.empty(most, source.shape[1]), torch.empty(most, rows.shape[1])
+        left = features.new_empty(most, source.shape[1])
+        right = features.new_empty(most, rows.shape[1])
         taken, product = left.numpy(), right.numpy()
         for number in numbers:
             for block in groups[number]:
@@ -137,7 +140,7 @@ def gathered_gradients(
                         _add(product, inputs, target)
                     if sums is not None:
                         _take(rows, inputs, product)
-                        sums[number][offset].addmm_(a.T, b)
+                        sums[number][offset].addmm_(b.T, a)
 
     _in_threads(work, len(groups))
     if by_matrix is None:
