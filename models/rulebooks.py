@@ -1,9 +1,10 @@
 """Which voxels a sparse convolution joins, found on the CPU: rulebooks, cut for threads and caches.
 
-A rulebook lists pairs of an input and an output row with the number of the kernel's offset between
-them. It is cut into blocks of outputs, so that threads write to rows of their own and what a block
-touches stays in a core's cache; in a block, pairs lie by offset, then by output. All of this depends
-on the voxels alone, so sums over pairs are the same bits on every run and number of threads.
+A rulebook lists pairs of an input and an output row with the number of the kernel's offset
+between them. It is cut into blocks of outputs, so that threads write to rows of their own and
+what a block touches stays in a core's cache; in a block, pairs lie by offset, then by output.
+All of this depends on the voxels alone, so sums over pairs are the same bits on every run and
+number of threads.
 """
 
 from __future__ import annotations
@@ -90,7 +91,7 @@ class Halved(NamedTuple):
 
 
 def halve(indices: Array, shape: tuple[int, ...]) -> Halved:
-    """Join voxels (M, 4) of a grid of ``shape`` in cells of 2x2x2; those past an odd border drop."""
+    """Join voxels (M, 4) of a grid of ``shape`` in cells of 2x2x2, none past an odd border."""
     inside = (indices[:, 1:] < np.array(shape) // 2 * 2).all(1)
     fine = np.flatnonzero(inside).astype(np.int32)
     coarse, parts = indices[fine], indices[fine, 1:] & 1

@@ -1,10 +1,10 @@
 """The one room that imports spconv: sparse tensors and convolutions on CPU and CUDA.
 
-On CUDA spconv computes, on the CPU ``models.sparse_cpu``, with spconv's layers as the holders of the
-weights, so that a student is the same on both. Facts this file guards (spconv 2.3.8): the CPU-only
-wheel ``spconv`` computes wrong numbers; non-contiguous indices are read as garbage; a strided
-convolution drops the voxels past an odd border. spconv takes seconds to import, so it is
-imported when the first layer or tensor is made.
+On CUDA spconv computes, on the CPU ``models.sparse_cpu``; spconv's layers hold the weights, so a
+student is the same on both. Facts this file guards (spconv 2.3.8): the CPU-only wheel ``spconv``
+computes wrong numbers; non-contiguous indices are read as garbage; a strided convolution drops
+the voxels past an odd border. spconv takes seconds to import, so it is imported when the first
+layer or tensor is made.
 """
 
 from __future__ import annotations

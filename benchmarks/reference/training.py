@@ -27,8 +27,9 @@ def use_spconv(model: torch.nn.Module) -> None:
 
 
 def optimizer(model: torch.nn.Module, lr: float, decay: float) -> torch.optim.Optimizer:
-    """AdamW whose weight decay acts on kernels and matrices only."""
-    shaped, plain = [], []
+    """The optimiser AdamW whose weight decay acts on kernels and matrices only."""
+    shaped: list[torch.nn.Parameter] = []
+    plain: list[torch.nn.Parameter] = []
     for parameter in model.parameters():
         (shaped if parameter.ndim > 1 else plain).append(parameter)
     groups = [{"params": shaped, "weight_decay": decay}, {"params": plain, "weight_decay": 0.0}]
