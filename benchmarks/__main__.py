@@ -24,6 +24,7 @@ NAMES = (
     "teacher",
     "teacher_cache",
     "lifting",
+    "training",
     "evaluation",
     "startup",
     "schedule",

@@ -136,7 +136,7 @@ def draw_sample(
 
     Args:
         scene: at least one query.
-        foreign: (K, T) candidates for negatives, see ``foreign_tokens``.
+        foreign: (K, T) candidates for negatives, see ``foreign_rows``.
         settings: how many queries and negatives, voxel size, augmentation.
         rng: see ``sample_generator``.
     """
@@ -181,6 +181,18 @@ def augment(
     if how.mirror and not sided and mirror < 0.5:
         turn = turn @ np.diag([-1.0, 1.0, 1.0])
     turn = turn.T.astype(np.float32)
-    points = scene.points @ turn * np.float32(1 + how.scale * scale)
+    points = _turned(scene.points, turn * np.float32(1 + how.scale * scale))
     colors = np.clip(scene.colors + np.float32(255 * how.color * shift), 0, 255)
-    return points, colors, scene.normals @ turn
+    return points, colors, _turned(scene.normals, turn)
+
+
+def _turned(vectors: Array, matrix: Array) -> Array:
+    """(N, 3) f4 rows times a matrix (3, 3).
+
+    Not by BLAS, whose threads wait for more work at full speed and so take the training's cores.
+    """
+    x, y, z = vectors.T
+    turned = np.empty_like(vectors)
+    for axis in range(3):
+        turned[:, axis] = x * matrix[0, axis] + y * matrix[1, axis] + z * matrix[2, axis]
+    return turned

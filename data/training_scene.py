@@ -175,6 +175,6 @@ def token_bank(tokens: Iterable[Array], seed: int) -> Array:
     return bank
 
 
-def foreign_tokens(bank: Array, tokens: Array, cosine: float) -> Array:
-    """(K, T): tokens of the bank whose cosine to every one of a scene's is below ``cosine``."""
-    return np.asarray(bank[(bank @ tokens.T).max(1, initial=-1) < cosine])
+def foreign_rows(bank: Array, tokens: Array, cosine: float) -> Array:
+    """(K,) rows of the bank whose cosine to every one of a scene's tokens is below ``cosine``."""
+    return np.flatnonzero((bank @ tokens.T).max(1, initial=-1) < cosine)

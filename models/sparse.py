@@ -1,9 +1,10 @@
 """The one room that imports spconv: sparse tensors and convolutions on CPU and CUDA.
 
-Facts this file guards (spconv 2.3.8): on the CPU only the native algorithm works; the CPU-only
-wheel ``spconv`` computes wrong numbers; non-contiguous indices are read as garbage; a strided
-convolution drops the voxels past an odd border. spconv takes seconds to import, so it is
-imported when the first layer or tensor is made.
+On CUDA spconv computes, on the CPU ``models.sparse_cpu``; spconv's layers hold the weights, so a
+student is the same on both. Facts this file guards (spconv 2.3.8): the CPU-only wheel ``spconv``
+computes wrong numbers; non-contiguous indices are read as garbage; a strided convolution drops
+the voxels past an odd border. spconv takes seconds to import, so it is imported when the first
+layer or tensor is made.
 """
 
 from __future__ import annotations
@@ -13,11 +14,15 @@ import logging
 from collections.abc import Iterable
 from functools import cache
 from importlib import metadata
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
 
+from models.rulebooks import halve, submanifold_rulebook
+from models.sparse_cpu import convolve
+
+_Kind = Literal["same", "down", "up"]
 _REMEDY = (
     "Run 'pip uninstall -y spconv' and then 'pip install --force-reinstall spconv-cu118', "
     "which computes on CPU and CUDA."
@@ -109,14 +114,13 @@ def _refuse_duplicates(indices: Tensor, sizes: list[int]) -> None:
 
 
 class SparseConv(nn.Module):
-    """One spconv layer without bias that picks its algorithm by its input's device."""
+    """One layer without bias: spconv's own on CUDA, ``models.sparse_cpu`` on the CPU."""
 
-    def __init__(self, layer: nn.Module) -> None:
-        """Wrap a layer of spconv; its own algorithm serves CUDA."""
+    def __init__(self, layer: nn.Module, kind: _Kind, key: str) -> None:
+        """Wrap a layer of spconv, whose algorithm serves CUDA."""
         super().__init__()
         self.layer = layer
-        self._cuda_algo: Any = layer.algo
-        self._cpu_algo: Any = load_spconv().ConvAlgo.Native
+        self._kind, self._key = kind, key
 
     @property
     def weight(self) -> Tensor:
@@ -126,9 +130,39 @@ class SparseConv(nn.Module):
 
     def forward(self, x: Any) -> Any:
         """Apply the layer to a SparseConvTensor."""
-        algo = self._cuda_algo if x.features.is_cuda else self._cpu_algo
-        self.layer.algo = algo
-        return self.layer(x)
+        if x.features.is_cuda:
+            return self.layer(x)
+        if self._kind == "same":
+            return self._same(x)
+        return self._down(x) if self._kind == "down" else self._up(x)
+
+    def _same(self, x: Any) -> Any:
+        books = x.indice_dict
+        if self._key not in books:
+            books[self._key] = submanifold_rulebook(x.indices.numpy(), self.weight.shape[1])
+        book = books[self._key]
+        return x.replace_feature(
+            convolve(x.features, self.weight, book, book, True, len(x.indices))
+        )
+
+    def _down(self, x: Any) -> Any:
+        halved = halve(x.indices.numpy(), x.spatial_shape)
+        x.indice_dict[self._key] = halved, x.indices, x.spatial_shape
+        indices = torch.from_numpy(halved.indices)
+        features = convolve(x.features, self.weight, halved.down, halved.up, False, len(indices))
+        return _like(x, features, indices, [size // 2 for size in x.spatial_shape])
+
+    def _up(self, x: Any) -> Any:
+        halved, indices, shape = x.indice_dict[self._key]
+        features = convolve(x.features, self.weight, halved.up, halved.down, False, len(indices))
+        return _like(x, features, indices, shape)
+
+
+def _like(x: Any, features: Tensor, indices: Tensor, shape: list[int]) -> Any:
+    """A sparse tensor that shares the rulebooks of ``x``."""
+    made = load_spconv().SparseConvTensor(features, indices, shape, x.batch_size)
+    made.indice_dict = x.indice_dict
+    return made
 
 
 def submanifold(c_in: int, c_out: int, kernel: int, key: str) -> SparseConv:
@@ -136,14 +170,16 @@ def submanifold(c_in: int, c_out: int, kernel: int, key: str) -> SparseConv:
     layer = load_spconv().SubMConv3d(
         c_in, c_out, kernel, padding=kernel // 2, bias=False, indice_key=key
     )
-    return SparseConv(layer)
+    return SparseConv(layer, "same", key)
 
 
 def downsample(c_in: int, c_out: int, key: str) -> SparseConv:
     """Convolution of size and stride 2: a voxel of the output covers 2x2x2 of the input."""
-    return SparseConv(load_spconv().SparseConv3d(c_in, c_out, 2, 2, bias=False, indice_key=key))
+    layer = load_spconv().SparseConv3d(c_in, c_out, 2, 2, bias=False, indice_key=key)
+    return SparseConv(layer, "down", key)
 
 
 def upsample(c_in: int, c_out: int, key: str) -> SparseConv:
     """Inverse of the ``downsample`` of the same key: back to that layer's input voxels."""
-    return SparseConv(load_spconv().SparseInverseConv3d(c_in, c_out, 2, key, bias=False))
+    layer = load_spconv().SparseInverseConv3d(c_in, c_out, 2, key, bias=False)
+    return SparseConv(layer, "up", key)

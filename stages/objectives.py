@@ -23,8 +23,11 @@ from stages.thresholds import level
 
 
 def as_tensor(array: Any, device: torch.device) -> Tensor:
-    """An array's contiguous copy on a device."""
-    return torch.from_numpy(np.ascontiguousarray(array)).to(device)
+    """An array's contiguous values on a device; to a GPU they travel while the CPU goes on."""
+    tensor = torch.from_numpy(np.ascontiguousarray(array))
+    if device.type == "cuda":
+        return tensor.pin_memory().to(device, non_blocking=True)
+    return tensor.to(device)
 
 
 def pooling(sample: Sample, device: torch.device) -> Pooling:

@@ -38,6 +38,9 @@ _LOOPS: dict[str, tuple[str, ...]] = {
     "prepare_scene": ("data.superpoints", "data.rasterise", "data.visibility"),
     "link_points": ("data.visibility",),
     "fuse_masks": ("stages.votes",),
+    "train_student": ("models.sparse_cpu",),
+    "finetune_student": ("models.sparse_cpu",),
+    "predict_masks": ("models.sparse_cpu",),
 }
 """Modules whose compiled loops a stage runs; loading these takes longer than a small scene."""
 _ASKS_TEACHER = {"run_teacher", "lift_features"}

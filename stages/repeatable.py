@@ -13,10 +13,9 @@ import torch
 def repeatable() -> Iterator[None]:
     """Deterministic algorithms and one thread meanwhile; the settings found come back after.
 
-    One thread: sums split among more come out different, so that bits would depend on the
-    machine. Little is lost: a sparse network is thousands of small products, which two threads
-    speed up by a quarter on an idle machine and slow down tenfold on a busy one, where each
-    product waits for the thread that is not scheduled.
+    One thread of torch's: sums split among more come out different, so that bits would depend on
+    the machine. The sparse convolutions, which take most of the time, use threads of their own,
+    which change no bit (``models.sparse_cpu``).
     """
     options: Any = torch.utils.deterministic
     before = torch.are_deterministic_algorithms_enabled()

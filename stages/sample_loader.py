@@ -9,6 +9,7 @@ from data import batches, training_scene
 from data.batches import Augmentation, Sample, SampleSettings
 from data.errors import UserError
 from data.training_scene import CompactScene, TrainingScene
+from data.types import Array
 from stages.configs import StudentConfig
 
 KEEP_BYTES = 1 << 30
@@ -45,6 +46,7 @@ class SampleLoader:
         self._scenes, self._cfg = scenes, cfg
         self._rank, self._processes = rank, processes
         self._kept: dict[int, CompactScene] = {}
+        self._foreign: dict[int, Array] = {}  # Which tokens of the bank may be a scene's negatives.
         self._mender: Callable[[CompactScene], CompactScene] | None = None
         self._room = KEEP_BYTES // processes
         self._settings = SampleSettings(
@@ -98,6 +100,7 @@ class SampleLoader:
         """From now on give scenes as ``mender`` changes them."""
         self._mender, self._room = mender, KEEP_BYTES // self._processes
         self._kept.clear()
+        self._foreign.clear()
 
     def epoch(self, epoch: int) -> Iterator[Share]:
         """Yield this process's shares of an epoch's batches.
@@ -121,6 +124,10 @@ class SampleLoader:
 
     def _sample(self, index: int, epoch: int) -> Sample:
         scene = self.scene(index)
-        foreign = training_scene.foreign_tokens(self._bank, scene.tokens, self._cfg.negative_cosine)
+        if index not in self._foreign:
+            self._foreign[index] = training_scene.foreign_rows(
+                self._bank, scene.tokens, self._cfg.negative_cosine
+            )
+        foreign = self._bank[self._foreign[index]]
         rng = batches.sample_generator(self._cfg.seed, epoch, index)
         return batches.draw_sample(scene, foreign, self._settings, rng)

@@ -24,6 +24,7 @@ from data.progress import Progress, silent
 from data.training_scene import TrainingScene
 from stages import ranks
 from stages.configs import StudentConfig
+from stages.kept_memory import kept_memory
 from stages.repeatable import repeatable
 from stages.sample_loader import SampleLoader
 from stages.student_config import check_processes
@@ -71,7 +72,7 @@ def _train(
     start: Path | None,
 ) -> None:
     """What each process does; the first alone writes files."""
-    with repeatable():
+    with repeatable(), kept_memory():
         fabric.launch()
         loader = SampleLoader(scenes, cfg, fabric.global_rank, fabric.world_size)
         trainer = Trainer(cfg, loader, fabric, start)

@@ -126,7 +126,7 @@ def test_order_of_voxels_does_not_matter() -> None:
     assert torch.allclose(plain[order], shuffled, atol=1e-5)
 
 
-def test_same_bits_on_every_run_and_thread_count() -> None:
+def test_same_bits_on_every_run_and_thread_count(monkeypatch: pytest.MonkeyPatch) -> None:
     torch.manual_seed(1)
     indices = torch.nonzero(torch.rand(2, 40, 40, 20) < 0.3).int().contiguous()
     first, down = sparse.submanifold(16, 32, 3, "a"), sparse.downsample(32, 32, "d")
@@ -135,6 +135,7 @@ def test_same_bits_on_every_run_and_thread_count() -> None:
     try:
         for count in (1, 2, 1, 2):
             torch.set_num_threads(count)
+            monkeypatch.setenv("OMP_NUM_THREADS", str(2 * count - 1))
             x = random_features(indices, 16, 12).requires_grad_()
             y = up(down(first(sparse.sparse_tensor(x, indices, 2, 2)))).features
             wanted = (x, first.weight, down.weight, up.weight)

@@ -137,12 +137,13 @@ loops = [
 def signatures():
     return {(f.py_func.__module__, f.py_func.__name__): len(f.signatures) for f in loops}
 before = signatures()
-from benchmarks import chain
+from benchmarks import chain, networks
 from stages import generate_rooms
 from stages.configs import GenerateConfig
 folder = Path(sys.argv[1])
 generate_rooms.run_room(folder, "train", 0, GenerateConfig(views=2, height=32, width=48))
 chain.run(chain.make_inputs(chain.Size(1000, 3, 4, 48, 72, (18, 27))), folder / "scene")
+networks.student_seconds([500], 0)
 after = signatures()
 print(len(before), [name for name in before if before[name] != after[name]])
 """
