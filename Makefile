@@ -26,7 +26,7 @@ bench: $(VENV)/.installed
 	$(BIN)/python -m benchmarks
 
 bench-quick: $(VENV)/.installed
-	$(BIN)/python -m benchmarks --quick --output $$(mktemp)
+	$(BIN)/python -m benchmarks --quick --repeats 1 --output $$(mktemp)
 
 # The 3D part of the report, after a change in web/; needs Node.js and npm's registry.
 web:

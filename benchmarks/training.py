@@ -30,7 +30,7 @@ from stages.sample_loader import SampleLoader
 from stages.trainer import Trainer
 
 _TOLERANCE = 1e-4  # Of the loss, for each of its parts; the second step sees the first's weights.
-_STEPS, _SHARE_REPEATS = 2, 3
+STEPS, _SHARE_REPEATS = 2, 3
 _STEPS_IN_ALL = 1000  # Learning begins as in a long training, with a small rate.
 _EDGE, _POINTS = 0.04, 300_000  # 100 k voxels.
 _TOKEN_DIM, _VIEWS = 128, 8
@@ -53,7 +53,7 @@ def run(scale: Scale, folder: Path, repeats: int) -> list[Row]:
         preset="minkunet14", voxel_size=edge, batch_scenes=1, queries_per_scene=scale.queries
     )
     room = _room(scale)
-    loader = SampleLoader([replace(room) for _ in range(_STEPS)], cfg)
+    loader = SampleLoader([replace(room) for _ in range(STEPS)], cfg)
     trainer = Trainer(cfg, loader, _fabric(), None)
     objective = Objective(Student(**trainer.description["network"], seed=cfg.seed), cfg.loss)
     reference.use_spconv(objective)
@@ -73,7 +73,7 @@ def run(scale: Scale, folder: Path, repeats: int) -> list[Row]:
 
     voxels = [len(share.samples[0].features) for share in loader.epoch(0)]
     mean = round(sum(voxels) / len(voxels) / 1000) * 1000
-    name = f"training, {_STEPS} steps at {amount(mean)} voxels"
+    name = f"training, {STEPS} steps at {amount(mean)} voxels"
     verify(name, ours, theirs, _check)
     if repeats == 0:
         return []
