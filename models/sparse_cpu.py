@@ -23,6 +23,8 @@ from models.rulebooks import Block, Rulebook, warm_search
 Array = NDArray[Any]
 _GROUPS = 16
 """Most partial sums of a kernel's gradient, and so most threads in going back."""
+_WORTH = 50_000_000
+"""Multiplications of a convolution, some milliseconds, for which one more thread pays."""
 
 
 def convolve(
@@ -104,7 +106,7 @@ def gathered_sum(features: Tensor, matrices: Tensor, book: Rulebook, rows: int) 
                 torch.mm(left[:count], each[offset], out=right[:count])
                 _add(product, outputs, target)
 
-    _in_threads(work, len(book))
+    _in_threads(work, len(book), _multiplications(book, matrices))
     return result
 
 
@@ -142,7 +144,7 @@ def gathered_gradients(
                         _take(rows, inputs, product)
                         sums[number][offset].addmm_(b.T, a)
 
-    _in_threads(work, len(groups))
+    _in_threads(work, len(groups), _multiplications(book, matrices))
     if by_matrix is None:
         return by_input, None
     total = by_matrix[0]
@@ -162,10 +164,17 @@ def _most_pairs(book: Rulebook) -> int:
     return max(int(np.diff(block.bounds).max()) for block in book)
 
 
-def _in_threads(work: Callable[[Iterator[int]], None], count: int) -> None:
-    """Let threads take the numbers below ``count`` one by one, until there are none."""
+def _multiplications(book: Rulebook, matrices: Tensor) -> int:
+    return sum(len(block.inputs) for block in book) * matrices[0].numel()
+
+
+def _in_threads(work: Callable[[Iterator[int]], None], count: int, effort: int) -> None:
+    """Let threads take the numbers below ``count`` one by one, until there are none.
+
+    As many as ``effort``, the multiplications in all, is worth.
+    """
     numbers = iter(range(count))
-    threads = min(num_threads(), count)
+    threads = max(1, min(num_threads(), count, effort // _WORTH))
 
     def start(_: int) -> None:
         torch.set_num_threads(1)  # A thread has a number of its own, all cores at first.

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from data.types import Array
-from models import rulebooks, sparse
+from models import rulebooks, sparse, sparse_cpu
 from models.rulebooks import Rulebook, halve, submanifold_rulebook
 from models.sparse_cpu import convolve
 from stages import kept_memory
@@ -19,8 +19,9 @@ from stages import kept_memory
 
 @pytest.fixture(autouse=True)
 def small_blocks(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Many blocks of few voxels, the last of them not full."""
+    """Many blocks of few voxels, the last of them not full, all worth a thread."""
     monkeypatch.setattr(rulebooks, "BLOCK_ROWS", 16)
+    monkeypatch.setattr(sparse_cpu, "_WORTH", 1)
 
 
 def some_voxels(seed: int, count: int = 150, side: int = 7) -> Array:

@@ -119,9 +119,8 @@ def test_unit_rows_keep_zero() -> None:
 def test_foreign_tokens_are_unlike_all_of_the_scene() -> None:
     bank = np.eye(4, dtype=np.float32)
     bank[3] = [0.8, 0, 0, 0.6]
-    foreign = training_scene.foreign_tokens(bank, bank[:2], 0.5)
-    assert np.array_equal(foreign, bank[2:3])
-    assert len(training_scene.foreign_tokens(bank, bank[:0], 0.5)) == 4
+    assert training_scene.foreign_rows(bank, bank[:2], 0.5).tolist() == [2]
+    assert len(training_scene.foreign_rows(bank, bank[:0], 0.5)) == 4
 
 
 def test_a_large_bank_is_thinned_by_seed() -> None:
