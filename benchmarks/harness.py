@@ -57,6 +57,7 @@ class Scale:
     views: int
     height: int
     width: int
+    train_points: int
     lift_points: int
     lift_views: int
     queries: int
@@ -77,6 +78,7 @@ SCALES = {
         views=10,
         height=1168,
         width=1752,
+        train_points=300_000,
         lift_points=1_000_000,
         lift_views=50,
         queries=20,
@@ -95,6 +97,7 @@ SCALES = {
         views=4,
         height=584,
         width=876,
+        train_points=50_000,
         lift_points=50_000,
         lift_views=4,
         queries=20,
@@ -113,6 +116,7 @@ SCALES = {
         views=2,
         height=96,
         width=144,
+        train_points=2_000,
         lift_points=2_000,
         lift_views=2,
         queries=4,

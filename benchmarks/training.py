@@ -48,7 +48,7 @@ _INSIDE = (
 def run(scale: Scale, folder: Path, repeats: int) -> list[Row]:
     """Time of steps, and the share of it that sparse convolutions take."""
     del folder
-    edge = min(_EDGE * (_POINTS / scale.lift_points) ** 0.5, 0.5)
+    edge = min(_EDGE * (_POINTS / scale.train_points) ** 0.5, 0.5)
     cfg = StudentConfig(
         preset="minkunet14", voxel_size=edge, batch_scenes=1, queries_per_scene=scale.queries
     )
@@ -89,7 +89,7 @@ def _fabric() -> Fabric:
 
 def _room(scale: Scale) -> TrainingScene:
     """The furnished room, its cells of half a metre as superpoints, with random labels."""
-    scene = room_scene(scale.lift_points, _VIEWS, 48, 64)
+    scene = room_scene(scale.train_points, _VIEWS, 48, 64)
     cells = np.floor(scene.cloud.points / 0.5).astype(np.int64)
     ids = np.unique(cells, axis=0, return_inverse=True)[1].astype(np.int32).ravel()
     random = np.random.default_rng(5)
