@@ -22,7 +22,7 @@ _TOLERANCE = 1e-4
 def run(scale: Scale, folder: Path, repeats: int) -> list[Row]:
     """Time of all views; Open3D's tree of the mesh is built before, ours needs none."""
     cloud, triangles = scanned_room(scale.faces // 2)
-    views = room_views(scale.camera_views, scale.height, scale.width)
+    views = room_views(scale.views, scale.height, scale.width)
     tree = reference.RayCasting(cloud.points, triangles)
 
     def ours() -> Iterator[Array]:

@@ -47,10 +47,7 @@ class Row:
 
 @dataclass(frozen=True)
 class Scale:
-    """How large the inputs are; image sizes in pixels, ``mask_size`` (height, width) in cells.
-
-    ``camera_views`` are those of benchmarks that look at geometry alone, which is quick.
-    """
+    """How large the inputs are; image sizes in pixels, ``mask_size`` (height, width) in cells."""
 
     points: int
     faces: int
@@ -58,13 +55,10 @@ class Scale:
     height: int
     width: int
     train_points: int
-    lift_points: int
-    lift_views: int
     queries: int
     mask_size: tuple[int, int]
     eval_points: int
     eval_queries: int
-    camera_views: int
     growth_points: int
     growth_views: int
     growth_queries: int
@@ -75,17 +69,14 @@ SCALES = {
     "full": Scale(
         points=1_000_000,
         faces=1_000_000,
-        views=10,
+        views=50,
         height=1168,
         width=1752,
         train_points=300_000,
-        lift_points=1_000_000,
-        lift_views=50,
         queries=20,
         mask_size=(171, 256),
         eval_points=300_000,
         eval_queries=1000,
-        camera_views=50,
         growth_points=1_000_000,
         growth_views=30,
         growth_queries=40,
@@ -98,13 +89,10 @@ SCALES = {
         height=584,
         width=876,
         train_points=50_000,
-        lift_points=50_000,
-        lift_views=4,
         queries=20,
         mask_size=(171, 256),
         eval_points=100_000,
         eval_queries=50,
-        camera_views=4,
         growth_points=40_000,
         growth_views=6,
         growth_queries=10,
@@ -117,13 +105,10 @@ SCALES = {
         height=96,
         width=144,
         train_points=2_000,
-        lift_points=2_000,
-        lift_views=2,
         queries=4,
         mask_size=(18, 27),
         eval_points=2_000,
         eval_queries=6,
-        camera_views=2,
         growth_points=3_000,
         growth_views=3,
         growth_queries=3,

@@ -28,9 +28,9 @@ def run(scale: Scale, folder: Path, repeats: int) -> list[Row]:
 
     Images are half as wide as elsewhere, which spares rendering and changes no mask.
     """
-    scene = room_scene(scale.lift_points, scale.lift_views, scale.height // 2, scale.width // 2)
+    scene = room_scene(scale.points, scale.views, scale.height // 2, scale.width // 2)
     links, cache = _artifacts(scene, scale, folder)
-    weights = np.random.default_rng(3).uniform(0.3, 1, (scale.lift_views, scale.queries))
+    weights = np.random.default_rng(3).uniform(0.3, 1, (scale.views, scale.queries))
     weights = weights * (cache.status == MASK)
     cfg = FuseConfig()
 
@@ -40,7 +40,7 @@ def run(scale: Scale, folder: Path, repeats: int) -> list[Row]:
     def theirs() -> Iterator[Array]:
         yield _vote(scene, links, cache, weights, cfg)
 
-    work = f"{scale.lift_views} views x {scale.queries} queries"
+    work = f"{scale.views} views x {scale.queries} queries"
     name = f"lifting, {amount(len(scene.cloud))} points x {work}"
     rows = compare(name, ours, theirs, _check, target=10, repeats=repeats)
     if not rows:

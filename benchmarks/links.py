@@ -24,8 +24,8 @@ _PIXEL_TOLERANCE = 2e-3
 
 def run(scale: Scale, folder: Path, repeats: int) -> list[Row]:
     """Time, peak memory and the share of the memory bandwidth that is reached."""
-    scene = room_scene(scale.points, scale.camera_views, scale.height, scale.width)
-    size = f"{scale.camera_views} views of {scale.width}x{scale.height}"
+    scene = room_scene(scale.points, scale.views, scale.height, scale.width)
+    size = f"{scale.views} views of {scale.width}x{scale.height}"
     name = f"links, {amount(len(scene.cloud))} points x {size}"
     cfg = LinkConfig()
 
