@@ -22,7 +22,8 @@ from data.types import Prompt
 from stages import evaluate
 
 _LIMIT = 1.1
-_MEMORY_MARGIN = 1.25
+_SHARE = 10.0
+"""Of a scene's points and masks at most a tenth may be left of it: its rows of figures."""
 _STEPS = (0.1, 0.316, 1.0)
 _FEW = 4
 _SMALL = Size(3000, 2, _FEW, 96, 144, (18, 27))
@@ -106,6 +107,10 @@ def _scenes(scale: Scale, folder: Path, repeats: int) -> list[Row]:
     if not repeats:
         return []
     few, many = (peak_megabytes(partial(score, n)) for n in (counts[0], counts[-1]))
-    limit = f"limit of memory, {_MEMORY_MARGIN} x that of {counts[0]}"
-    label = f"growth of evaluate with scenes, {counts[-1]}: {limit}"
-    return [*rows, row(label, many, _MEMORY_MARGIN * few, "MB", 1, 1)]
+    added = max(many - few, 1e-6) / (counts[-1] - counts[0])
+    masks = sum(mask.nbytes for of_source in scene.masks.values() for mask in of_source.values())
+    held = (inputs.scan.cloud.points.nbytes + masks) / 1e6
+    label = (
+        f"growth of evaluate with scenes, {counts[0]} to {counts[-1]}: memory that one more adds"
+    )
+    return [*rows, row(f"{label} beside its points and masks", added, held, "MB", _SHARE, 1)]
