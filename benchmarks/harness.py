@@ -12,7 +12,8 @@ import statistics
 import time
 import tracemalloc
 from collections import deque
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Generator, Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import zip_longest
 from pathlib import Path
@@ -127,11 +128,23 @@ def row(
 def verify(name: str, ours: Side, reference: Side, check: Check) -> None:
     """Raise WrongAnswer unless ``check`` accepts every part of both answers."""
     try:
-        for mine, theirs in zip_longest(ours(), reference(), fillvalue=_MISSING):
-            require(mine is not _MISSING and theirs is not _MISSING, "answers of different length")
-            check(mine, theirs)
+        with _closing(ours()) as all_mine, _closing(reference()) as all_theirs:
+            for mine, theirs in zip_longest(all_mine, all_theirs, fillvalue=_MISSING):
+                same_length = mine is not _MISSING and theirs is not _MISSING
+                require(same_length, "answers of different length")
+                check(mine, theirs)
     except WrongAnswer as error:
         raise WrongAnswer(f"{name}: {error}") from error
+
+
+@contextmanager
+def _closing(parts: Iterable[Any]) -> Iterator[Iterable[Any]]:
+    """End a side that is left early, so that settings it changed come back."""
+    try:
+        yield parts
+    finally:
+        if isinstance(parts, Generator):
+            parts.close()
 
 
 def require(agrees: bool, difference: str) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from contextlib import ExitStack
 from dataclasses import replace
 from pathlib import Path
@@ -26,7 +26,7 @@ from stages.configs import StudentConfig
 from stages.kept_memory import kept_memory
 from stages.objectives import Objective
 from stages.repeatable import repeatable
-from stages.sample_loader import SampleLoader
+from stages.sample_loader import SampleLoader, Share
 from stages.trainer import Trainer
 
 _TOLERANCE = 1e-4  # Of the loss, for each of its parts; the second step sees the first's weights.
@@ -59,17 +59,15 @@ def run(scale: Scale, folder: Path, repeats: int) -> list[Row]:
     reference.use_spconv(objective)
     optimizer = reference.optimizer(objective, cfg.lr / _WARM_UP, cfg.weight_decay)
 
-    def ours() -> Iterator[dict[str, float]]:
+    # All steps before the first is told: settings of torch must not end before they began.
+    def ours() -> list[dict[str, float]]:
         with repeatable(), kept_memory():
-            for share in loader.epoch(0):
-                told = trainer.step(share, 0, _STEPS_IN_ALL, 0)
-                del told["lr"]
-                yield told
+            return [_told(trainer, share) for share in loader.epoch(0)]
 
-    def theirs() -> Iterator[dict[str, float]]:
+    def theirs() -> list[dict[str, float]]:
         with repeatable():
-            for share in loader.epoch(0):
-                yield reference.step(objective, optimizer, share, _MAX_GRADIENT)
+            shares = loader.epoch(0)
+            return [reference.step(objective, optimizer, s, _MAX_GRADIENT) for s in shares]
 
     voxels = [len(share.samples[0].features) for share in loader.epoch(0)]
     mean = round(sum(voxels) / len(voxels) / 1000) * 1000
@@ -81,6 +79,12 @@ def run(scale: Scale, folder: Path, repeats: int) -> list[Row]:
     label = f"{name}: share inside sparse convolutions"
     few = min(repeats, _SHARE_REPEATS)
     return [*rows, row(label, *_shares(ours, few), "s", 0.7, few)]
+
+
+def _told(trainer: Trainer, share: Share) -> dict[str, float]:
+    """A step's losses."""
+    told = trainer.step(share, 0, _STEPS_IN_ALL, 0)
+    return {name: value for name, value in told.items() if name != "lr"}
 
 
 def _fabric() -> Fabric:
@@ -121,7 +125,7 @@ def _unit(vectors: Array) -> Array:
     return np.asarray(vectors / lengths, np.float32)
 
 
-def _shares(steps: Callable[[], Iterator[Any]], repeats: int) -> tuple[float, float]:
+def _shares(steps: Callable[[], Any], repeats: int) -> tuple[float, float]:
     """Median seconds of the steps, waiting for samples left out, and of what counts inside."""
     measured = []
     for _ in range(repeats):
@@ -132,8 +136,7 @@ def _shares(steps: Callable[[], Iterator[Any]], repeats: int) -> tuple[float, fl
                 right = getattr(module, function)
                 stack.enter_context(patch.object(module, function, _timed(right, inside)))
             stack.enter_context(patch.object(Trainer, "step", _timed(Trainer.step, whole)))
-            for _ in steps():
-                pass
+            steps()
         measured.append((sum(whole), sum(inside)))
     middle = np.median(measured, axis=0)
     return float(middle[0]), float(middle[1])

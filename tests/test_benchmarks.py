@@ -65,6 +65,23 @@ def test_answers_of_different_length_are_refused() -> None:
         verify("case", lambda: [1], lambda: [1, 2], lambda mine, theirs: None)
 
 
+def test_a_side_that_is_left_early_is_ended() -> None:
+    ended: list[str] = []
+
+    def side() -> Iterator[int]:
+        try:
+            yield from (1, 2, 3)
+        finally:
+            ended.append("side")
+
+    def refuse(mine: int, theirs: int) -> None:
+        raise WrongAnswer(f"{mine}, {theirs}")
+
+    with pytest.raises(WrongAnswer, match="case: 1, 1"):
+        verify("case", side, side, refuse)
+    assert ended == ["side", "side"]
+
+
 def test_each_repeat_times_both_sides() -> None:
     calls: list[str] = []
 
