@@ -18,7 +18,9 @@ def compiled(function: _Function) -> _Function:
     inf or NaN as in NumPy: an exception in a loop would keep it from using vector instructions.
     """
     options: dict[str, Any] = {"nogil": True, "error_model": "numpy"}
+    made: _Function
     try:
-        return numba.njit(cache=True, **options)(function)  # type: ignore[no-any-return]
+        made = numba.njit(cache=True, **options)(function)
     except RuntimeError:
-        return numba.njit(**options)(function)  # type: ignore[no-any-return]
+        made = numba.njit(**options)(function)
+    return made

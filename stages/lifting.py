@@ -49,13 +49,6 @@ class LiftedView(NamedTuple):
     grid: Array
     drawn: Array
 
-    def probabilities(self) -> Array:
-        """(L, Q) float32, 0 for queries without a drawn mask."""
-        probs = np.empty((len(self.point_ids), self.grid.shape[2]), np.float32)
-        sample(probs, self.grid, *self.sampling, 0)
-        squash(probs.reshape(-1))
-        return np.asarray(probs * self.drawn.astype(np.float32))
-
 
 def check_links(scene: Scene, links: Links) -> None:
     """Raise ValueError unless the links are of the scene's views and points."""

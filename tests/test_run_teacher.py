@@ -10,38 +10,19 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from data.artifacts.teacher import FAILED, MASK, NO_SEG, TeacherWriter, read_teacher
+from data.artifacts.teacher import FAILED, MASK, NO_SEG, read_teacher
 from data.errors import DataError, UserError
 from data.types import Prompt, Scene
 from models.oracle import OracleTeacher
 from models.teacher import MaskGrid, TeacherAnswer
 from stages import run_teacher
-from stages.configs import TeacherConfig
-from stages.oracle import make_oracle
-from stages.teacher_config import OracleConfig
-from tests.teacher_world import CountingTeacher, finish, with_images
-from tests.tiny_scene import make_tiny_prompts, make_tiny_scene
-
-CFG = TeacherConfig(seed=5, oracle=OracleConfig(stride=2, hallucinate=0.5, miss=0.3))
+from tests.asked_scene import asked_scene, bytes_of, writer_of
+from tests.teacher_world import CountingTeacher, finish
 
 
 @pytest.fixture()
 def world(tmp_path: Path) -> tuple[Scene, list[Prompt], OracleTeacher]:
-    scene, truth = make_tiny_scene(spacing=0.2)
-    (tmp_path / "images").mkdir()
-    scene = with_images(scene, tmp_path / "images")
-    prompts, truths = make_tiny_prompts()
-    return scene, prompts, make_oracle(scene, truth, prompts, truths, CFG)
-
-
-def _writer(folder: Path, scene: Scene, prompts: list[Prompt]) -> TeacherWriter:
-    folder.mkdir(exist_ok=True)
-    return TeacherWriter(folder, [v.view_id for v in scene.views], [p.prompt_id for p in prompts])
-
-
-def _bytes(folder: Path) -> dict[str, bytes]:
-    files = [path for path in sorted(folder.rglob("*")) if path.is_file()]
-    return {str(path.relative_to(folder)): path.read_bytes() for path in files}
+    return asked_scene(tmp_path)
 
 
 def test_the_cache_holds_what_the_teacher_said(tmp_path: Path, world: Any) -> None:
@@ -52,7 +33,7 @@ def test_the_cache_holds_what_the_teacher_said(tmp_path: Path, world: Any) -> No
         scene,
         prompts,
         lambda: counting,
-        _writer(tmp_path / "a", scene, prompts),
+        writer_of(tmp_path / "a", scene, prompts),
         lambda done, total: shown.append((done, total)),
     )
     cache = read_teacher(finish(tmp_path / "a"))
@@ -80,7 +61,7 @@ def test_the_cache_holds_what_the_teacher_said(tmp_path: Path, world: Any) -> No
 
 def test_a_killed_job_goes_on_where_it_was(tmp_path: Path, world: Any) -> None:
     scene, prompts, teacher = world
-    run_teacher.run(scene, prompts, lambda: teacher, _writer(tmp_path / "whole", scene, prompts))
+    run_teacher.run(scene, prompts, lambda: teacher, writer_of(tmp_path / "whole", scene, prompts))
 
     def kill(view_id: str) -> None:
         if view_id == "view3":
@@ -88,19 +69,21 @@ def test_a_killed_job_goes_on_where_it_was(tmp_path: Path, world: Any) -> None:
 
     first, second = CountingTeacher(teacher, before=kill), CountingTeacher(teacher)
     with pytest.raises(KeyboardInterrupt):
-        run_teacher.run(scene, prompts, lambda: first, _writer(tmp_path / "parts", scene, prompts))
+        run_teacher.run(
+            scene, prompts, lambda: first, writer_of(tmp_path / "parts", scene, prompts)
+        )
     shown: list[tuple[int, int]] = []
     run_teacher.run(
         scene,
         prompts,
         lambda: second,
-        _writer(tmp_path / "parts", scene, prompts),
+        writer_of(tmp_path / "parts", scene, prompts),
         lambda done, total: shown.append((done, total)),
     )
     assert first.encoded == ["view0", "view1", "view2"]
     assert second.encoded == ["view3", "view4", "view5"]
     assert shown == [(3, 6), (4, 6), (5, 6), (6, 6)]
-    assert _bytes(tmp_path / "parts") == _bytes(tmp_path / "whole")
+    assert bytes_of(tmp_path / "parts") == bytes_of(tmp_path / "whole")
 
 
 def test_a_kill_inside_a_write_loses_that_view_only(
@@ -109,7 +92,7 @@ def test_a_kill_inside_a_write_loses_that_view_only(
     import zarr
 
     scene, prompts, teacher = world
-    run_teacher.run(scene, prompts, lambda: teacher, _writer(tmp_path / "whole", scene, prompts))
+    run_teacher.run(scene, prompts, lambda: teacher, writer_of(tmp_path / "whole", scene, prompts))
     written = zarr.Array.__setitem__
     count = 0
 
@@ -123,25 +106,25 @@ def test_a_kill_inside_a_write_loses_that_view_only(
     monkeypatch.setattr(zarr.Array, "__setitem__", dying)
     with pytest.raises(KeyboardInterrupt):
         run_teacher.run(
-            scene, prompts, lambda: teacher, _writer(tmp_path / "parts", scene, prompts)
+            scene, prompts, lambda: teacher, writer_of(tmp_path / "parts", scene, prompts)
         )
     monkeypatch.undo()
     again = CountingTeacher(teacher)
-    run_teacher.run(scene, prompts, lambda: again, _writer(tmp_path / "parts", scene, prompts))
+    run_teacher.run(scene, prompts, lambda: again, writer_of(tmp_path / "parts", scene, prompts))
     assert again.encoded == ["view2", "view3", "view4", "view5"]
-    assert _bytes(tmp_path / "parts") == _bytes(tmp_path / "whole")
+    assert bytes_of(tmp_path / "parts") == bytes_of(tmp_path / "whole")
 
 
 def test_a_whole_cache_needs_no_teacher(tmp_path: Path, world: Any) -> None:
     scene, prompts, teacher = world
     first = run_teacher.run(
-        scene, prompts, lambda: teacher, _writer(tmp_path / "a", scene, prompts)
+        scene, prompts, lambda: teacher, writer_of(tmp_path / "a", scene, prompts)
     )
 
     def never() -> OracleTeacher:
         raise AssertionError("made a teacher for nothing")
 
-    writer = _writer(tmp_path / "a", scene, prompts)
+    writer = writer_of(tmp_path / "a", scene, prompts)
     assert run_teacher.run(scene, prompts, never, writer) == first
 
 
@@ -150,7 +133,7 @@ def test_equal_wordings_are_asked_once(tmp_path: Path, world: Any) -> None:
     twin = replace(prompts[0], prompt_id="twin")
     counting = CountingTeacher(teacher)
     asked = [prompts[0], prompts[1], twin]
-    run_teacher.run(scene, asked, lambda: counting, _writer(tmp_path / "a", scene, asked))
+    run_teacher.run(scene, asked, lambda: counting, writer_of(tmp_path / "a", scene, asked))
     assert counting.asked == [[prompts[0].text, prompts[1].text]] * 6
     cache = read_teacher(finish(tmp_path / "a"))
     np.testing.assert_array_equal(cache.status[:, 0], cache.status[:, 2])
@@ -175,7 +158,7 @@ def test_several_segs_become_one_mask(tmp_path: Path, world: Any) -> None:
             iou, tokens = np.array([0.4, 0.8], np.float32), np.eye(2, dtype=np.float32)
             return [TeacherAnswer("[SEG] [SEG]", np.stack([low, high]), iou, tokens)] * len(texts)
 
-    run_teacher.run(scene, prompts, Twice, _writer(tmp_path / "a", scene, prompts))
+    run_teacher.run(scene, prompts, Twice, writer_of(tmp_path / "a", scene, prompts))
     cache = read_teacher(finish(tmp_path / "a"))
     np.testing.assert_array_equal(cache.mask_logits(0)[0], [[5, -4], [-4, 3]])
     assert cache.predicted_iou[0, 0] == pytest.approx(0.6)
@@ -200,7 +183,7 @@ def test_a_view_that_fails_is_counted_and_tried_again(tmp_path: Path, world: Any
             mask = np.full((1, 48, 64), np.nan if how == "not finite" else 0, np.float32)
             return [TeacherAnswer("!", mask, np.ones(1, np.float32), tokens)] * len(texts)
 
-    writer = _writer(tmp_path / "a", scene, prompts)
+    writer = writer_of(tmp_path / "a", scene, prompts)
     report = run_teacher.run(scene, prompts, lambda: Flaky(teacher), writer)
     assert report.failed == len(prompts)
     ((view_id, reason),) = report.failures
@@ -219,7 +202,7 @@ def test_failing_on_every_view_is_an_error(tmp_path: Path, world: Any) -> None:
 
     failing = CountingTeacher(teacher, before=fail)
     with pytest.raises(UserError, match="all 6 views.*no such device"):
-        run_teacher.run(scene, prompts, lambda: failing, _writer(tmp_path / "a", scene, prompts))
+        run_teacher.run(scene, prompts, lambda: failing, writer_of(tmp_path / "a", scene, prompts))
 
 
 def test_bad_images_are_named(tmp_path: Path, world: Any) -> None:
@@ -228,7 +211,7 @@ def test_bad_images_are_named(tmp_path: Path, world: Any) -> None:
     whole = path.read_bytes()
 
     def run() -> None:
-        run_teacher.run(scene, prompts, lambda: teacher, _writer(tmp_path / "a", scene, prompts))
+        run_teacher.run(scene, prompts, lambda: teacher, writer_of(tmp_path / "a", scene, prompts))
 
     path.write_bytes(whole[: len(whole) // 2])
     with pytest.raises(DataError, match="view2.png: expected an image of 128x96"):
@@ -251,12 +234,12 @@ def test_prompts_of_another_scene_are_refused(tmp_path: Path, world: Any) -> Non
     stranger = replace(prompts[0], scene_id="elsewhere")
     with pytest.raises(ValueError, match="another scene"):
         run_teacher.run(
-            scene, [stranger], lambda: teacher, _writer(tmp_path / "a", scene, [stranger])
+            scene, [stranger], lambda: teacher, writer_of(tmp_path / "a", scene, [stranger])
         )
 
 
 def test_a_scene_without_prompts_is_an_empty_cache(tmp_path: Path, world: Any) -> None:
     scene, _, teacher = world
-    report = run_teacher.run(scene, [], lambda: teacher, _writer(tmp_path / "a", scene, []))
+    report = run_teacher.run(scene, [], lambda: teacher, writer_of(tmp_path / "a", scene, []))
     assert (report.masks, report.no_seg, report.failed) == (0, 0, 0)
     assert read_teacher(finish(tmp_path / "a")).status.shape == (6, 0)

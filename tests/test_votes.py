@@ -166,7 +166,7 @@ def test_links_out_of_order_or_range_are_refused(tmp_path: Path, ids: list[int])
 def test_queries_without_a_mask_have_no_probability(tmp_path: Path) -> None:
     scene, links, cache = random_case(tmp_path)
     for view in lifted_views(scene, links, cache):
-        probs = view.probabilities()
-        assert probs.shape == (len(view.point_ids), 4)
+        weights = np.ones(cache.drawn.shape)
+        probs = sum_votes([view], len(scene.cloud), weights, 0 * weights, lambda *_: None).masks
         assert not probs[:, ~cache.drawn[view.view_index]].any()
-        assert (probs[:, cache.drawn[view.view_index]] > 0).all()
+        assert (probs[view.point_ids][:, cache.drawn[view.view_index]] > 0).all()
