@@ -35,12 +35,12 @@ web:
 .PHONY: venv
 venv: $(VENV)/.installed
 
+# Its last line compiles the loops that the first run would compile.
 $(VENV)/.installed: setup.cfg pyproject.toml requirements.txt
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install -q --upgrade pip
 	$(BIN)/python -m pip install -q -r requirements.txt
 	$(BIN)/python -m pip install -q --no-deps -e .
-	# The first run would compile these loops.
 	$(BIN)/python -c "from stages.preload import load_loops; load_loops()"
 	touch $@
 
