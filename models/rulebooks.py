@@ -9,6 +9,7 @@ number of threads.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -19,23 +20,24 @@ from data.threads import mapped
 
 Array = NDArray[Any]
 
-BLOCK_ROWS = 2048
-"""Outputs of a block: fewer cost calls, more leave the cache."""
+BLOCK_ROWS = 512
+"""Outputs of a block: with fewer, products are of few rows; more leave the cache."""
+
+_SEARCHED_ROWS = 2048
+"""Voxels of which a thread lists the pairs in one go; a multiple of a block's."""
 
 
-class Block(NamedTuple):
-    """The pairs of some outputs, by offset.
+class Rulebook(NamedTuple):
+    """Pairs of inputs and outputs by block of ``BLOCK_ROWS`` outputs, and there by offset.
 
-    ``inputs`` and ``outputs`` (P,) int32 rows; those of offset k are
-    ``bounds[k]:bounds[k + 1]``, ``bounds`` (K + 1,) int64.
+    ``inputs`` and ``outputs`` (P,) int32 rows; those of block b and offset k are
+    ``bounds[b, k]:bounds[b, k + 1]``, ``bounds`` (B, K + 1) int64. An offset has at most one pair
+    for each output.
     """
 
     inputs: Array
     outputs: Array
     bounds: Array
-
-
-Rulebook = tuple[Block, ...]
 
 
 class Grid:
@@ -72,10 +74,20 @@ def submanifold_rulebook(indices: Array, kernel: int) -> Rulebook:
     sides = np.arange(-reach, reach + 1)
     columns = (sides[:, None] * grid.strides[0] + sides * grid.strides[1]).ravel()
 
-    def block(start: int) -> Block:
-        return Block(*_near(grid.keys, grid.order, columns, reach, start, start + BLOCK_ROWS))
+    def blocks(start: int) -> Rulebook:
+        ends = start, min(start + _SEARCHED_ROWS, len(indices))
+        return Rulebook(*_near(grid.keys, grid.order, columns, reach, *ends, BLOCK_ROWS))
 
-    return tuple(mapped(block, range(0, len(indices), BLOCK_ROWS)))
+    return _joined(list(mapped(blocks, range(0, len(indices), _SEARCHED_ROWS))))
+
+
+def _joined(parts: Sequence[Rulebook]) -> Rulebook:
+    if len(parts) == 1:
+        return parts[0]
+    inputs, outputs, bounds = zip(*parts, strict=True)
+    starts = np.cumsum([0, *map(len, inputs[:-1])])
+    moved = [part + start for part, start in zip(bounds, starts, strict=True)]
+    return Rulebook(np.concatenate(inputs), np.concatenate(outputs), np.concatenate(moved))
 
 
 class Halved(NamedTuple):
@@ -110,53 +122,51 @@ def _by_output(inputs: Array, outputs: Array, offsets: Array, num_outputs: int) 
     """Pairs of a 2x2x2 kernel, cut into blocks."""
     number = (outputs // BLOCK_ROWS).astype(np.int64) * 8 + offsets
     order = np.lexsort((outputs, number))
-    inputs, outputs = inputs[order], outputs[order]
     num_blocks = -(-num_outputs // BLOCK_ROWS)
     starts = np.searchsorted(number[order], np.arange(8 * num_blocks + 1))
-    blocks = []
-    for index in range(num_blocks):
-        bounds = starts[8 * index : 8 * index + 9]
-        pairs = slice(bounds[0], bounds[-1])
-        blocks.append(Block(inputs[pairs], outputs[pairs], bounds - bounds[0]))
-    return tuple(blocks)
+    bounds = starts[8 * np.arange(num_blocks)[:, None] + np.arange(9)]
+    return Rulebook(inputs[order], outputs[order], bounds)
 
 
 @compiled
 def _near(
-    keys: Array, order: Array, columns: Array, reach: int, start: int, stop: int
+    keys: Array, order: Array, columns: Array, reach: int, first: int, last: int, block: int
 ) -> tuple[Array, Array, Array]:
-    """A block's pairs of the voxels ``start:stop`` in order, by walking along sorted keys."""
-    stop = min(stop, len(keys))
+    """Pairs of the voxels ``first:last`` in order, by ``block`` of them, walking along the keys."""
     side = 2 * reach + 1
-    table = np.full((len(columns) * side, stop - start), -1, np.int32)
-    bounds = np.zeros(len(table) + 1, np.int64)
+    num_blocks = -(-(last - first) // block)
+    table = np.full((len(columns) * side, last - first), -1, np.int32)
+    counts = np.zeros((num_blocks, len(table)), np.int64)
     for column in range(len(columns)):
-        low = np.searchsorted(keys, keys[start] + columns[column] - reach)
-        for row in range(start, stop):
+        low = np.searchsorted(keys, keys[first] + columns[column] - reach)
+        for row in range(first, last):
             wanted = keys[row] + columns[column] - reach
             while low < len(keys) and keys[low] < wanted:
                 low += 1
             at = low
             while at < len(keys) and keys[at] < wanted + side:
                 offset = column * side + keys[at] - wanted
-                table[offset, row - start] = at
-                bounds[offset + 1] += 1
+                table[offset, row - first] = at
+                counts[(row - first) // block, offset] += 1
                 at += 1
-    bounds = np.cumsum(bounds)
-    inputs, outputs = np.empty(bounds[-1], np.int32), np.empty(bounds[-1], np.int32)
+    inputs, outputs = np.empty(counts.sum(), np.int32), np.empty(counts.sum(), np.int32)
+    bounds = np.zeros((num_blocks, len(table) + 1), np.int64)
     pair = 0
-    for offset in range(len(table)):
-        if bounds[offset] == bounds[offset + 1]:
-            continue
-        for row in range(stop - start):
-            if table[offset, row] >= 0:
-                inputs[pair] = order[table[offset, row]]
-                outputs[pair] = order[start + row]
-                pair += 1
+    for number in range(num_blocks):
+        begin, end = number * block, min((number + 1) * block, last - first)
+        bounds[number, 0] = pair
+        for offset in range(len(table)):
+            if counts[number, offset] > 0:
+                for row in range(begin, end):
+                    if table[offset, row] >= 0:
+                        inputs[pair] = order[table[offset, row]]
+                        outputs[pair] = order[first + row]
+                        pair += 1
+            bounds[number, offset + 1] = pair
     return inputs, outputs, bounds
 
 
 def warm_search() -> None:
     """Load the compiled search for neighbours, or compile it."""
     keys, rows = np.zeros(1, np.int64), np.zeros(1, np.int32)
-    _near(keys, rows, np.zeros(1, np.int64), 0, 0, 1)
+    _near(keys, rows, np.zeros(1, np.int64), 0, 0, 1, 1)

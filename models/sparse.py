@@ -11,15 +11,15 @@ from __future__ import annotations
 
 import importlib
 import logging
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from functools import cache
 from importlib import metadata
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 import torch
 from torch import Tensor, nn
 
-from models.rulebooks import halve, submanifold_rulebook
+from models.rulebooks import Rulebook, halve, submanifold_rulebook
 from models.sparse_cpu import convolve
 
 _Kind = Literal["same", "down", "up"]
@@ -66,7 +66,13 @@ def load_spconv() -> Any:
     return importlib.import_module("spconv.pytorch")
 
 
-def sparse_tensor(features: Tensor, indices: Tensor, batch_size: int, multiple: int = 1) -> Any:
+def sparse_tensor(
+    features: Tensor,
+    indices: Tensor,
+    batch_size: int,
+    multiple: int = 1,
+    books: Mapping[str, Any] | None = None,
+) -> Any:
     """A sparse tensor over voxels.
 
     Args:
@@ -75,6 +81,7 @@ def sparse_tensor(features: Tensor, indices: Tensor, batch_size: int, multiple: 
         batch_size: number of scenes; batch numbers are 0..batch_size-1.
         multiple: the grid's sides are rounded up to multiples of this; a network that halves
             the grid L times needs 2**L, or voxels at the border are lost.
+        books: what layers joined on the CPU, where it is known (``SparseConv.joins``).
 
     Returns:
         spconv's SparseConvTensor.
@@ -98,8 +105,16 @@ def sparse_tensor(features: Tensor, indices: Tensor, batch_size: int, multiple: 
     if int(indices.amin()) < 0 or sizes[0] > batch_size:
         raise ValueError(f"indices must not be negative and batch numbers below {batch_size}")
     _refuse_duplicates(indices, sizes)
-    shape = [-(-size // multiple) * multiple for size in sizes[1:]]
-    return load_spconv().SparseConvTensor(features, indices, shape, batch_size)
+    made = load_spconv().SparseConvTensor(
+        features, indices, grid_shape(indices, multiple), batch_size
+    )
+    made.indice_dict.update(books or {})
+    return made
+
+
+def grid_shape(indices: Tensor, multiple: int = 1) -> list[int]:
+    """Sides of the grid that holds voxels (M, 4), rounded up to multiples."""
+    return [-(-int(size + 1) // multiple) * multiple for size in indices.amax(0)[1:]]
 
 
 def _refuse_duplicates(indices: Tensor, sizes: list[int]) -> None:
@@ -111,6 +126,21 @@ def _refuse_duplicates(indices: Tensor, sizes: list[int]) -> None:
     keys = keys.sort().values
     if bool((keys[1:] == keys[:-1]).any()):
         raise ValueError("indices hold a voxel twice")
+
+
+class Joins(NamedTuple):
+    """Which voxels a layer joins on the CPU, and what voxels it leaves.
+
+    ``there`` and ``back`` are rulebooks from inputs to outputs and from outputs to inputs,
+    ``turned`` says whether the second counts offsets from the other end; ``indices`` (N, 4) int32
+    and ``shape`` are the outputs' places and grid.
+    """
+
+    there: Rulebook
+    back: Rulebook
+    turned: bool
+    indices: Tensor
+    shape: list[int]
 
 
 class SparseConv(nn.Module):
@@ -132,37 +162,27 @@ class SparseConv(nn.Module):
         """Apply the layer to a SparseConvTensor."""
         if x.features.is_cuda:
             return self.layer(x)
+        there, back, turned, indices, shape = self.joins(x.indices, x.spatial_shape, x.indice_dict)
+        features = convolve(x.features, self.weight, there, back, turned, len(indices))
+        made = load_spconv().SparseConvTensor(features, indices, shape, x.batch_size)
+        made.indice_dict = x.indice_dict
+        return made
+
+    def joins(self, indices: Tensor, shape: list[int], books: dict[str, Any]) -> Joins:
+        """What the layer joins of voxels (M, 4) in a grid; found in ``books`` or put there."""
         if self._kind == "same":
-            return self._same(x)
-        return self._down(x) if self._kind == "down" else self._up(x)
-
-    def _same(self, x: Any) -> Any:
-        books = x.indice_dict
-        if self._key not in books:
-            books[self._key] = submanifold_rulebook(x.indices.numpy(), self.weight.shape[1])
-        book = books[self._key]
-        return x.replace_feature(
-            convolve(x.features, self.weight, book, book, True, len(x.indices))
-        )
-
-    def _down(self, x: Any) -> Any:
-        halved = halve(x.indices.numpy(), x.spatial_shape)
-        x.indice_dict[self._key] = halved, x.indices, x.spatial_shape
-        indices = torch.from_numpy(halved.indices)
-        features = convolve(x.features, self.weight, halved.down, halved.up, False, len(indices))
-        return _like(x, features, indices, [size // 2 for size in x.spatial_shape])
-
-    def _up(self, x: Any) -> Any:
-        halved, indices, shape = x.indice_dict[self._key]
-        features = convolve(x.features, self.weight, halved.up, halved.down, False, len(indices))
-        return _like(x, features, indices, shape)
-
-
-def _like(x: Any, features: Tensor, indices: Tensor, shape: list[int]) -> Any:
-    """A sparse tensor that shares the rulebooks of ``x``."""
-    made = load_spconv().SparseConvTensor(features, indices, shape, x.batch_size)
-    made.indice_dict = x.indice_dict
-    return made
+            if self._key not in books:
+                books[self._key] = submanifold_rulebook(indices.numpy(), self.weight.shape[1])
+            book = books[self._key]
+            return Joins(book, book, True, indices, shape)
+        if self._kind == "down":
+            if self._key not in books:
+                books[self._key] = halve(indices.numpy(), tuple(shape)), indices, shape
+            halved = books[self._key][0]
+            coarse = torch.from_numpy(halved.indices)
+            return Joins(halved.down, halved.up, False, coarse, [size // 2 for size in shape])
+        halved, indices, shape = books[self._key]
+        return Joins(halved.up, halved.down, False, indices, shape)
 
 
 def submanifold(c_in: int, c_out: int, kernel: int, key: str) -> SparseConv:

@@ -7,8 +7,10 @@ so results are the same bits on every run and number of threads.
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from concurrent.futures import ThreadPoolExecutor, wait
+from functools import cache
 from typing import Any
 
 import numpy as np
@@ -17,14 +19,16 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from data.compiled import compiled
-from data.threads import mapped, num_threads
-from models.rulebooks import Block, Rulebook, warm_search
+from data.threads import num_threads
+from models.rulebooks import BLOCK_ROWS, Rulebook, warm_search
 
 Array = NDArray[Any]
 _GROUPS = 16
 """Most partial sums of a kernel's gradient, and so most threads in going back."""
-_WORTH = 50_000_000
-"""Multiplications of a convolution, some milliseconds, for which one more thread pays."""
+_WORTH = 3_000_000
+"""Multiplications of a convolution, a tenth of a millisecond, for which one more thread pays."""
+_PARTS = 4
+"""Parts of a convolution that a thread takes one after another, for one that begins late."""
 
 
 def convolve(
@@ -60,143 +64,176 @@ class _Convolution(torch.autograd.Function):
         rows: int,
     ) -> Tensor:
         features = features.contiguous()
-        ctx.save_for_backward(features, weight)
+        # (K, C_out, C_in).
+        matrices = weight.detach().flatten(1, 3).transpose(0, 1).contiguous()
+        ctx.save_for_backward(features, weight, matrices)
         ctx.back, ctx.turned = back, turned
-        return gathered_sum(features, _matrices(weight).transpose(1, 2).contiguous(), there, rows)
+        return gathered_sum(features, matrices, there, rows)
 
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
-        features, weight = ctx.saved_tensors
-        matrices = _matrices(weight)
-        if ctx.turned:
-            matrices = matrices.flip(0)
+        features, weight, matrices = ctx.saved_tensors
+        gradient, needed = gradients[0].contiguous(), ctx.needs_input_grad
         by_input, by_matrix = gathered_gradients(
-            features,
-            matrices.contiguous(),
-            gradients[0].contiguous(),
-            ctx.back,
-            ctx.needs_input_grad,
+            features, matrices, gradient, ctx.back, ctx.turned, needed
         )
         by_weight = None
         if by_matrix is not None:
-            by_matrix = by_matrix.flip(0) if ctx.turned else by_matrix
-            by_weight = by_matrix.permute(2, 0, 1).reshape(weight.shape)
+            by_weight = by_matrix.transpose(0, 1).reshape(weight.shape)
         return by_input, by_weight, None, None, None, None
 
 
-def _matrices(weight: Tensor) -> Tensor:
-    """(K, C_out, C_in)."""
-    return weight.detach().flatten(1, 3).transpose(0, 1)
-
-
 def gathered_sum(features: Tensor, matrices: Tensor, book: Rulebook, rows: int) -> Tensor:
-    """(rows, C_out) sums over pairs of an input's features times ``matrices`` (K, C_in, C_out)."""
-    result = features.new_zeros(rows, matrices.shape[2])
-    source, target, each = features.detach().numpy(), result.numpy(), matrices.unbind()
+    """(rows, C_out) sums over pairs of an input's features times ``matrices`` (K, C_out, C_in)."""
+    result = features.new_zeros(rows, matrices.shape[1])
+    source, target, each = features.detach().numpy(), result.numpy(), matrices.numpy()
+    threads = _threads(book, matrices)
+    parts = _parts(book, threads * _PARTS if threads > 1 else 1)
 
     def work(numbers: Iterator[int]) -> None:
-        most = _most_pairs(book)
-        left = features.new_empty(most, source.shape[1])
-        right = features.new_empty(most, target.shape[1])
-        taken, product = left.numpy(), right.numpy()
+        rooms = _room(source), _room(target)
         for number in numbers:
-            for offset, inputs, outputs in _by_offset(book[number]):
-                count = len(inputs)
-                _take(source, inputs, taken)
-                torch.mm(left[:count], each[offset], out=right[:count])
-                _add(product, outputs, target)
+            pairs = book.inputs, book.outputs, parts[number]
+            _add_products(*pairs, False, source, each, True, *rooms, target)
 
-    _in_threads(work, len(book), _multiplications(book, matrices))
+    _in_threads(work, len(parts), threads)
     return result
 
 
 def gathered_gradients(
-    features: Tensor, matrices: Tensor, gradient: Tensor, book: Rulebook, needed: tuple[bool, ...]
+    features: Tensor,
+    matrices: Tensor,
+    gradient: Tensor,
+    book: Rulebook,
+    turned: bool,
+    needed: tuple[bool, ...],
 ) -> tuple[Tensor | None, Tensor | None]:
-    """Gradients (M, C_in) of features and (K, C_in, C_out) of a kernel, where ``needed``.
+    """Gradients (M, C_in) of features and (K, C_out, C_in) of a kernel, where ``needed``.
 
-    ``matrices`` (K, C_out, C_in) are the kernel's; ``book`` goes from outputs to inputs.
+    ``matrices`` (K, C_out, C_in) are the kernel's; ``book`` goes from outputs to inputs, and
+    counts offsets from the other end if ``turned``.
     """
     by_input = torch.zeros_like(features) if needed[0] else None
-    groups = np.array_split(np.arange(len(book)), min(_GROUPS, len(book)))
-    shape = len(groups), len(matrices), features.shape[1], gradient.shape[1]
-    by_matrix = matrices.new_zeros(shape) if needed[1] else None
-    source, rows = gradient.numpy(), features.detach().numpy()
-    target = None if by_input is None else by_input.numpy()
-    sums = None if by_matrix is None else [part.unbind() for part in by_matrix]
-    each = matrices.unbind()
+    parts = _parts(book, _GROUPS)
+    by_matrix = matrices.new_zeros(len(parts), *matrices.shape) if needed[1] else None
+    source, rows, each = gradient.numpy(), features.detach().numpy(), matrices.numpy()
 
     def work(numbers: Iterator[int]) -> None:
-        most = _most_pairs(book)
-        left = features.new_empty(most, source.shape[1])
-        right = features.new_empty(most, rows.shape[1])
-        taken, product = left.numpy(), right.numpy()
+        rooms = _room(source), _room(rows)
         for number in numbers:
-            for block in groups[number]:
-                for offset, outputs, inputs in _by_offset(book[block]):
-                    count = len(inputs)
-                    a, b = left[:count], right[:count]
-                    _take(source, outputs, taken)
-                    if target is not None:
-                        torch.mm(a, each[offset], out=b)
-                        _add(product, inputs, target)
-                    if sums is not None:
-                        _take(rows, inputs, product)
-                        sums[number][offset].addmm_(b.T, a)
+            pairs = book.inputs, book.outputs, parts[number]
+            if by_input is not None:
+                _add_products(*pairs, turned, source, each, False, *rooms, by_input.numpy())
+            if by_matrix is not None:
+                _add_kernels(*pairs, turned, source, rows, *rooms, by_matrix[number].numpy())
 
-    _in_threads(work, len(groups), _multiplications(book, matrices))
-    if by_matrix is None:
-        return by_input, None
-    total = by_matrix[0]
-    for part in by_matrix[1:]:
-        total += part
-    return by_input, total
+    _in_threads(work, len(parts), _threads(book, matrices))
+    return by_input, None if by_matrix is None else by_matrix.sum(0)
 
 
-def _by_offset(block: Block) -> Iterator[tuple[int, Array, Array]]:
-    bounds = block.bounds.tolist()
-    for offset, (start, stop) in enumerate(zip(bounds[:-1], bounds[1:])):
-        if start < stop:
-            yield offset, block.inputs[start:stop], block.outputs[start:stop]
+def _parts(book: Rulebook, most: int) -> list[Array]:
+    """The bounds of ``book``'s blocks, cut into ``most`` parts of like size or fewer."""
+    return np.array_split(book.bounds, max(1, min(most, len(book.bounds))))
 
 
-def _most_pairs(book: Rulebook) -> int:
-    return max(int(np.diff(block.bounds).max()) for block in book)
+def _room(rows: Array) -> Array:
+    """For the rows of as many pairs as one offset of a block has at most."""
+    return np.empty((BLOCK_ROWS, rows.shape[1]), np.float32)
 
 
-def _multiplications(book: Rulebook, matrices: Tensor) -> int:
-    return sum(len(block.inputs) for block in book) * matrices[0].numel()
+def _threads(book: Rulebook, matrices: Tensor) -> int:
+    effort = len(book.inputs) * matrices[0].numel()
+    return max(1, min(num_threads(), effort // _WORTH))
 
 
-def _in_threads(work: Callable[[Iterator[int]], None], count: int, effort: int) -> None:
-    """Let threads take the numbers below ``count`` one by one, until there are none.
+def _in_threads(work: Callable[[Iterator[int]], None], count: int, threads: int) -> None:
+    """Let this thread and others take the numbers below ``count`` one by one, until none is left.
 
-    As many as ``effort``, the multiplications in all, is worth.
+    Products are done in one thread each meanwhile: split among more they would be other bits.
     """
     numbers = iter(range(count))
-    threads = max(1, min(num_threads(), count, effort // _WORTH))
+    with _blas().limit(limits=1):
+        others = [_helpers(os.getpid()).submit(work, numbers) for _ in range(threads - 1)]
+        try:
+            work(numbers)
+        finally:
+            begun = [other for other in others if not other.cancel()]
+            wait(begun)
+        for other in begun:
+            other.result()
 
-    def start(_: int) -> None:
-        torch.set_num_threads(1)  # A thread has a number of its own, all cores at first.
-        work(numbers)
 
-    with _single():
-        for _ in mapped(start, range(threads), threads):
-            pass
+@cache
+def _helpers(process: int) -> ThreadPoolExecutor:
+    """Threads that stay: to start one takes as long as a small convolution; no fork has them."""
+    return ThreadPoolExecutor(max(num_threads() - 1, 1), f"convolutions of {process}")
 
 
-@contextmanager
-def _single() -> Iterator[None]:
-    """Products in one thread each meanwhile: split among more they would be other bits."""
-    before = torch.get_num_threads()
-    if before == 1:
-        yield
-        return
-    torch.set_num_threads(1)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(before)
+@cache
+def _blas() -> Any:
+    """The libraries of matrix products; looked for once, when those that Numba calls are loaded."""
+    import scipy.linalg.cython_blas  # noqa: F401 - its BLAS is the one.
+    from threadpoolctl import ThreadpoolController
+
+    return ThreadpoolController().select(user_api="blas")
+
+
+@compiled
+def _add_products(
+    inputs: Array,
+    outputs: Array,
+    bounds: Array,
+    turned: bool,
+    source: Array,
+    matrices: Array,
+    transposed: bool,
+    taken: Array,
+    product: Array,
+    target: Array,
+) -> None:
+    """Add to ``target``, for all pairs of some blocks, a row of ``source`` times a matrix."""
+    last = bounds.shape[1] - 2
+    for block in range(len(bounds)):
+        for offset in range(last + 1):
+            start, count = bounds[block, offset], bounds[block, offset + 1] - bounds[block, offset]
+            if count == 0:
+                continue
+            matrix = matrices[last - offset if turned else offset]
+            _take(source, inputs[start : start + count], taken)
+            if transposed:
+                np.dot(taken[:count], matrix.T, product[:count])
+            else:
+                np.dot(taken[:count], matrix, product[:count])
+            for n in range(count):
+                row = outputs[start + n]
+                for c in range(target.shape[1]):
+                    target[row, c] += product[n, c]
+
+
+@compiled
+def _add_kernels(
+    outputs: Array,
+    inputs: Array,
+    bounds: Array,
+    turned: bool,
+    gradient: Array,
+    features: Array,
+    taken: Array,
+    product: Array,
+    kernel: Array,
+) -> None:
+    """Add to ``kernel`` (K, C_out, C_in), for all pairs of some blocks, gradient times features."""
+    both = np.empty(kernel.shape[1:], np.float32)
+    last = bounds.shape[1] - 2
+    for block in range(len(bounds)):
+        for offset in range(last + 1):
+            start, count = bounds[block, offset], bounds[block, offset + 1] - bounds[block, offset]
+            if count == 0:
+                continue
+            _take(gradient, outputs[start : start + count], taken)
+            _take(features, inputs[start : start + count], product)
+            np.dot(taken[:count].T, product[:count], both)
+            kernel[last - offset if turned else offset] += both
 
 
 @compiled
@@ -207,17 +244,11 @@ def _take(source: Array, rows: Array, target: Array) -> None:
             target[n, c] = source[row, c]
 
 
-@compiled
-def _add(values: Array, rows: Array, target: Array) -> None:
-    for n in range(len(rows)):
-        row = rows[n]
-        for c in range(values.shape[1]):
-            target[row, c] += values[n, c]
-
-
 def warm() -> None:
     """Load the compiled loops of sparse convolution, or compile them; no thread starts."""
-    values, rows = np.zeros((1, 1), np.float32), np.zeros(1, np.int32)
-    _take(values, rows, values.copy())
-    _add(values, rows, values.copy())
+    number, rows = np.zeros((1, 1), np.float32), np.zeros(1, np.int32)
+    pairs = rows, rows, np.array([[0, 1]])
+    rooms = number.copy(), number.copy()
+    _add_products(*pairs, False, number, number[None], True, *rooms, number.copy())
+    _add_kernels(*pairs, False, number, number, *rooms, number[None].copy())
     warm_search()

@@ -8,14 +8,23 @@ of the same resolution, and apply residual blocks.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
+from itertools import chain
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from models.batch_norm import SharedBatchNorm
-from models.sparse import downsample, sparse_tensor, submanifold, upsample
+from models.sparse import (
+    SparseConv,
+    downsample,
+    grid_shape,
+    sparse_tensor,
+    submanifold,
+    upsample,
+)
 
 
 @dataclass(frozen=True)
@@ -104,18 +113,36 @@ class SparseUNet(nn.Module):
             channels = width if count else channels
         self.out_channels = channels
 
-    def forward(self, features: Tensor, indices: Tensor, batch_size: int) -> Tensor:
+    def rulebooks(self, indices: Tensor) -> dict[str, Any]:
+        """What ``forward`` on the CPU must know of voxels (M, 4), which no weight has a part in."""
+        books: dict[str, Any] = {}
+        shape = grid_shape(indices, self.multiple)
+        ways = [*zip(self.down, self.encoder), *zip(self.up, self.decoder)]
+        for part in (self.stem, *chain.from_iterable(ways)):
+            for layer in part.modules():
+                if isinstance(layer, SparseConv):
+                    *_, indices, shape = layer.joins(indices, shape, books)
+        return books
+
+    def forward(
+        self,
+        features: Tensor,
+        indices: Tensor,
+        batch_size: int,
+        books: Mapping[str, Any] | None = None,
+    ) -> Tensor:
         """(M, out_channels) features of the voxels, in their order.
 
         Args:
             features: (M, c_in) float32.
             indices: (M, 4) int32 contiguous, (batch, x, y, z).
             batch_size: number of scenes.
+            books: ``rulebooks(indices)``, if it is there.
 
         Raises:
             ValueError: voxels ``sparse_tensor`` refuses.
         """
-        x = self.stem(sparse_tensor(features, indices, batch_size, self.multiple))
+        x = self.stem(sparse_tensor(features, indices, batch_size, self.multiple, books))
         skips = []
         for down, blocks in zip(self.down, self.encoder, strict=True):
             skips.append(x)

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from collections.abc import Mapping
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -85,15 +86,22 @@ class Student(nn.Module):
             nn.init.normal_(self.image_head.weight, 0, feature_dim**-0.5, generator=generator)
             nn.init.zeros_(self.image_head.bias)
 
-    def forward(self, features: Tensor, indices: Tensor, scenes: list[Pooling]) -> list[Features]:
+    def forward(
+        self,
+        features: Tensor,
+        indices: Tensor,
+        scenes: list[Pooling],
+        books: Mapping[str, Any] | None = None,
+    ) -> list[Features]:
         """Features of each scene's superpoints.
 
         Args:
             features: (M, 7) of all scenes' voxels, one scene after the other.
             indices: (M, 4) int32, see ``SparseUNet.forward``.
             scenes: their voxels counted from each scene's first.
+            books: ``backbone.rulebooks(indices)``, if it is there.
         """
-        x = self.backbone(features, indices, len(scenes))
+        x = self.backbone(features, indices, len(scenes), books)
         sizes = torch.bincount(indices[:, 0].long(), minlength=len(scenes)).tolist()
         voxels = [torch.split(tensor, sizes) for tensor in (x, features, indices[:, 1:])]
         return [self._heads(*one) for one in zip(*voxels, scenes, strict=True)]

@@ -17,7 +17,7 @@ from models.batch_norm import count_rows
 from models.descriptors import Pooling
 from models.fusion import Fused
 from models.student import Features, Student
-from stages.sample_loader import Share
+from stages.sample_loader import Share, Voxels
 from stages.student_config import LossConfig
 from stages.thresholds import level
 
@@ -89,15 +89,27 @@ class Objective(nn.Module):
         super().__init__()
         self.student, self._cfg = student, cfg
 
+    def prepare(self, samples: Sequence[Sample]) -> Voxels:
+        """What of ``forward`` needs no weights, and can be made ahead in another thread."""
+        sizes = [len(sample.features) for sample in samples]
+        numbers = np.repeat(np.arange(len(samples), dtype=np.int32), sizes)[:, None]
+        coords = np.concatenate([sample.grid_coords for sample in samples])
+        indices = np.concatenate([numbers, coords], 1)
+        features = np.concatenate([sample.features for sample in samples])
+        on_cpu = self.student.scale.device.type == "cpu"
+        books = self.student.backbone.rulebooks(torch.from_numpy(indices)) if on_cpu else {}
+        return Voxels(features, indices, books)
+
     def forward(self, share: Share) -> dict[str, Tensor]:
         """This process's share of each part of a batch's loss, and of their weighted sum, loss."""
         device = self.student.scale.device
         count_rows(self.student, share.counts)
-        features, indices = _voxels(share.samples)
+        voxels = share.voxels or self.prepare(share.samples)
         outputs = self.student(
-            as_tensor(features, device),
-            as_tensor(indices, device),
+            as_tensor(voxels.features, device),
+            as_tensor(voxels.indices, device),
             [pooling(sample, device) for sample in share.samples],
+            voxels.books,
         )
         with torch.autocast(device.type, enabled=False):  # Losses are float32 everywhere.
             each = [
@@ -109,12 +121,3 @@ class Objective(nn.Module):
             loss = sum(weights[name] * part for name, part in parts.items())
             whole = {"loss": loss, **parts}
         return whole if share.counts else {name: 0.0 * part for name, part in whole.items()}
-
-
-def _voxels(samples: Sequence[Sample]) -> tuple[Array, Array]:
-    """(M, 7) features of all samples' voxels, and (M, 4) their sample's number and place."""
-    sizes = [len(sample.features) for sample in samples]
-    numbers = np.repeat(np.arange(len(samples), dtype=np.int32), sizes)[:, None]
-    coords = np.concatenate([sample.grid_coords for sample in samples])
-    features = np.concatenate([sample.features for sample in samples])
-    return features, np.concatenate([numbers, coords], 1)

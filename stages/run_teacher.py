@@ -15,6 +15,7 @@ from data.progress import Progress, silent
 from data.threads import mapped, num_threads
 from data.types import Array, Prompt, Scene
 from models.teacher import AnyTeacher, ManyViewsTeacher, MaskGrid, TeacherAnswer, Unsaid
+from stages.kept_memory import kept_memory
 from stages.view_images import read_image
 
 _LOG = logging.getLogger(__name__)
@@ -52,6 +53,17 @@ def run(
     different sizes.
     """
     _check(scene, prompts)
+    with kept_memory():
+        return _filled(scene, prompts, make_teacher, writer, progress)
+
+
+def _filled(
+    scene: Scene,
+    prompts: Sequence[Prompt],
+    make_teacher: Callable[[], AnyTeacher],
+    writer: TeacherWriter,
+    progress: Progress,
+) -> TeacherReport:
     todo = writer.missing_views()
     failures: list[tuple[str, str]] = []
     if todo or not writer.begun:

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from typing import Any, NamedTuple
 
 from data import batches, training_scene
 from data.batches import Augmentation, Sample, SampleSettings
@@ -15,18 +16,36 @@ from stages.configs import StudentConfig
 KEEP_BYTES = 1 << 30
 
 
+class Voxels(NamedTuple):
+    """All samples' voxels: ``features`` (M, 7), ``indices`` (M, 4) sample's number and place.
+
+    ``books`` is what sparse convolutions must know of them on the CPU.
+    """
+
+    features: Array
+    indices: Array
+    books: Mapping[str, Any]
+
+
 class Share:
     """One process's part of a batch.
 
-    ``samples`` of its scenes; ``divisor``, the number of scenes a process has on average, by
-    which their losses are divided, so that the mean over processes is the mean over the batch;
-    ``counts`` is False where the batch has no scene for the process: it works on another's, so
-    that all take the same steps, and counts for nothing. Not a dataclass: Fabric takes those
-    apart.
+    ``samples`` of its scenes, and their ``voxels`` if they were prepared; ``divisor``, the number
+    of scenes a process has on average, by which their losses are divided, so that the mean over
+    processes is the mean over the batch; ``counts`` is False where the batch has no scene for the
+    process: it works on another's, so that all take the same steps, and counts for nothing. Not a
+    dataclass: Fabric takes those apart.
     """
 
-    def __init__(self, samples: Sequence[Sample], divisor: float, counts: bool) -> None:
+    def __init__(
+        self,
+        samples: Sequence[Sample],
+        divisor: float,
+        counts: bool,
+        voxels: Voxels | None = None,
+    ) -> None:
         self.samples, self.divisor, self.counts = samples, divisor, counts
+        self.voxels = voxels
 
 
 class SampleLoader:
@@ -102,25 +121,33 @@ class SampleLoader:
         self._kept.clear()
         self._foreign.clear()
 
-    def epoch(self, epoch: int) -> Iterator[Share]:
-        """Yield this process's shares of an epoch's batches.
+    def epoch(
+        self, epoch: int, prepare: Callable[[Sequence[Sample]], Voxels] | None = None
+    ) -> Iterator[Share]:
+        """Yield this process's shares of an epoch's batches, with what ``prepare`` makes of them.
 
-        A thread prepares the next while one is in use.
+        A thread makes the next while one is in use.
         """
         seed, size = self._cfg.seed, self._cfg.batch_scenes
         order = [self.usable[i] for i in batches.scene_order(seed, epoch, len(self.usable))]
         chunks = [order[start : start + size] for start in range(0, len(order), size)]
         with ThreadPoolExecutor(max_workers=1) as pool:
-            coming = pool.submit(self._batch, chunks[0], epoch)
+            coming = pool.submit(self._batch, chunks[0], epoch, prepare)
             for chunk in chunks[1:]:
-                batch, coming = coming.result(), pool.submit(self._batch, chunk, epoch)
+                batch, coming = coming.result(), pool.submit(self._batch, chunk, epoch, prepare)
                 yield batch
             yield coming.result()
 
-    def _batch(self, indices: Sequence[int], epoch: int) -> Share:
+    def _batch(
+        self,
+        indices: Sequence[int],
+        epoch: int,
+        prepare: Callable[[Sequence[Sample]], Voxels] | None,
+    ) -> Share:
         own = indices[self._rank :: self._processes]
         samples = [self._sample(index, epoch) for index in own or indices[:1]]
-        return Share(samples, len(indices) / self._processes, bool(own))
+        voxels = None if prepare is None else prepare(samples)
+        return Share(samples, len(indices) / self._processes, bool(own), voxels)
 
     def _sample(self, index: int, epoch: int) -> Sample:
         scene = self.scene(index)

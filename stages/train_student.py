@@ -1,8 +1,8 @@
 """Stage: pseudo-labels of many scenes to one student network, new or one to be trained further.
 
-Every epoch ends in a checkpoint; a run that was killed goes on from it and, on the CPU, ends
-with the same bits as one that was not. Memory does not grow with the number of scenes beyond
-a fixed budget of kept scenes.
+Epochs end in checkpoints (``stages.checkpoint_pace``); a run that was killed goes on from the last
+and, on the CPU, ends with the same bits as one that was not. Memory does not grow with the number
+of scenes beyond a fixed budget of kept scenes.
 
 Several processes share each batch's scenes (``stages.ranks``). What they learn is what one would,
 but for rounding: random numbers depend on epoch and scene alone, losses are averaged over the
@@ -23,6 +23,7 @@ from data.artifacts.student import write_model, write_state
 from data.progress import Progress, silent
 from data.training_scene import TrainingScene
 from stages import ranks
+from stages.checkpoint_pace import CheckpointPace
 from stages.configs import StudentConfig
 from stages.kept_memory import kept_memory
 from stages.repeatable import repeatable
@@ -78,18 +79,20 @@ def _train(
         trainer = Trainer(cfg, loader, fabric, start)
         log = trainer.resume(work_dir)
         steps = math.ceil(len(loader.usable) / cfg.batch_scenes)
+        pace = CheckpointPace()
         for epoch in range(len(log), cfg.epochs):
             trainer.mend_labels(epoch)
             began = time.monotonic()
             parts: list[dict[str, float]] = []
-            for step, share in enumerate(loader.epoch(epoch)):
+            for step, share in enumerate(loader.epoch(epoch, trainer.prepare)):
                 done = epoch * steps + step
                 parts.append(trainer.step(share, done, cfg.epochs * steps, epoch))
                 progress(done + 1, cfg.epochs * steps)
             means = {name: sum(part[name] for part in parts) / len(parts) for name in parts[0]}
             seconds = round(time.monotonic() - began, 3)
             log.append({"epoch": epoch + 1, **means, "seconds": seconds})
-            if fabric.is_global_zero:
-                write_state(work_dir, trainer.state(), log)
+            if fabric.is_global_zero and (pace.due() or epoch + 1 == cfg.epochs):
+                with pace.written():
+                    write_state(work_dir, trainer.state(), log)
         if fabric.is_global_zero:
             write_model(work_dir, trainer.model.state_dict(), trainer.description)

@@ -66,6 +66,7 @@ class Trainer:
         # Of float16 alone; its loss may overflow, for which it skips a step.
         self._scaler: torch.amp.GradScaler | None = getattr(self._precision, "scaler", None)
         objective = Objective(self.model, cfg.loss)
+        self.prepare = objective.prepare
         self._objective, self._stepper = fabric.setup(objective, self._optimizer)
 
     def mend_labels(self, epoch: int) -> None:
@@ -135,8 +136,7 @@ class Trainer:
         if not math.isfinite(told["loss"] if self._scaler else told["loss"] + norm):
             raise UserError(
                 f"Training broke down in epoch {epoch + 1}: loss {told['loss']}, gradient "
-                f"{norm}. Lower student.lr (now {self._cfg.lr}). The checkpoint of the "
-                "epoch before was kept."
+                f"{norm}. Lower student.lr (now {self._cfg.lr}). The last checkpoint was kept."
             )
         self._stepper.step()
         return {"lr": lr, **told}

@@ -9,6 +9,7 @@ from torch import Tensor
 
 from data.batches import find_parts
 from data.voxels import voxelise
+from models import sparse
 from models.descriptors import Pooling
 from models.sparse_unet import PRESETS, Layout, SparseUNet
 from models.student import Student
@@ -70,6 +71,21 @@ def test_order_of_voxels_does_not_matter() -> None:
     assert plain.shape == (len(features), model.out_channels)
     shuffled = model(features[order], indices[order].contiguous(), 1)
     assert torch.allclose(plain[order], shuffled, atol=1e-4)
+
+
+@pytest.mark.parametrize("preset", ["tiny", "minkunet14"])
+def test_joins_found_ahead_are_all_that_are_needed(
+    preset: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model = SparseUNet(7, PRESETS[preset]).eval()
+    features, indices, _ = cloud(6)
+    plain = model(features, indices, 1)
+    books = model.rulebooks(indices)
+    for search in ("submanifold_rulebook", "halve"):
+        monkeypatch.delattr(sparse, search)
+    assert torch.equal(model(features, indices, 1, books), plain)
+    with pytest.raises(NameError):
+        model(features, indices, 1)
 
 
 def test_scenes_of_a_batch_do_not_mix_when_predicting() -> None:

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
+from unittest.mock import patch
 
 from data.artifacts import student as artifact
 from data.training_scene import TrainingScene
-from stages import train_student
+from stages import checkpoint_pace, train_student
 from stages.configs import StudentConfig
 from tests.tiny_training import tiny_training_scene
 
@@ -48,8 +50,10 @@ def killer(at: int) -> Callable[[int, int], None]:
 
 
 def train(folder: Path, cfg: StudentConfig = CFG, **arguments: Any) -> Path:
+    """Train with a checkpoint after every epoch, short as they are."""
     folder.mkdir(exist_ok=True)
-    train_student.run(Lazy(3), cfg, folder, **arguments)
+    with patch.object(checkpoint_pace, "_SHARE", math.inf):
+        train_student.run(Lazy(3), cfg, folder, **arguments)
     return folder
 
 

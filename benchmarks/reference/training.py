@@ -17,9 +17,10 @@ from stages.objectives import Objective
 from stages.sample_loader import Share
 
 
-def use_spconv(model: torch.nn.Module) -> None:
-    """From now on let spconv compute the sparse convolutions of ``model``."""
-    for layer in model.modules():
+def use_spconv(objective: Objective) -> None:
+    """From now on let spconv compute the sparse convolutions, and find the voxels they join."""
+    setattr(objective.student.backbone, "rulebooks", lambda indices: {})
+    for layer in objective.modules():
         if isinstance(layer, SparseConv):
             own: Any = layer.layer
             own.algo = load_spconv().ConvAlgo.Native
