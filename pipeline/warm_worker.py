@@ -11,6 +11,7 @@ from __future__ import annotations
 import logging
 import os
 import signal
+import sys
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -31,16 +32,26 @@ _PATIENCE = 2.0
 """Seconds after which a run that was told to stop ends, whatever it is doing."""
 
 
+_Kind = tuple[str, str, str]
+
+
+def _kind(task: luigi.Task) -> _Kind:
+    """What tasks have alike that import the same."""
+    return task.task_family, getattr(task, "config", ""), getattr(task, "overrides", "")
+
+
 class WarmWorker(worker.Worker):
     """A worker whose tasks find in memory what their stage imports.
 
-    The first task of a stage waits for the imports, as it would in its own process; later ones
-    start at once. A run that has nothing to do imports nothing.
+    It imports for stages to come while tasks run, and for what they do not leave time for when
+    a stage's first task begins. A run that has nothing to do imports nothing.
     """
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
-        self._warm: set[tuple[str, str, str]] = set()
+        self._warm: set[_Kind] = set()
+        self._cold: dict[_Kind, luigi.Task] = {}
+        self._told_to_stop = threading.Event()
         self._tally = Tally(self.worker_processes)
         self._display = RunDisplay(self._tally)
 
@@ -55,22 +66,36 @@ class WarmWorker(worker.Worker):
         task = self._scheduled_tasks.get(kwargs["task_id"])
         if task is not None:
             work = self._tally.note(task, kwargs["status"], kwargs.get("expl") or "")
+            if work is not None and work.fate == "pending" and _kind(task) not in self._warm:
+                self._cold[_kind(task)] = task
             if work is not None and work.fate in ("done", "failed"):
                 self._display.finished(work)
 
     def _create_task_process(self, task: luigi.Task) -> Any:
-        settings = (getattr(task, "config", ""), getattr(task, "overrides", ""))
-        kind = (task.task_family, *settings)
-        preload = getattr(task, "preload", None)
-        if preload is not None and kind not in self._warm:
-            self._warm.add(kind)
-            process.prepare_imports(self.worker_processes)
-            preload()
+        self._import_for(task)
         made = super()._create_task_process(task)
         work = self._tally.start(task)
         # A task that runs in this very process shows its progress itself.
         progress.tell(work.slot if work is not None and made.use_multiprocessing else None)
         return made
+
+    def _import_for(self, task: luigi.Task) -> None:
+        kind = _kind(task)
+        self._cold.pop(kind, None)
+        preload = getattr(task, "preload", None)
+        if preload is not None and kind not in self._warm:
+            self._warm.add(kind)
+            process.prepare_imports(self.worker_processes)
+            preload()
+
+    def _handle_next_task(self) -> None:
+        if self._told_to_stop.is_set():  # When an exception was swallowed.
+            raise KeyboardInterrupt
+        # Other hosts may have done the rest before this one comes to it.
+        if self._running_tasks and self._cold and not process.is_central():
+            # A task is told of before those it needs: the last are the first to run.
+            self._import_for(self._cold.popitem()[1])
+        super()._handle_next_task()
 
     def _purge_children(self) -> None:
         super()._purge_children()
@@ -83,7 +108,7 @@ class WarmWorker(worker.Worker):
         moment: a teacher's view, a student's epoch, or one artifact.
         """
         try:
-            with _told_to_stop():
+            with _stopped_by_signals(self._told_to_stop):
                 self._display.begin()
                 succeeded = bool(super().run())
         except KeyboardInterrupt:
@@ -102,12 +127,12 @@ class WarmWorker(worker.Worker):
 
 
 @contextmanager
-def _told_to_stop() -> Iterator[None]:
-    """Have Ctrl-C and SIGTERM raise KeyboardInterrupt, after saying so.
+def _stopped_by_signals(told: threading.Event) -> Iterator[None]:
+    """Have Ctrl-C and SIGTERM set ``told`` and raise KeyboardInterrupt, after saying so.
 
-    An exception may come at a moment that swallows it, such as a library's import, or be held up
-    by a task that is waited for. So the process ends after ``_PATIENCE`` whatever happens, and
-    with it, killed by the kernel, its tasks. Only a main thread may take signals.
+    An exception may come at a moment that swallows it, such as a fork or a library's import, or
+    be held up by a task that is waited for. So the process ends after ``_PATIENCE`` whatever
+    happens, and with it, killed by the kernel, its tasks. Only a main thread may take signals.
     """
 
     def stop(*_: Any) -> NoReturn:
@@ -117,11 +142,20 @@ def _told_to_stop() -> Iterator[None]:
         last = threading.Timer(_PATIENCE, os._exit, (INTERRUPTED,))
         last.daemon = True
         last.start()
+        told.set()
         raise KeyboardInterrupt
 
+    def swallowed(exception: Any) -> None:
+        if exception.exc_type is not KeyboardInterrupt:
+            print_swallowed(exception)
+
     before: dict[signal.Signals, Any] = {}
+    print_swallowed, sys.unraisablehook = sys.unraisablehook, swallowed
     if threading.current_thread() is threading.main_thread():
         before = {n: signal.signal(n, stop) for n in (signal.SIGINT, signal.SIGTERM)}
-    yield
+    try:
+        yield
+    finally:
+        sys.unraisablehook = print_swallowed
     for number, handler in before.items():
         signal.signal(number, handler)

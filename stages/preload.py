@@ -30,6 +30,9 @@ _IMPORTED_LATE: dict[str, tuple[str, ...]] = {
     "distil_text": ("stages.distil_text", "data.artifacts.text"),
     "predict_masks": ("stages.predict_masks", "data.artifacts.predictions"),
     "judge_teacher": ("stages.judge_teacher", "data.artifacts.judgement"),
+    "answer_questions": ("stages.answer_questions", "data.artifacts.said"),
+    "evaluate": ("stages.evaluate", "stages.question_figures"),
+    "report": ("stages.report", "stages.answers_report"),
 }
 _LISA = ("models.lisa.teacher", "models.lisa.checkpoint")
 _CASTS_RAYS = {"generate_rooms", "prepare_scene"}

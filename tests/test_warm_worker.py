@@ -3,17 +3,22 @@
 from __future__ import annotations
 
 import os
+import signal
 import subprocess
 import sys
+import threading
+import time
+from collections.abc import Iterator
 from pathlib import Path
 from typing import ClassVar
+from unittest.mock import MagicMock
 
 import luigi
 import pytest
 
 import pipeline
 from data.artifacts.versions import VERSIONS
-from pipeline.warm_worker import WarmWorker
+from pipeline.warm_worker import INTERRUPTED, WarmWorker
 from tests.cli import environment
 
 assert pipeline.__all__  # Installs the worker.
@@ -62,6 +67,65 @@ def test_tasks_of_a_kind_are_preloaded_once_and_by_the_parent(
         assert seen == str([os.getpid()])
 
 
+class Slow(luigi.Task):
+    """Ends when what follows was preloaded, which it knows by a file."""
+
+    folder = luigi.Parameter()
+
+    def output(self) -> luigi.LocalTarget:
+        return luigi.LocalTarget(str(Path(self.folder) / "slow.txt"))
+
+    def run(self) -> None:
+        for _ in range(600):
+            if (Path(self.folder) / "preloaded").exists():
+                break
+            time.sleep(0.1)
+        else:
+            raise TimeoutError("what follows is not preloaded while this runs")
+        with self.output().open("w") as file:
+            file.write("done")
+
+
+class Next(Once):
+    """Is preloaded while ``Slow`` runs."""
+
+    def requires(self) -> Slow:
+        return Slow(folder=self.folder)
+
+    def preload(self) -> None:
+        (Path(self.folder) / "preloaded").touch()
+
+
+def test_tasks_to_come_are_preloaded_while_others_run(tmp_path: Path) -> None:
+    assert luigi.build([Next(folder=str(tmp_path), number=0)], local_scheduler=True, workers=2)
+    assert (tmp_path / "0.txt").exists()
+
+
+@pytest.fixture
+def usual_signals() -> Iterator[None]:
+    before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+    yield
+    for number, handler in before.items():
+        signal.signal(number, handler)
+
+
+@pytest.mark.usefixtures("usual_signals")
+def test_a_stop_that_was_swallowed_ends_the_run_all_the_same(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    class Dying:
+        """Python swallows what is raised here, as in a fork."""
+
+        def __del__(self) -> None:
+            signal.raise_signal(signal.SIGINT)
+
+    monkeypatch.setattr(threading, "Timer", MagicMock())
+    monkeypatch.setattr("pipeline.progress.tell", lambda _: Dying() and None)
+    with pytest.raises(SystemExit) as ended:
+        luigi.build([Slow(folder=str(tmp_path))], local_scheduler=True, workers=2)
+    assert ended.value.code == INTERRUPTED and "Traceback" not in capfd.readouterr().err
+
+
 def test_nothing_is_preloaded_for_what_is_done(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -89,6 +153,8 @@ print(*(name in sys.modules for name in ("numba", "open3d", "transformers")))
 def test_only_a_lisa_needs_transformers(tmp_path: Path) -> None:
     code = """
 import sys
+import threading
+import time
 from stages.configs import Experiment
 from stages.preload import preload
 preload("run_teacher", Experiment.model_validate({"teacher": {"name": "oracle"}}))
@@ -123,6 +189,9 @@ def test_the_users_number_of_threads_is_kept(tmp_path: Path) -> None:
 
 _RUN_A_SCENE = """
 import sys
+import threading
+import time
+from collections.abc import Iterator
 from pathlib import Path
 from numba.core.dispatcher import Dispatcher
 from stages.preload import load_loops
