@@ -105,7 +105,7 @@ class WarmWorker(worker.Worker):
         """Run all tasks; SystemExit with ``INTERRUPTED`` when told to stop.
 
         Tasks that are being worked on are killed, which costs what a kill costs at any other
-        moment: a teacher's view, a student's epoch, or one artifact.
+        moment: some views of a teacher, epochs of a student, or one artifact.
         """
         try:
             with _stopped_by_signals(self._told_to_stop):

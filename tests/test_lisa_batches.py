@@ -36,7 +36,7 @@ def test_smaller_batches_give_the_same(
 def test_views_together_are_answered_like_each_by_itself(name: str) -> None:
     run = golden(name)
     teacher = run.teacher()
-    assert isinstance(teacher, ManyViewsTeacher) and teacher.views_at_once == 1
+    assert isinstance(teacher, ManyViewsTeacher) and teacher.views_at_once == 4
     images = [run.image(0), np.ascontiguousarray(run.image(0)[:-9, ::-1]), run.image(1)]
     texts = ["the red chair", "Where is the table in this image?", "the red chair", "x"]
     views = teacher.encode_views(images, ["a", "b", "c"])
@@ -58,13 +58,15 @@ def test_a_gpu_is_given_as_many_views_as_a_share_of_its_free_memory_holds(
     # SAM of the published size: 64 x 64 cells, 16 heads, so 3 * 4 * 16 * 4096**2 bytes, 3.2 GB.
     vision = SimpleNamespace(num_attention_heads=16)
     published = cast(LisaConfig, SimpleNamespace(sam_grid=64, sam_vision=vision))
-    device = torch.device("cpu")
+    device = torch.device("cuda")
     for gigabytes, wanted in ((2, 1), (20, 1), (40, 3), (80, 6), (141, 8)):
         monkeypatch.setattr(batching, "_free_bytes", lambda _, free=gigabytes: free * 10**9)
         assert batching.views_at_once(published, device) == wanted
         assert batching.views_at_once(config, device) == 8
     monkeypatch.undo()
+    device = torch.device("cpu")
     assert batching.views_at_once(published, device) == 1
+    assert batching.views_at_once(config, device) == 4
     assert [batching.mask_parts(n, device) for n in (1, 8, 9, 20)] == [1, 1, 2, 3]
     assert [batching.mask_parts(n, torch.device("cuda")) for n in (1, 64, 65)] == [1, 1, 2]
-    assert batching.rows_at_once(10**9, device) == 2 and batching.rows_at_once(1, device) == 64
+    assert batching.rows_at_once(10**9, device) == 2 and batching.rows_at_once(1, device) == 128

@@ -6,12 +6,14 @@ import torch
 
 from models.lisa.network import LisaConfig
 
-_MOST_VIEWS = 8
-_MOST_ROWS = {"cpu": 64}
+_MOST_VIEWS = {"cpu": 4}
+_MOST_VIEWS_ON_GPU = 8
+_MOST_ROWS = {"cpu": 128}
 _MOST_ROWS_ON_GPU = 256
 _MOST_MASKS = {"cpu": 8}
 _MOST_MASKS_ON_GPU = 64
 _CACHE_BYTES = 2 * 2**30
+_VIEW_BYTES = 2**28
 _SHARE = 0.25
 """Of a GPU's free memory, for the views read together and for keys and values each."""
 
@@ -19,16 +21,16 @@ _SHARE = 0.25
 def views_at_once(config: LisaConfig, device: torch.device) -> int:
     """Views to encode and to ask together.
 
-    One on a CPU: more save little there, and cost memory. On a GPU as many, up to 8, as a share
-    of its free memory holds: SAM's whole attention is the largest thing that a view needs,
-    heads x cells x cells numbers, of which about three exist at once.
+    As many as there is room for, up to 4 on a CPU and 8 on a GPU: SAM's whole attention is the
+    largest thing that a view needs, heads x cells x cells numbers, of which about three exist at
+    once. On a CPU they are to take 256 MB, several views of a small LISA and one of a large.
     """
     free = _free_bytes(device)
-    if free is None:
-        return 1
+    room = _VIEW_BYTES if free is None else int(_SHARE * free)
     cells = config.sam_grid**2
     per_view = 3 * 4 * int(config.sam_vision.num_attention_heads) * cells * cells
-    return int(min(max(_SHARE * free // per_view, 1), _MOST_VIEWS))
+    most = _MOST_VIEWS.get(device.type, _MOST_VIEWS_ON_GPU)
+    return int(min(max(room // per_view, 1), most))
 
 
 def rows_at_once(row_bytes: int, device: torch.device) -> int:
