@@ -8,6 +8,7 @@ so results are the same bits on every run and number of threads.
 from __future__ import annotations
 
 import os
+import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor, wait
 from functools import cache
@@ -30,6 +31,8 @@ _WORTH = 3_000_000
 _PARTS = 4
 """Parts of a convolution that a thread takes one after another, for one that begins late."""
 
+_TURN = threading.Lock()
+
 
 def convolve(
     features: Tensor, weight: Tensor, there: Rulebook, back: Rulebook, turned: bool, rows: int
@@ -37,7 +40,7 @@ def convolve(
     """Sum over a rulebook's pairs of the input's features times the offset's matrix.
 
     Args:
-        features: (M, C_in) on the CPU.
+        features: (M, C_in) float32 on the CPU.
         weight: (C_out, kx, ky, kz, C_in).
         there: from inputs to outputs.
         back: the same pairs from outputs to inputs.
@@ -46,7 +49,15 @@ def convolve(
 
     Returns:
         (N, C_out); gradients reach ``features`` and ``weight``.
+
+    Raises:
+        ValueError: features or weight of another type.
     """
+    if {features.dtype, weight.dtype} != {torch.float32}:
+        raise ValueError(
+            f"features and weight must be float32 on the CPU, got {features.dtype} and "
+            f"{weight.dtype}"
+        )
     apply: Any = _Convolution.apply
     result: Tensor = apply(features, weight, there, back, turned, rows)
     return result
@@ -152,7 +163,8 @@ def _in_threads(work: Callable[[Iterator[int]], None], count: int, threads: int)
     Products are done in one thread each meanwhile: split among more they would be other bits.
     """
     numbers = iter(range(count))
-    with _blas().limit(limits=1):
+    # Two at once would each bring back the other's number of threads.
+    with _TURN, _blas().limit(limits=1):
         others = [_helpers(os.getpid()).submit(work, numbers) for _ in range(threads - 1)]
         try:
             work(numbers)

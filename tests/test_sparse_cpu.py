@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from concurrent.futures import ThreadPoolExecutor
 from itertools import product
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from threadpoolctl import threadpool_info
 from torch import Tensor
 
 from data.types import Array
@@ -133,6 +135,29 @@ def test_only_what_is_asked_for_has_a_gradient() -> None:
     moving, kernel = fixed.clone().requires_grad_(), learnt.detach()
     (found,) = torch.autograd.grad(convolve(moving, kernel, book, book, True, rows).sum(), moving)
     assert found.shape == moving.shape and found.abs().sum() > 0
+
+
+def test_other_types_are_refused() -> None:
+    book = submanifold_rulebook(some_voxels(6), 3)
+    rows = len(some_voxels(6))
+    features, kernel = torch.randn(rows, 2), torch.randn(3, 3, 3, 3, 2)
+    for wrong in ((features.double(), kernel), (features, kernel.bfloat16())):
+        with pytest.raises(ValueError, match="must be float32"):
+            convolve(*wrong, book, book, True, rows)
+
+
+def test_convolutions_of_several_threads_leave_the_number_of_threads_as_it_was() -> None:
+    indices = some_voxels(5, 500, 10)
+    book = submanifold_rulebook(indices, 3)
+    features, kernel = torch.randn(len(indices), 8), torch.randn(8, 3, 3, 3, 8)
+
+    def convolved(_: int) -> Tensor:
+        return convolve(features, kernel, book, book, True, len(indices))
+
+    alone, before = convolved(0), [library["num_threads"] for library in threadpool_info()]
+    with ThreadPoolExecutor(4) as pool:
+        assert all(torch.equal(alone, found) for found in pool.map(convolved, range(40)))
+    assert [library["num_threads"] for library in threadpool_info()] == before
 
 
 def test_an_error_inside_kept_memory_comes_out(
