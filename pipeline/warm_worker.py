@@ -111,7 +111,10 @@ class WarmWorker(worker.Worker):
             with _stopped_by_signals(self._told_to_stop):
                 self._display.begin()
                 succeeded = bool(super().run())
-        except KeyboardInterrupt:
+        except BaseException as error:
+            # A library that was being imported may have made another exception of the signal's.
+            if not (self._told_to_stop.is_set() or isinstance(error, KeyboardInterrupt)):
+                raise
             for running in self._running_tasks.values():
                 if hasattr(running, "kill"):
                     running.kill()

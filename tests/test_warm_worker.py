@@ -126,6 +126,23 @@ def test_a_stop_that_was_swallowed_ends_the_run_all_the_same(
     assert ended.value.code == INTERRUPTED and "Traceback" not in capfd.readouterr().err
 
 
+@pytest.mark.usefixtures("usual_signals")
+def test_a_stop_that_became_another_error_ends_the_run_all_the_same(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fails(_: object) -> None:
+        try:
+            signal.raise_signal(signal.SIGINT)
+        except KeyboardInterrupt:
+            raise SystemError("an extension met an exception") from None
+
+    monkeypatch.setattr(threading, "Timer", MagicMock())
+    monkeypatch.setattr("pipeline.progress.tell", fails)
+    with pytest.raises(SystemExit) as ended:
+        luigi.build([Slow(folder=str(tmp_path))], local_scheduler=True, workers=2)
+    assert ended.value.code == INTERRUPTED
+
+
 def test_nothing_is_preloaded_for_what_is_done(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
