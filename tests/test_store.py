@@ -173,11 +173,12 @@ def test_a_resumable_stage_finds_its_earlier_files(tmp_path: Path) -> None:
         with writing(key, resumable=True) as folder:
             assert folder is not None
             (folder / "view0").write_text("done")
+            (folder / ".metadata.json.7.tmp").write_text("half, by one that was killed")
             raise RuntimeError
     with writing(key, resumable=True) as folder:
         assert folder is not None
         assert (folder / "view0").read_text() == "done"
-    assert is_complete(key)
+    assert is_complete(key) and not list(key.folder.glob(".*.tmp"))
 
 
 def test_text_is_replaced_whole(tmp_path: Path) -> None:

@@ -158,6 +158,8 @@ def writing(key: ArtifactKey, resumable: bool = False) -> Iterator[Path | None]:
         if not resumable and key.folder.exists():
             shutil.rmtree(key.folder)
         key.folder.mkdir(parents=True, exist_ok=True)
+        for left in key.folder.glob(f".{METADATA}.*.tmp"):  # Of one killed as it finished.
+            left.unlink(missing_ok=True)
         start = time.monotonic()
         with failure.noted(key.folder), holder.named(key.folder):
             yield key.folder
