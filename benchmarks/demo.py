@@ -32,7 +32,7 @@ _HERE = Path(__file__).parents[1]
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run both, print the rows; 1 when one of them fails."""
+    """Run all, print the rows; 1 when one of them fails."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks.demo", description=__doc__)
     parser.add_argument("--before", nargs="+", default=_FIRST, help="the other versions' commits")
     parser.add_argument("--repeats", type=int, default=1, help="how often each is run")

@@ -170,8 +170,6 @@ print(*(name in sys.modules for name in ("numba", "open3d", "transformers")))
 def test_only_a_lisa_needs_transformers(tmp_path: Path) -> None:
     code = """
 import sys
-import threading
-import time
 from stages.configs import Experiment
 from stages.preload import preload
 preload("run_teacher", Experiment.model_validate({"teacher": {"name": "oracle"}}))
@@ -206,9 +204,6 @@ def test_the_users_number_of_threads_is_kept(tmp_path: Path) -> None:
 
 _RUN_A_SCENE = """
 import sys
-import threading
-import time
-from collections.abc import Iterator
 from pathlib import Path
 from numba.core.dispatcher import Dispatcher
 from stages.preload import load_loops
