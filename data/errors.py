@@ -30,3 +30,7 @@ class DataError(UserError):
 
 class ArtifactError(DataError):
     """A cached artifact is missing, incomplete or damaged."""
+
+
+class Failure(Exception):
+    """A command did its work and the outcome is bad, or the machine could not do it."""

@@ -1,96 +1,47 @@
-"""Luigi tasks over the stages: ``luigi --module pipeline RunAll --scene-set demo``."""
+"""Luigi tasks over the stages: ``luigi --module pipeline RunAll --scene-set demo``.
 
-from pipeline import luigi_setup
+In: a scene set, a config and overrides. Out: artifacts below ``$MLLM3D_OUTPUT``, and the latest
+results beside them. Each declared step (``pipeline.steps``) is a task of its own.
+"""
+
+from pipeline.workers import worker
 
 # Before any task is imported: Luigi reads its defaults when tasks are defined.
-luigi_setup.install()
+worker.install()
 
-from pipeline.ablation import (
+from pipeline.steps import STEPS
+from pipeline.tasks.ablation import (
     Ablation,
     AblationReport,
-    MeasureArms,
-)
-from pipeline.class_embeddings import (
-    EmbedClasses,
-)
-from pipeline.conversion import (
-    ConvertReason3D,
-    PreprocessScannetpp,
-)
-from pipeline.error_curves import (
     ErrorCurves,
+    MeasureArms,
     MeasureErrorCurves,
 )
-from pipeline.learning_tasks import (
-    DistilText,
-    FinetuneStudent,
-    OracleLabels,
-    TrainStudent,
-)
-from pipeline.nano import (
-    NanoPictures,
-    NanoTraining,
-    TrainNanoTeacher,
-)
-from pipeline.result_tasks import (
-    AnswerQuestions,
-    Evaluate,
-    FindRooms,
-    JudgeTeacher,
-    PredictMasks,
-    Report,
-    RunAll,
-)
-from pipeline.shards import (
-    CacheTeacherMasks,
-)
-from pipeline.tasks import (
-    FuseMasks,
-    GenerateRoom,
-    GenerateRooms,
-    LiftFeatures,
-    LinkPoints,
-    PreparePrompts,
-    PrepareScene,
-    RunTeacher,
-)
-from pipeline.transfer import (
-    EvaluateZeroShot,
-    Finetune,
-)
+from pipeline.tasks.class_embeddings import EmbedClasses
+from pipeline.tasks.conversion import ConvertReason3D, PreprocessScannetpp
+from pipeline.tasks.nano import NanoPictures, NanoTraining, TrainNanoTeacher
+from pipeline.tasks.shards import CacheTeacherMasks
+from pipeline.tasks.steps import RunAll, task_of
+from pipeline.tasks.transfer import EvaluateZeroShot, Finetune
 
-__all__ = [
+STEP_TASKS = {step.task_name: task_of(step) for step in STEPS.values() if step.make}
+"""The task class of each declared step, by its name on the command line."""
+
+__all__ = (
+    "STEP_TASKS",
     "Ablation",
     "AblationReport",
-    "AnswerQuestions",
     "CacheTeacherMasks",
     "ConvertReason3D",
-    "DistilText",
     "EmbedClasses",
     "ErrorCurves",
-    "Evaluate",
     "EvaluateZeroShot",
     "Finetune",
-    "FindRooms",
-    "FinetuneStudent",
-    "FuseMasks",
-    "GenerateRoom",
-    "GenerateRooms",
-    "JudgeTeacher",
-    "LiftFeatures",
-    "LinkPoints",
     "MeasureArms",
     "MeasureErrorCurves",
     "NanoPictures",
     "NanoTraining",
-    "OracleLabels",
-    "PredictMasks",
-    "PreparePrompts",
-    "PrepareScene",
     "PreprocessScannetpp",
-    "Report",
     "RunAll",
-    "RunTeacher",
     "TrainNanoTeacher",
-    "TrainStudent",
-]
+)

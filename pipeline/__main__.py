@@ -7,47 +7,43 @@ import sys
 from collections.abc import Sequence
 from typing import NoReturn
 
-from data.errors import UserError
-from pipeline import (
-    compare_command,
-    diff_command,
-    doctor_command,
-    explain_command,
-    export_command,
-    gc_command,
-    gif_command,
-    iphone_command,
-    plan_command,
-    query_command,
-    sens_command,
-    show_command,
-    status_command,
-    submit_command,
-    teacher_commands,
-    verify_command,
-    view_command,
+from data.errors import Failure, UserError
+from pipeline.commands import (
+    compare,
+    doctor,
+    explain,
+    export,
+    extract,
+    gc,
+    plan,
+    query,
+    show,
+    status,
+    submit,
+    teacher,
+    view,
 )
-from pipeline.command import Command, Failure
+from pipeline.commands.command import Command
 
 COMMANDS: dict[str, Command] = {
-    "teacher": teacher_commands.TEACHER,
-    "check-teacher": teacher_commands.CHECK_TEACHER,
-    "plan": plan_command.PLAN,
-    "status": status_command.STATUS,
-    "gif": gif_command.GIF,
-    "show": show_command.SHOW,
-    "submit": submit_command.SUBMIT,
-    "explain": explain_command.EXPLAIN,
-    "diff": diff_command.DIFF,
-    "compare": compare_command.COMPARE,
-    "doctor": doctor_command.DOCTOR,
-    "export": export_command.EXPORT,
-    "extract-iphone": iphone_command.EXTRACT_IPHONE,
-    "extract-sens": sens_command.EXTRACT_SENS,
-    "query": query_command.QUERY,
-    "view": view_command.VIEW,
-    "gc": gc_command.GC,
-    "verify": verify_command.VERIFY,
+    "teacher": teacher.TEACHER,
+    "check-teacher": teacher.CHECK_TEACHER,
+    "plan": plan.PLAN,
+    "status": status.STATUS,
+    "gif": show.GIF,
+    "show": show.SHOW,
+    "submit": submit.SUBMIT,
+    "explain": explain.EXPLAIN,
+    "diff": explain.DIFF,
+    "compare": compare.COMPARE,
+    "doctor": doctor.DOCTOR,
+    "export": export.EXPORT,
+    "extract-iphone": extract.EXTRACT_IPHONE,
+    "extract-sens": extract.EXTRACT_SENS,
+    "query": query.QUERY,
+    "view": view.VIEW,
+    "gc": gc.GC,
+    "verify": gc.VERIFY,
 }
 
 

@@ -17,7 +17,6 @@ import yaml
 from pydantic import BaseModel, ValidationError
 
 from data.errors import ConfigError
-from stages.configs import Experiment
 
 _OVERRIDES = "--overrides"
 Config = TypeVar("Config", bound=BaseModel)
@@ -168,8 +167,3 @@ def load_layers(model: type[Config], layers: list[tuple[str, Mapping[str, Any]]]
         except ValidationError as error:
             raise explain(error, source, model) from error
     return config
-
-
-def load_experiment(layers: list[tuple[str, Mapping[str, Any]]]) -> Experiment:
-    """The experiment that the layers give."""
-    return load_layers(Experiment, layers)

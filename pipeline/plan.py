@@ -1,66 +1,89 @@
-"""What every stage of a run is made from, and so where its artifact lies.
+"""A plan: one scene set under one experiment, and the key of every artifact of its steps.
 
-A plan reads configs, split lists and file stamps; it computes nothing and creates nothing.
-Fingerprints follow the flow of data: a stage's inputs are named by the fingerprints of the
-stages they come from, so a change reaches exactly what depends on it.
+A plan reads configs, split lists and file stamps; it computes nothing and creates nothing. Keys
+follow from the declarations in ``pipeline.steps``: an artifact's fingerprint names the artifacts
+it is made from by their fingerprints, so a change reaches exactly what depends on it.
 """
 
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, replace
 from functools import cached_property, lru_cache
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
-from data.artifacts.remote import RemoteFolder
-from data.artifacts.store import ArtifactKey, read_metadata
-from data.artifacts.versions import VERSIONS
+from pydantic import BaseModel, create_model
+
+from data.artifacts.object_store import CACHE_VARIABLE
+from data.artifacts.remote import RemoteFolder, reachable
+from data.artifacts.remote_artifact import Manifests, RemoteArtifact
+from data.artifacts.store import ArtifactKey, fingerprint, read_metadata
 from data.errors import ConfigError
-from pipeline.config import load_experiment, overrides_with, parse_overrides, read_yaml_mapping
-from pipeline.scene_caches import cache_root
-from pipeline.scene_plan import ScenePlan, once
-from pipeline.scene_sets import is_scene_set, load_scene_set
-from stages.text_identity import text_identity
+from data.splits import Split
+from pipeline.config import load_layers, overrides_with, parse_overrides, read_yaml_mapping
+from pipeline.dataset import Dataset
+from pipeline.scene_sets import SceneSet, is_scene_set, load_scene_set
+from pipeline.steps import STEPS, Input, Origin, Step
+from pipeline.steps.declaration import load, steps_from
+from stages.configs import Experiment
+from stages.teacher_identity import digest_of_file, find_source, teacher_identity
 
 OUTPUT_VARIABLE = "MLLM3D_OUTPUT"
-STUDENT_STAGES = ("train_student", "finetune_student")
 
 
 @dataclass(frozen=True, eq=False)
-class Plan(ScenePlan):
-    """A scene plan, and all that is learnt from its scenes.
+class Plan:
+    """One scene set under one experiment; ``output`` is ``<output root>/<scene set>``.
 
-    ``config`` and ``overrides`` are the command line's, which another set's plan is loaded under.
+    ``cache`` is the folder of an object store in which the artifacts of some steps lie; None
+    where all lie in ``output``. ``asked_set``, ``config`` and ``overrides`` are the command
+    line's, under which the plan of another set is loaded.
     """
 
+    scene_set: SceneSet
+    experiment: Experiment
+    output: Path
+    cache: RemoteFolder | None = None
+    asked_set: str = ""
     config: str = ""
     overrides: str = ""
 
-    @once
-    def fuse(self, scene_id: str) -> ArtifactKey:
-        """Soft labels of points."""
-        inputs = {
-            "scene": self.prepare(scene_id).fingerprint,
-            "links": self.link(scene_id).fingerprint,
-            "teacher": self.teacher(scene_id).fingerprint,
-        }
-        return self._key("fuse_masks", self.experiment.fuse, inputs, scene_id)
+    def __getstate__(self) -> dict[str, Any]:
+        """The fields alone: another process computes keys and splits again."""
+        return {name: self.__dict__[name] for name in self.__dataclass_fields__}
 
-    @once
-    def oracle_labels(self, scene_id: str) -> ArtifactKey:
-        """Ground truth in the shape of soft labels, for the upper bound alone."""
-        inputs = {
-            "labels": self.fuse(scene_id).fingerprint,
-            "prompts": self.prompts().fingerprint,
-            "scene": self.prepare(scene_id).fingerprint,
-        }
-        return self._key("oracle_labels", {}, inputs, scene_id)
+    @cached_property
+    def dataset(self) -> Dataset:
+        """The scene set's scenes, splits, places and reader."""
+        root = self.key("generate_rooms").folder if self.scene_set.generated else None
+        cfg = self.experiment
+        return Dataset(self.scene_set, cfg.generate, cfg.prompts.rooms, root)
 
-    def labels(self, scene_id: str) -> ArtifactKey:
-        """What the student learns a scene from."""
-        return self.oracle_labels(scene_id) if self.learns_truth else self.fuse(scene_id)
+    @property
+    def reader(self) -> ModuleType:
+        """The data set's reader module."""
+        return self.dataset.reader
+
+    @property
+    def root(self) -> Path:
+        """The data set's folder."""
+        return self.dataset.root
+
+    def scenes(self, *splits: Split) -> tuple[str, ...]:
+        """Scene ids of the splits, of all when none is named; see ``Dataset.scenes``."""
+        return self.dataset.scenes(*splits)
+
+    def split_of(self, scene_id: str) -> Split:
+        """The split a scene belongs to; ConfigError for a scene of none."""
+        return self.dataset.split_of(scene_id)
+
+    @property
+    def own_steps(self) -> list[Step]:
+        """The steps that modules named in the config declare."""
+        return steps_from(self.experiment.steps)
 
     @property
     def learns_truth(self) -> bool:
@@ -73,6 +96,119 @@ class Plan(ScenePlan):
         return self.experiment.student.loss.image > 0
 
     @cached_property
+    def teacher_identity(self) -> tuple[dict[str, Any], dict[str, str]]:
+        """The teacher's config and the identity of its weights or code; UserError without."""
+        return teacher_identity(self.experiment.teacher)
+
+    @cached_property
+    def _keys(self) -> dict[tuple[str, str | None], ArtifactKey]:
+        return {}
+
+    def key(self, step_name: str, scene_id: str | None = None) -> ArtifactKey:
+        """The key of a step's artifact, of one scene or of the whole set.
+
+        Raises UserError where an input's identity cannot be found, such as missing weights.
+        """
+        known = self._keys.get((step_name, scene_id))
+        if known is None:
+            known = self._keys[step_name, scene_id] = self._make_key(STEPS[step_name], scene_id)
+        return known
+
+    def _make_key(self, step: Step, scene_id: str | None) -> ArtifactKey:
+        if step.is_per_scene != (scene_id is not None):
+            raise LookupError(f"step {step.name} works on {step.scenes or 'the whole set'}")
+        if step.check is not None:
+            step.check(self)
+        if step.within:
+            return self._key_within(self.key(step.within), str(scene_id))
+        inputs: dict[str, str] = {}
+        for source in step.sources:
+            inputs |= source.identities(self, scene_id)
+        for one in step.active_inputs(self):
+            if not one.known_by:
+                inputs |= dict(self._identities(one, scene_id))
+        if step.make and not step.make.startswith("pipeline."):
+            # A step from outside: its source counts, as that of a teacher from outside does.
+            inputs["code"] = digest_of_file(find_source(step.make.partition(":")[0]))
+        content = (step.version, self._config_of(step), inputs, scene_id)
+        key = ArtifactKey.make(self.output, step.name, *content)
+        if step.in_object_store and self.cache is not None and scene_id is not None:
+            folder = self.cache / step.name / scene_id / key.folder.name
+            key = replace(key, remote=RemoteArtifact(folder, self._manifests(step.name)))
+        return key
+
+    @staticmethod
+    def _key_within(outer: ArtifactKey, scene_id: str) -> ArtifactKey:
+        """Key of a room, which lies in the generated data set as ``data/<scene>``."""
+        inputs = {"room": scene_id}
+        digest = fingerprint(outer.stage, outer.schema_version, outer.config, inputs)
+        folder = outer.folder / "data" / scene_id
+        return ArtifactKey(folder, digest, outer.stage, outer.schema_version, outer.config, inputs)
+
+    def _config_of(self, step: Step) -> Mapping[str, Any]:
+        content: BaseModel | Mapping[str, Any] = {}
+        if step.config is not None:
+            content = step.config(self)
+        elif step.section:
+            content = getattr(self.experiment, step.section)
+        return content.model_dump() if isinstance(content, BaseModel) else content
+
+    def _identities(self, one: Input, scene_id: str | None) -> Iterable[tuple[str, str]]:
+        for scene in self.scenes_of(one, scene_id) or (None,):
+            name = one.name if one.scenes in ("same", "set") else f"{one.name} {scene}"
+            if one.identity is not None:
+                yield name, one.identity(self, str(scene))
+            else:
+                yield name, self.origin(one, scene).key.fingerprint
+
+    def scenes_of(self, one: Input, scene_id: str | None) -> tuple[str, ...]:
+        """The scenes whose artifacts an input is; () for one of the whole set."""
+        if one.scenes == "set":
+            return ()
+        if one.scenes == "same":
+            return (scene_id,) if scene_id is not None else ()
+        return self.scenes() if one.scenes == "all" else self.scenes(one.scenes)
+
+    def origin(self, one: Input, scene_id: str | None) -> Origin:
+        """Where an input's artifact comes from; it may be another scene set's."""
+        if one.origin is not None:
+            return one.origin(self)
+        return Origin(self, one.step, self.key(one.step, scene_id))
+
+    def upstream(self, step: Step, scene_id: str | None) -> Iterator[tuple[Step, ArtifactKey]]:
+        """All artifacts that one is made from, each once, by the order of declaration.
+
+        A student of another scene set is one of them; what that was made from is not.
+        """
+        found: dict[Path, tuple[Step, ArtifactKey]] = {}
+        waiting: list[tuple[Step, str | None]] = [(step, scene_id)]
+        while waiting:
+            made, scene = waiting.pop()
+            for one in made.active_inputs(self):
+                for of in self.scenes_of(one, scene) or (None,):
+                    origin = self.origin(one, of)
+                    if origin.key.folder not in found:
+                        maker = STEPS[origin.step]
+                        found[origin.key.folder] = (maker, origin.key)
+                        if origin.plan is self:
+                            waiting.append((maker, of))
+        order = list(STEPS.values())
+        yield from sorted(found.values(), key=lambda each: order.index(each[0]))
+
+    @cached_property
+    def _manifests_by_step(self) -> dict[str, Manifests]:
+        return {}
+
+    def _manifests(self, step_name: str) -> Manifests:
+        """The metadata of all scenes' artifacts of a step in the object store, asked for once."""
+
+        def folders() -> Iterator[RemoteFolder]:
+            remote = (self.key(step_name, scene).remote for scene in self.scenes())
+            return (one.folder for one in remote if one is not None)
+
+        return self._manifests_by_step.setdefault(step_name, Manifests(folders))
+
+    @cached_property
     def source(self) -> StudentSource | None:
         """The student that the config names to start from, or to ask; None where it names none.
 
@@ -81,111 +217,63 @@ class Plan(ScenePlan):
         place = self.experiment.finetune.start or self.experiment.predict.student
         return source_of(place, self.config, self.overrides) if place else None
 
-    @once
-    def text(self) -> ArtifactKey:
-        """The text student; UserError when the encoder's weights are missing."""
-        if self.experiment.predict.student and self.source is not None:
-            return self.source.text()
-        config, weights = text_identity(self.experiment.text, self.experiment.teacher)
-        inputs = {f"labels {scene}": self.fuse(scene).fingerprint for scene in self.scenes("train")}
-        return self._key("distil_text", config, inputs | weights)
+    def read(self, step_name: str, part: str, scene_id: str | None = None) -> Any:
+        """A part of a step's artifact, for commands; ArtifactError where it cannot be read."""
+        return self.read_part(STEPS[step_name], part, self.key(step_name, scene_id))
+
+    def read_part(self, step: Step, part: str, key: ArtifactKey) -> Any:
+        """A part of an artifact by the reader that its step declares."""
+        told = step.parts[part]
+        reader = load(told.reader)
+        return reader(key.place, self.root) if told.takes_root else reader(key.place)
 
     def student(self) -> ArtifactKey:
-        """The student that answers: this set's, the same trained further, or another set's."""
-        if self.source is None:
-            return self.own_student()
-        return self._finetuned() if self.experiment.finetune.start else self.source.key
+        """The student that answers: this set's, the same fine-tuned, or another set's."""
+        return self._input_of("predict_masks", "student")
 
-    @once
-    def own_student(self) -> ArtifactKey:
-        """The student trained on the training split's labels."""
-        inputs = {
-            f"labels {scene}": self.labels(scene).fingerprint for scene in self.scenes("train")
-        }
-        return self._key("train_student", self.experiment.student, inputs | self._image_features())
+    def text(self) -> ArtifactKey:
+        """The text student that goes with it; UserError when the encoder's weights are missing."""
+        one = next(each for each in STEPS["predict_masks"].inputs if each.name == "text")
+        return self.origin(one, None).key
 
-    @once
-    def _finetuned(self) -> ArtifactKey:
-        assert self.source is not None
-        inputs = {"start": self.source.key.fingerprint, **self._image_features()}
-        for scene in self.scenes("train"):
-            inputs[f"labels {scene}"] = self.oracle_labels(scene).fingerprint
-        return self._key("finetune_student", self.experiment.finetuning(), inputs)
-
-    def _image_features(self) -> dict[str, str]:
-        scenes = self.scenes("train") if self.learns_features else ()
-        return {f"features {scene}": self.features(scene).fingerprint for scene in scenes}
-
-    @once
-    def predict(self, scene_id: str) -> ArtifactKey:
-        """The student's masks of one scene; asked by words it needs nothing of its images."""
-        inputs = {"student": self.student().fingerprint}
-        if self.experiment.predict.tokens == "text":
-            inputs["text"] = self.text().fingerprint
-            inputs["scene"] = self.prepare(scene_id).fingerprint
-            inputs["prompts"] = self.prompts().fingerprint
-            inputs["bank"] = self._bank_identity()
-        else:
-            inputs["labels"] = self.fuse(scene_id).fingerprint
-        config = self.experiment.predict.model_dump(exclude={"student"})
-        return self._key("predict_masks", config, inputs, scene_id)
-
-    @once
-    def judge(self, scene_id: str) -> ArtifactKey:
-        """The teacher's masks of one scene against ground truth, in 2D."""
-        inputs = {
-            "scene": self.prepare(scene_id).fingerprint,
-            "teacher": self.teacher(scene_id).fingerprint,
-            "prompts": self.prompts().fingerprint,
-        }
-        return self._key("judge_teacher", self.experiment.judge, inputs, scene_id)
-
-    @once
-    def said(self, scene_id: str) -> ArtifactKey:
-        """The teacher's answers in words, those of a scene's views made one."""
-        inputs = {
-            "teacher": self.teacher(scene_id).fingerprint,
-            "labels": self.fuse(scene_id).fingerprint,
-            "masks": self.predict(scene_id).fingerprint,
-            "prompts": self.prompts().fingerprint,
-        }
-        return self._key("answer_questions", {}, inputs, scene_id)
-
-    @once
-    def rooms_found(self) -> ArtifactKey:
-        """Which room each search of the validation places was taken to mean."""
-        inputs = {"prompts": self.prompts().fingerprint}
-        for scene in self.scenes("val"):
-            inputs[f"masks {scene}"] = self.predict(scene).fingerprint
-        return self._key("find_rooms", {}, inputs)
-
-    @once
-    def evaluate(self) -> ArtifactKey:
-        """Metrics over the validation split."""
-        inputs = {"prompts": self.prompts().fingerprint}
-        for scene in self.scenes("val"):
-            inputs[f"masks {scene}"] = self.predict(scene).fingerprint
-            inputs[f"judgement {scene}"] = self.judge(scene).fingerprint
-            inputs[f"said {scene}"] = self.said(scene).fingerprint
-        if self.places:
-            inputs["rooms"] = self.rooms_found().fingerprint
-        return self._key("evaluate", self.scene_set.asked, inputs)
-
-    @once
-    def report(self) -> ArtifactKey:
-        """The page of results."""
-        if self.scene_set.has_truth:
-            inputs = {"evaluation": self.evaluate().fingerprint}
-        else:
-            inputs = {f"masks {s}": self.predict(s).fingerprint for s in self.scenes("val")}
-            inputs |= {f"said {s}": self.said(s).fingerprint for s in self.scenes("val")}
-            inputs["prompts"] = self.prompts().fingerprint
-        return self._key("report", self.experiment.report, inputs)
+    def _input_of(self, step_name: str, name: str) -> ArtifactKey:
+        return self.origin(STEPS[step_name].input(name, self), None).key
 
 
 def output_root() -> Path:
     """Where artifacts go: ``$MLLM3D_OUTPUT``, else ``./output``."""
     return Path(os.environ.get(OUTPUT_VARIABLE) or "output").absolute()
+
+
+def cache_root() -> RemoteFolder | None:
+    """Where the artifacts of some steps go instead: ``$MLLM3D_CACHE``, an object store.
+
+    None where it is not set. Raises ConfigError or UserError as of ``reachable``, before anything
+    is made.
+    """
+    url = os.environ.get(CACHE_VARIABLE, "")
+    return reachable(url) if url else None
+
+
+def load_experiment(layers: list[tuple[str, Mapping[str, Any]]]) -> Experiment:
+    """The experiment that the layers give, with the sections of the steps that they name.
+
+    ``steps`` names modules that declare further steps; each may bring a section of its own.
+    Raises ConfigError for a module that cannot be imported, and as of ``load_layers``.
+    """
+    named: Any = next((layer["steps"] for _, layer in reversed(layers) if "steps" in layer), [])
+    is_list = isinstance(named, list) and all(isinstance(name, str) for name in named)
+    return load_layers(experiment_model(tuple(named)) if is_list else Experiment, layers)
+
+
+@lru_cache(maxsize=32)
+def experiment_model(modules: tuple[str, ...]) -> type[Experiment]:
+    """``Experiment`` with the sections of the steps that modules from outside declare."""
+    sections: dict[str, Any] = {}
+    for step in steps_from(modules):
+        if step.settings is not None:
+            sections[step.section] = (step.settings, step.settings())
+    return create_model("Experiment", __base__=Experiment, **sections) if sections else Experiment
 
 
 @lru_cache(maxsize=128)  # an ablation has a plan for each of its arms
@@ -198,14 +286,19 @@ def _load(
         layers.append((config, read_yaml_mapping(Path(config))))
     layers.append(("--overrides", parse_overrides(overrides)))
     places = output / chosen.name, cache / chosen.name if cache else None
-    plan = Plan(chosen, load_experiment(layers), *places, config, overrides)
+    plan = Plan(chosen, load_experiment(layers), *places, scene_set, config, overrides)
     if plan.experiment.teacher.name == "oracle":
-        plan.check_truth("teacher.name=oracle")
+        plan.dataset.check_truth("teacher.name=oracle")
     if plan.learns_truth:
-        plan.check_truth("student.supervision=oracle")
+        plan.dataset.check_truth("student.supervision=oracle")
     if plan.experiment.finetune.start:
-        plan.check_truth("finetune.start")
+        plan.dataset.check_truth("finetune.start")
     return plan
+
+
+def load_plan(scene_set: str, config: str = "", overrides: str = "") -> Plan:
+    """The plan of a command line's three parameters; ConfigError for anything refused."""
+    return _load(scene_set, config, overrides, output_root(), cache_root())
 
 
 @dataclass(frozen=True)
@@ -218,16 +311,6 @@ class StudentSource:
     place: str
     key: ArtifactKey
     plan: Plan | None
-    overrides: str
-
-    def text(self) -> ArtifactKey:
-        """The text student that belongs to it; ConfigError for a folder, of which none is known."""
-        if self.plan is None:
-            raise ConfigError(
-                f"predict.tokens=text: {self.place} is the folder of a student, and nothing says "
-                "where the text student that belongs to it lies. Name the scene set instead."
-            )
-        return self.plan.text()
 
 
 def source_of(place: str, config: str, overrides: str) -> StudentSource:
@@ -237,20 +320,18 @@ def source_of(place: str, config: str, overrides: str) -> StudentSource:
     """
     if is_scene_set(place):
         layer = {"finetune": {"start": ""}, "predict": {"student": ""}}
-        same = overrides_with(overrides, layer)
-        plan = load_plan(place, config, same)
-        return StudentSource(place, plan.student(), plan, same)
+        plan = load_plan(place, config, overrides_with(overrides, layer))
+        return StudentSource(place, plan.student(), plan)
     folder = Path(place).expanduser().absolute()
     content = read_metadata(folder) or {}
-    stage = str(content.get("stage"))
-    if stage not in STUDENT_STAGES or content.get("schema_version") != VERSIONS[stage]:
+    step = STEPS.get(str(content.get("stage")))
+    if step is None or not step.trains or content.get("schema_version") != step.version:
         raise ConfigError(
             f"{place}: expected a scene set, or the folder of a finished student such as "
             f"output/demo/train_student/<fingerprint>, found {_found(folder, content)}"
         )
-    told = (content["fingerprint"], stage, VERSIONS[stage], content["config"], content["inputs"])
-    key = ArtifactKey(folder, *told)
-    return StudentSource(place, key, None, overrides)
+    told = (content["fingerprint"], step.name, step.version, content["config"], content["inputs"])
+    return StudentSource(place, ArtifactKey(folder, *told), None)
 
 
 def _found(folder: Path, content: Mapping[str, Any]) -> str:
@@ -259,8 +340,3 @@ def _found(folder: Path, content: Mapping[str, Any]) -> str:
     if "stage" not in content:
         return "a folder without a finished artifact"
     return f"an artifact of {content['stage']}, schema {content.get('schema_version')}"
-
-
-def load_plan(scene_set: str, config: str = "", overrides: str = "") -> Plan:
-    """The plan of a command line's three parameters; ConfigError for anything refused."""
-    return _load(scene_set, config, overrides, output_root(), cache_root())

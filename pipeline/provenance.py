@@ -1,51 +1,28 @@
-"""What the metadata of finished artifacts tells: what each was made from, when and where.
-
-Everything is read from the ``metadata.json`` files that ``data.artifacts.store`` writes; nothing
-is computed and nothing written, so that it may be asked while a run goes on.
-"""
+"""What finished artifacts were made from, and where runs differ."""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Collection, Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timezone
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from data.artifacts.remote import Place
-from data.artifacts.store import METADATA, ArtifactKey, fingerprint
+from data.artifacts.store import METADATA, ArtifactKey, read_metadata
 from data.errors import ArtifactError, UserError
 from data.jsonio import read_json
 from pipeline.config import flat
-from stages.configs import Experiment
+from pipeline.plan import cache_root
+from pipeline.steps import STEPS
+from pipeline.steps.declaration import section_model
+from pipeline.steps.scans import PREPARE_SCENE, views_identity
 
 POINTER = "latest.json"
-SECTIONS = {
-    "generate_rooms": "generate",
-    "prepare_scene": "prepare",
-    "prepare_prompts": "prompts",
-    "link_points": "link",
-    "run_teacher": "teacher",
-    "lift_features": "teacher",
-    "fuse_masks": "fuse",
-    "train_student": "student",
-    "finetune_student": "student",
-    "distil_text": "text",
-    "predict_masks": "predict",
-    "judge_teacher": "judge",
-    "report": "report",
-}
-"""Which section of an experiment a stage's config is; a stage that none configures is not here."""
 _REMEDY = "Remove the folder; the next run makes it again."
 _WHAT = "the metadata of a finished artifact"
-
-
-def views_identity(schema_version: int, camera: str, max_views: int, scan: str) -> str:
-    """Fingerprint of a prepared scene's points, views and depth, whatever its superpoints."""
-    config = {"camera": camera, "max_views": max_views}
-    return fingerprint("views", schema_version, config, {"scan": scan})
 
 
 @dataclass(frozen=True, eq=False)
@@ -155,7 +132,11 @@ class Catalogue:
 def views_of(made: Record | ArtifactKey) -> str | None:
     """What a prepared scene's views are called as an input; None for any other artifact."""
     config, scan = made.config, made.inputs.get("scan")
-    if made.stage != "prepare_scene" or scan is None or not {"camera", "max_views"} <= set(config):
+    if (
+        made.stage != PREPARE_SCENE.name
+        or scan is None
+        or not {"camera", "max_views"} <= set(config)
+    ):
         return None
     return views_identity(made.schema_version, config["camera"], config["max_views"], scan)
 
@@ -178,6 +159,30 @@ def read_catalogue(root: Path, stages: Collection[str] | None = None) -> Catalog
 def _metadata_files(root: Path) -> Iterator[Path]:
     for pattern in ("*/*", "*/*/*", "generate_rooms/*/data/*"):
         yield from sorted(root.glob(f"{pattern}/{METADATA}"))
+
+
+def record_in_store(key: ArtifactKey) -> Record | None:
+    """The record of a finished artifact in an object store; None of any other."""
+    content = key.remote.manifest() if key.remote is not None else None
+    if key.remote is None or content is None:
+        return None
+    return record_of(key.folder, content, key.remote.folder / METADATA)
+
+
+def input_in_store(record: Record, name: str, identity: str) -> Record | None:
+    """What made an artifact's input, where that lies in the object store; else None."""
+    step = STEPS.get(record.stage)
+    made_by = next((one.step for one in step.inputs if one.name == name), "") if step else ""
+    in_store = made_by in STEPS and STEPS[made_by].in_object_store
+    cache = cache_root() if in_store and record.scene is not None else None
+    if cache is None:
+        return None
+    parts = (made_by, str(record.scene), identity[:12])
+    folder = cache / "/".join((record.root.name, *parts))
+    content = read_metadata(folder)
+    if content is None or content.get("fingerprint") != identity:
+        return None
+    return record_of(record.root.joinpath(*parts), content, folder / METADATA)
 
 
 def artifact_of(path: Path) -> Record:
@@ -221,12 +226,12 @@ def _published(folder: Path, path: Path) -> Record:
 
 def config_keys(made: Record | ArtifactKey) -> dict[str, Any]:
     """An artifact's config by the keys that ``--overrides`` takes; what it does not take, as is."""
-    section = SECTIONS.get(made.stage)
-    if section is None:
+    step = STEPS.get(made.stage)
+    model = section_model(step) if step is not None else None
+    if step is None or model is None:
         return flat(made.config)
-    fields = type(getattr(Experiment(), section)).model_fields
-    taken = {field.alias or name for name, field in fields.items()}
-    return flat({f"{section}.{k}" if k in taken else k: v for k, v in made.config.items()})
+    taken = {field.alias or name for name, field in model.model_fields.items()}
+    return flat({f"{step.section}.{k}" if k in taken else k: v for k, v in made.config.items()})
 
 
 def shown(value: Any, limit: int = 60) -> str:
@@ -246,3 +251,90 @@ def shown_both(before: Any, after: Any, limit: int = 60) -> tuple[str, str]:
         f"{len(before)} entries ({len(one - two)} only here)",
         f"{len(after)} entries ({len(two - one)} only here)",
     )
+
+
+_NOTHING = "-"
+_WIDTH = 40
+
+
+class Upstream(NamedTuple):
+    """An artifact and all it was made from: a record a stage, inputs by place and name."""
+
+    stages: dict[str, Record]
+    leaves: dict[str, Any]
+
+
+class Differences(NamedTuple):
+    """By name what each of several runs has, as text, where not all have the same."""
+
+    config: dict[str, tuple[str, ...]]
+    leaves: dict[str, tuple[str, ...]]
+
+
+def upstream_of(record: Record, catalogue: Catalogue | None = None) -> Upstream:
+    """By stage the first that is met, which stands for all scenes; and what no stage made.
+
+    ``catalogue`` is that of the record's root; it is read where it is not given.
+    """
+    catalogue = catalogue or read_catalogue(record.root)
+    stages: dict[str, Record] = {}
+    leaves: dict[str, Any] = {}
+    for one in _ancestors(record, catalogue):
+        stages.setdefault(one.stage, one)
+        place = " ".join(filter(None, (one.stage, one.scene)))
+        for name, identity in one.inputs.items():
+            if catalogue.made(identity) is None:
+                leaves[f"{place}: {name}"] = identity[:12]
+    return Upstream(stages, leaves)
+
+
+def differences(runs: Sequence[Upstream]) -> Differences:
+    """Where the configs and the inputs from outside of runs differ."""
+    common = set.intersection(*(set(run.stages) for run in runs))
+    configs = [_keys(run, common) for run in runs]
+    return Differences(_changed(configs), _changed([run.leaves for run in runs]))
+
+
+def _keys(run: Upstream, common: set[str]) -> dict[str, Any]:
+    """Config by stage and key; a stage that not all runs have is one key alone."""
+    found: dict[str, Any] = {}
+    for stage, record in run.stages.items():
+        if stage in common:
+            found[f"{stage}: stage version"] = record.schema_version
+            found |= {f"{stage}: {key}": value for key, value in config_keys(record).items()}
+        else:
+            found[stage] = record.fingerprint[:12]
+    return found
+
+
+def _changed(sides: Sequence[Mapping[str, Any]]) -> dict[str, tuple[str, ...]]:
+    changed = {}
+    for name in dict.fromkeys(name for side in sides for name in side):
+        values = [side.get(name) for side in sides]
+        if any(value != values[0] for value in values):
+            changed[name] = tuple(_values(sides, name))
+    return changed
+
+
+def _values(sides: Sequence[Mapping[str, Any]], name: str) -> Iterator[str]:
+    """A key's values, each shown against the first's, or that against one that differs."""
+    if not all(name in side for side in sides):
+        yield from (shown(side[name], _WIDTH) if name in side else _NOTHING for side in sides)
+        return
+    first, *others = (side[name] for side in sides)
+    other = next(value for value in others if value != first)
+    yield shown_both(first, other, _WIDTH)[0]
+    yield from (shown_both(first, value, _WIDTH)[1] for value in others)
+
+
+def _ancestors(record: Record, catalogue: Catalogue) -> Iterator[Record]:
+    """An artifact and all it was made from, each once, the nearest first."""
+    waiting, seen = [record], {record.fingerprint}
+    while waiting:
+        one = waiting.pop(0)
+        yield one
+        for identity in one.inputs.values():
+            made = catalogue.made(identity)
+            if made is not None and made.fingerprint not in seen:
+                seen.add(made.fingerprint)
+                waiting.append(made)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import json
 import os
 from collections.abc import Mapping
@@ -16,12 +17,15 @@ from data.errors import ConfigError
 from data.queries import DEFAULT_FORMAT, FORMATS, SENTENCES, FormatName
 from data.splits import SPLITS, Split
 from pipeline.config import explain, read_yaml_mapping
+from stages.teacher_identity import digest_of_file, find_source, import_from_here
 
 if TYPE_CHECKING:
     from data.queries.classes import ClassTable
 
 
 _YAML = (".yaml", ".yml")
+READERS = ("scannetpp", "scannet", "matterport", "rgbd")
+READER_FUNCTIONS = ("read_scan", "read_split", "read_group_names", "scene_identity")
 
 
 class SplitFiles(BaseModel):
@@ -42,7 +46,9 @@ class SceneSet(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
     name: str
-    reader: Literal["scannetpp", "scannet", "matterport", "rgbd"] = "scannetpp"
+    reader: str = "scannetpp"
+    """A reader of ``data.readers``, or the import path of a module of one's own with the same
+    functions (see docs/adding.md)."""
     generated: bool = False
     """The rooms are made by the GenerateRooms stage instead of lying in ``data_root``."""
     version: Literal["", "v1", "v2"] = ""
@@ -66,6 +72,13 @@ class SceneSet(BaseModel):
     config: dict[str, Any] = Field(default_factory=dict)
     """Defaults of this set, laid over the built-in ones."""
     source: str = ""
+
+    @property
+    def reader_digest(self) -> str:
+        """Hash of the source of a reader from outside, which is read anew when it changes."""
+        if self.reader in READERS:
+            return ""
+        return digest_of_file(find_source(reader_module(self)))[:12]
 
     @property
     def title(self) -> str:
@@ -169,6 +182,27 @@ class SceneSet(BaseModel):
             elif not is_default:
                 found.append(content)
         return found
+
+
+def reader_module(scene_set: SceneSet) -> str:
+    """The import path of a set's reader; ConfigError where there is no such module."""
+    if scene_set.reader in READERS:
+        return f"data.readers.{scene_set.reader}"
+    import_from_here()
+    try:
+        module = importlib.import_module(scene_set.reader)
+    except ImportError as error:
+        raise ConfigError(
+            f"{scene_set.source}: reader: expected one of {', '.join(READERS)}, or a module that "
+            f"can be imported, found {scene_set.reader!r} ({error})"
+        ) from error
+    missing = [name for name in READER_FUNCTIONS if not callable(getattr(module, name, None))]
+    if missing:
+        raise ConfigError(
+            f"{scene_set.source}: reader {scene_set.reader!r} lacks {', '.join(missing)}; a "
+            f"reader has {', '.join(READER_FUNCTIONS)}"
+        )
+    return scene_set.reader
 
 
 def packaged_sets() -> dict[str, Path]:

@@ -228,6 +228,9 @@ class Experiment(StageConfig):
     """Teacher in 2D."""
     report: ReportConfig = ReportConfig()
     """Page of results."""
+    steps: list[str] = []
+    """Modules that declare further steps, each by its import path; RunAll makes their artifacts,
+    too."""
 
     @model_validator(mode="after")
     def _one_student(self) -> Experiment:
@@ -236,8 +239,3 @@ class Experiment(StageConfig):
                 "finetune.start and predict.student both say whose student answers; give one"
             )
         return self
-
-    def finetuning(self) -> StudentConfig:
-        """How a student is trained further: as ``student``, on truth, at ``finetune``'s pace."""
-        pace = {"epochs": self.finetune.epochs, "lr": self.finetune.lr}
-        return self.student.model_copy(update={"supervision": "oracle", **pace})

@@ -109,6 +109,11 @@ class FinetuneConfig(StageConfig):
     lr: Positive = 0.0003
     """Peak learning rate; all else is as in ``student``."""
 
+    def applied_to(self, student: StudentConfig) -> StudentConfig:
+        """How a student is trained further: on truth, at this section's pace."""
+        pace = {"epochs": self.epochs, "lr": self.lr}
+        return student.model_copy(update={"supervision": "oracle", **pace})
+
 
 def check_processes(cfg: StudentConfig, processes: int) -> None:
     """Refuse, with ConfigError, a number of processes that a batch's scenes cannot be dealt to."""

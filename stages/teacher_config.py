@@ -95,6 +95,11 @@ class TeacherConfig(StageConfig):
         return value
 
     @property
+    def is_small(self) -> bool:
+        """Whether several may work at once on a machine without GPUs."""
+        return self.name in ("oracle", "lisa_nano")
+
+    @property
     def is_lisa(self) -> bool:
         """Whether the chosen teacher is LISA in any of its sizes."""
         return self.name in ("lisa_nano", "lisa", "lisa_plus")

@@ -48,7 +48,7 @@ def teacher_identity(cfg: TeacherConfig) -> tuple[dict[str, Any], dict[str, str]
         return {"name": cfg.name, "seed": cfg.seed, "oracle": cfg.oracle.model_dump()}, {}
     if cfg.name == "custom":
         content = {"name": cfg.name, "class": cfg.class_, "seed": cfg.seed, "options": cfg.options}
-        return content, {"code": _digest_of_file(find_source(cfg.class_.partition(":")[0]))}
+        return content, {"code": digest_of_file(find_source(cfg.class_.partition(":")[0]))}
     asked = cfg.lisa.model_dump(exclude={"weights", "vision_tower"})
     asked |= {"use_start_end": cfg.use_start_end, "dtype": cfg.dtype}
     weights = locate_weights(cfg)
@@ -126,7 +126,7 @@ def identity_of(place: Path | str) -> str:
     whole = hashlib.sha256()
     for path in _files(place):
         name = path.relative_to(place).as_posix()
-        whole.update(f"{name} {_digest_of_file(path)}\n".encode())
+        whole.update(f"{name} {digest_of_file(path)}\n".encode())
     return whole.hexdigest()
 
 
@@ -138,8 +138,8 @@ def _files(folder: Path) -> Iterator[Path]:
             yield path
 
 
-def _digest_of_file(path: Path) -> str:
-    """Hash of the size and of all content, or of the first and last MiB of more than two."""
+def digest_of_file(path: Path) -> str:
+    """SHA-256 of the size and of all content, or of the first and last MiB of more than two."""
     try:
         size = path.stat().st_size
         with open(path, "rb") as stream:

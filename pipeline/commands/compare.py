@@ -1,0 +1,271 @@
+"""compare: runs compared query by query, as a page and a table."""
+
+from __future__ import annotations
+
+from argparse import ArgumentParser, Namespace
+from collections.abc import Collection, Iterator, Sequence
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from data.artifacts.evaluation import SOURCES
+from data.errors import DataError, UserError
+from pipeline.commands.command import Command
+from pipeline.process.progress import table
+from pipeline.provenance import (
+    Catalogue,
+    Record,
+    Upstream,
+    artifact_of,
+    differences,
+    read_catalogue,
+    read_record,
+    upstream_of,
+)
+
+if TYPE_CHECKING:
+    from data.types import Array
+    from stages.compare import Comparison
+    from stages.compare_inputs import ComparedRun, ComparedScene, CompareInputs
+    from stages.paired_figures import Figure
+
+
+_PICTURES = 24
+
+
+def _add_arguments(parser: ArgumentParser) -> None:
+    add = parser.add_argument
+    told = "<output>/<scene set> for its results, or the folder of a report or an evaluation"
+    add("runs", type=Path, nargs="+", metavar="RUN", help=f"two to six; {told}")
+    add("--out", type=Path, default=Path("compare.html"), help="default: compare.html")
+    add("--source", choices=SOURCES, default="student", help="whose answers; default: student")
+    told = f"queries to draw, those that changed most; default: {_PICTURES}"
+    add("--pictures", type=_number, default=_PICTURES, metavar="N", help=told)
+
+
+def _number(text: str) -> int:
+    if not text.isdecimal():
+        raise ValueError(text)
+    return int(text)
+
+
+def _compare(options: Namespace) -> None:
+
+    if not 2 <= len(options.runs) <= 6:
+        raise UserError(f"expected two to six runs, found {len(options.runs)}")
+    if options.out.is_dir() or not options.out.absolute().parent.is_dir():
+        raise UserError(f"--out: {options.out} cannot be written; name a file in a folder there is")
+    runs = find_runs(options.runs)
+
+    from data.artifacts.store import write_text_atomic
+    from stages import compare
+    from stages.configs import ReportConfig
+
+    made = compare.run(
+        compare_inputs(runs, options.source), ReportConfig(max_pictures=options.pictures)
+    )
+    write_text_atomic(options.out, made.html)
+    print("\n".join(_told([run.name for run in runs], options.source, made)))
+    print(f"{options.out}: {len(made.html.encode()) / 1e6:.1f} MB")
+
+
+def _told(names: list[str], source: str, made: Comparison) -> Iterator[str]:
+    shared = made.shared
+    for number, (name, left_out) in enumerate(zip(names, shared.left_out, strict=True), start=1):
+        yield f"run {number}: {name}" + (
+            f" ({left_out} of its queries left out)" if left_out else ""
+        )
+    count = len(shared.rows[0])
+    yield f"{count} shared {'query' if count == 1 else 'queries'}, {source}, percent"
+    for number in range(2, len(names) + 1):
+        titles = ["", "run 1", f"run {number}", "difference", "95 % interval", "better", "worse"]
+        rows = [_row(name, figure, number - 1) for name, figure in _named(made)]
+        yield from table([[*titles, "p, sign test"], *rows])
+
+
+def _named(made: Comparison) -> Iterator[tuple[str, Figure]]:
+    from stages.paired_figures import FIGURES
+
+    return ((FIGURES[key], figure) for key, figure in made.figures.items())
+
+
+def _row(name: str, figure: Figure, number: int) -> list[str]:
+    from stages.compare_page import chance, points
+
+    change = figure.changes[number - 1]
+    counts = ["–" if count is None else str(count) for count in (change.better, change.worse)]
+    return [
+        name,
+        f"{100 * figure.values[0]:.1f}",
+        f"{100 * figure.values[number]:.1f}",
+        points(change.difference),
+        f"[{points(change.low)}, {points(change.high)}]",
+        *counts,
+        chance(change.sign_p),
+    ]
+
+
+COMPARE = Command(
+    "runs compared query by query, on a page and as a table", _add_arguments, _compare
+)
+
+
+_REMEDY = "Name the output folder of a scene set, or the folder of a report or an evaluation."
+_TEACHER, _STUDENTS = "run_teacher", ("train_student", "finetune_student")
+
+
+@dataclass(frozen=True, eq=False)
+class FinishedRun:
+    """A run as it was asked for, its evaluation, and the artifacts that lie beside it."""
+
+    name: str
+    record: Record
+    catalogue: Catalogue
+    upstream: Upstream
+
+    def made(self, identity: str | None) -> Record | None:
+        """The artifact of that fingerprint; None where it is gone."""
+        return None if identity is None else self.catalogue.made(identity)
+
+
+def find_runs(paths: Sequence[Path]) -> list[FinishedRun]:
+    """The evaluated runs that paths mean, as ``artifact_of`` reads them.
+
+    Raises UserError for a path of none, and for a run that was not evaluated; ArtifactError for
+    damaged metadata.
+    """
+    catalogues: dict[Path, Catalogue] = {}
+    runs = []
+    for path in paths:
+        record = _evaluation_of(path)
+        if record.root not in catalogues:
+            catalogues[record.root] = read_catalogue(record.root)
+        catalogue = catalogues[record.root]
+        runs.append(FinishedRun(str(path), record, catalogue, upstream_of(record, catalogue)))
+    return runs
+
+
+def _evaluation_of(path: Path) -> Record:
+    record = artifact_of(path)
+    if record.stage == "evaluate":
+        return record
+    if record.stage != "report":
+        found = f"an artifact of {record.stage}"
+        raise DataError(path, "an evaluated run", found, _REMEDY)
+    identity = record.inputs.get("evaluation")
+    if identity is None:
+        found = "a report of answers whose truth is not known"
+        raise DataError(path, "an evaluated run", found, "Nothing was measured there to compare.")
+    folder = record.root / "evaluate" / identity[:12]
+    if not folder.is_dir():
+        remedy = "It was removed: run Evaluate again with the same --config and --overrides."
+        raise DataError(path, f"the report's evaluation at {folder}", "no such folder", remedy)
+    return read_record(folder)
+
+
+def compare_inputs(runs: Sequence[FinishedRun], source: str) -> CompareInputs:
+    """What the page shows; ArtifactError for an evaluation or a truth that cannot be read."""
+    from stages.compare_inputs import CompareInputs, Setting
+
+    found = differences([run.upstream for run in runs])
+    settings, outside = (
+        [Setting(name, values) for name, values in changed.items()] for changed in found
+    )
+    return CompareInputs(
+        [_compared(run) for run in runs],
+        source,
+        settings,
+        outside,
+        partial(_scenes, runs, source),
+    )
+
+
+def _compared(run: FinishedRun) -> ComparedRun:
+    from data.artifacts.evaluation import read_evaluation
+    from data.artifacts.prompts import read_truths
+    from stages.compare_inputs import ComparedRun
+
+    prompts = run.made(run.record.inputs.get("prompts"))
+    truths = read_truths(prompts.folder) if prompts else {}
+    return ComparedRun(
+        run.name,
+        read_evaluation(run.record.folder),
+        _facts(run),
+        {name: truth.object_ids for name, truth in truths.items()},
+        tuple(_warnings(run)),
+    )
+
+
+def _facts(run: FinishedRun) -> dict[str, str]:
+    teacher = run.upstream.stages.get(_TEACHER)
+    students = [run.upstream.stages[stage] for stage in _STUDENTS if stage in run.upstream.stages]
+    return {
+        "Scene set": run.record.root.name,
+        "Teacher": str(teacher.config.get("name", "")) if teacher else "not known",
+        "Student": students[0].fingerprint[:12] if students else "not known",
+        "Evaluation": run.record.fingerprint[:12],
+        "Evaluated": f"{run.record.finished:%Y-%m-%d %H:%M %Z}",
+    }
+
+
+def _warnings(run: FinishedRun) -> Iterator[str]:
+    stages = run.upstream.stages
+    if _TEACHER in stages and stages[_TEACHER].config.get("name") == "oracle":
+        yield "its teacher is an oracle, whose masks are ground truth with errors added on purpose."
+    if any(s in stages and stages[s].config.get("supervision") == "oracle" for s in _STUDENTS):
+        yield "its student was trained on ground truth."
+
+
+def _scenes(
+    runs: Sequence[FinishedRun], source: str, wanted: Collection[str]
+) -> Iterator[ComparedScene]:
+    """Scenes whose masks all runs still have, with what is true in the first's scan."""
+    from data.artifacts.prompts import read_truths
+    from data.artifacts.scene import read_ground_truth, read_scene
+    from stages.compare_inputs import ComparedScene
+
+    prompts = runs[0].made(runs[0].record.inputs.get("prompts"))
+    for name in sorted(wanted):
+        prepared = _prepared(runs[0], name)
+        folders = [_masks_of(run, name, source) for run in runs]
+        if prompts is None or prepared is None or None in folders:
+            continue
+        scene, truth = read_scene(prepared.folder), read_ground_truth(prepared.folder)
+        masks = [_read_masks(made, source, len(scene.cloud)) for made in folders if made]
+        asked = set.intersection(*(set(of_run) for of_run in masks))
+        known = read_truths(prompts.folder)
+        # A search lies in several rooms, and is asked there under other ids: it is not drawn.
+        truths = {k: truth.mask(known[k].object_ids) for k in sorted(asked & set(known))}
+        yield ComparedScene(scene, masks, truths)
+
+
+def _prepared(run: FinishedRun, scene: str) -> Record | None:
+    judged = run.made(run.record.inputs.get(f"judgement {scene}"))
+    return run.made(judged.inputs.get("scene")) if judged else None
+
+
+def _masks_of(run: FinishedRun, scene: str, source: str) -> Record | None:
+    """The artifact with one source's masks of a scene."""
+    if source != "fusion_only":
+        return run.made(run.record.inputs.get(f"masks {scene}"))
+    said = run.made(run.record.inputs.get(f"said {scene}"))
+    return run.made(said.inputs.get("labels")) if said else None
+
+
+def _read_masks(made: Record, source: str, num_points: int) -> dict[str, Array]:
+    from data.artifacts.predictions import read_predictions
+    from data.artifacts.pseudo import read_pseudo
+
+    if source == "fusion_only":
+        labels = read_pseudo(made.folder)
+        names, masks = labels.prompt_ids, labels.answers()
+    else:
+        found = read_predictions(made.folder)
+        names, masks = found.prompt_ids, found.masks if source == "student" else found.together
+    if masks.shape[1] != num_points:
+        raise UserError(
+            f"{made.folder}: expected masks over the {num_points} points of the first run's scan "
+            f"{made.scene}, found {masks.shape[1]}. Compare runs of the same scans."
+        )
+    return dict(zip(names, masks, strict=True))

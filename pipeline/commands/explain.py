@@ -1,0 +1,163 @@
+"""explain and diff: what an artifact was made from, and where two runs differ."""
+
+from __future__ import annotations
+
+from argparse import ArgumentParser, Namespace
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from data.errors import UserError
+from pipeline.commands.command import Command
+from pipeline.process.progress import duration, size, table
+
+if TYPE_CHECKING:
+    from pipeline.provenance import Catalogue, Record
+
+
+def _add_arguments(parser: ArgumentParser) -> None:
+    told = "an artifact's folder, a file in one, or results at <output>/<scene set>/"
+    parser.add_argument("path", type=Path, metavar="PATH", help=told)
+
+
+def _explain(options: Namespace) -> None:
+    from pipeline.provenance import artifact_of, read_catalogue
+
+    record = artifact_of(options.path)
+    catalogue = read_catalogue(record.root)
+    print(record.folder)
+    print("\n".join(_tree(record, catalogue, set())))
+    for text in catalogue.damaged:
+        print(f"damaged: {text}")
+
+
+def _tree(
+    record: Record, catalogue: Catalogue, seen: set[str], name: str = "", depth: int = 0
+) -> Iterator[str]:
+    """An artifact and, deeper, its inputs; one that was shown already is only named."""
+    from pipeline.scene_caches import input_in_store
+
+    indent, label = "  " * depth, f"{name}: " if name else ""
+    if record.fingerprint in seen:
+        yield f"{indent}{label}{record.title}, as above"
+        return
+    seen.add(record.fingerprint)
+    when = record.finished.strftime("%Y-%m-%d %H:%M:%S %z")
+    cost = f"{duration(record.seconds)}, {size(record.num_bytes)}"
+    yield f"{indent}{label}{record.title}, on {record.host}, {when}, {cost}"
+    config = _unusual(record)
+    if config:
+        yield f"{indent}    with {', '.join(config)}"
+    for input_name, identity in record.inputs.items():
+        made = catalogue.made(identity) or input_in_store(record, input_name, identity)
+        if made is None:
+            yield f"{indent}  {input_name}: {identity[:12]}"
+        else:
+            yield from _tree(made, catalogue, seen, input_name, depth + 1)
+
+
+def _unusual(record: Record) -> list[str]:
+    """Where an artifact's config differs from the defaults, and all that has no default."""
+    from pipeline.config import flat
+    from pipeline.provenance import SECTIONS, config_keys, shown
+    from stages.configs import Experiment
+
+    section = SECTIONS.get(record.stage)
+    content = {section: getattr(Experiment(), section).model_dump()} if section else {}
+    defaults = flat(content)
+    found = config_keys(record)
+    return [
+        f"{key}={shown(value)}"
+        for key, value in found.items()
+        if key not in defaults or defaults[key] != value
+    ]
+
+
+EXPLAIN = Command("what an artifact was made from, up to the source data", _add_arguments, _explain)
+
+
+_METRICS = "metrics.json"
+_NOTHING = "-"
+_MOST_ROWS = 40
+
+
+def _add_diff_arguments(parser: ArgumentParser) -> None:
+    told = "an artifact's folder (both of one stage), or <output>/<scene set> for its results"
+    parser.add_argument("first", type=Path, metavar="RUN", help=told)
+    parser.add_argument("second", type=Path, metavar="RUN", help="what to compare it with")
+
+
+def _diff(options: Namespace) -> None:
+    from pipeline.provenance import artifact_of
+
+    first, second = artifact_of(options.first), artifact_of(options.second)
+    if first.stage != second.stage:
+        raise UserError(
+            f"{first.folder} is an artifact of {first.stage}, {second.folder} of {second.stage}; "
+            "name two of the same stage"
+        )
+    print(f"first:  {first.folder}\nsecond: {second.folder}")
+    if first.fingerprint == second.fingerprint:
+        print("the same artifact: same config, same inputs")
+        return
+    print("\n".join(_page(first, second)))
+
+
+def _page(first: Record, second: Record) -> Iterator[str]:
+    from pipeline.provenance import differences, upstream_of
+
+    found = differences([upstream_of(record) for record in (first, second)])
+    for title, changed in (("config", found.config), ("inputs from outside", found.leaves)):
+        rows = [[name, *values] for name, values in changed.items()]
+        yield f"{title}: {len(rows) or 'no'} difference{'s' if len(rows) != 1 else ''}"
+        if rows:
+            yield from table([[title, "first", "second"], *rows[:_MOST_ROWS]], left=2)
+        if len(rows) > _MOST_ROWS:
+            yield f"... and {len(rows) - _MOST_ROWS} more"
+    yield from _metrics(first, second)
+
+
+def _metrics(first: Record, second: Record) -> Iterator[str]:
+    paths = [record.folder / _METRICS for record in (first, second)]
+    if not all(path.is_file() for path in paths):
+        yield f"metrics: not compared, for not both have {_METRICS}"
+        return
+    one, two = map(_figures, paths)
+    names = list(dict.fromkeys((*one, *two)))
+    changed = [name for name in names if one.get(name) != two.get(name)]
+    yield f"metrics: {len(changed)} of {len(names)} differ"
+    if changed:
+        rows = [[n, _figure(one, n), _figure(two, n), _difference(one, two, n)] for n in changed]
+        yield from table([["metric", "first", "second", "difference"], *rows])
+
+
+def _figures(path: Path) -> dict[str, float]:
+    """The numbers of a metrics.json, by dotted keys; ArtifactError when it cannot be read."""
+    from data.jsonio import read_json
+    from pipeline.config import flat
+
+    remedy = "Remove its folder and run Evaluate or Report again."
+    content = read_json(path, "metrics", remedy, finite=False)
+    numbers = flat(content) if isinstance(content, dict) else {}
+    return {
+        name: value
+        for name, value in numbers.items()
+        if isinstance(value, int | float) and not isinstance(value, bool)
+    }
+
+
+def _figure(side: Mapping[str, float], name: str) -> str:
+    value = side.get(name)
+    if value is None:
+        return _NOTHING
+    return str(value) if isinstance(value, int) else f"{value:.4f}"
+
+
+def _difference(one: Mapping[str, float], two: Mapping[str, float], name: str) -> str:
+    if name not in one or name not in two:
+        return _NOTHING
+    change = two[name] - one[name]
+    return f"{change:+d}" if isinstance(change, int) else f"{change:+.4f}"
+
+
+DIFF = Command("two runs' configs, inputs and metrics side by side", _add_diff_arguments, _diff)

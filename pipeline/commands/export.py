@@ -1,0 +1,110 @@
+"""export: a scene set's answers for other programs."""
+
+from __future__ import annotations
+
+from argparse import ArgumentParser, Namespace
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from data.errors import UserError
+from pipeline.commands.command import Command, add_run_arguments
+
+if TYPE_CHECKING:
+    from data.exports import SceneAnswers
+    from pipeline.plan import Plan
+
+
+FORMATS = ("ply", "npz", "benchmark")
+
+
+def _add_arguments(parser: ArgumentParser) -> None:
+    add = parser.add_argument
+    add_run_arguments(parser)
+    add("--format", required=True, choices=FORMATS)
+    add("--output", required=True, type=Path, help="folder to write to; made when missing")
+    add("--scene", action="append", default=[], help="may be given several times; default: val")
+    add("--answers", choices=["student", "together"], default="together", help="whose masks")
+    add("--classes", type=Path, help="benchmark: class list; a label id is a line, from 0 on")
+    add("--label-table", type=Path, help="benchmark: table that gives class numbers names")
+    add("--masks", choices=["txt", "rle"], default="txt", help="benchmark: mask files")
+
+
+def _export(options: Namespace) -> None:
+    """Write every scene's answers; UserError before any is written when one is missing."""
+    from pipeline.plan import load_plan
+
+    if options.format != "benchmark" and (options.classes or options.label_table):
+        raise UserError("--classes and --label-table are for --format benchmark")
+    if options.output.exists() and not options.output.is_dir():
+        raise UserError(f"--output: {options.output} is a file; name a folder")
+    plan = load_plan(options.scene_set, options.config, options.overrides)
+    scenes = tuple(dict.fromkeys(options.scene)) or plan.scenes("val")
+    _check_complete(plan, scenes, options.scene_set)
+    lines = [_export_scene(plan, scene, options) for scene in scenes]
+    print("\n".join(lines))
+    print(f"{options.output}: answers on {len(scenes)} scenes")
+
+
+def _check_complete(plan: Plan, scenes: tuple[str, ...], scene_set: str) -> None:
+    from data.artifacts.store import is_complete
+
+    for scene in scenes:
+        plan.split_of(scene)
+    needed = [plan.key("find_rooms")] if plan.dataset.places else []
+    keys = {scene: [plan.key("predict_masks", scene), *needed] for scene in scenes}
+    missing = [scene for scene in scenes if not all(map(is_complete, keys[scene]))]
+    if missing:
+        shown = f"{', '.join(missing[:3])}{', ...' if len(missing) > 3 else ''}"
+        raise UserError(
+            f"{len(missing)} of {len(scenes)} scenes have no answers of this config yet ({shown}). "
+            f"Run: luigi --module pipeline {'FindRooms' if needed else 'PredictMasks'} --scene-set "
+            f"{scene_set}, with the same --config and --overrides"
+        )
+
+
+def _answers(plan: Plan, scene_id: str, source: str) -> SceneAnswers:
+    from data.exports import SceneAnswers
+    from pipeline.steps.answers import Searches
+    from pipeline.steps.questions import questions_of
+
+    is_student = source == "student"
+    questions = questions_of(plan)
+    searches = questions.searches_in("val") if plan.split_of(scene_id) == "val" else []
+    choices = plan.read("find_rooms", "rooms") if searches else {}
+    found = Searches(searches, choices).found_in(scene_id, source)
+    prompts = [*questions.of(scene_id), *found]
+    names = tuple(prompt.prompt_id for prompt in prompts)
+    predictions = plan.read("predict_masks", "masks", scene_id).only(names)
+    return SceneAnswers(
+        scene_id,
+        names,
+        tuple(prompt.text for prompt in prompts),
+        tuple(prompt.task for prompt in prompts),
+        predictions.masks if is_student else predictions.together,
+        predictions.score(source),
+    )
+
+
+def _export_scene(plan: Plan, scene_id: str, options: Namespace) -> str:
+    """Write one scene; what to tell about it."""
+    from data import exports
+    from data.queries.classes import read_classes
+
+    answers = _answers(plan, scene_id, options.answers)
+    if options.format == "npz":
+        return str(exports.write_npz(options.output, answers))
+    if options.format == "ply":
+        scene = plan.read("prepare_scene", "scene", scene_id)
+        made = exports.write_meshes(options.output, answers, scene.cloud, scene.triangles)
+        return f"{options.output / scene_id}: {len(made)} meshes"
+    classes = read_classes(options.classes, options.label_table) if options.classes else None
+    counts = exports.write_benchmark(options.output, answers, classes, options.masks)
+    told = f"{options.output / scene_id}.txt: {counts.written} instances"
+    if counts.empty:
+        told += f", {counts.empty} answers empty"
+    if counts.without_class:
+        told += f", {counts.without_class} queries name no class"
+    return told
+
+
+EXPORT = Command("write answers as meshes, NumPy or benchmark files", _add_arguments, _export)

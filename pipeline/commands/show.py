@@ -1,0 +1,241 @@
+"""show and gif: a scan, its links, the teacher's answers and a run's queries as pictures."""
+
+from __future__ import annotations
+
+from argparse import ArgumentParser, Namespace
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from data.errors import UserError
+from pipeline.commands.command import Command, add_run_arguments, count
+from pipeline.commands.teacher import write_together
+from pipeline.steps import STEPS
+from pipeline.steps.questions import questions_of
+
+if TYPE_CHECKING:
+    from PIL.Image import Image
+
+    from data.types import Prompt, Scene
+    from pipeline.plan import Plan
+    from stages.moving_picture import Candidate, Shot
+
+    Shown = Iterator[tuple[str, Image, str]]
+    """What follows the scene in a file's name, the picture, and what to print beside its path."""
+
+
+_FEW_VIEWS, _TEACHER_VIEWS, _FEW_QUERIES, _MOST_NAMED = 4, 8, 4, 6
+
+
+def _add_arguments(parser: ArgumentParser) -> None:
+    add = parser.add_argument
+    told = "scene: depth, superpoints; links: points over pictures; teacher: masks and answers"
+    add("what", choices=list(_DRAW), help=told)
+    add_run_arguments(parser)
+    add("--scene", required=True, help="the scene's id")
+    views = parser.add_mutually_exclusive_group()
+    views.add_argument("--views", type=count, help="how many, spread over all (default: 4 or 8)")
+    named = "a view's name; may be given several times"
+    views.add_argument("--view", action="append", default=[], metavar="NAME", help=named)
+    told = "teacher: a query's id or a part of its text; may be given several times (default: 4)"
+    add("--query", action="append", default=[], help=told)
+    add("--out", type=Path, default=Path("show"), help="folder to write to (default: ./show)")
+
+
+def _show(options: Namespace) -> None:
+    """Write every sheet as it is drawn, and tell its path."""
+    from pipeline.plan import load_plan
+    from stages.lettering import file_name
+    from stages.panels import png
+
+    if options.query and options.what != "teacher":
+        raise UserError("--query is for show teacher")
+    if options.out.exists() and not options.out.is_dir():
+        raise UserError(f"--out: {options.out} is a file; name a folder")
+    plan = load_plan(options.scene_set, options.config, options.overrides)
+    plan.split_of(options.scene)
+    for name, image, told in _DRAW[options.what](plan, options):
+        options.out.mkdir(parents=True, exist_ok=True)
+        path = options.out / f"{file_name(options.scene)}_{name}.png"
+        write_together({path: png(image)})
+        print(f"{path}{told}")
+
+
+def require(plan: Plan, step_name: str, scene: str, options: Namespace) -> None:
+    """Raise UserError that says what makes a step's artifact, unless it is finished."""
+    from data.artifacts.store import is_complete
+
+    step = STEPS[step_name]
+    key = plan.key(step_name, scene if step.is_per_scene else None)
+    if is_complete(key):
+        return
+    which, of = (f"scene {scene}: ", f" --scene {scene}") if step.is_per_scene else ("", "")
+    raise UserError(
+        f"{which}nothing of {step.task_name} yet under this config (no {key.place}). Run: luigi "
+        f"--module pipeline {step.task_name} --scene-set {options.scene_set}{of}, with the same "
+        "--config and --overrides"
+    )
+
+
+def need(plan: Plan, step_name: str, part: str, scene: str, options: Namespace) -> Any:
+    """A part of a scene's artifact, once it is finished; UserError as of ``require``."""
+    require(plan, step_name, scene, options)
+    return plan.read(step_name, part, scene)
+
+
+def _scene(plan: Plan, options: Namespace) -> Scene:
+    return need(plan, "prepare_scene", "scene", options.scene, options)
+
+
+def _chosen(scene: Scene, options: Namespace) -> list[int]:
+    """Indices of the views asked for, of so many evenly spread ones where none is named."""
+    names = [view.view_id for view in scene.views]
+    if not names:
+        raise UserError(f"scene {scene.scene_id} has no views")
+    unknown = next((name for name in options.view if name not in names), None)
+    if unknown is not None:
+        raise UserError(
+            f"--view: scene {scene.scene_id} has no view {unknown!r} (there are {_some(names)})"
+        )
+    if options.view:
+        return [names.index(name) for name in dict.fromkeys(options.view)]
+    wanted = min(options.views or _FEW_VIEWS, len(names))
+    return [index * len(names) // wanted for index in range(wanted)]
+
+
+def _some(names: Sequence[str]) -> str:
+    shown = ", ".join(repr(name) for name in names[:_MOST_NAMED])
+    return f"{shown}{f', ... {len(names)} in all' if len(names) > _MOST_NAMED else ''}"
+
+
+def _show_scene(plan: Plan, options: Namespace) -> Shown:
+    from stages import show_scene as stage
+
+    scene = _scene(plan, options)
+    for name, image in stage.run(scene, _chosen(scene, options)):
+        yield name, image, ""
+
+
+def _show_links(plan: Plan, options: Namespace) -> Shown:
+    from stages import show_links as stage
+
+    scene = _scene(plan, options)
+    links = need(plan, "link_points", "links", options.scene, options)
+    for name, image, measured in stage.run(scene, links, _chosen(scene, options)):
+        lines = [
+            f"  {one.view_id!r}: {one.points} points on {one.covered:.1%} of pixels, colours "
+            f"differ by {one.difference:.1f} of 255 (chance: {one.chance:.1f})"
+            for one in measured
+        ]
+        yield name, image, "\n".join(["", *lines])
+
+
+def _show_teacher(plan: Plan, options: Namespace) -> Shown:
+    from data.artifacts.store import is_complete
+    from stages import show_teacher as stage
+    from stages.lettering import file_name, plain
+
+    scene = _scene(plan, options)
+    require(plan, "prepare_prompts", options.scene, options)
+    cache = need(plan, "run_teacher", "masks", options.scene, options)
+    asked = questions_of(plan).asked(options.scene)
+    where = f"no query of scene {options.scene} has"
+    prompts = chosen_prompts(asked, options.query, where) if options.query else asked[:_FEW_QUERIES]
+    is_fused = is_complete(plan.key("fuse_masks", options.scene))
+    labels = plan.read("fuse_masks", "labels", options.scene) if is_fused else None
+    views = _chosen(scene, options) if options.view else options.views or _TEACHER_VIEWS
+    for prompt, image in stage.run(scene, cache, prompts, labels, views):
+        yield f"teacher_{file_name(prompt.prompt_id)}", image, f'  "{plain(prompt.text)}"'
+
+
+def chosen_prompts(asked: Sequence[Prompt], wanted: Sequence[str], where: str) -> list[Prompt]:
+    """The queries asked for, each once, by id or by a part of the text in any case.
+
+    Raises UserError, which begins with ``where``, for a text that none has.
+    """
+    found: dict[str, Prompt] = {}
+    for text in wanted:
+        same = [one for one in asked if one.prompt_id == text]
+        same = same or [one for one in asked if text.casefold() in one.text.casefold()]
+        if not text.strip() or not same:
+            raise UserError(
+                f"--query: {where} {text!r} in it (there are "
+                f"{_some([one.text for one in asked])}); give a part of the text or an id"
+            )
+        found |= {one.prompt_id: one for one in same}
+    return list(found.values())
+
+
+_DRAW: dict[str, Callable[[Plan, Namespace], Shown]] = {
+    "scene": _show_scene,
+    "links": _show_links,
+    "teacher": _show_teacher,
+}
+SHOW = Command("a scan, its links or the teacher's answers as pictures", _add_arguments, _show)
+
+
+def _add_gif_arguments(parser: ArgumentParser) -> None:
+    add_run_arguments(parser)
+    add = parser.add_argument
+    told = "a query's id or a part of its text; may be given several times (default: the surest)"
+    add("--query", action="append", default=[], help=told)
+    add("--queries", type=count, default=3, help="how many, where none is named (default: 3)")
+    add("--out", required=True, type=Path, help="the .gif to write")
+
+
+def _gif(options: Namespace) -> None:
+    """Choose, draw, write."""
+    from pipeline.plan import load_plan
+    from stages import moving_picture as stage
+    from stages.lettering import plain
+
+    if options.out.suffix != ".gif" or options.out.is_dir():
+        raise UserError(f"--out: expected the name of a .gif file, found {str(options.out)!r}")
+    if not options.out.parent.is_dir():
+        raise UserError(f"--out: there is no folder {options.out.parent.absolute()}; make it first")
+    plan = load_plan(options.scene_set, options.config, options.overrides)
+    prompts = _surest(plan, options)
+    content = stage.run(_shot(plan, prompt, options) for prompt in prompts)
+    write_together({options.out: content})
+    for prompt in prompts:
+        print(f'{prompt.scene_id}  {prompt.prompt_id}  "{plain(prompt.text)}"')
+    print(f"{options.out}: {len(prompts)} queries, {len(content) / 1e6:.2f} MB")
+
+
+def _surest(plan: Plan, options: Namespace) -> list[Prompt]:
+    """The queries named, the first of each part of a text; else the surest of the set."""
+    from stages.moving_picture import choose
+
+    found = [one for scene in plan.scenes("val") for one in _candidates(plan, scene, options)]
+    if not found:
+        raise UserError("the student answered no query with a mask: there is nothing to show")
+    if not options.query:
+        return choose(found, options.queries)
+    prompts = [one.prompt for one in found]
+    where = "no answered query of the validation scenes has"
+    firsts = [chosen_prompts(prompts, [text], where)[0] for text in options.query]
+    return list({one.prompt_id: one for one in firsts}.values())
+
+
+def _candidates(plan: Plan, scene_id: str, options: Namespace) -> Sequence[Candidate]:
+    from stages.moving_picture import candidates
+
+    require(plan, "prepare_prompts", scene_id, options)
+    predictions = need(plan, "predict_masks", "masks", scene_id, options)
+    return candidates(questions_of(plan).of(scene_id), predictions)
+
+
+def _shot(plan: Plan, prompt: Prompt, options: Namespace) -> Shot:
+    from stages.moving_picture import Shot
+
+    scene = prompt.scene_id
+    return Shot(
+        need(plan, "prepare_scene", "scene", scene, options),
+        prompt,
+        need(plan, "run_teacher", "masks", scene, options),
+        need(plan, "fuse_masks", "labels", scene, options),
+        need(plan, "predict_masks", "masks", scene, options),
+    )
+
+
+GIF = Command("a moving picture of queries and answers", _add_gif_arguments, _gif)

@@ -1,0 +1,172 @@
+"""teacher and check-teacher: try a teacher on a picture, and against its protocol."""
+
+from __future__ import annotations
+
+import os
+from argparse import ArgumentParser, Namespace
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, get_args
+
+from pydantic import ValidationError
+
+from data.errors import ConfigError, Failure, UserError
+from pipeline.commands.command import Command, count
+from pipeline.config import explain, parse_yaml
+from pipeline.process.process import resolved
+from stages.teacher_config import LisaConfig, TeacherConfig
+
+_DTYPES = {"fp32": "float32", "bf16": "bfloat16", "fp16": "float16"}
+_BOOLEANS = {"true": True, "false": False}
+_QUERIES = ("the chair", "Where could I sit down?", "What is there to write with?")
+
+
+def _choices(field: str) -> list[str]:
+    """What the config's field accepts."""
+    return [choice for choice in get_args(LisaConfig.model_fields[field].annotation) if choice]
+
+
+def _add_device(parser: ArgumentParser) -> None:
+    parser.add_argument("--device", choices=["auto", "cpu", "cuda"], default="auto")
+
+
+def _config(content: Mapping[str, Any], source: str) -> TeacherConfig:
+    try:
+        return TeacherConfig.model_validate(dict(content))
+    except ValidationError as error:
+        raise explain(error, source, TeacherConfig) from error
+
+
+def _add_teacher_arguments(parser: ArgumentParser) -> None:
+    add = parser.add_argument
+    add("--image", required=True, type=Path, help="the picture, 8 bits a channel")
+    add("--query", required=True, action="append", help="what to ask; may be given several times")
+    add("--teacher", required=True, choices=["lisa", "lisa_plus", "lisa_nano"])
+    add("--weights", default="", help="folder or hub id of the checkpoint (not for lisa_nano)")
+    add("--vision-tower", default="", help="folder or hub id of CLIP; else as config.json says")
+    add("--conv", choices=_choices("conversation"), default="llava_v1", help="prompt template")
+    add("--use-start-end", choices=list(_BOOLEANS), help="default: false for lisa_plus, else true")
+    add("--dtype", choices=list(_DTYPES), help="default: fp32 for lisa_nano, else bf16")
+    add("--quantize", choices=["8bit", "4bit"], default="none", help="needs bitsandbytes, a GPU")
+    add("--masks", choices=_choices("masks"), default="single")
+    add("--task-suffix", choices=_choices("task_suffix"), default="", help="a task of LISA++")
+    add("--max-new-tokens", type=count, default=512, help="longest answer (default: 512)")
+    add("--raw", action="store_true", help="the query is the whole question")
+    add("--out", required=True, type=Path, help="where to write: out.npz, and out.png beside it")
+    _add_device(parser)
+
+
+def _lisa_config(options: Namespace) -> TeacherConfig:
+    asked = {
+        "weights": options.weights,
+        "vision_tower": options.vision_tower,
+        "conversation": options.conv,
+        "use_start_end": _BOOLEANS.get(options.use_start_end),
+        "question_form": "raw" if options.raw else "auto",
+        "task_suffix": options.task_suffix,
+        "masks": options.masks,
+        "dtype": _DTYPES.get(options.dtype),
+        "quantize": options.quantize,
+        "max_new_tokens": options.max_new_tokens,
+        "whole_answer": True,
+    }
+    return _config({"name": options.teacher, "lisa": asked}, "options")
+
+
+def _outputs(options: Namespace) -> tuple[Path, Path]:
+    """Where arrays and picture go; UserError before any work when they cannot."""
+    out: Path = options.out
+    if out.suffix != ".npz":
+        raise UserError(f"--out: expected the name of an .npz file, found {str(out)!r}")
+    if not out.parent.is_dir():
+        raise UserError(f"--out: there is no folder {out.parent.absolute()}; make it first")
+    picture = out.with_suffix(".png")
+    for path in (out, picture):
+        if path.is_dir():
+            raise UserError(f"--out: {path} is a folder")
+        if path.exists() and path.samefile(options.image):
+            raise UserError(f"--out: {path} would overwrite the picture asked about")
+    return out, picture
+
+
+def _try_teacher(options: Namespace) -> None:
+    """Ask, print the answers, write the arrays and the picture."""
+    from stages import try_teacher as stage
+    from stages.teacher_identity import locate_weights
+
+    if not all(query.strip() for query in options.query):
+        raise UserError("--query: a query is empty")
+    image = stage.read_picture(options.image)
+    cfg, outputs = _lisa_config(options), _outputs(options)
+    locate_weights(cfg)
+
+    from stages.teachers import make_lisa
+
+    try:
+        answers = stage.run(image, options.query, make_lisa(cfg, resolved(options.device)))
+    except RuntimeError as error:
+        if type(error).__name__ == "OutOfMemoryError":  # torch's; not imported for its name
+            raise Failure(f"the GPU's memory is too small: {error}") from error
+        raise
+    picture = stage.draw(image, options.query, answers)
+    contents = (stage.npz(stage.arrays(answers)), stage.png(picture))
+    write_together(dict(zip(outputs, contents, strict=True)))
+    for query, answer in zip(options.query, answers, strict=True):
+        print(f"{query}\n  {answer.text}")
+    print(f"{outputs[0]}, {outputs[1]}")
+
+
+def write_together(contents: Mapping[Path, bytes]) -> None:
+    """All files or none: written aside, then renamed."""
+    aside = {path: path.with_name(f".{path.name}.{os.getpid()}.tmp") for path in contents}
+    try:
+        for path, content in contents.items():
+            aside[path].write_bytes(content)
+        for path in contents:
+            os.replace(aside[path], path)
+    finally:
+        for path in aside.values():
+            path.unlink(missing_ok=True)
+
+
+def _add_check_arguments(parser: ArgumentParser) -> None:
+    add = parser.add_argument
+    add("--class", required=True, dest="class_", metavar="MODULE:CLASS", help="the teacher")
+    add("--option", action="append", default=[], metavar="NAME=VALUE", help="for the class")
+    add("--seed", type=int, default=0, help="given to a class that takes a seed")
+    add("--image", action="append", type=Path, default=[], help="default: two made-up pictures")
+    add("--query", action="append", default=[], help="default: three about furniture")
+    add("--tolerance", type=float, default=1e-3, help="relative; low precision needs more")
+    _add_device(parser)
+
+
+def _check_teacher(options: Namespace) -> None:
+    """Run the conformance test on a class; Failure when it breaks the protocol."""
+    given = dict(_option(text) for text in options.option)
+    content = {"class": options.class_, "options": given, "seed": options.seed}
+    cfg = _config(content, "options")
+
+    from stages import check_teacher as stage
+    from stages.try_teacher import read_picture
+
+    images = [read_picture(path) for path in options.image]
+    queries = tuple(dict.fromkeys(options.query)) or _QUERIES
+    told = stage.run(cfg, images, queries, resolved(options.device), options.tolerance)
+    if told.fault:
+        raise Failure(f"{cfg.class_} does not conform: {told.fault}")
+    print(f"{cfg.class_} conforms: {told.summary}")
+
+
+def _option(text: str) -> tuple[str, Any]:
+    name, equals, value = text.partition("=")
+    if not equals or not name.isidentifier():
+        raise ConfigError(f"--option: expected name=value, found {text!r}")
+    return name, parse_yaml(value, f"--option {name}")
+
+
+TEACHER = Command("ask LISA about one picture", _add_teacher_arguments, _try_teacher)
+CHECK_TEACHER = Command(
+    "test whether a teacher class of your own keeps the protocol's promises",
+    _add_check_arguments,
+    _check_teacher,
+)

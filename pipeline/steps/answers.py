@@ -1,0 +1,316 @@
+"""Steps from masks to answers: words, the room that a search means, and metrics."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from pydantic import TypeAdapter
+
+from pipeline.dataset import Dataset
+from pipeline.steps.declaration import Input, Part, Preload, Step, declare
+from pipeline.steps.given import Given
+from pipeline.steps.questions import Questions, questions_given
+from pipeline.steps.scans import has_places
+
+if TYPE_CHECKING:
+    from data.artifacts.predictions import Predictions
+    from data.artifacts.pseudo import PseudoLabels
+    from data.artifacts.rooms import RoomChoice
+    from data.artifacts.said import Said
+    from data.searches import Search
+    from data.types import Array, GroundTruth, Prompt
+    from pipeline.plan import Plan
+    from stages.benchmarks import Asked
+    from stages.boxes import BoxScan
+    from stages.evaluate import EvaluationScene
+    from stages.search_rows import SearchedRoom, SearchResult
+
+Masks = dict[str, dict[str, "Array"]]
+"""Masks of one scene by source ("student", "fusion_only", "together") and prompt id."""
+
+
+def has_truth(plan: Plan) -> bool:
+    """Whether the scene set says what the answers should be."""
+    return plan.scene_set.has_truth
+
+
+def masks_by_source(student: Predictions, labels: PseudoLabels) -> Masks:
+    """Masks of one scene: the student's, those of the lifted labels, and both together."""
+    lifted = labels.answers()
+    return {
+        "student": dict(zip(student.prompt_ids, student.masks, strict=True)),
+        "fusion_only": dict(zip(labels.prompt_ids, lifted, strict=True)),
+        "together": dict(zip(student.prompt_ids, student.together, strict=True)),
+    }
+
+
+def masks_given(given: Given, scene: str) -> Masks:
+    """The same of a step's inputs "masks" and "labels"."""
+    return masks_by_source(given.read("masks", scene=scene), given.read("labels", scene=scene))
+
+
+def make_teacher_metrics(given: Given, folder: Path) -> None:
+    """The teacher's masks of one scene against ground truth, in 2D."""
+    from data.artifacts.judgement import write_judgement
+    from stages import judge_teacher as stage
+
+    judgement = stage.run(
+        given.read("scene", "scene"),
+        given.read("scene", "truth"),
+        questions_given(given).of(given.scene),
+        given.read("prompts", "truths"),
+        given.read("teacher"),
+        given.config,
+        given.progress(),
+    )
+    write_judgement(folder, judgement)
+
+
+def make_answers(given: Given, folder: Path) -> None:
+    """What the teacher says of one scene's queries, in words."""
+    from data.artifacts.said import write_said
+    from stages import answer_questions as stage
+
+    prompts = questions_given(given).of(given.scene)
+    inputs = given.read("teacher"), given.read("labels"), given.read("masks")
+    write_said(folder, stage.run(prompts, *inputs))
+
+
+def make_room_choices(given: Given, folder: Path) -> None:
+    """Choose a room for every search of the validation places."""
+    from data.artifacts.rooms import write_rooms
+    from stages import find_rooms as stage
+
+    scores = {name: _scores(given, name) for name in given.scenes("masks")}
+    write_rooms(folder, stage.run(questions_given(given).searches_in("val"), scores))
+
+
+def _scores(given: Given, scene: str) -> dict[str, dict[str, float]]:
+    """How sure each source is of what a scene was asked, by source and prompt id."""
+    answers, labels = given.read("masks", scene=scene), given.read("labels", scene=scene)
+    lifted = dict(zip(labels.prompt_ids, labels.scores().tolist(), strict=True))
+    own, both = (
+        dict(zip(answers.prompt_ids, answers.score(of).tolist(), strict=True))
+        for of in ("student", "together")
+    )
+    return {"student": own, "fusion_only": lifted, "together": both}
+
+
+@dataclass(frozen=True)
+class Searches:
+    """Searches of the validation places, and the rooms that were chosen for them."""
+
+    searches: Sequence[Search]
+    choices: Mapping[tuple[str, str], RoomChoice]
+
+    @classmethod
+    def given(cls, given: Given, questions: Questions) -> Searches:
+        """Those of a step's inputs "prompts" and "rooms"; none where the set has no places."""
+        searches = questions.searches_in("val") if given.has("rooms") else []
+        return cls(searches, given.read("rooms") if searches else {})
+
+    def found_in(self, scene_id: str, source: str) -> list[Prompt]:
+        """Searches for which a source chose a scene, as prompts of that scene.
+
+        They have the ids under which the scene was asked, and the sentences in full.
+        """
+        from data.searches import SEARCH_TASK
+        from data.types import Prompt
+
+        return [
+            Prompt(search.prompt_id(scene_id), scene_id, search.text, SEARCH_TASK)
+            for search in self.searches
+            if self.choices[search.search_id, source].room == scene_id
+        ]
+
+    def shown(
+        self, scene_id: str, masks: Masks, truth: GroundTruth, truths: Mapping[str, Any]
+    ) -> Shown:
+        """What there is to draw of the searches that mean a scene."""
+        found: dict[str, dict[str, Array]] = {source: {} for source in masks}
+        true: dict[str, Array] = {}
+        for search in self.searches:
+            if truths[search.search_id].scene_id != scene_id:
+                continue
+            true[search.search_id] = truth.mask(truths[search.search_id].object_ids)
+            for source in masks:
+                if self.choices[search.search_id, source].room in ("", scene_id):
+                    mask = masks[source].get(search.prompt_id(scene_id))
+                    if mask is not None:
+                        found[source][search.search_id] = mask
+        return Shown(found, true)
+
+
+class Shown(NamedTuple):
+    """Of one scene, by search id: masks of each source that count there, and the true masks."""
+
+    masks: Mapping[str, Mapping[str, Array]]
+    truths: Mapping[str, Array]
+
+
+def search_result(given: Given, searches: Searches) -> SearchResult | None:
+    """All searches of the validation places, scored; None where there is none."""
+    from stages import search_rows as stage
+
+    if not searches.searches:
+        return None
+    truths = given.read("prompts", "truths")
+    return stage.run(searches.searches, truths, searches.choices, _searched_rooms(given))
+
+
+def _searched_rooms(given: Given) -> Iterator[SearchedRoom]:
+    from stages.search_rows import SearchedRoom
+
+    for name in given.scenes("masks"):
+        truth = given.read("scene", "truth", name)
+        yield SearchedRoom(name, truth, masks_given(given, name))
+
+
+def evaluation_scenes(given: Given, questions: Questions) -> Iterator[EvaluationScene]:
+    """Each validation scene's answers with its truth, one at a time."""
+    from stages.evaluate import EvaluationScene
+
+    truths = given.read("prompts", "truths")
+    for name in given.scenes("masks"):
+        truth = given.read("scene", "truth", name)
+        judgement = given.read("teacher_2d", scene=name)
+        masks = masks_given(given, name)
+        yield EvaluationScene(name, questions.of(name), truths, truth, masks, judgement)
+
+
+def asked_by(dataset: Dataset) -> Asked:
+    """Whose queries a data set asks, which decides by which benchmark's rule they are scored."""
+    from stages.benchmarks import Asked
+
+    return TypeAdapter(Asked).validate_python(dataset.scene_set.asked)
+
+
+def _with_scans(given: Given, scenes: Iterator[EvaluationScene]) -> Iterator[EvaluationScene]:
+    """The scenes, each with its points where the benchmark's convention scores boxes.
+
+    Scenes are taken one at a time. Raises DataError for a damaged ``axisAlignment``.
+    """
+    needed = bool(asked_by(given.dataset).convention.boxes)
+    for scene in scenes:
+        yield replace(scene, scan=_box_scan(given, scene.scene_id)) if needed else scene
+
+
+def _box_scan(given: Given, name: str) -> BoxScan:
+    from stages.boxes import BoxScan
+
+    scene, alignment = given.read("scene", "scene", name), None
+    if given.dataset.scene_set.asked["dataset"] == "scannet":
+        from data.readers.scannet_alignment import read_axis_alignment
+
+        alignment = read_axis_alignment(given.dataset.root, name)
+    return BoxScan.make(scene.cloud.points, scene.triangles, alignment)
+
+
+def make_metrics(given: Given, folder: Path) -> None:
+    """Metrics over the validation split."""
+    from data.artifacts.evaluation import Evaluation, write_evaluation
+    from stages import evaluate as stage
+    from stages import question_figures
+
+    questions = questions_given(given)
+    searched = search_result(given, Searches.given(given, questions))
+    scenes = _with_scans(given, evaluation_scenes(given, questions))
+    more = searched.rows if searched else ()
+    evaluation = stage.run(scenes, asked=asked_by(given.dataset), search_rows=more)
+    truths = given.read("prompts", "truths")
+    answered = question_figures.run(evaluation.rows, _answers(given), truths)
+    sections = {
+        **({"search": searched.figures} if searched else {}),
+        **({"qa": answered.figures} if answered.figures else {}),
+    }
+    write_evaluation(folder, Evaluation(answered.rows, {**evaluation.summary, **sections}))
+
+
+def _answers(given: Given) -> dict[str, Said]:
+    """Answers in words of all validation scenes, by prompt id."""
+    answers = (given.read("answers", scene=name) for name in given.scenes("answers"))
+    return {prompt_id: answer for of_scene in answers for prompt_id, answer in of_scene.items()}
+
+
+ANSWER_QUESTIONS = declare(
+    Step(
+        name="answer_questions",
+        version=2,
+        summary="One answer in words a query, from what the teacher said of all views.",
+        make="pipeline.steps.answers:make_answers",
+        also=("prompts",),
+        scenes="val",
+        inputs=(
+            Input("teacher", "run_teacher", ("masks",)),
+            Input("labels", "fuse_masks", ("labels",)),
+            Input("masks", "predict_masks", ("masks",)),
+            Input("prompts", "prepare_prompts", ("prompts", "searches"), "set"),
+        ),
+        parts={"answers": Part("data.artifacts.said:read_said")},
+        preload=Preload(("stages.answer_questions", "data.artifacts.said")),
+    )
+)
+FIND_ROOMS = declare(
+    Step(
+        name="find_rooms",
+        version=1,
+        summary="Which room of its place each search means.",
+        make="pipeline.steps.answers:make_room_choices",
+        also=("prompts",),
+        inputs=(
+            Input("prompts", "prepare_prompts", ("prompts", "searches"), "set"),
+            Input("masks", "predict_masks", ("masks",), "val"),
+            Input("labels", "fuse_masks", ("labels",), "val"),
+        ),
+        parts={"rooms": Part("data.artifacts.rooms:read_rooms")},
+        exists=has_places,
+    )
+)
+EVALUATE_TEACHER_2D = declare(
+    Step(
+        name="evaluate_teacher_2d",
+        version=3,
+        summary="The teacher's masks against ground truth on the images.",
+        make="pipeline.steps.answers:make_teacher_metrics",
+        section="judge",
+        also=("prompts",),
+        scenes="val",
+        inputs=(
+            Input("scene", "prepare_scene", ("scene", "truth")),
+            Input("teacher", "run_teacher", ("masks",)),
+            Input("prompts", "prepare_prompts", ("prompts", "searches", "truths"), "set"),
+        ),
+        parts={
+            "teacher_2d": Part("data.artifacts.judgement:read_judgement", has_labels=True),
+        },
+        labels="evaluation",
+        needs_truth=True,
+        preload=Preload(("stages.judge_teacher", "data.artifacts.judgement")),
+    )
+)
+EVALUATE = declare(
+    Step(
+        name="evaluate",
+        version=4,
+        summary="Metrics over the validation split, of student, lifted labels and the teacher.",
+        make="pipeline.steps.answers:make_metrics",
+        config=lambda plan: plan.scene_set.asked,
+        also=("prompts",),
+        inputs=(
+            Input("prompts", "prepare_prompts", ("prompts", "searches", "truths"), "set"),
+            Input("masks", "predict_masks", ("masks",), "val"),
+            Input("teacher_2d", "evaluate_teacher_2d", ("teacher_2d",), "val"),
+            Input("answers", "answer_questions", ("answers",), "val"),
+            Input("labels", "fuse_masks", ("labels",), "val", "answers"),
+            Input("scene", "prepare_scene", ("scene", "truth"), "val", "teacher_2d"),
+            Input("rooms", "find_rooms", ("rooms",), "set"),
+        ),
+        parts={"evaluation": Part("data.artifacts.evaluation:read_evaluation", has_labels=True)},
+        labels="evaluation",
+        needs_truth=True,
+        preload=Preload(("stages.evaluate", "stages.question_figures")),
+    )
+)

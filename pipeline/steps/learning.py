@@ -1,0 +1,379 @@
+"""Steps from the teacher's masks to labels of points, and to the students that learn from them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from data.errors import ConfigError
+from pipeline.steps.declaration import Input, Origin, Part, Preload, Source, Step, declare
+from pipeline.steps.given import Given
+from pipeline.steps.questions import Questions, questions_given
+from pipeline.steps.scans import BANK, bank_identity
+from pipeline.steps.teaching import learns_features
+from stages.text_identity import text_identity
+
+if TYPE_CHECKING:
+    from pipeline.plan import Plan
+    from stages.configs import StudentConfig
+
+
+def learns_truth(plan: Plan) -> bool:
+    """Whether the student is the upper bound that learns from ground truth."""
+    return plan.learns_truth
+
+
+def _label_free(plan: Plan) -> bool:
+    return not plan.learns_truth
+
+
+def asks_by_words(plan: Plan) -> bool:
+    """Whether the student is asked by the words of a query alone, without its views' tokens."""
+    return plan.experiment.predict.tokens == "text"
+
+
+def _asks_by_views(plan: Plan) -> bool:
+    return not asks_by_words(plan)
+
+
+def make_labels(given: Given, folder: Path) -> None:
+    """Masks of many views to soft labels of points."""
+    import numpy as np
+
+    from data.artifacts.pseudo import write_pseudo
+    from data.bank import BANK_TASK
+    from stages import fuse_masks as stage
+
+    asked = questions_given(given).asked(given.scene)
+    labels = stage.run(
+        given.read("scene"),
+        given.read("links"),
+        given.read("teacher"),
+        given.config,
+        np.array([prompt.task == BANK_TASK for prompt in asked], bool),
+        given.progress(),
+        given.device_if_gpu,
+    )
+    write_pseudo(folder, labels)
+
+
+def make_oracle_labels(given: Given, folder: Path) -> None:
+    """The truth of one scene in the shape of soft labels, for the upper bound."""
+    from data.artifacts.pseudo import write_pseudo
+    from stages import oracle_labels as stage
+
+    questions = questions_given(given)
+    labels = stage.run(
+        given.read("labels"),
+        given.read("scene"),
+        questions.asked(given.scene),
+        questions.truths(given.read("prompts", "truths"), given.scene),
+    )
+    write_pseudo(folder, labels)
+
+
+class _TrainingScenes(Sequence[Any]):
+    """The training scenes, each read from its artifacts whenever it is asked for."""
+
+    def __init__(self, given: Given) -> None:
+        self._given, self._names = given, given.scenes("labels")
+        self._questions: Questions | None = None
+
+    def __len__(self) -> int:
+        return len(self._names)
+
+    def __getitem__(self, index: Any) -> Any:
+        from data.training_scene import TrainingScene
+
+        given, name = self._given, self._names[index]
+        if self._questions is None:
+            self._questions = questions_given(given)
+        return TrainingScene(
+            given.read("scene", scene=name),
+            self._questions.asked(name),
+            given.read("labels", scene=name),
+            given.read("features", scene=name) if given.has("features") else None,
+        )
+
+
+def make_student(given: Given, folder: Path) -> None:
+    """Train, going on from the last checkpoint in the folder."""
+    from stages import train_student as stage
+
+    show, scenes = given.progress(alone=True), _TrainingScenes(given)
+    stage.run(scenes, given.config, folder, given.device, show, processes=given.processes)
+
+
+def make_finetuned(given: Given, folder: Path) -> None:
+    """Train another student further on truth, going on from the last checkpoint in the folder."""
+    from stages import train_student as stage
+
+    cfg: StudentConfig = given.section("finetune").applied_to(given.config)
+    show, scenes, start = given.progress(alone=True), _TrainingScenes(given), given.folder("start")
+    stage.run(scenes, cfg, folder, given.device, show, start, given.processes)
+
+
+def make_text_student(given: Given, folder: Path) -> None:
+    """Words to tokens, from the tokens of all training scenes."""
+    from data.artifacts.text import write_text_student
+    from stages import distil_text as stage
+
+    questions = questions_given(given)
+    scenes = [_text_scene(given, questions, name) for name in given.scenes("labels")]
+    teacher, show = given.section("teacher"), given.progress(alone=True)
+    write_text_student(folder, stage.run(scenes, given.config, teacher, given.device, show))
+
+
+def _text_scene(given: Given, questions: Questions, name: str) -> Any:
+    from stages.distil_text import TextScene
+
+    labels = given.read("labels", scene=name)
+    texts = {prompt.prompt_id: prompt.text for prompt in questions.asked(name)}
+    asked = tuple(texts[prompt_id] for prompt_id in labels.prompt_ids)
+    views = given.read("scene", scene=name).views
+    return TextScene(name, asked, labels.query_tokens, tuple(views))
+
+
+def make_predictions(given: Given, folder: Path) -> None:
+    """The student's masks of one scene's queries and of the bank's categories."""
+    from data.artifacts.predictions import write_predictions
+    from stages import predict_masks as stage
+
+    cfg, device, student = given.config, given.device, given.folder("student")
+    scene = given.read("scene")
+    if given.has("text"):
+        asked = questions_given(given).asked(given.scene)
+        names = tuple(prompt.prompt_id for prompt in asked)
+        tokens = _word_tokens(given, [prompt.text for prompt in asked], device)
+        predictions = stage.run_by_words(scene, names, tokens, student, cfg, device)
+    else:
+        predictions = stage.run(scene, given.read("labels"), student, cfg, device)
+    write_predictions(folder, predictions)
+
+
+def _word_tokens(given: Given, words: Sequence[str], device: str) -> Any:
+    from stages.text_encoding import encode_queries
+
+    configs = given.section("text"), given.section("teacher")
+    return encode_queries(given.read("text"), words, *configs, device)
+
+
+def _finetuning(plan: Plan) -> StudentConfig:
+    return plan.experiment.finetune.applied_to(plan.experiment.student)
+
+
+def _refuse_no_start(plan: Plan) -> None:
+    if not plan.experiment.finetune.start:
+        raise ConfigError(
+            "FinetuneStudent: finetune.start names no student. "
+            "Use Finetune --from, with a scene set or the folder of a student."
+        )
+
+
+def _text_config(plan: Plan) -> Mapping[str, Any]:
+    return text_identity(plan.experiment.text, plan.experiment.teacher)[0]
+
+
+def _text_weights(plan: Plan, scene_id: str | None) -> Mapping[str, str]:
+    return text_identity(plan.experiment.text, plan.experiment.teacher)[1]
+
+
+def _predict_config(plan: Plan) -> Mapping[str, Any]:
+    return plan.experiment.predict.model_dump(exclude={"student"})
+
+
+def _bank_by_words(plan: Plan, scene_id: str | None) -> Mapping[str, str]:
+    return bank_identity(plan) if asks_by_words(plan) else {}
+
+
+def start_student(plan: Plan) -> Origin:
+    """The student that the config names, to start from or to ask."""
+    source = plan.source
+    if source is None:
+        raise LookupError("the config names no student")
+    return Origin(source.plan, source.key.stage, source.key)
+
+
+def answering_student(plan: Plan) -> Origin:
+    """The student that answers: this set's, the same fine-tuned, or another set's."""
+    if plan.experiment.finetune.start:
+        return Origin(plan, "finetune_student", plan.key("finetune_student"))
+    if plan.experiment.predict.student:
+        return start_student(plan)
+    return Origin(plan, "train_student", plan.key("train_student"))
+
+
+def answering_text(plan: Plan) -> Origin:
+    """The text student that belongs to the student that answers; ConfigError for a folder's."""
+    source = plan.source if plan.experiment.predict.student else None
+    if source is None:
+        return Origin(plan, "distil_text", plan.key("distil_text"))
+    if source.plan is None:
+        raise ConfigError(
+            f"predict.tokens=text: {source.place} is the folder of a student, and nothing says "
+            "where the text student that belongs to it lies. Name the scene set instead."
+        )
+    return Origin(source.plan, "distil_text", source.plan.key("distil_text"))
+
+
+def _training_inputs() -> tuple[Input, ...]:
+    """What a training reads besides its labels: scenes, queries' words and image features."""
+    return (
+        Input("scene", "prepare_scene", ("scene",), "train", "labels"),
+        Input("prompts", "prepare_prompts", ("prompts", "searches"), "set", "labels"),
+        Input("features", "lift_features", ("features",), "train", when=learns_features),
+    )
+
+
+_SOFT_LABELS = {"labels": Part("data.artifacts.pseudo:read_pseudo")}
+_STUDENT = {
+    "model": Part("data.artifacts.student:read_model"),
+    "log": Part("data.artifacts.student:read_log"),
+}
+# A training is the longest piece of work that cannot be shared: with a higher priority, which Luigi
+# hands down, what it needs goes first and validation scenes are worked on beside it.
+_FIRST = 1
+_CONVOLVES = Preload(
+    ("stages.train_student", "data.artifacts.pseudo"),
+    ("models.sparse_cpu",),
+    cuda_free_calls=("models.sparse:load_spconv",),
+)
+
+FUSE_MASKS = declare(
+    Step(
+        name="fuse_masks",
+        version=3,
+        summary="Masks of many views to one soft label per point.",
+        make="pipeline.steps.learning:make_labels",
+        section="fuse",
+        also=("prompts",),
+        scenes="all",
+        inputs=(
+            Input("scene", "prepare_scene", ("scene",)),
+            Input("links", "link_points", ("links",)),
+            Input("teacher", "run_teacher", ("masks",)),
+            Input("prompts", "prepare_prompts", ("prompts", "searches"), "set", "teacher"),
+        ),
+        parts=_SOFT_LABELS,
+        uses_gpu=True,
+        preload=Preload(
+            ("stages.fuse_masks", "data.artifacts.pseudo", "data.artifacts.teacher"),
+            ("stages.votes",),
+        ),
+    )
+)
+ORACLE_LABELS = declare(
+    Step(
+        name="oracle_labels",
+        version=1,
+        summary="Ground truth in the shape of soft labels: for the upper bound, never label-free.",
+        make="pipeline.steps.learning:make_oracle_labels",
+        also=("prompts",),
+        scenes="all",
+        inputs=(
+            Input("scene", "prepare_scene", ("truth",)),
+            Input("prompts", "prepare_prompts", ("prompts", "searches", "truths"), "set"),
+            Input("labels", "fuse_masks", ("labels",)),
+        ),
+        parts={"labels": Part("data.artifacts.pseudo:read_pseudo", has_labels=True)},
+        labels="oracle",
+        needs_truth=True,
+        preload=Preload(("stages.oracle_labels", "data.artifacts.pseudo")),
+    )
+)
+TRAIN_STUDENT = declare(
+    Step(
+        name="train_student",
+        version=5,
+        summary="The sparse 3D U-Net, trained on the training split's soft labels.",
+        make="pipeline.steps.learning:make_student",
+        section="student",
+        also=("prompts",),
+        inputs=(
+            Input("labels", "fuse_masks", ("labels",), "train", when=_label_free),
+            Input("labels", "oracle_labels", ("labels",), "train", when=learns_truth),
+            *_training_inputs(),
+        ),
+        parts=_STUDENT,
+        oracle=learns_truth,
+        resumable=True,
+        trains=True,
+        priority=_FIRST,
+        preload=_CONVOLVES,
+    )
+)
+FINETUNE_STUDENT = declare(
+    Step(
+        name="finetune_student",
+        version=3,
+        summary="Another student, trained further on the training split's truth.",
+        make="pipeline.steps.learning:make_finetuned",
+        section="student",
+        config=_finetuning,
+        also=("finetune", "prompts"),
+        inputs=(
+            Input("start", "train_student", scenes="set", origin=start_student),
+            Input("labels", "oracle_labels", ("labels",), "train"),
+            *_training_inputs(),
+        ),
+        parts=_STUDENT,
+        labels="fine-tuning",
+        needs_truth=True,
+        check=_refuse_no_start,
+        resumable=True,
+        trains=True,
+        priority=_FIRST,
+        preload=_CONVOLVES,
+    )
+)
+DISTIL_TEXT = declare(
+    Step(
+        name="distil_text",
+        version=1,
+        summary="An adapter from words to query tokens, so that new sentences need no teacher.",
+        make="pipeline.steps.learning:make_text_student",
+        section="text",
+        config=_text_config,
+        also=("teacher", "prompts"),
+        inputs=(
+            Input("labels", "fuse_masks", ("labels",), "train"),
+            Input("scene", "prepare_scene", ("scene",), "train", "labels"),
+            Input("prompts", "prepare_prompts", ("prompts", "searches"), "set", "labels"),
+        ),
+        sources=(Source(_text_weights, {"text_weights": "the text encoder's weights"}),),
+        parts={"text": Part("data.artifacts.text:read_text_student")},
+        uses_gpu=True,
+        preload=Preload(("stages.distil_text", "data.artifacts.text")),
+    )
+)
+PREDICT_MASKS = declare(
+    Step(
+        name="predict_masks",
+        version=6,
+        summary="The student's masks on the original points.",
+        make="pipeline.steps.learning:make_predictions",
+        section="predict",
+        config=_predict_config,
+        also=("text", "teacher", "prompts"),
+        scenes="val",
+        inputs=(
+            Input("student", "train_student", scenes="set", origin=answering_student),
+            Input("labels", "fuse_masks", ("labels",), when=_asks_by_views),
+            Input("scene", "prepare_scene", ("scene",), known_by="labels", when=_asks_by_views),
+            Input(
+                "text", "distil_text", ("text",), "set", when=asks_by_words, origin=answering_text
+            ),
+            Input("scene", "prepare_scene", ("scene",), when=asks_by_words),
+            Input("prompts", "prepare_prompts", ("prompts", "searches"), "set", when=asks_by_words),
+        ),
+        sources=(Source(_bank_by_words, BANK.told),),
+        parts={"masks": Part("data.artifacts.predictions:read_predictions")},
+        uses_gpu=True,
+        preload=Preload(
+            ("stages.predict_masks", "data.artifacts.predictions"),
+            ("models.sparse_cpu",),
+            cuda_free_calls=("models.sparse:load_spconv",),
+        ),
+    )
+)

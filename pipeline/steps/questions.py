@@ -1,0 +1,87 @@
+"""What each scene is asked, from the artifact of prepared queries, label-free but for truths."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from pipeline.dataset import Dataset
+
+if TYPE_CHECKING:
+    from data.searches import Search
+    from data.splits import Split
+    from data.types import Prompt, PromptTruth
+    from pipeline.plan import Plan
+    from pipeline.steps.given import Given
+
+
+@dataclass(frozen=True)
+class Questions:
+    """The queries of a scene set: ``prompts`` and ``searches`` by split, ``bank`` of every scene.
+
+    The bank's categories are asked of every scene; searches are about places of several rooms,
+    and each is asked of every room of its place.
+    """
+
+    dataset: Dataset
+    prompts: Mapping[str, Sequence[Prompt]]
+    searches: Mapping[str, Sequence[Search]]
+    bank: Sequence[str]
+
+    def of(self, scene_id: str) -> list[Prompt]:
+        """A scene's own queries."""
+        prompts = self.prompts[self.dataset.split_of(scene_id)]
+        return [prompt for prompt in prompts if prompt.scene_id == scene_id]
+
+    def asked(self, scene_id: str) -> list[Prompt]:
+        """All that the teacher is asked of a scene: queries, then the bank, then searches."""
+        from data.bank import bank_prompts
+        from data.searches import search_prompts
+
+        searches = self.searches_in(self.dataset.split_of(scene_id))
+        own = self.of(scene_id) + bank_prompts(list(self.bank), scene_id)
+        return own + search_prompts(searches, scene_id)
+
+    def searches_in(self, split: Split) -> list[Search]:
+        """Searches of the places of a split."""
+        return list(self.searches.get(split, ())) if self.dataset.places else []
+
+    def counts(self) -> dict[str, int]:
+        """How many prompts each scene of the set is asked, by scene."""
+        from data.searches import search_prompts
+
+        counts = dict.fromkeys(self.dataset.scenes(), len(self.bank))
+        for prompts in self.prompts.values():
+            for prompt in prompts:
+                counts[prompt.scene_id] += 1
+        for split, places in self.dataset.places.items():
+            searches = self.searches_in(split)
+            for scene in (room for rooms in places.values() for room in rooms):
+                counts[scene] += len(search_prompts(searches, scene))
+        return counts
+
+    def truths(self, known: Mapping[str, PromptTruth], scene_id: str) -> dict[str, PromptTruth]:
+        """What a scene's questions are about, by prompt id, from the truths of all queries.
+
+        For oracles and evaluation only: ``known`` is ground truth.
+        """
+        from data.search_truths import truths_in_room
+
+        searches = self.searches_in(self.dataset.split_of(scene_id))
+        return {**known, **truths_in_room(searches, dict(known), scene_id)}
+
+
+def questions_given(given: Given) -> Questions:
+    """The queries that a step's input "prompts" holds; it declares that it reads ``prompts``."""
+    prompts, searches = given.read("prompts", "prompts"), given.read("prompts", "searches")
+    return Questions(given.dataset, prompts, searches, given.section("prompts").bank)
+
+
+def questions_of(plan: Plan) -> Questions:
+    """The queries of a plan, for commands; ArtifactError where they are not prepared."""
+    from data.artifacts.prompts import read_prompts, read_searches
+
+    folder = plan.key("prepare_prompts").folder
+    bank = plan.experiment.prompts.bank
+    return Questions(plan.dataset, read_prompts(folder), read_searches(folder), bank)

@@ -1,0 +1,154 @@
+"""The step that makes the page of results, and what a page shows of a run."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from pipeline.steps.answers import Searches, evaluation_scenes, has_truth, masks_given
+from pipeline.steps.declaration import Input, Preload, Step, declare
+from pipeline.steps.given import Given
+from pipeline.steps.learning import answering_student
+from pipeline.steps.questions import Questions, questions_given
+
+if TYPE_CHECKING:
+    from pipeline.plan import Plan
+    from stages.report_inputs import (
+        AnsweredScene,
+        ReportInputs,
+        ReportScene,
+        RunRecord,
+        StageRecord,
+    )
+
+
+def has_no_truth(plan: Plan) -> bool:
+    """Whether nothing says what the answers should be, so that nothing is measured."""
+    return not has_truth(plan)
+
+
+def make_report(given: Given, folder: Path) -> None:
+    """``report.html``, the overview picture, and ``metrics.json`` or else ``answers.json``."""
+    from data.artifacts.report import write_report
+    from stages import answers_report
+    from stages import report as stage
+
+    show, cfg = given.progress(alone=True), given.config
+    if given.has("evaluation"):
+        write_report(folder, stage.run(report_inputs(given), cfg, show))
+        return
+    scenes = partial(_answered_scenes, given, questions_given(given))
+    write_report(folder, answers_report.run(scenes, _record(given), cfg, show))
+
+
+def report_inputs(given: Given) -> ReportInputs:
+    """What the page shows of one experiment."""
+    from stages.report_inputs import ReportInputs
+
+    scenes = partial(_report_scenes, given, questions_given(given))
+    return ReportInputs(given.read("evaluation"), scenes, _record(given))
+
+
+def _report_scenes(given: Given, questions: Questions) -> Iterator[ReportScene]:
+    from stages.report_inputs import ReportScene
+
+    searches = Searches.given(given, questions)
+    for item in evaluation_scenes(given, questions):
+        name = item.scene_id
+        scene = given.read("scene", "scene", name)
+        targets = {p.prompt_id: item.truths[p.prompt_id].object_ids for p in item.prompts}
+        truths = {prompt: item.ground_truth.mask(ids) for prompt, ids in targets.items()}
+        found = searches.shown(name, item.masks, item.ground_truth, item.truths)
+        masks = {source: {**item.masks[source], **found.masks[source]} for source in item.masks}
+        views, labels = given.read("teacher", scene=name), given.read("labels", scene=name)
+        yield ReportScene(scene, masks, {**truths, **found.truths}, views, labels)
+
+
+def _answered_scenes(given: Given, questions: Questions) -> Iterator[AnsweredScene]:
+    from stages.report_inputs import AnsweredScene
+
+    for name in given.scenes("masks"):
+        found = given.read("masks", scene=name)
+        scores = dict(zip(found.prompt_ids, found.score("together").tolist(), strict=True))
+        answers = given.read("answers", scene=name)
+        told = {key: one.answer for key, one in answers.items()}
+        views, labels = given.read("teacher", scene=name), given.read("labels", scene=name)
+        scene, masks = given.read("scene", "scene", name), masks_given(given, name)
+        yield AnsweredScene(scene, questions.of(name), masks, scores, told, views, labels)
+
+
+def _record(given: Given) -> RunRecord:
+    from stages.report_inputs import RunRecord
+
+    return RunRecord(
+        given.dataset.scene_set.title,
+        given.section("teacher").name,
+        given.experiment,
+        _stage_records(given),
+        given.read("student", "log"),
+        given.config_of("student").get("supervision") == "oracle",
+    )
+
+
+def _stage_records(given: Given) -> list[StageRecord]:
+    """What each step of this run cost, from the metadata of its artifacts."""
+    from stages.report_inputs import StageRecord
+
+    records = []
+    for step, contents in given.costs().items():
+        if step.in_report:
+            seconds = sum(content["wall_seconds"] for content in contents)
+            memory = max(content["peak_memory_mb"] for content in contents)
+            digest = contents[0]["fingerprint"] if len(contents) == 1 else ""
+            records.append(StageRecord(step.stage_folder, digest, seconds, memory, len(contents)))
+    return records
+
+
+def _val(name: str, step: str, *parts: str) -> Input:
+    """An input of all validation scenes that the evaluation, or the answers, already know."""
+    return Input(name, step, parts, "val", "evaluation", when=has_truth)
+
+
+def _val_without_truth(name: str, step: str, part: str, known_by: str) -> Input:
+    return Input(name, step, (part,), "val", known_by, when=has_no_truth)
+
+
+REPORT = declare(
+    Step(
+        name="report",
+        version=3,
+        summary="report.html with metrics.json, or with answers.json where there is no truth.",
+        make="pipeline.steps.report:make_report",
+        section="report",
+        also=("*", "prompts", "teacher"),
+        inputs=(
+            Input("evaluation", "evaluate", ("evaluation",), "set", when=has_truth),
+            _val("masks", "predict_masks", "masks"),
+            _val("answers", "answer_questions", "answers"),
+            _val("scene", "prepare_scene", "scene", "truth"),
+            _val("teacher", "run_teacher", "masks"),
+            _val("labels", "fuse_masks", "labels"),
+            _val("teacher_2d", "evaluate_teacher_2d", "teacher_2d"),
+            Input(
+                "prompts",
+                "prepare_prompts",
+                ("prompts", "searches", "truths"),
+                "set",
+                "evaluation",
+                when=has_truth,
+            ),
+            Input("rooms", "find_rooms", ("rooms",), "set", "evaluation", when=has_truth),
+            Input("student", "train_student", ("log",), "set", "masks", origin=answering_student),
+            _val_without_truth("masks", "predict_masks", "masks", ""),
+            _val_without_truth("answers", "answer_questions", "answers", ""),
+            Input("prompts", "prepare_prompts", ("prompts", "searches"), "set", when=has_no_truth),
+            _val_without_truth("scene", "prepare_scene", "scene", "masks"),
+            _val_without_truth("teacher", "run_teacher", "masks", "answers"),
+            _val_without_truth("labels", "fuse_masks", "labels", "answers"),
+        ),
+        labels="evaluation",
+        preload=Preload(("stages.report", "stages.answers_report")),
+    )
+)

@@ -1,0 +1,295 @@
+"""Steps from a data set's files to scenes, queries and links of points to pixels."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from data.artifacts.remote import Place
+from data.artifacts.store import fingerprint
+from data.queries import DEFAULT_FORMAT, FORMATS, SENTENCES
+from data.splits import SPLITS
+from pipeline.dataset import Dataset, digest
+from pipeline.steps.declaration import Input, Part, Preload, Source, Step, declare
+from pipeline.steps.given import LOG, Given
+
+if TYPE_CHECKING:
+    from pipeline.plan import Plan
+    from stages.configs import PromptsConfig
+    from stages.prepare_prompts import PreparedPrompts
+
+
+def is_generated(plan: Plan) -> bool:
+    """Whether the scene set's rooms are made by the pipeline itself."""
+    return plan.scene_set.generated
+
+
+def has_places(plan: Plan) -> bool:
+    """Whether several rooms of the set are searched together."""
+    return bool(plan.dataset.places)
+
+
+def scan_identity(plan: Plan, scene_id: str) -> str:
+    """Identity of a scan's files, as its reader tells it."""
+    if plan.scene_set.generated:
+        return plan.key("generate_room", scene_id).fingerprint
+    identity = str(plan.reader.scene_identity(plan.root, scene_id, plan.experiment.prepare.camera))
+    parts = (plan.scene_set.version, plan.scene_set.reader_digest, identity)
+    return ":".join(part for part in parts if part)
+
+
+def views_identity(version: int, camera: str, max_views: int, scan: str) -> str:
+    """Fingerprint of a prepared scene's points, views and depth, whatever its superpoints.
+
+    Links and the teacher's masks depend on no more, so other superpoints cost no GPU hours.
+    """
+    config = {"camera": camera, "max_views": max_views}
+    return fingerprint("views", version, config, {"scan": scan})
+
+
+def _views_of(plan: Plan, scene_id: str) -> str:
+    cfg = plan.experiment.prepare
+    scan = scan_identity(plan, scene_id)
+    return views_identity(PREPARE_SCENE.version, cfg.camera, cfg.max_views, scan)
+
+
+def scene_views(*parts: str) -> Input:
+    """The input "views": a prepared scene of which superpoints do not matter."""
+    told = "the scan's files, prepare.camera or prepare.max_views"
+    return Input("views", "prepare_scene", parts, identity=_views_of, told=told)
+
+
+def queries_identity(plan: Plan, scene_id: str | None) -> str:
+    """Identity of the queries of one scene, or of all scenes for None."""
+    rooms = () if scene_id is None else plan.dataset.place_rooms(scene_id)
+    if len(rooms) > 1:
+        # What is asked of a room depends on the searches of its whole place.
+        return digest([_own_queries(plan, room) for room in rooms] + plan.dataset.search_words)
+    return _own_queries(plan, scene_id)
+
+
+def _own_queries(plan: Plan, scene_id: str | None) -> str:
+    if plan.scene_set.generated:
+        index = scene_id is None
+        key = plan.key("generate_rooms") if index else plan.key("generate_room", scene_id)
+        return key.fingerprint
+    content: Any = plan.dataset.query_records
+    if scene_id is not None:
+        content = plan.scene_set.queries_of(content, scene_id)
+    return digest(content)
+
+
+def bank_identity(plan: Plan, scene_id: str | None = None) -> dict[str, str]:
+    """Identity of the categories that every scene is asked for besides its queries."""
+    return {"bank": digest(plan.experiment.prompts.bank)}
+
+
+BANK = Source(bank_identity, {"bank": "prompts.bank"})
+
+
+def make_room(given: Given, folder: Path) -> None:
+    """One room, a scene folder of the generated data set."""
+    from stages import generate_rooms as stage
+
+    split = given.dataset.split_of(given.scene)
+    number = given.dataset.scenes(split).index(given.scene)
+    stage.run_room(given.dataset.root, split, number, given.config)
+
+
+def make_rooms_index(given: Given, folder: Path) -> None:
+    """The files that span all rooms: splits, metadata and queries."""
+    from stages import generate_rooms as stage
+
+    stage.run_index(given.dataset.root, given.config)
+
+
+def make_scene(given: Given, folder: Path) -> None:
+    """Scan to ``scene.h5``."""
+    from data.artifacts.scene import write_scene
+    from stages import prepare_scene as stage
+
+    dataset = given.dataset
+    scan = dataset.reader.read_scan(dataset.root, given.scene, given.config.camera)
+    prepared = stage.run(scan, given.config, given.progress())
+    write_scene(
+        folder,
+        prepared.cloud,
+        prepared.triangles,
+        prepared.superpoint_ids,
+        prepared.views,
+        prepared.depths,
+        prepared.truth,
+        given.scene,
+        dataset.root,
+        prepared.annotation_sha256,
+        prepared.neighbours,
+    )
+
+
+def make_prompts(given: Given, folder: Path) -> None:
+    """Query files to prompts and, apart, their truths."""
+    from data.artifacts.prompts import write_prompts
+
+    made = prepared_prompts(given.dataset, given.config)
+    for scene in made.unreadable:
+        LOG.warning("PreparePrompts: queries of %s left out, its annotation is unreadable", scene)
+    for dataset, count in made.other_datasets.items():
+        LOG.warning("PreparePrompts: %d queries left out, they are about %s", count, dataset)
+    if made.lacking:
+        first = ", ".join(f"{key} {list(ids)}" for key, ids in list(made.lacking.items())[:5])
+        told = (
+            "%d of %d queries name objects their scene lacks, and are kept: %s (all: truths.json)"
+        )
+        LOG.warning("PreparePrompts: " + told, len(made.lacking), len(made.truths), first)
+    write_prompts(folder, made.prompts, made.truths, made.id_space, made.lacking, made.searches)
+
+
+def prepared_prompts(dataset: Dataset, cfg: PromptsConfig) -> PreparedPrompts:
+    """All queries of a set; DataError as of the stage and of the files' readers."""
+    from stages import prepare_prompts as stage
+
+    scene_set = dataset.scene_set
+    splits: dict[str, Sequence[str]] = {
+        split: names for split in SPLITS if (names := dataset.scenes(split))
+    }
+    paths = {s: scene_set.query_path(dataset.root, s) for s in SPLITS if s in splits}
+    if scene_set.query_format == SENTENCES:
+        from data.queries import sentences
+        from stages import prepare_sentences
+
+        read = {str(split): sentences.read(path) for split, path in paths.items()}
+        prompts = prepare_sentences.run(read, splits)
+        return stage.PreparedPrompts(prompts, [], "none", {}, {}, {})
+    form = FORMATS[scene_set.query_format]
+    records = [record for path in dict.fromkeys(paths.values()) for record in form.read(path)]
+    return stage.run(
+        records,
+        splits,
+        lambda scene: dataset.reader.read_group_names(dataset.root, scene),
+        cfg,
+        scene_set.class_table(dataset.root),
+        {place: rooms for places in dataset.places.values() for place, rooms in places.items()},
+    )
+
+
+def make_links(given: Given, place: Place) -> None:
+    """Visible points per view."""
+    from data.artifacts.links import write_links
+    from stages import link_points as stage
+
+    scene = given.read("views")
+    links = stage.run(scene, given.config, given.progress(), given.device_if_gpu)
+    write_links(place, [view.view_id for view in scene.views], len(scene.cloud), links)
+
+
+def _prompts_config(plan: Plan) -> dict[str, Any]:
+    splits = {split: list(names) for split, names in plan.dataset.by_split.items() if names}
+    prompts = plan.experiment.prompts.model_dump(exclude={"bank", "rooms"})
+    config: dict[str, Any] = {**prompts, "splits": splits}
+    if plan.dataset.places:
+        config |= {"places": plan.dataset.places, "words": plan.dataset.search_words}
+    if plan.scene_set.query_format != DEFAULT_FORMAT:
+        config["query_format"] = plan.scene_set.query_format
+    return config
+
+
+def _query_files(plan: Plan, scene_id: str | None) -> Mapping[str, str]:
+    found = {"queries": queries_identity(plan, None)}
+    found |= {f"scan {scene}": scan_identity(plan, scene) for scene in plan.scenes()}
+    is_default = plan.scene_set.query_format == DEFAULT_FORMAT
+    return found if is_default else found | plan.dataset.class_digests
+
+
+def _scan_files(plan: Plan, scene_id: str | None) -> Mapping[str, str]:
+    return {"scan": scan_identity(plan, str(scene_id))}
+
+
+_SCAN_TOLD = {"scan": "the scan's files"}
+
+GENERATE_ROOM = declare(
+    Step(
+        name="generate_room",
+        version=1,
+        summary="One procedural room of a generated scene set.",
+        make="pipeline.steps.scans:make_room",
+        section="generate",
+        scenes="all",
+        within="generate_rooms",
+        exists=is_generated,
+        resumable=True,
+        preload=Preload(
+            ("data.rooms.folder",), ("data.rooms.render",), ("data.open3d_library:open3d",)
+        ),
+    )
+)
+GENERATE_ROOMS = declare(
+    Step(
+        name="generate_rooms",
+        version=1,
+        summary="Splits, metadata and queries of a generated scene set, around all its rooms.",
+        make="pipeline.steps.scans:make_rooms_index",
+        section="generate",
+        inputs=(Input("room", "generate_room", scenes="all", known_by="config"),),
+        exists=is_generated,
+        resumable=True,
+        in_report=False,
+        preload=Preload(("data.rooms.folder",)),
+    )
+)
+PREPARE_SCENE = declare(
+    Step(
+        name="prepare_scene",
+        version=3,
+        summary="Scan to scene: points, superpoints, cameras and depth, and apart, labels.",
+        make="pipeline.steps.scans:make_scene",
+        section="prepare",
+        scenes="all",
+        inputs=(Input("room", "generate_room", known_by="scan"),),
+        sources=(Source(_scan_files, _SCAN_TOLD),),
+        parts={
+            "scene": Part("data.artifacts.scene:read_scene", takes_root=True),
+            "truth": Part("data.artifacts.scene:read_ground_truth", has_labels=True),
+        },
+        preload=Preload(
+            ("stages.prepare_scene", "data.artifacts.scene"),
+            ("data.superpoints", "data.rasterise", "data.visibility"),
+            ("data.open3d_library:open3d",),
+        ),
+    )
+)
+PREPARE_PROMPTS = declare(
+    Step(
+        name="prepare_prompts",
+        version=2,
+        summary="All queries of the set, checked against its scenes.",
+        make="pipeline.steps.scans:make_prompts",
+        section="prompts",
+        config=_prompts_config,
+        inputs=(Input("rooms", "generate_rooms", scenes="set", known_by="queries"),),
+        sources=(Source(_query_files, {**_SCAN_TOLD, "queries": "the query files"}),),
+        parts={
+            "prompts": Part("data.artifacts.prompts:read_prompts"),
+            "searches": Part("data.artifacts.prompts:read_searches"),
+            "truths": Part("data.artifacts.prompts:read_truths", has_labels=True),
+        },
+    )
+)
+LINK_POINTS = declare(
+    Step(
+        name="link_points",
+        version=3,
+        summary="Visible points of each view, with their pixel coordinates.",
+        make="pipeline.steps.scans:make_links",
+        section="link",
+        scenes="all",
+        inputs=(scene_views("scene"),),
+        parts={"links": Part("data.artifacts.links:read_links")},
+        in_object_store=True,
+        uses_gpu=True,
+        preload=Preload(
+            ("stages.link_points", "data.artifacts.links", "data.artifacts.scene"),
+            ("data.visibility",),
+        ),
+    )
+)

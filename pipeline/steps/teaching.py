@@ -1,0 +1,164 @@
+"""Steps that ask the 2D teacher, for masks of the queries or for features of its images."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from data.artifacts.remote import Place
+from data.errors import ArtifactError
+from pipeline.steps.declaration import Input, Part, Preload, Source, Step, declare
+from pipeline.steps.given import LOG, Given
+from pipeline.steps.questions import questions_given
+from pipeline.steps.scans import BANK, queries_identity, scene_views
+from stages.teacher_identity import no_features
+
+if TYPE_CHECKING:
+    from pipeline.plan import Plan
+
+
+def is_oracle(plan: Plan) -> bool:
+    """Whether the teacher is ground truth with errors added, for controlled experiments."""
+    return plan.experiment.teacher.name == "oracle"
+
+
+def learns_features(plan: Plan) -> bool:
+    """Whether the student learns from the teacher's image features, too."""
+    return plan.learns_features
+
+
+def make_teacher_masks(given: Given, place: Place) -> None:
+    """Fill the scene's teacher cache, going on where an earlier attempt stopped."""
+    from data.artifacts.teacher import TeacherWriter
+    from stages import run_teacher as stage
+
+    scene = given.read("views", "scene")
+    questions = questions_given(given)
+    prompts = questions.asked(given.scene)
+    writer = TeacherWriter(
+        place,
+        [view.view_id for view in scene.views],
+        [prompt.prompt_id for prompt in prompts],
+    )
+
+    def teacher() -> Any:
+        if not given.has("truth"):
+            from stages.teachers import make_teacher
+
+            return make_teacher(given.config, given.device)
+        from stages.oracle import make_oracle
+
+        truths = questions.truths(given.read("truths"), given.scene)
+        known = [truths[prompt.prompt_id] for prompt in prompts if prompt.prompt_id in truths]
+        return make_oracle(scene, given.read("truth"), prompts, known, given.config)
+
+    report = stage.run(scene, prompts, teacher, writer, given.progress())
+    if report.failed:
+        first = "; ".join(f"view {view}: {reason}" for view, reason in report.failures[:3])
+        LOG.warning("RunTeacher %s: %d answers failed; %s", given.scene, report.failed, first)
+
+
+def views_done(folder: Path) -> tuple[int, int] | None:
+    """Views of a teacher cache that are answered, and how many there are; None before the first.
+
+    A view is one file (``data.artifacts.teacher_array``), and Zarr renames it when it is whole.
+    Raises ArtifactError for a cache whose layout cannot be read.
+    """
+    views = folder / "teacher.zarr" / "views"
+    try:
+        (total,) = json.loads((views / "zarr.json").read_text())["shape"]
+        names = [path.name for path in (views / "c").iterdir()]
+    except FileNotFoundError:
+        return None
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        found = f"{type(error).__name__}: {error}"
+        remedy = "Remove the folder and run RunTeacher again."
+        raise ArtifactError(views / "zarr.json", "an array's layout", found, remedy) from error
+    return sum(name.isdecimal() for name in names), int(total)
+
+
+def make_features(given: Given, folder: Path) -> None:
+    """The teacher's image features on superpoints."""
+    from data.artifacts.features import write_features
+    from stages import lift_features as stage
+    from stages.teachers import make_teacher
+
+    teacher = make_teacher(given.config, given.device)
+    scene, links = given.read("scene"), given.read("links")
+    write_features(folder, stage.run(scene, links, teacher, given.progress()))
+
+
+def _teacher_config(plan: Plan) -> Mapping[str, Any]:
+    return plan.teacher_identity[0]
+
+
+def _teacher_content(plan: Plan, scene_id: str | None) -> Mapping[str, str]:
+    return plan.teacher_identity[1]
+
+
+def _queries(plan: Plan, scene_id: str | None) -> Mapping[str, str]:
+    return {"queries": queries_identity(plan, scene_id)}
+
+
+def _refuse_oracle_features(plan: Plan) -> None:
+    """Refuse a teacher known to have no image features; others tell when they are made."""
+    if is_oracle(plan):
+        raise no_features("oracle")
+
+
+TEACHER_CONTENT = Source(
+    _teacher_content,
+    {
+        "weights": "the teacher's weights",
+        "vision_tower": "the teacher's weights",
+        "code": "the teacher's source code",
+    },
+)
+RUN_TEACHER = declare(
+    Step(
+        name="run_teacher",
+        version=3,
+        summary="The 2D teacher's answers to every query in every view.",
+        make="pipeline.steps.teaching:make_teacher_masks",
+        section="teacher",
+        config=_teacher_config,
+        also=("prompts",),
+        scenes="all",
+        inputs=(
+            scene_views("scene"),
+            Input("prompts", "prepare_prompts", ("prompts", "searches"), "set", "queries"),
+            Input("truth", "prepare_scene", ("truth",), known_by="views", when=is_oracle),
+            Input("truths", "prepare_prompts", ("truths",), "set", "queries", when=is_oracle),
+        ),
+        sources=(Source(_queries, {"queries": "the query files"}), BANK, TEACHER_CONTENT),
+        parts={"masks": Part("data.artifacts.teacher:read_teacher")},
+        oracle=is_oracle,
+        resumable=True,
+        in_object_store=True,
+        asks_teacher=True,
+        progress="pipeline.steps.teaching:views_done",
+        preload=Preload(("stages.run_teacher", "data.artifacts.teacher", "data.artifacts.scene")),
+    )
+)
+LIFT_FEATURES = declare(
+    Step(
+        name="lift_features",
+        version=1,
+        summary="The teacher's image features on superpoints, where student.loss.image asks.",
+        make="pipeline.steps.teaching:make_features",
+        section="teacher",
+        config=_teacher_config,
+        scenes="all",
+        inputs=(
+            Input("scene", "prepare_scene", ("scene",)),
+            Input("links", "link_points", ("links",)),
+        ),
+        sources=(TEACHER_CONTENT,),
+        parts={"features": Part("data.artifacts.features:read_features")},
+        check=_refuse_oracle_features,
+        asks_teacher=True,
+        preload=Preload(("stages.lift_features", "data.artifacts.features")),
+    )
+)

@@ -1,0 +1,153 @@
+"""Ablation and error curves: every arm's answers, scored scene by scene.
+
+Ground truth is read here, to score with, as in the step ``evaluate``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from data.artifacts.store import ArtifactKey, read_metadata, writing
+from data.splits import Split
+from pipeline.plan import Plan
+from pipeline.process import progress
+from pipeline.steps import STEPS
+from pipeline.steps.given import Given
+from pipeline.steps.questions import questions_of
+from pipeline.steps.report import report_inputs
+from pipeline.tasks.arms import SYSTEM, Arm, ArmRun
+
+if TYPE_CHECKING:
+    from data.artifacts.ablation import AnswerRow, ArmRows
+    from stages.arm_rows import SceneQueries
+
+RunPlans = Sequence[tuple[ArmRun, Plan]]
+
+
+def leaf_key(arm: Arm, plan: Plan, scene_id: str) -> ArtifactKey:
+    """The artifact whose masks are scored for one scene; ``plan`` is under the arm's overrides."""
+    return plan.key(arm.step, scene_id)
+
+
+def own_keys(arm: Arm, plan: Plan, split: Split) -> list[ArtifactKey]:
+    """What an arm's answers cost: fusion; for a student also training and prediction.
+
+    A student asked by text needs the text student, but of the scenes asked about no fusion. For
+    the teacher in 2D they are its answers, which all other arms rest upon as well.
+    """
+    scenes = plan.scenes(split)
+    if arm.scored == "teacher_2d":
+        return [plan.key("run_teacher", name) for name in scenes]
+    fusion = [plan.key("fuse_masks", name) for name in scenes]
+    if not arm.is_trained:
+        return fusion
+    asked = [plan.text()] if plan.experiment.predict.tokens == "text" else fusion
+    steps = ["fuse_masks", "oracle_labels" if plan.learns_truth else "fuse_masks"]
+    steps += ["lift_features"] if plan.learns_features else []
+    learnt = [plan.key(step, name) for step in steps for name in plan.scenes("train")]
+    predicted = [plan.key("predict_masks", name) for name in scenes]
+    keys = [*asked, *learnt, plan.student(), *predicted]
+    return list({key.folder: key for key in keys}.values())
+
+
+def _seconds(keys: Sequence[ArtifactKey]) -> float:
+    contents = (read_metadata(key.folder) for key in keys)
+    return float(sum(content["wall_seconds"] for content in contents if content))
+
+
+def _rows(arm: Arm, plan: Plan, queries: SceneQueries) -> list[AnswerRow]:
+    """One arm's answers on one scene."""
+    name = queries.scene_id
+    if arm.scored == "teacher_2d":
+        return list(queries.rows_of_pictures(plan.read(arm.step, "teacher_2d", name)))
+    if arm.scored == "labels":
+        labels = plan.read(arm.step, "labels", name)
+        prompt_ids, masks, scores = labels.prompt_ids, labels.answers(), labels.scores()
+    else:
+        predictions = plan.read(arm.step, "masks", name)
+        prompt_ids, scores = predictions.prompt_ids, predictions.score(arm.scored)
+        masks = predictions.masks if arm.scored == "student" else predictions.together
+    by_id = dict(zip(prompt_ids, masks, strict=True))
+    return list(queries.rows_of_masks(by_id, dict(zip(prompt_ids, scores.tolist(), strict=True))))
+
+
+def arm_rows(plan: Plan, run_plans: RunPlans, split: Split, name: str) -> list[ArmRows]:
+    """All runs' answers, arm by arm in the order given; each scene's truth is read once."""
+    from data.artifacts.ablation import ArmRows
+    from stages.arm_rows import SceneQueries
+
+    truths, questions = plan.read("prepare_prompts", "truths"), questions_of(plan)
+    show = progress.reporter(name, alone=True)
+    rows: list[list[AnswerRow]] = [[] for _ in run_plans]
+    scenes = plan.scenes(split)
+    for done, scene in enumerate(scenes):
+        truth = plan.read("prepare_scene", "truth", scene)
+        prompts = questions.of(scene)
+        bank = plan.experiment.prompts.bank
+        queries = SceneQueries(scene, prompts, truths, truth, plan.scene_set.generated, bank)
+        for (run, of_run), answered in zip(run_plans, rows, strict=True):
+            answered.extend(_rows(run.arm, of_run, queries))
+        show(done + 1, len(scenes))
+    found: list[ArmRows] = []
+    for arm in dict.fromkeys(run.arm.name for run, _ in run_plans):
+        mine = [k for k, (run, _) in enumerate(run_plans) if run.arm.name == arm]
+        of_arm = run_plans[mine[0]][0].arm
+        seconds = [_seconds(own_keys(of_arm, run_plans[k][1], split)) for k in mine]
+        answers = tuple(tuple(rows[k]) for k in mine)
+        in_pictures = of_arm.scored == "teacher_2d"
+        found.append(ArmRows(arm, of_arm.title, answers, tuple(seconds), in_pictures))
+    return found
+
+
+def measure(key: ArtifactKey, plan: Plan, run_plans: RunPlans, split: Split) -> None:
+    """The ablation's figures, rows and chart."""
+    from data.artifacts.ablation import write_ablation
+    from stages import ablation as stage
+    from stages.ablation_charts import arm_bars, drawn
+
+    with writing(key) as folder:
+        if folder is not None:
+            rows = arm_rows(plan, run_plans, split, "Ablation")
+            figures = {**stage.run(rows, SYSTEM), "split": split}
+            title = "mIoU of each arm in percent, with 95 % intervals over queries"
+            write_ablation(folder, figures, rows, drawn(arm_bars(figures["arms"], "miou", title)))
+
+
+def report(key: ArtifactKey, plan: Plan, ablation: Path, device: str) -> None:
+    """The page of results with a section on the ablation, and what else a report consists of."""
+    from data.artifacts.ablation import read_ablation
+    from data.artifacts.report import write_report
+    from stages import report as stage
+
+    with writing(key) as folder:
+        if folder is not None:
+            given = Given(plan, STEPS["report"], None, device)
+            inputs = replace(report_inputs(given), ablation=read_ablation(ablation))
+            show = progress.reporter("AblationReport", alone=True)
+            write_report(folder, stage.run(inputs, plan.experiment.report, show))
+
+
+def error_curves(
+    key: ArtifactKey, plan: Plan, settings: Mapping[str, Mapping[float, RunPlans]]
+) -> None:
+    """Write mIoU against the rate of each error; ``settings`` holds the runs by error and rate."""
+    from data.artifacts.ablation import write_error_curves
+    from stages import error_curves as stage
+
+    with writing(key) as folder:
+        if folder is None:
+            return
+        known: dict[tuple[str, ...], dict[str, Any]] = {}
+        curves: dict[str, dict[float, dict[str, Any]]] = {}
+        for error, by_rate in settings.items():
+            for rate, run_plans in by_rate.items():
+                same = tuple(run.overrides for run, _ in run_plans)
+                if same not in known:
+                    rows = arm_rows(plan, run_plans, "val", f"ErrorCurves {error} {rate:g}")
+                    known[same] = stage.figures(rows)
+                curves.setdefault(error, {})[rate] = known[same]
+        content = stage.run(curves)
+        write_error_curves(folder, content, stage.chart(content))

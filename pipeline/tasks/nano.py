@@ -1,0 +1,153 @@
+"""LISA-nano from nothing: ``luigi --module pipeline TrainNanoTeacher``.
+
+Pictures are made shard by shard, by as many workers as there are; training and examination
+follow. What was made of a config is kept; a stopped training goes on from its checkpoint.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+import luigi
+
+from data.artifacts.store import ArtifactKey, writing
+from pipeline.config import load_layers, parse_overrides, read_yaml_mapping
+from pipeline.plan import output_root
+from pipeline.process import progress
+from pipeline.steps import Step, declare
+from pipeline.tasks.base import ArtifactTask
+from stages.nano.configs import NanoConfig
+
+_FOLDER = "lisa_nano"
+PICTURES = declare(Step("nano_pictures", 1, "Pictures that LISA-nano learns from."))
+TRAINING = declare(Step("nano_training", 1, "LISA-nano, trained on all pictures.", resumable=True))
+TEACHER = declare(
+    Step("nano_teacher", 1, "LISA-nano as it ships, with its metrics.", task="TrainNanoTeacher")
+)
+
+
+@lru_cache(maxsize=8)
+def _load(config: str, overrides: str) -> NanoConfig:
+    layers: list[tuple[str, Mapping[str, Any]]] = []
+    if config:
+        layers.append((config, read_yaml_mapping(Path(config))))
+    layers.append(("--overrides", parse_overrides(overrides)))
+    return load_layers(NanoConfig, layers)
+
+
+class NanoTask(ArtifactTask):
+    """What the tasks that make LISA-nano share."""
+
+    @property
+    def cfg(self) -> NanoConfig:
+        """The config of this task's parameters."""
+        return _load(self.config, self.overrides)
+
+    def check(self) -> None:
+        """Refuse a wrong config."""
+        _ = self.cfg
+
+    def nano_key(
+        self, step: Step, config: Mapping[str, Any], inputs: Mapping[str, str], unit: str = ""
+    ) -> ArtifactKey:
+        """Key of an artifact of one of these steps."""
+        root = output_root() / _FOLDER
+        return ArtifactKey.make(root, step.name, step.version, config, inputs, unit or None)
+
+    def same(self, task: type[NanoTask], **parameters: Any) -> NanoTask:
+        """Another of these tasks under the same config."""
+        return task(config=self.config, overrides=self.overrides, **parameters)
+
+
+class NanoPictures(NanoTask):
+    """One shard of pictures to learn from; all shards when none is named."""
+
+    shard = luigi.OptionalIntParameter(default=None, description="one shard; all when left out")
+
+    def unit(self) -> str | None:
+        """The shard, as a folder's name."""
+        return None if self.shard is None else f"{self.shard:04d}"
+
+    def key(self) -> ArtifactKey | None:
+        """The shard's pictures; the number of shards is no part of it."""
+        if self.shard is None:
+            return None
+        config = self.cfg.pictures.model_dump(exclude={"shards"})
+        return self.nano_key(PICTURES, config, {"shard": str(self.shard)}, self.unit() or "")
+
+    def requires(self) -> list[NanoTask]:
+        """All shards, or nothing."""
+        if self.shard is not None:
+            return []
+        return [self.same(NanoPictures, shard=i) for i in range(self.cfg.pictures.shards)]
+
+    def make(self, key: ArtifactKey) -> None:
+        """Render the shard's rooms."""
+        from stages.nano import pictures
+
+        shard = self.shard
+        with writing(key) as folder:
+            if folder is not None and shard is not None:
+                show = progress.reporter(f"NanoPictures {shard}")
+                pictures.run_shard(folder, shard, self.cfg.pictures, show)
+
+
+class NanoTraining(NanoTask):
+    """Tokenizer and network, trained on all shards."""
+
+    def requires(self) -> list[NanoTask]:
+        """The pictures."""
+        return [self.same(NanoPictures, shard=i) for i in range(self.cfg.pictures.shards)]
+
+    def key(self) -> ArtifactKey:
+        """The trained network."""
+        inputs = {}
+        for task in self.requires():
+            shard = task.key()
+            assert shard is not None
+            inputs[f"pictures {task.unit()}"] = shard.fingerprint
+        return self.nano_key(TRAINING, self.cfg.train.model_dump(), inputs)
+
+    def make(self, key: ArtifactKey) -> None:
+        """Learn the tokenizer, then train."""
+        from stages.nano import train, vocabulary
+
+        made = [task.key() for task in self.requires()]
+        shards = [shard.folder for shard in made if shard is not None]
+        with writing(key, TRAINING.resumable) as folder:
+            if folder is not None:
+                vocabulary.run(folder / "tokenizer")
+                show = progress.reporter("NanoTraining", alone=True)
+                train.run(folder, shards, folder / "tokenizer", self.cfg.train, show)
+
+
+class TrainNanoTeacher(NanoTask):
+    """LISA-nano as it ships: checkpoint folder, figures and model card."""
+
+    def requires(self) -> NanoTask:
+        """The trained network."""
+        return self.same(NanoTraining)
+
+    def key(self) -> ArtifactKey:
+        """The checkpoint folder."""
+        training = self.requires().key()
+        assert training is not None
+        exam = self.cfg.exam.model_dump()
+        return self.nano_key(TEACHER, exam, {"training": training.fingerprint})
+
+    def make(self, key: ArtifactKey) -> None:
+        """Export, examine and describe it."""
+        from stages.nano import finish
+
+        training = self.requires().key()
+        assert training is not None
+        given = {"config": self.config, "overrides": self.overrides}
+        options = "".join(f" --{name} {value}" for name, value in given.items() if value)
+        command = f"luigi --module pipeline TrainNanoTeacher{options}"
+        with writing(key) as folder:
+            if folder is not None:
+                show = progress.reporter("TrainNanoTeacher", alone=True)
+                finish.run(folder, training.folder, self.cfg, command, show)
