@@ -1,4 +1,4 @@
-"""Records of what runs made: a changed byte, a missing file and a rename are found, times are not."""
+"""Records of what runs made: changed bytes, missing files and renames are found, times are not."""
 
 from __future__ import annotations
 
