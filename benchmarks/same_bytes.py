@@ -8,7 +8,7 @@
 its run, its stage, its scene and its name, without the fingerprint of its artifact, which a raised
 version or a renamed stage changes. Where several artifacts share such a name (seeds, arms), the
 sorted list of their digests is recorded. What depends on the clock is put out of the bytes by the
-rules of ``RULES`` before they are hashed; ``record`` prints which rule changed which files.
+rules of ``RULES`` before they are hashed; ``record`` prints how many files each rule changed.
 ``compare`` ends with 1 unless every file is on both sides with the same digests.
 """
 
@@ -21,12 +21,12 @@ import json
 import re
 import sys
 import tempfile
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from benchmarks.small_runs import RUNS, make_run
+from benchmarks.small_runs import OUTPUT, RUNS, make_run
 from data.errors import DataError, UserError
 from data.jsonio import read_json
 
@@ -58,24 +58,53 @@ def _state_without_seconds(content: bytes) -> bytes:
     state = torch.load(io.BytesIO(content), map_location="cpu", weights_only=True)
     for line in state.get("log", []):
         line.pop("seconds", None)
+    return b"\n".join(_parts(state))
+
+
+def _parts(value: Any) -> Iterator[bytes]:
+    import torch
+
+    if isinstance(value, torch.Tensor):
+        yield f"{value.dtype} {tuple(value.shape)}".encode()
+        yield value.contiguous().flatten().view(torch.uint8).numpy().tobytes()
+    elif isinstance(value, Mapping):
+        yield f"mapping {len(value)}".encode()
+        for key, item in value.items():
+            yield repr(key).encode()
+            yield from _parts(item)
+    elif isinstance(value, list | tuple):
+        yield f"{type(value).__name__} {len(value)}".encode()
+        for item in value:
+            yield from _parts(item)
+    else:
+        yield repr(value).encode()
+
+
+def _uncompressed_hdf(content: bytes) -> bytes:
+    """Names, attributes, types, storage settings and values of an HDF5 file.
+
+    The same values may be compressed to other bytes: LZF starts with a table of whatever was in
+    memory, and any table gives a valid stream.
+    """
+    import h5py
+    import numpy as np
+
     parts: list[bytes] = []
 
-    def add(value: Any) -> None:
-        if isinstance(value, torch.Tensor):
-            parts.append(f"{value.dtype} {tuple(value.shape)}".encode())
-            parts.append(value.contiguous().flatten().view(torch.uint8).numpy().tobytes())
-        elif isinstance(value, Mapping):
-            for key, item in value.items():
-                parts.append(repr(key).encode())
-                add(item)
-        elif isinstance(value, list | tuple):
-            parts.append(f"{type(value).__name__} {len(value)}".encode())
-            for item in value:
-                add(item)
-        else:
-            parts.append(repr(value).encode())
+    def add(name: str, node: Any) -> None:
+        attributes = {key: np.asarray(node.attrs[key]) for key in sorted(node.attrs)}
+        told = {key: (value.dtype.str, value.tolist()) for key, value in attributes.items()}
+        parts.append(repr((name, told)).encode())
+        if isinstance(node, h5py.Dataset):
+            parts.append(repr((str(node.dtype), node.shape, node.chunks)).encode())
+            parts.append(repr(node.compression).encode())
+            values = np.asarray(node[()])
+            is_text = values.dtype.hasobject
+            parts.append(repr(values.tolist()).encode() if is_text else values.tobytes())
 
-    add(state)
+    with h5py.File(io.BytesIO(content)) as file:
+        add("/", file)
+        file.visititems(add)
     return b"\n".join(parts)
 
 
@@ -107,6 +136,7 @@ def _page_without_times(content: bytes) -> bytes:
 RULES: dict[str, tuple[str, Callable[[bytes], bytes]]] = {
     "seconds in JSON are 0": (r".*\.jsonl?", _without_seconds),
     "the log in a checkpoint has no seconds": (r"state\.pt", _state_without_seconds),
+    "HDF5 files are hashed uncompressed": (r".*\.h5", _uncompressed_hdf),
     "times, memory and fingerprints in a page are words": (r".*\.html", _page_without_times),
 }
 """By name: the file names it is for (a regular expression), and what it makes of the bytes."""
@@ -199,11 +229,17 @@ def _record(options: argparse.Namespace) -> int:
     with tempfile.TemporaryDirectory() as temporary:
         folder = (options.keep or Path(temporary)).resolve()
         for name in names:
-            found, changed = digests(make_run(RUNS[name], checkout, folder / name))
+            output = folder / name / OUTPUT
+            if not options.again:
+                make_run(RUNS[name], checkout, folder / name)
+            elif not output.is_dir():
+                raise DataError(output, "the outputs of a kept run", "none", "Leave out --again.")
+            found, changed = digests(output)
             record |= {f"{name}/{key}": values for key, values in found.items()}
             print(f"{name}: {sum(map(len, found.values()))} files", flush=True)
             for rule, keys in changed.items():
-                print(f"  {rule}: {', '.join(keys)}")
+                names_of_files = sorted({key.rsplit("/", 1)[-1] for key in keys})
+                print(f"  {rule}: {len(keys)} files, {', '.join(names_of_files)}")
     print("left out: " + "; ".join(f"{name} ({why})" for name, why in LEFT_OUT.items()))
     options.out.write_text(json.dumps({"digests": record}, indent=1, sort_keys=True) + "\n")
     return 0
@@ -234,6 +270,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     record.add_argument("--runs", default=",".join(RUNS), help="names, comma between them")
     record.add_argument("--checkout", type=Path, default=_HERE, help="the tree whose code runs")
     record.add_argument("--keep", type=Path, help="a new folder where the outputs stay")
+    record.add_argument(
+        "--again", action="store_true", help="run nothing, hash what an earlier --keep kept"
+    )
     record.set_defaults(command=_record)
     comparing = commands.add_parser("compare", help="compare two records")
     comparing.add_argument("before", type=Path)

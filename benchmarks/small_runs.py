@@ -22,6 +22,7 @@ from data.errors import UserError
 
 Array = npt.NDArray[Any]
 
+OUTPUT = "output"
 SENTENCES = ("the red thing", "the blue thing", "the red or blue thing", "something green")
 _ROOM = ((0.0, 0.0, 0.0), (4.0, 3.0, 2.4), (200, 195, 180))
 _BOXES = (
@@ -128,8 +129,8 @@ RUNS = {
 }
 
 
-def make_run(run: Run, checkout: Path, folder: Path) -> Path:
-    """Run all commands with the code of ``checkout``; returns the folder of the outputs.
+def make_run(run: Run, checkout: Path, folder: Path) -> None:
+    """Run all commands with the code of ``checkout``; outputs go to ``folder / OUTPUT``.
 
     Raises:
         UserError: ``folder`` is there already, or a command failed (with its last lines).
@@ -140,7 +141,7 @@ def make_run(run: Run, checkout: Path, folder: Path) -> Path:
         raise UserError(f"{folder}: expected a new folder, found one. Name another.") from None
     for name, text in run.files.items():
         (folder / name).write_text(text)
-    output = folder / "output"
+    output = folder / OUTPUT
     kept = {k: v for k, v in os.environ.items() if not k.startswith(("LUIGI", "MLLM3D"))}
     paths = os.pathsep.join([str(checkout), str(folder)])
     environment = {**kept, "PYTHONPATH": paths, "HOME": str(folder), "MLLM3D_OUTPUT": str(output)}
@@ -160,7 +161,6 @@ def make_run(run: Run, checkout: Path, folder: Path) -> Path:
         )
         if done.returncode:
             raise UserError(f"{' '.join(command)} failed in {checkout}:\n{done.stdout[-3000:]}")
-    return output
 
 
 def write_scan(folder: Path) -> Path:
