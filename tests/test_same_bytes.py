@@ -40,7 +40,7 @@ def hdf(depth: Array, view_id: str = "frame0", compression: str = "lzf") -> byte
     stream = io.BytesIO()
     with h5py.File(stream, "w") as file:
         file.attrs["view_id"] = view_id
-        file.create_dataset("views/depth", data=depth, compression=compression)
+        file.create_dataset("views/depth", data=depth, chunks=(30, 40), compression=compression)
         file["labels"] = np.asarray(["bed"], dtype=h5py.string_dtype())
     return stream.getvalue()
 
