@@ -110,12 +110,15 @@ def test_what_an_hdf_file_holds_is_compared(before: Digests, tmp_path: Path) -> 
 
 
 def test_one_array_in_other_compressed_bytes_is_the_same(before: Digests, tmp_path: Path) -> None:
-    stream = io.BytesIO(hdf(DEPTH))
-    with h5py.File(stream, "r+") as file:
-        depth = file["views/depth"]
+    stream = io.BytesIO()
+    with h5py.File(stream, "w") as file:
+        file.attrs["view_id"] = "frame0"
+        depth = file.create_dataset(
+            "views/depth", (30, 40), "u2", chunks=(30, 40), compression="lzf"
+        )
         # Stored as it is, with a mark that the first filter was left out.
         depth.id.write_direct_chunk((0, 0), DEPTH.tobytes(), filter_mask=1)
-        assert (depth[...] == DEPTH).all()
+        file["labels"] = np.asarray(["bed"], dtype=h5py.string_dtype())
     assert stream.getvalue() != hdf(DEPTH)
     artifact(tmp_path / "after", SCENE, stream.getvalue(), "0123456789ab")
     assert digests(tmp_path / "after")[0][SCENE] == before[SCENE]
