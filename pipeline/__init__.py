@@ -1,5 +1,10 @@
 """Luigi tasks over the stages: ``luigi --module pipeline RunAll --scene-set demo``."""
 
+from pipeline.import_path import put_project_first
+
+# Before any other import: the current folder may hold packages named like the project's.
+put_project_first()
+
 from pipeline import luigi_setup
 
 # Before any task is imported: Luigi reads its defaults when tasks are defined.
