@@ -19,7 +19,7 @@ FORMATS = ("ply", "npz", "benchmark")
 def _add_arguments(parser: ArgumentParser) -> None:
     add = parser.add_argument
     add("--scene-set", required=True, help="a file in configs/scene_sets, or the path of one")
-    add("--config", default="", help="experiment file, as it was run")
+    add("--config", default="", help="a file in configs/experiments, or the path of one")
     add("--overrides", default="", help="key=value,key=value, as they were run")
     add("--format", required=True, choices=FORMATS)
     add("--output", required=True, type=Path, help="folder to write to; made when missing")

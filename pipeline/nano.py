@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from functools import lru_cache
-from pathlib import Path
 from typing import Any
 
 import luigi
@@ -17,7 +16,7 @@ from data.artifacts.store import ArtifactKey, writing
 from data.artifacts.versions import VERSIONS
 from pipeline import progress
 from pipeline.base import ArtifactTask
-from pipeline.config import load_layers, parse_overrides, read_yaml_mapping
+from pipeline.config import config_layer, load_layers, parse_overrides
 from pipeline.plan import output_root
 from stages.nano.configs import NanoConfig
 
@@ -26,9 +25,7 @@ _FOLDER = "lisa_nano"
 
 @lru_cache(maxsize=8)
 def _load(config: str, overrides: str) -> NanoConfig:
-    layers: list[tuple[str, Mapping[str, Any]]] = []
-    if config:
-        layers.append((config, read_yaml_mapping(Path(config))))
+    layers = [config_layer(config)] if config else []
     layers.append(("--overrides", parse_overrides(overrides)))
     return load_layers(NanoConfig, layers)
 

@@ -18,7 +18,7 @@ from data.artifacts.remote import RemoteFolder
 from data.artifacts.store import ArtifactKey, read_metadata
 from data.artifacts.versions import VERSIONS
 from data.errors import ConfigError
-from pipeline.config import load_experiment, overrides_with, parse_overrides, read_yaml_mapping
+from pipeline.config import config_layer, overrides_with, parse_overrides
 from pipeline.scene_caches import cache_root
 from pipeline.scene_plan import ScenePlan, once
 from pipeline.scene_sets import is_scene_set, load_scene_set
@@ -193,12 +193,10 @@ def _load(
     scene_set: str, config: str, overrides: str, output: Path, cache: RemoteFolder | None
 ) -> Plan:
     chosen = load_scene_set(scene_set)
-    layers: list[tuple[str, Mapping[str, Any]]] = [(f"{chosen.source}: config", chosen.config)]
-    if config:
-        layers.append((config, read_yaml_mapping(Path(config))))
+    layers = [config_layer(config)] if config else []
     layers.append(("--overrides", parse_overrides(overrides)))
     places = output / chosen.name, cache / chosen.name if cache else None
-    plan = Plan(chosen, load_experiment(layers), *places, config, overrides)
+    plan = Plan(chosen, chosen.experiment(layers), *places, config, overrides)
     if plan.experiment.teacher.name == "oracle":
         plan.check_truth("teacher.name=oracle")
     if plan.learns_truth:

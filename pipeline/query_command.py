@@ -21,7 +21,7 @@ def _add_arguments(parser: ArgumentParser) -> None:
     add("query", nargs="+", help="a sentence, such as: where can I sit?")
     add("--scene-set", required=True, help="a file in configs/scene_sets, or the path of one")
     add("--scene", required=True, help="the scan to ask; any of the set's, of any split")
-    add("--config", default="", help="experiment file, as it was run")
+    add("--config", default="", help="a file in configs/experiments, or the path of one")
     add("--overrides", default="", help="key=value,key=value, as they were run")
     add("--out", type=Path, default=Path(_OUT), help=f"folder to write to (default: {_OUT})")
     add("--device", choices=["auto", "cpu", "cuda"], default="auto")

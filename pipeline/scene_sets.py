@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from importlib import resources
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -15,13 +15,18 @@ from data.artifacts.store import sha256_of
 from data.errors import ConfigError
 from data.queries import DEFAULT_FORMAT, FORMATS, SENTENCES, FormatName
 from data.splits import SPLITS, Split
-from pipeline.config import explain, read_yaml_mapping
+from pipeline.config import (
+    YAML_SUFFIXES,
+    Layer,
+    explain,
+    load_experiment,
+    read_yaml_mapping,
+)
+from stages.configs import Experiment
+from stages.teacher_config import TeacherName
 
 if TYPE_CHECKING:
     from data.queries.classes import ClassTable
-
-
-_YAML = (".yaml", ".yml")
 
 
 class SplitFiles(BaseModel):
@@ -35,6 +40,14 @@ class SplitFiles(BaseModel):
     def named(self) -> dict[Split, str]:
         """The splits there are, and their names."""
         return {split: name for split in SPLITS if (name := getattr(self, split))}
+
+
+class PublishedWeights(BaseModel):
+    """Weights of a teacher by hub id, with ``@revision``."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
+    weights: str
+    vision_tower: str = ""
 
 
 class SceneSet(BaseModel):
@@ -65,6 +78,8 @@ class SceneSet(BaseModel):
     JSON file of scene ids by place, relative as query files are; "" for none."""
     config: dict[str, Any] = Field(default_factory=dict)
     """Defaults of this set, laid over the built-in ones."""
+    published: dict[TeacherName, PublishedWeights] = Field(default_factory=dict)
+    """Weights of a teacher whose config names none (``teacher.lisa.weights``)."""
     source: str = ""
 
     @property
@@ -86,6 +101,20 @@ class SceneSet(BaseModel):
             "dataset": dataset,
             "version": self.version,
         }
+
+    def experiment(self, layers: Sequence[Layer]) -> Experiment:
+        """The experiment that this set's defaults and further layers give; ConfigError as theirs.
+
+        A teacher that is left without weights gets the published ones of this set.
+        """
+        defaults: Layer = (f"{self.source}: config", self.config)
+        experiment = load_experiment([defaults, *layers])
+        published = self.published.get(experiment.teacher.name)
+        if published is None or experiment.teacher.lisa.weights:
+            return experiment
+        lisa = published.model_dump(exclude_defaults=True)
+        weights: Layer = (f"{self.source}: published", {"teacher": {"lisa": lisa}})
+        return load_experiment([defaults, weights, *layers])
 
     def expanded(self, text: str) -> Path:
         """``text`` with environment variables filled in; ConfigError for an unset one."""
@@ -179,12 +208,12 @@ def packaged_sets() -> dict[str, Path]:
 
 def is_scene_set(name: str) -> bool:
     """Whether a name means a scene set: a packaged one, or a YAML file."""
-    return name.endswith(_YAML) or name in packaged_sets()
+    return name.endswith(YAML_SUFFIXES) or name in packaged_sets()
 
 
 def load_scene_set(name: str) -> SceneSet:
     """A packaged set by name, or any ``.yaml`` file by path; ConfigError when neither."""
-    path = Path(name) if name.endswith(_YAML) else packaged_sets().get(name)
+    path = Path(name) if name.endswith(YAML_SUFFIXES) else packaged_sets().get(name)
     if path is None or not path.is_file():
         known = ", ".join(packaged_sets())
         raise ConfigError(

@@ -20,6 +20,7 @@ from data.errors import ConfigError, UserError
 from pipeline import full_disk, gpus, jobs, process, progress, scene_data, task_log
 from pipeline.base import ArtifactTarget, PipelineTask
 from pipeline.tasks import PreparePrompts
+from stages.teacher_identity import require_weights
 
 _LOG = logging.getLogger("luigi-interface.shards")
 
@@ -53,6 +54,10 @@ class CacheTeacherMasks(PipelineTask):
                 f"{self.num_shards}, found {self.shard_index}"
             )
         self.plan.teacher(self.plan.scenes()[0])
+
+    def check_ready(self) -> None:
+        """Refuse weights that are nowhere here and cannot be fetched."""
+        require_weights(self.plan.experiment.teacher)
 
     def unit(self) -> str:
         """The shard."""

@@ -7,6 +7,7 @@ from contextlib import nullcontext
 from data.artifacts.store import ArtifactKey
 from pipeline import gpus, teacher_slots
 from pipeline.base import PipelineTask, SceneTask
+from stages.teacher_identity import require_weights
 
 
 class GenerateRoom(SceneTask):
@@ -73,6 +74,10 @@ class TeacherTask(SceneTask):
     Big teachers work one at a time on a machine without GPUs, unless luigi.cfg allows it more of
     them; on one with GPUs, each has its own.
     """
+
+    def check_ready(self) -> None:
+        """Refuse weights that are nowhere here and cannot be fetched."""
+        require_weights(self.plan.experiment.teacher)
 
     def num_gpus(self) -> int:
         """One, but for the oracle, which computes nothing."""

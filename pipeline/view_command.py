@@ -23,7 +23,7 @@ def _port(text: str) -> int:
 def _add_arguments(parser: ArgumentParser) -> None:
     add = parser.add_argument
     add("--scene-set", required=True, help="a file in configs/scene_sets, or the path of one")
-    add("--config", default="", help="experiment file, as it was run")
+    add("--config", default="", help="a file in configs/experiments, or the path of one")
     add("--overrides", default="", help="key=value,key=value, as they were run")
     add("--port", type=_port, help="on 127.0.0.1; default: 8080, or a free one where it is taken")
     add("--no-browser", action="store_true", help="only print the address")
