@@ -13,13 +13,13 @@ test: $(VENV)/.installed
 
 lint: $(VENV)/.installed
 	$(BIN)/black --check -q -l 100 --exclude '/\.venv|build|output/' .
-	$(BIN)/isort --check -q data models stages pipeline configs tests benchmarks
+	$(BIN)/isort --check -q data models stages pipeline configs tests benchmarks mllm3d_command.py
 	$(BIN)/flake8
 	$(BIN)/mypy
 	$(BIN)/lint-imports --config setup.cfg
 
 format: $(VENV)/.installed
-	$(BIN)/isort -q data models stages pipeline configs tests benchmarks
+	$(BIN)/isort -q data models stages pipeline configs tests benchmarks mllm3d_command.py
 	$(BIN)/black -q -l 100 --exclude '/\.venv|build|output/' .
 
 bench: $(VENV)/.installed

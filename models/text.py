@@ -27,7 +27,8 @@ from transformers import (
 from transformers.utils import logging
 
 from data.errors import UserError
-from models.lisa.hub import HUB_ID, fetch_folder
+from models.lisa.hub import fetch_folder
+from models.lisa.hub_weights import HUB_ID
 
 FloatArray = NDArray[np.float32]
 _ROWS_AT_ONCE = 64

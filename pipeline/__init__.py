@@ -4,6 +4,11 @@ In: a scene set, a config and overrides. Out: artifacts below ``$MLLM3D_OUTPUT``
 results beside them. Each declared step (``pipeline.steps``) is a task of its own.
 """
 
+from pipeline.import_path import put_project_first
+
+# Before any other import: the current folder may hold packages named like the project's.
+put_project_first()
+
 from pipeline.workers import worker
 
 # Before any task is imported: Luigi reads its defaults when tasks are defined.

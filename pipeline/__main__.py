@@ -1,4 +1,4 @@
-"""``python -m pipeline COMMAND``: what is asked for directly, outside of Luigi's tasks."""
+"""Commands beside Luigi's tasks: ``mllm3d COMMAND``, or ``python -m pipeline COMMAND``."""
 
 from __future__ import annotations
 
@@ -54,17 +54,17 @@ class _Parser(argparse.ArgumentParser):
         self.exit(2, f"{self.prog}: {message} (--help lists the options)\n")
 
 
-def main(arguments: Sequence[str] | None = None) -> int:
-    """Run one command; the exit code: 0, 1 for a failed run, 2 for what the user must mend."""
+def main(arguments: Sequence[str] | None = None, name: str = "python -m pipeline") -> int:
+    """Run one command under ``name``; returns 0, 1 for a failed run, 2 for a user's mistake."""
     told = "What is asked for directly; stages are run by luigi --module pipeline TASK."
-    parser = _Parser(prog="python -m pipeline", description=told, allow_abbrev=False)
+    parser = _Parser(prog=name, description=told, allow_abbrev=False)
     subparsers = parser.add_subparsers(metavar="COMMAND", parser_class=_Parser)
-    for name, command in COMMANDS.items():
+    for word, command in COMMANDS.items():
         added = subparsers.add_parser(
-            name, help=command.summary, description=command.summary, allow_abbrev=False
+            word, help=command.summary, description=command.summary, allow_abbrev=False
         )
         command.add_arguments(added)
-        added.set_defaults(command=command, name=name)
+        added.set_defaults(command=command, name=word)
     options = parser.parse_args(arguments)
     if not hasattr(options, "command"):
         parser.print_help()

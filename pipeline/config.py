@@ -9,7 +9,8 @@ from __future__ import annotations
 import difflib
 import json
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
+from importlib import resources
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -18,8 +19,11 @@ from pydantic import BaseModel, ValidationError
 
 from data.errors import ConfigError
 
+YAML_SUFFIXES = (".yaml", ".yml")
 _OVERRIDES = "--overrides"
 Config = TypeVar("Config", bound=BaseModel)
+Layer = tuple[str, Mapping[str, Any]]
+"""Where a part of a config comes from, as messages name it, and its keys."""
 
 
 class _Loader(yaml.SafeLoader):
@@ -62,6 +66,44 @@ def read_yaml_mapping(path: Path) -> dict[str, Any]:
     if not isinstance(content, dict):
         raise ConfigError(f"{path}: expected a mapping of keys, found {type(content).__name__}")
     return content
+
+
+def packaged_experiments() -> dict[str, Path]:
+    """Names and files of the experiments that come with the project."""
+    folder = Path(str(resources.files("configs"))) / "experiments"
+    return {path.stem: path for path in sorted(folder.glob("*.yaml"))}
+
+
+def config_path(text: str) -> Path:
+    """The file that ``--config`` names: a packaged experiment by its name, or a file by its path.
+
+    A text with a slash or the ending of YAML files is a path. Raises ConfigError for anything
+    else that names neither a packaged experiment nor a file.
+    """
+    path = Path(text).expanduser()
+    if text.endswith(YAML_SUFFIXES) or len(path.parts) > 1:
+        return path
+    packaged = packaged_experiments()
+    if text in packaged:
+        return packaged[text]
+    if path.is_file():
+        return path
+    raise ConfigError(
+        f"--config: no experiment {text!r}. Known experiments: {', '.join(packaged)}; "
+        "an experiment of your own is given as the path of its .yaml file."
+    )
+
+
+def config_layer(text: str) -> Layer:
+    """The layer that ``--config`` names, as ``load_layers`` takes it; ConfigError as above."""
+    path = config_path(text)
+    return str(path), read_yaml_mapping(path)
+
+
+def absolute_config(text: str) -> str:
+    """``--config`` for a process in another folder: a packaged name as it is, a path absolute."""
+    is_name = text in packaged_experiments() or not text
+    return text if is_name else str(config_path(text).absolute())
 
 
 def parse_overrides(text: str) -> dict[str, Any]:
@@ -156,7 +198,7 @@ def explain(error: ValidationError, source: str, model: type[BaseModel]) -> Conf
     return ConfigError("\n".join(lines))
 
 
-def load_layers(model: type[Config], layers: list[tuple[str, Mapping[str, Any]]]) -> Config:
+def load_layers(model: type[Config], layers: Sequence[Layer]) -> Config:
     """The config that the layers (source name, content) give over the defaults."""
     content: Mapping[str, Any] = {}
     config = model()

@@ -15,7 +15,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
-from pydantic import BaseModel, create_model
+from pydantic import BaseModel
 
 from data.artifacts.object_store import CACHE_VARIABLE
 from data.artifacts.remote import RemoteFolder, reachable
@@ -23,8 +23,9 @@ from data.artifacts.remote_artifact import Manifests, RemoteArtifact
 from data.artifacts.store import ArtifactKey, fingerprint, read_metadata
 from data.errors import ConfigError
 from data.splits import Split
-from pipeline.config import load_layers, overrides_with, parse_overrides, read_yaml_mapping
+from pipeline.config import config_layer, overrides_with, parse_overrides
 from pipeline.dataset import Dataset
+from pipeline.experiment import experiment_of
 from pipeline.scene_sets import SceneSet, is_scene_set, load_scene_set
 from pipeline.steps import STEPS, Input, Origin, Step
 from pipeline.steps.declaration import load, steps_from
@@ -255,38 +256,15 @@ def cache_root() -> RemoteFolder | None:
     return reachable(url) if url else None
 
 
-def load_experiment(layers: list[tuple[str, Mapping[str, Any]]]) -> Experiment:
-    """The experiment that the layers give, with the sections of the steps that they name.
-
-    ``steps`` names modules that declare further steps; each may bring a section of its own.
-    Raises ConfigError for a module that cannot be imported, and as of ``load_layers``.
-    """
-    named: Any = next((layer["steps"] for _, layer in reversed(layers) if "steps" in layer), [])
-    is_list = isinstance(named, list) and all(isinstance(name, str) for name in named)
-    return load_layers(experiment_model(tuple(named)) if is_list else Experiment, layers)
-
-
-@lru_cache(maxsize=32)
-def experiment_model(modules: tuple[str, ...]) -> type[Experiment]:
-    """``Experiment`` with the sections of the steps that modules from outside declare."""
-    sections: dict[str, Any] = {}
-    for step in steps_from(modules):
-        if step.settings is not None:
-            sections[step.section] = (step.settings, step.settings())
-    return create_model("Experiment", __base__=Experiment, **sections) if sections else Experiment
-
-
 @lru_cache(maxsize=128)  # an ablation has a plan for each of its arms
 def _load(
     scene_set: str, config: str, overrides: str, output: Path, cache: RemoteFolder | None
 ) -> Plan:
     chosen = load_scene_set(scene_set)
-    layers: list[tuple[str, Mapping[str, Any]]] = [(f"{chosen.source}: config", chosen.config)]
-    if config:
-        layers.append((config, read_yaml_mapping(Path(config))))
+    layers = [config_layer(config)] if config else []
     layers.append(("--overrides", parse_overrides(overrides)))
     places = output / chosen.name, cache / chosen.name if cache else None
-    plan = Plan(chosen, load_experiment(layers), *places, scene_set, config, overrides)
+    plan = Plan(chosen, experiment_of(chosen, layers), *places, scene_set, config, overrides)
     if plan.experiment.teacher.name == "oracle":
         plan.dataset.check_truth("teacher.name=oracle")
     if plan.learns_truth:

@@ -16,14 +16,14 @@ from data.artifacts.store import sha256_of
 from data.errors import ConfigError
 from data.queries import DEFAULT_FORMAT, FORMATS, SENTENCES, FormatName
 from data.splits import SPLITS, Split
-from pipeline.config import explain, read_yaml_mapping
+from pipeline.config import YAML_SUFFIXES, explain, read_yaml_mapping
+from stages.teacher_config import TeacherName
 from stages.teacher_identity import digest_of_file, find_source, import_from_here
 
 if TYPE_CHECKING:
     from data.queries.classes import ClassTable
 
 
-_YAML = (".yaml", ".yml")
 READERS = ("scannetpp", "scannet", "matterport", "rgbd")
 READER_FUNCTIONS = ("read_scan", "read_split", "read_group_names", "scene_identity")
 
@@ -39,6 +39,14 @@ class SplitFiles(BaseModel):
     def named(self) -> dict[Split, str]:
         """The splits there are, and their names."""
         return {split: name for split in SPLITS if (name := getattr(self, split))}
+
+
+class PublishedWeights(BaseModel):
+    """Weights of a teacher by hub id, with ``@revision``."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
+    weights: str
+    vision_tower: str = ""
 
 
 class SceneSet(BaseModel):
@@ -71,6 +79,8 @@ class SceneSet(BaseModel):
     JSON file of scene ids by place, relative as query files are; "" for none."""
     config: dict[str, Any] = Field(default_factory=dict)
     """Defaults of this set, laid over the built-in ones."""
+    published: dict[TeacherName, PublishedWeights] = Field(default_factory=dict)
+    """Weights of a teacher whose config names none (``teacher.lisa.weights``)."""
     source: str = ""
 
     @property
@@ -213,12 +223,12 @@ def packaged_sets() -> dict[str, Path]:
 
 def is_scene_set(name: str) -> bool:
     """Whether a name means a scene set: a packaged one, or a YAML file."""
-    return name.endswith(_YAML) or name in packaged_sets()
+    return name.endswith(YAML_SUFFIXES) or name in packaged_sets()
 
 
 def load_scene_set(name: str) -> SceneSet:
     """A packaged set by name, or any ``.yaml`` file by path; ConfigError when neither."""
-    path = Path(name) if name.endswith(_YAML) else packaged_sets().get(name)
+    path = Path(name) if name.endswith(YAML_SUFFIXES) else packaged_sets().get(name)
     if path is None or not path.is_file():
         known = ", ".join(packaged_sets())
         raise ConfigError(

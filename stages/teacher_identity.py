@@ -17,7 +17,8 @@ from pathlib import Path
 from typing import Any
 
 from data.errors import ConfigError, DataError, UserError
-from models.lisa.hub import HUB_ID, tower_here
+from models.lisa.hub import tower_here
+from models.lisa.hub_weights import HUB_ID, copy_here, require_available, split_id
 from stages.teacher_config import TeacherConfig
 
 NANO = Path(__file__).resolve().parent.parent / "models" / "lisa" / "nano"
@@ -83,17 +84,37 @@ def locate_weights(cfg: TeacherConfig) -> Weights:
             "published checkpoint, one with config.json, tokenizer.model and the weight files "
             "(such as weights/LISA-7B-v1), or to its hub id (such as xinlai/LISA-7B-v1)."
         )
-    checkpoint = place_of(given, "teacher.lisa.weights")
+    checkpoint = _own_or_named(given, "teacher.lisa.weights")
     tower: Path | str | None = None
     if cfg.lisa.vision_tower:
-        tower = place_of(cfg.lisa.vision_tower, "teacher.lisa.vision_tower")
+        tower = _own_or_named(cfg.lisa.vision_tower, "teacher.lisa.vision_tower")
     elif isinstance(checkpoint, Path):
         tower = _named_tower(checkpoint)
     return Weights(checkpoint, tower)
 
 
+def require_weights(cfg: TeacherConfig) -> None:
+    """Raise UserError unless a LISA's weights lie here, in the hub's cache, or can be fetched.
+
+    Other teachers need nothing of the hub. A machine without network gets the answer at once.
+    """
+    if cfg.is_lisa:
+        weights = locate_weights(cfg)
+        places = (weights.checkpoint, weights.vision_tower)
+        require_available([place for place in places if isinstance(place, str)])
+
+
+def _own_or_named(text: str, key: str) -> Path | str:
+    """As ``place_of``; of a hub id the copy in ``$MLLM3D_WEIGHTS``, where there is one."""
+    place = place_of(text, key)
+    return (copy_here(place) or place) if isinstance(place, str) else place
+
+
 def place_of(text: str, key: str) -> Path | str:
-    """A folder with a ``config.json``, or a hub id; UserError for anything else."""
+    """A folder with a ``config.json``, or a hub id, with ``@revision`` or without.
+
+    Raises UserError for anything else.
+    """
     folder = Path(os.path.expandvars(os.path.expanduser(text))).absolute()
     if folder.is_dir():
         if not (folder / "config.json").is_file():
@@ -122,7 +143,8 @@ def _named_tower(checkpoint: Path) -> Path | None:
 def identity_of(place: Path | str) -> str:
     """A hub id stands for itself; a folder for the names, sizes and content of its files."""
     if isinstance(place, str):
-        return f"{place}@main"
+        repository, revision = split_id(place)
+        return f"{repository}@{revision}"
     whole = hashlib.sha256()
     for path in _files(place):
         name = path.relative_to(place).as_posix()

@@ -32,7 +32,7 @@ settings.load_profile("project")
 def _own_output(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """No test writes outside its temporary folder, or reads the user's datasets."""
     monkeypatch.setenv("MLLM3D_OUTPUT", str(tmp_path / "output"))
-    for name in ("MLLM3D_CACHE", "MLLM3D_DATA", "MLLM3D_SCAN"):
+    for name in ("MLLM3D_CACHE", "MLLM3D_DATA", "MLLM3D_SCAN", "MLLM3D_WEIGHTS"):
         monkeypatch.delenv(name, raising=False)
 
 

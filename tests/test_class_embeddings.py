@@ -165,6 +165,7 @@ def test_missing_or_broken_weights_give_one_error_with_what_to_fetch(
     clip: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("HF_HUB_CACHE", str(tmp_path / "hub"))
+    monkeypatch.setattr("models.lisa.hub.hub_answers", lambda: True)
     monkeypatch.setattr(huggingface_hub, "snapshot_download", unreachable)
     told = r"--weights: CLIP ViT-B/16 cannot be read.*hf download openai/clip-vit-base-patch16"
     with pytest.raises(UserError, match=told):

@@ -37,6 +37,7 @@ def test_the_hub_is_asked_for_what_is_not_here(
         asked.append((hub_id, tuple(allow_patterns)))
         return str(folder if hub_id == "xinlai/LISA" else tmp_path / "clip-vit-tiny")
 
+    monkeypatch.setattr("models.lisa.hub.hub_answers", lambda: True)
     monkeypatch.setattr(huggingface_hub, "snapshot_download", download)
     loaded = load_lisa("xinlai/LISA")
     assert same_weights(loaded.network, golden("v1").loaded.network)
@@ -53,6 +54,7 @@ def test_what_the_hub_does_not_give_is_told(
     def download(*_: Any, **__: Any) -> str:
         raise error
 
+    monkeypatch.setattr("models.lisa.hub.hub_answers", lambda: True)
     monkeypatch.setattr(huggingface_hub, "snapshot_download", download)
     told = refusal("xinlai/LISA-7B-v1")
     assert told.startswith("xinlai/LISA-7B-v1: ")

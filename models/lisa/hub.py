@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from data.errors import DataError, UserError
+from models.lisa.hub_weights import (
+    HUB_ID,
+    MAIN,
+    hub_answers,
+    split_id,
+    unavailable,
+)
 
-HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*")
 _SMALL_FILES = ["*.json", "*.model"]
 
 
@@ -68,12 +73,20 @@ def fetch_folder(hub_id: str, small_files: Sequence[str] = _SMALL_FILES) -> Path
     """
     from huggingface_hub import snapshot_download
 
+    repository, revision = split_id(hub_id)
+    options: dict[str, Any] = {} if revision == MAIN else {"revision": revision}
+    is_online = hub_answers()
+    if not is_online:
+        options["local_files_only"] = True
     try:
         for kind in ("*.safetensors", "*.bin"):
-            folder = Path(snapshot_download(hub_id, allow_patterns=[*small_files, kind]))
+            patterns = [*small_files, kind]
+            folder = Path(snapshot_download(repository, allow_patterns=patterns, **options))
             if any(folder.glob(kind)):
                 break
     except (OSError, ValueError) as error:
+        if not is_online:
+            raise UserError(unavailable([hub_id])) from error
         reason = (str(error).splitlines() or [type(error).__name__])[0]
         raise UserError(
             f"{hub_id}: neither a folder here nor to be had from the hub ({reason}). Correct the "

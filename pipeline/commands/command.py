@@ -30,5 +30,5 @@ def add_run_arguments(parser: ArgumentParser) -> None:
     """The options that say which run is meant, as Luigi's tasks take them."""
     add = parser.add_argument
     add("--scene-set", required=True, help="a file in configs/scene_sets, or the path of one")
-    add("--config", default="", help="experiment file, as it is run")
+    add("--config", default="", help="a file in configs/experiments, or the path of one")
     add("--overrides", default="", help="key=value,key=value, as they are run")

@@ -33,7 +33,7 @@ _MOST_RECORDS = 200
 def _add_arguments(parser: ArgumentParser) -> None:
     add = parser.add_argument
     add("--scene-set", required=True, help="a file in configs/scene_sets, or the path of one")
-    add("--config", default="", help="experiment file, as it will be run")
+    add("--config", default="", help="a file in configs/experiments, or the path of one")
     add("--overrides", default="", help="key=value,key=value, as they will be run")
     add("--scene", action="append", default=[], help="read whole; may be given several times")
     add("--scenes", type=count, default=5, metavar="N", help="scenes read whole; default: 5")

@@ -13,6 +13,8 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from data.errors import ConfigError, Failure
 from pipeline.commands.command import Command, add_run_arguments, count
+from pipeline.config import YAML_SUFFIXES, absolute_config
+from pipeline.import_path import hides_project
 
 if TYPE_CHECKING:
     from pipeline.plan import Plan
@@ -32,7 +34,6 @@ _FIXED = (
     "array chdir dependency error job-name kill-on-invalid-dep no-requeue nodes ntasks "
     "open-mode output parsable requeue signal wrap"
 ).split()
-_YAML = (".yaml", ".yml")
 
 
 def _add_arguments(parser: ArgumentParser) -> None:
@@ -101,10 +102,9 @@ def _checked(options: Namespace) -> Plan:
     from pipeline.tasks.shards import CacheTeacherMasks
     from pipeline.tasks.steps import PipelineTask
 
-    if options.scene_set.endswith(_YAML):
+    if options.scene_set.endswith(YAML_SUFFIXES):
         options.scene_set = os.path.abspath(options.scene_set)
-    if options.config:
-        options.config = os.path.abspath(options.config)
+    options.config = absolute_config(options.config)
     asked = {name: getattr(options, name) for name in ("scene_set", "config", "overrides")}
     plan = load_plan(**asked)
     scenes = len(plan.scenes())
@@ -161,7 +161,9 @@ def _scripts(options: Namespace, plan: Plan, folder: Path) -> tuple[_Job, _Job]:
     for name in ("config", "overrides"):
         if getattr(options, name):
             same += [f"--{name}", getattr(options, name)]
-    luigi = [sys.executable, "-m", "luigi", "--module", "pipeline"]
+    # Jobs start in this folder; a package of the user's named like ours must not be run there.
+    safe_path = ["-P"] if hides_project(os.getcwd()) else []
+    luigi = [sys.executable, *safe_path, "-m", "luigi", "--module", "pipeline"]
     shard = [*luigi, "CacheTeacherMasks", *same, "--num-shards", str(options.array)]
     at_once = f"%{options.limit}" if options.limit else ""
     numbers = ("array", f"0-{options.array - 1}{at_once}")

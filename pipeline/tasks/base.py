@@ -43,7 +43,9 @@ class ReadableTask(luigi.Task):
 class ArtifactTask(ReadableTask):
     """A task that makes one artifact, or none and stands for those it needs."""
 
-    config = luigi.Parameter(default="", description="experiment file laid over the defaults")
+    config = luigi.Parameter(
+        default="", description="a file in configs/experiments, or the path of one"
+    )
     overrides = luigi.Parameter(
         default="", description="key=value,key=value laid over everything, e.g. student.lr=0.02"
     )
@@ -58,6 +60,9 @@ class ArtifactTask(ReadableTask):
 
     def check(self) -> None:
         """Refuse wrong parameters before any work."""
+
+    def check_ready(self) -> None:
+        """Refuse what a run of the task would fail for; asked once per kind of task to be run."""
 
     def unit(self) -> str | None:
         """What of many like it the task works on, such as a scene."""

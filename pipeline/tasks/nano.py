@@ -8,13 +8,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from functools import lru_cache
-from pathlib import Path
 from typing import Any
 
 import luigi
 
 from data.artifacts.store import ArtifactKey, writing
-from pipeline.config import load_layers, parse_overrides, read_yaml_mapping
+from pipeline.config import config_layer, load_layers, parse_overrides
 from pipeline.plan import output_root
 from pipeline.process import progress
 from pipeline.steps import Step, declare
@@ -31,9 +30,7 @@ TEACHER = declare(
 
 @lru_cache(maxsize=8)
 def _load(config: str, overrides: str) -> NanoConfig:
-    layers: list[tuple[str, Mapping[str, Any]]] = []
-    if config:
-        layers.append((config, read_yaml_mapping(Path(config))))
+    layers = [config_layer(config)] if config else []
     layers.append(("--overrides", parse_overrides(overrides)))
     return load_layers(NanoConfig, layers)
 

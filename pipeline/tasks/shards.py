@@ -23,6 +23,7 @@ from pipeline.steps import STEPS
 from pipeline.steps.questions import questions_of
 from pipeline.tasks.base import ArtifactTarget
 from pipeline.tasks.steps import PipelineTask, run_step
+from stages.teacher_identity import require_weights
 
 _LOG = logging.getLogger("luigi-interface.shards")
 
@@ -61,6 +62,10 @@ class CacheTeacherMasks(PipelineTask):
                 f"{self.num_shards}, found {self.shard_index}"
             )
         self.plan.key("run_teacher", self.plan.scenes()[0])
+
+    def check_ready(self) -> None:
+        """Refuse weights that are nowhere here and cannot be fetched."""
+        require_weights(self.plan.experiment.teacher)
 
     def unit(self) -> str:
         """The shard."""

@@ -22,6 +22,7 @@ from pipeline.steps.declaration import load
 from pipeline.steps.given import Given
 from pipeline.tasks.base import ArtifactTask
 from stages.student_config import check_processes
+from stages.teacher_identity import require_weights
 
 
 class PipelineTask(ArtifactTask):
@@ -86,6 +87,11 @@ class StepTask(PipelineTask):
         super().check()
         if self.step.check is not None:
             self.step.check(self.plan)
+
+    def check_ready(self) -> None:
+        """Refuse a teacher's weights that are nowhere here and cannot be fetched."""
+        if self.step.asks_teacher:
+            require_weights(self.plan.experiment.teacher)
 
     def key(self) -> ArtifactKey | None:
         """The step's artifact; None where the plan does not have the step."""

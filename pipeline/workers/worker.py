@@ -152,10 +152,19 @@ class WarmWorker(worker.Worker):
         self._display = RunDisplay(self._tally)
 
     def add(self, task: luigi.Task, *args: Any, **kwargs: Any) -> bool:
-        """Schedule a task that was asked for, and all it needs."""
+        """Schedule a task that was asked for, and all it needs.
+
+        Raises UserError before any work for what one of them would fail for.
+        """
         if task not in self._tally.roots:
             self._tally.roots.append(task)
-        return bool(super().add(task, *args, **kwargs))
+        is_added = bool(super().add(task, *args, **kwargs))
+        # Tasks that are done already need nothing; those of one kind need the same.
+        for cold in self._cold.values():
+            check_ready = getattr(cold, "check_ready", None)
+            if check_ready is not None:
+                check_ready()
+        return is_added
 
     def _add_task(self, *args: Any, **kwargs: Any) -> None:
         super()._add_task(*args, **kwargs)
