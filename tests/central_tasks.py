@@ -10,7 +10,7 @@ from pathlib import Path
 import luigi
 
 from data.errors import ConfigError
-from pipeline.base import ReadableTask
+from pipeline.tasks.base import ReadableTask
 
 
 class Noted(ReadableTask):

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import luigi
 
-from pipeline.base import PipelineTask
+from pipeline.tasks.steps import PipelineTask
 
 
 class WritesNothing(luigi.Task):

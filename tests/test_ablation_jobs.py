@@ -12,9 +12,10 @@ import numpy as np
 import pytest
 
 from data.types import Array, GroundTruth, Prompt, PromptTruth
-from pipeline.ablation_jobs import arm_rows, own_keys
-from pipeline.arms import chosen, runs
 from pipeline.plan import Plan, load_plan
+from pipeline.steps.questions import Questions
+from pipeline.tasks.arm_rows import arm_rows, own_keys
+from pipeline.tasks.arms import chosen, runs
 from tests.tiny_set import write_set
 
 TRUTH = np.array([0, 1, 1, 0], bool)
@@ -55,16 +56,18 @@ def stub(monkeypatch: pytest.MonkeyPatch) -> Callable[[Array], None]:
     def put(together: Array) -> None:
         points, offsets = np.array([1, 2], np.int32), np.array([0, 2], np.int32)
         given: dict[str, Any] = {
-            "prompts.read_truths": {"q": PromptTruth("q", (5,), "bed")},
-            "scene.read_ground_truth": GroundTruth((5,), ("bed",), points, offsets, 4),
-            "pseudo.read_pseudo": Labels(),
-            "predictions.read_predictions": Masks(together),
+            "truths": {"q": PromptTruth("q", (5,), "bed")},
+            "truth": GroundTruth((5,), ("bed",), points, offsets, 4),
+            "labels": Labels(),
+            "masks": Masks(together),
         }
-        for name, value in given.items():
-            monkeypatch.setattr(f"data.artifacts.{name}", lambda folder, value=value: value)
+        monkeypatch.setattr(Plan, "read", lambda plan, step, part, scene=None: given[part])
         monkeypatch.setattr(
-            "pipeline.scene_data.prompts_of",
-            lambda plan, scene: [Prompt("q", scene, "find the bed", "referring")],
+            Questions, "of", lambda self, scene: [Prompt("q", scene, "find the bed", "referring")]
+        )
+        monkeypatch.setattr(
+            "pipeline.tasks.arm_rows.questions_of",
+            lambda plan: Questions(plan.dataset, {}, {}, ()),
         )
 
     return put

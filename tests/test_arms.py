@@ -9,12 +9,11 @@ from typing import Any
 import pytest
 
 from data.errors import ConfigError
-from pipeline.ablation import Ablation, MeasureArms
-from pipeline.ablation_jobs import leaf_key, own_keys
-from pipeline.arms import ARMS, SYSTEM, chosen, runs
 from pipeline.config import overrides_with, parse_overrides
-from pipeline.error_curves import ERRORS, ErrorCurves, MeasureErrorCurves
 from pipeline.plan import Plan, load_plan
+from pipeline.tasks.ablation import ERRORS, Ablation, ErrorCurves, MeasureArms, MeasureErrorCurves
+from pipeline.tasks.arm_rows import leaf_key, own_keys
+from pipeline.tasks.arms import ARMS, SYSTEM, chosen, runs
 from tests.tiny_set import ROOMS, STUDENT, write_set
 
 PLAIN = {"token_gate": False, "agreement": False, "prior": 0, "no_seg_weight": 0}
@@ -86,9 +85,9 @@ def test_each_arm_fuses_as_told_and_else_as_the_experiment(
 def test_arms_share_all_that_their_layers_do_not_reach(scene_set: str) -> None:
     of_arm = plans(scene_set)
     for scene in of_arm["A"].scenes():
-        for stage in (Plan.prepare, Plan.link, Plan.teacher):
-            assert len({stage(plan, scene).fingerprint for plan in of_arm.values()}) == 1
-        fuse = {name: plan.fuse(scene).fingerprint for name, plan in of_arm.items()}
+        for step in ("prepare_scene", "link_points", "run_teacher"):
+            assert len({plan.key(step, scene).fingerprint for plan in of_arm.values()}) == 1
+        fuse = {name: plan.key("fuse_masks", scene).fingerprint for name, plan in of_arm.items()}
         assert len({fuse[name] for name in ("A", "B", "B+", "C", "D", "E")}) == 6
         own = {"A", "B", "B+", "C", "D"}
         assert {fuse[name] for name in fuse if name not in own} == {fuse["E"]}
@@ -97,9 +96,9 @@ def test_arms_share_all_that_their_layers_do_not_reach(scene_set: str) -> None:
     assert student["F1"] == student["FE1"] == student["G1"]
     assert len({student[name] for name in ("F0", "F1", "H0", "H1")}) == 4
     (val,) = of_arm["A"].scenes("val")
-    predict = {name: plan.predict(val).fingerprint for name, plan in of_arm.items()}
+    predict = {name: plan.key("predict_masks", val).fingerprint for name, plan in of_arm.items()}
     assert predict["F0"] == predict["FE0"] != predict["G0"]
-    assert len({plan.prompts().fingerprint for plan in of_arm.values()}) == 1
+    assert len({plan.key("prepare_prompts").fingerprint for plan in of_arm.values()}) == 1
 
 
 def test_what_is_scored_and_what_it_cost(scene_set: str) -> None:
@@ -109,9 +108,9 @@ def test_what_is_scored_and_what_it_cost(scene_set: str) -> None:
     scored = {name: leaf_key(arm, plan, val).stage for name, arm in by_name.items()}
     assert {scored[name] for name in ("A", "B", "B+", "C", "D", "E")} == {"fuse_masks"}
     assert {scored[name] for name in ("F", "FE", "G", "H")} == {"predict_masks"}
-    assert scored["I"] == "judge_teacher"
-    assert own_keys(by_name["E"], plan, "val") == [plan.fuse(val)]
-    assert own_keys(by_name["I"], plan, "val") == [plan.teacher(val)]
+    assert scored["I"] == "evaluate_teacher_2d"
+    assert own_keys(by_name["E"], plan, "val") == [plan.key("fuse_masks", val)]
+    assert own_keys(by_name["I"], plan, "val") == [plan.key("run_teacher", val)]
     of_arm = {run.arm.name: load_plan(scene_set, "", run.overrides) for run in runs(ARMS, 1, "")}
     stages = {
         name: [key.stage for key in own_keys(by_name[name], of_arm[name], "val")]

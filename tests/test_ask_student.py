@@ -14,8 +14,8 @@ from data.artifacts.scene import read_scene
 from data.artifacts.text import read_text_student
 from data.errors import UserError
 from data.types import Scene
-from pipeline import asking
-from pipeline.scene_data import asked_of
+from pipeline.commands.query import make_engine
+from pipeline.steps.questions import questions_of
 from stages import ask_student
 from stages.ask_student import AskConfigs, Asked, StudentEngine
 from tests.asked_run import AskedRun, asked_run, made_asked
@@ -26,9 +26,9 @@ __all__ = ["asked_run", "made_asked"]
 
 def test_answers_are_those_of_predict_masks(asked_run: AskedRun) -> None:
     plan, name = asked_run.plan, asked_run.scene
-    stored = read_predictions(plan.predict(name).folder)
-    texts = [prompt.text for prompt in asked_of(plan, name)]
-    engine = asking.make_engine(plan, "cpu")
+    stored = read_predictions(plan.key("predict_masks", name).folder)
+    texts = [prompt.text for prompt in questions_of(plan).asked(name)]
+    engine = make_engine(plan, "cpu")
     answers = engine.ask(name, texts)
     assert len(answers) == len(stored.prompt_ids) > 5 and stored.masks.any()
     for row, asked in enumerate(answers):
@@ -63,7 +63,7 @@ def test_scans_are_read_once_while_they_are_kept(
 
     def reading(name: str) -> Scene:
         read.append(name)
-        return read_scene(plan.prepare(name).folder)
+        return read_scene(plan.key("prepare_scene", name).folder)
 
     cfg = plan.experiment
     configs = AskConfigs(cfg.predict, cfg.text, cfg.teacher)
@@ -82,7 +82,7 @@ def test_scans_are_read_once_while_they_are_kept(
     ("text", "told"), [("", "is empty"), (" \n", "is empty"), ("\udc80", "no Unicode text")]
 )
 def test_what_is_no_sentence_is_refused(asked_run: AskedRun, text: str, told: str) -> None:
-    engine = asking.make_engine(asked_run.plan, "cpu")
+    engine = make_engine(asked_run.plan, "cpu")
     with pytest.raises(UserError, match=told):
         engine.ask(asked_run.scene, ["the chair", text])
 
@@ -93,7 +93,10 @@ def test_tokens_of_another_length_are_refused(asked_run: AskedRun) -> None:
     shorter = replace(text, weight=text.weight[:, :-1], bias=text.bias[:-1])
     configs = AskConfigs(cfg.predict, cfg.text, cfg.teacher)
     engine = StudentEngine(
-        plan.student().folder, shorter, lambda name: read_scene(plan.prepare(name).folder), configs
+        plan.student().folder,
+        shorter,
+        lambda name: read_scene(plan.key("prepare_scene", name).folder),
+        configs,
     )
     with pytest.raises(UserError, match="tokens have length"):
         engine.ask(asked_run.scene, ["the chair"])

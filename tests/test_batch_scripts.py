@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from pipeline import process
-from pipeline.batch_scripts import batch_script, exports
+from pipeline.process.process import process
+from pipeline.workers.slurm import batch_script, exports
 from tests import slurm_stubs
 from tests.slurm_stubs import directives, stub
 

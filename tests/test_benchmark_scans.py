@@ -13,17 +13,18 @@ import yaml
 
 from data.artifacts.evaluation import Evaluation, read_evaluation
 from data.artifacts.report import HTML
-from data.artifacts.store import ArtifactKey
 from data.errors import DataError
 from data.readers.scannet_alignment import read_axis_alignment
 from data.types import Array
-from pipeline import jobs
-from pipeline.benchmark_scans import with_scans
 from pipeline.plan import Plan, load_plan
-from pipeline.results import _evaluation_scenes
+from pipeline.steps import STEPS
+from pipeline.steps.answers import evaluation_scenes, with_scans
+from pipeline.steps.given import Given
+from pipeline.steps.questions import questions_given
 from tests.scannet_tree import INFO, SCENE, root_of, write_tree
 from tests.scannetpp_tree import group_points, room
 from tests.tiny_set import STUDENT, write_set
+from tests.whole_plan import run_whole
 
 OTHER = "scene0001_00"
 # scannet_tree writes: a quarter turn about z, then a shift.
@@ -110,15 +111,8 @@ def world(folder: Path, query_format: str, fields: list[dict[str, Any]]) -> Plan
 
 
 def whole_run(plan: Plan) -> Evaluation:
-    every, val = plan.scenes(), plan.scenes("val")
-    keys: list[tuple[ArtifactKey, str | None]] = [(plan.prepare(name), name) for name in every]
-    keys += [(plan.prompts(), None), *((plan.link(name), name) for name in every)]
-    keys += [(of(name), name) for of in (plan.teacher, plan.fuse) for name in every]
-    keys += [(plan.student(), None)]
-    keys += [(of(name), name) for of in (plan.predict, plan.judge, plan.said) for name in val]
-    for key, unit in [*keys, (plan.evaluate(), None), (plan.report(), None)]:
-        jobs.run(key, plan, unit, "cpu")
-    return read_evaluation(plan.evaluate().folder)
+    run_whole(plan)
+    return read_evaluation(plan.key("evaluate").folder)
 
 
 def turned_points() -> list[tuple[float, float, float]]:
@@ -152,7 +146,8 @@ def test_a_run_on_scannet_is_scored_by_scanrefers_rule_in_the_aligned_frame(
     found = evaluation.summary["benchmark"]
     assert found["convention"] == "scanrefer" and found["dataset"] == "scannet"
     assert (found["num_scenes"], found["num_scenes_aligned"]) == (1, 1)
-    (item,) = with_scans(plan, _evaluation_scenes(plan))
+    given = Given(plan, STEPS["evaluate"], None, "cpu")
+    (item,) = with_scans(given, evaluation_scenes(given, questions_given(given)))
     assert item.scan is not None and item.scan.is_aligned
     np.testing.assert_allclose(item.scan.points, turned_points(), rtol=1e-12)
     place = {group: k for k, group in enumerate((31, 30, 5, 2))}
@@ -165,7 +160,7 @@ def test_a_run_on_scannet_is_scored_by_scanrefers_rule_in_the_aligned_frame(
             assert row.official[source]["box_iou"] == pytest.approx(expected)
         assert row.group == "unique"
     assert found["figures"]["fusion_only"]["overall"]["acc50"] == 1.0
-    html = (plan.report().folder / HTML).read_text()
+    html = (plan.key("report").folder / HTML).read_text()
     assert "M3DRef-CLIP on ScanRefer, validation" in html and "51.9" in html
 
 
@@ -186,16 +181,16 @@ def test_the_evaluation_depends_on_format_data_set_and_version(
 ) -> None:
     monkeypatch.setenv("MLLM3D_OUTPUT", str(tmp_path / "output"))
     plan = world(tmp_path, "scanrefer", SCANREFER)
-    assert plan.evaluate().config == {
+    assert plan.key("evaluate").config == {
         "query_format": "scanrefer",
         "dataset": "scannet",
         "version": "",
     }
     content = yaml.safe_load((tmp_path / "set.yaml").read_text())
     same = load_plan(write_set(tmp_path / "same.yaml", **content))
-    assert same.evaluate().fingerprint == plan.evaluate().fingerprint
+    assert same.key("evaluate").fingerprint == plan.key("evaluate").fingerprint
     info = tmp_path / "scannet" / "scans" / OTHER / f"{OTHER}.txt"
     info.write_text(info.read_text().replace("0 0 1 7", "0 0 1 8"))
     moved = load_plan(write_set(tmp_path / "moved.yaml", **content))
-    assert moved.evaluate().fingerprint != plan.evaluate().fingerprint
-    assert load_plan("demo").evaluate().config["dataset"] == "generated"
+    assert moved.key("evaluate").fingerprint != plan.key("evaluate").fingerprint
+    assert load_plan("demo").key("evaluate").config["dataset"] == "generated"

@@ -18,9 +18,9 @@ import pytest
 from luigi import configuration
 
 from data.errors import UserError
-from pipeline import teacher_slots
-from pipeline.patient_scheduler import PatientScheduler
 from pipeline.plan import load_plan
+from pipeline.process.process import gpus
+from pipeline.workers.scheduler import PatientScheduler
 from tests.cli import REPOSITORY, luigi
 from tests.luigid import Luigid, luigid, wait_for
 
@@ -205,7 +205,7 @@ def test_a_ping_is_tried_once_and_what_was_away_is_told_once(
 
 
 def _hold(folder: str, seconds: float) -> None:
-    with teacher_slots.slot(load_plan("demo", "", "teacher.name=lisa")):
+    with gpus.slot(load_plan("demo", "", "teacher.name=lisa")):
         with open(Path(folder) / "held", "a") as file:
             file.write("in\n")
             file.flush()
@@ -217,12 +217,12 @@ def _hold(folder: str, seconds: float) -> None:
 def test_big_teachers_share_a_machine_as_its_own_config_allows(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, allowed: int, expected: str
 ) -> None:
-    monkeypatch.setattr("pipeline.process.is_central", lambda: True)
+    monkeypatch.setattr("pipeline.process.process.is_central", lambda: True)
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
     config = configuration.get_config()
-    name = teacher_slots._name()
+    name = gpus._name()
     monkeypatch.setattr(config, "getintdict", lambda _: {name: allowed} if allowed > 1 else {})
-    assert teacher_slots.resources(load_plan("demo", "", "teacher.name=lisa")) == {}
+    assert gpus.resources(load_plan("demo", "", "teacher.name=lisa")) == {}
     fork = multiprocessing.get_context("fork")
     both = [fork.Process(target=_hold, args=(str(tmp_path), 2.0)) for _ in range(2)]
     for process in both:

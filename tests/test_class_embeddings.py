@@ -17,7 +17,7 @@ from transformers import CLIPTextModelWithProjection, CLIPTokenizer
 from data import class_sets
 from data.artifacts.class_embeddings import ClassEmbeddings, read_class_embeddings
 from data.errors import ArtifactError, ConfigError, DataError, UserError
-from pipeline.class_embeddings import EmbedClasses
+from pipeline.tasks.class_embeddings import EmbedClasses
 from stages import embed_classes
 from stages.clip_config import FILE_NAMES, HUB_IDS, TEMPLATES
 from tests.cli import luigi, tasks_done

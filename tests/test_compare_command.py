@@ -17,7 +17,7 @@ from data.artifacts.record import (
     read_metadata,
     sha256_of,
 )
-from pipeline.compared_runs import find_runs
+from pipeline.commands.compare import find_runs
 from tests import two_runs
 from tests.two_runs import SECOND, Ask, Runs, artifact, edit
 

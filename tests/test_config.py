@@ -10,14 +10,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from data.errors import ConfigError
-from pipeline.config import (
-    load_experiment,
-    merge,
-    nearest_key,
-    parse_overrides,
-    read_yaml_mapping,
-    valid_keys,
-)
+from pipeline.config import merge, nearest_key, parse_overrides, read_yaml_mapping, valid_keys
+from pipeline.experiment import load_experiment
 from stages.configs import Experiment
 
 

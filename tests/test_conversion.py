@@ -19,7 +19,7 @@ from hypothesis import strategies as st
 from data.errors import DataError, UserError
 from data.queries import FORMATS
 from data.reason3d_points import read_labelled_points
-from pipeline.conversion import ConvertReason3D, PreprocessScannetpp
+from pipeline.tasks.conversion import ConvertReason3D, PreprocessScannetpp
 from tests import cli
 from tests.query_files import write
 from tests.scannetpp_tree import SCENE, write_tree

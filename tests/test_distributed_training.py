@@ -17,7 +17,8 @@ from torch.multiprocessing.spawn import ProcessRaisedException
 
 from data.artifacts import student as artifact
 from data.errors import ConfigError, DataError, UserError
-from pipeline.learning_tasks import FinetuneStudent, TrainStudent
+from pipeline.steps import STEPS
+from pipeline.tasks.steps import task_of
 from stages import ranks, train_student
 from stages.configs import StudentConfig
 from stages.student_config import SelfTrainingConfig
@@ -183,7 +184,7 @@ def test_numbers_that_scenes_cannot_be_dealt_to_are_refused(
     with pytest.raises(ConfigError, match=rf"^--train-processes: expected {told}"):
         train(tmp_path, processes=processes)
     scene_set = write_set(tmp_path / "tiny.yaml")
-    for task in (TrainStudent, FinetuneStudent):
+    for task in (task_of(STEPS["train_student"]), task_of(STEPS["finetune_student"])):
         with pytest.raises(ConfigError, match=told):
             task(scene_set=scene_set, train_processes=processes)
 

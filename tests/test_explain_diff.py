@@ -10,10 +10,10 @@ from pathlib import Path
 
 import pytest
 
-from data.artifacts.versions import VERSIONS
 from pipeline.config import valid_keys
 from pipeline.plan import load_plan
-from pipeline.provenance import SECTIONS, config_keys, shown_both
+from pipeline.provenance import config_keys, shown_both
+from pipeline.steps import STEPS
 from stages.configs import Experiment
 from tests import two_runs
 from tests.two_runs import SECOND, Ask, Runs, artifact, edit
@@ -35,14 +35,22 @@ def test_provenance_reaches_the_source(runs: Runs, ask: Ask) -> None:
     page = "\n".join(lines)
     plan = load_plan(runs.scene_set)
     (val,) = plan.scenes("val")
-    links, scene = plan.link(val).folder.name, plan.prepare(val).folder.name
+    links, scene = (
+        plan.key("link_points", val).folder.name,
+        plan.key("prepare_scene", val).folder.name,
+    )
     shown = page.index(f"links: link_points {val} {links}, on {platform.node()}")
     after = page[shown:].splitlines()
     assert after[1].strip() == f"views: prepare_scene {val} {scene}, as above"
     assert page.count(f"prepare_scene {val} {scene}, on ") == 1
     assert f"room: {val}" in page  # A generated room is made from its number alone.
     for name in plan.scenes():
-        assert page.count(f"generate_rooms {name} {plan.room(name).fingerprint[:12]}, on") == 1
+        assert (
+            page.count(
+                f"generate_rooms {name} {plan.key('generate_room', name).fingerprint[:12]}, on"
+            )
+            == 1
+        )
 
 
 def test_config_is_told_where_it_is_unusual(runs: Runs, ask: Ask) -> None:
@@ -121,13 +129,14 @@ def test_of_long_lists_the_entries_that_differ_are_counted() -> None:
 def test_config_is_named_by_keys_that_overrides_take(made: Runs) -> None:
     plan = load_plan(made.scene_set)
     scene, *_ = plan.scenes()
-    stages = (plan.prepare, plan.link, plan.teacher, plan.fuse, plan.predict, plan.judge)
-    keys = [*(stage(scene) for stage in stages), plan.student(), plan.report(), plan.prompts()]
     taken = {*valid_keys(Experiment), "splits.train", "splits.val"}
-    assert set(SECTIONS) <= set(VERSIONS)
-    for key in keys:
-        assert key.stage in SECTIONS and set(config_keys(key)) <= taken, key.stage
-    assert config_keys(plan.evaluate())["dataset"] == "generated"
+    steps = [step for step in STEPS.values() if step.section and step.exists(plan)]
+    assert {"prepare_scene", "run_teacher", "train_student", "report"} <= {s.name for s in steps}
+    for step in steps:
+        if step.name != "finetune_student":  # Its key needs a student to start from.
+            key = plan.key(step.name, scene if step.is_per_scene else None)
+            assert set(config_keys(key)) <= taken, step.name
+    assert config_keys(plan.key("evaluate"))["dataset"] == "generated"
 
 
 def test_a_pointer_to_nothing(copied: Runs, ask: Ask) -> None:

@@ -160,11 +160,11 @@ def finished(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> tuple[str, Plan
     (name,) = plan.scenes("val")
     scene, truth = make_tiny_scene(name, spacing=0.5)
     prompts = [Prompt(f"{name}_{k:04d}", name, text, "t") for k, text in enumerate(TEXTS)]
-    with writing(plan.prompts()) as folder:
+    with writing(plan.key("prepare_prompts")) as folder:
         assert folder is not None
         truths = [PromptTruth(prompt.prompt_id, (), "x") for prompt in prompts]
         write_prompts(folder, {"train": [], "val": prompts}, truths, "objectId")
-    with writing(plan.prepare(name)) as folder:
+    with writing(plan.key("prepare_scene", name)) as folder:
         assert folder is not None
         mesh = (scene.cloud, scene.triangles, scene.superpoint_ids)
         write_scene(folder, *mesh, [], [], truth, name)
@@ -172,7 +172,7 @@ def finished(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> tuple[str, Plan
     probs = masks.astype(np.float32)
     scores = np.array([[0.5, 0.25]] * 4, np.float32)
     ids = tuple(prompt.prompt_id for prompt in prompts)
-    with writing(plan.predict(name)) as folder:
+    with writing(plan.key("predict_masks", name)) as folder:
         assert folder is not None
         write_predictions(folder, Predictions(name, ids, probs, masks, masks[::-1], scores))
     return scene_set, plan

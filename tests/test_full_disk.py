@@ -13,7 +13,7 @@ import pytest
 
 from data.artifacts.checks import artifacts_below
 from data.errors import ConfigError, UserError
-from pipeline.full_disk import explained
+from pipeline.process.full_disk import explained
 from tests.cli import command, environment, luigi
 from tests.tiny_set import write_set
 

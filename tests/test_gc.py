@@ -15,7 +15,7 @@ from data.artifacts import removal
 from data.artifacts.record import METADATA
 from data.artifacts.store import ArtifactKey, fingerprint, lock_path, writing
 from pipeline.__main__ import main
-from pipeline.task_log import artifact_log
+from pipeline.process.task_log import artifact_log
 from tests.sealed import seal
 
 DAY = 86_400

@@ -13,11 +13,10 @@ from pathlib import Path
 import pytest
 
 from data.errors import UserError
-from pipeline import gpus
-from pipeline.learning_tasks import TrainStudent
-from pipeline.result_tasks import PredictMasks
-from pipeline.shards import CacheTeacherMasks
-from pipeline.tasks import LinkPoints, PrepareScene, RunTeacher
+from pipeline.process.process import gpus
+from pipeline.steps import STEPS
+from pipeline.tasks.shards import CacheTeacherMasks
+from pipeline.tasks.steps import task_of
 from tests.cli import environment
 
 
@@ -76,7 +75,7 @@ def test_each_takes_another_gpu_and_gives_it_back(monkeypatch: pytest.MonkeyPatc
 
 HOLDER = """
 import os, sys, time
-from pipeline import gpus
+from pipeline.process.process import gpus
 with gpus.taken(1):
     print(os.environ[gpus.VISIBLE], flush=True)
     time.sleep(600)
@@ -126,19 +125,29 @@ def test_each_slurm_job_has_gpus_of_its_own(monkeypatch: pytest.MonkeyPatch) -> 
 
 def test_luigi_starts_no_more_tasks_than_there_are_gpus(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv(gpus.VISIBLE, "0,1")
-    name, scene = gpus.resource_name(), PredictMasks(scene_set="demo").plan.scenes("val")[0]
+    name, scene = (
+        gpus.resource_name(),
+        task_of(STEPS["predict_masks"])(scene_set="demo").plan.scenes("val")[0],
+    )
     one = {name: 1}
-    assert PredictMasks(scene_set="demo", scene=scene).process_resources() == one
-    assert LinkPoints(scene_set="demo", scene=scene).process_resources() == one
-    assert RunTeacher(scene_set="demo", scene=scene).process_resources() == one
+    assert task_of(STEPS["predict_masks"])(scene_set="demo", scene=scene).process_resources() == one
+    assert task_of(STEPS["link_points"])(scene_set="demo", scene=scene).process_resources() == one
+    assert task_of(STEPS["run_teacher"])(scene_set="demo", scene=scene).process_resources() == one
     assert CacheTeacherMasks(scene_set="demo").process_resources() == one
     big = "teacher.name=lisa,teacher.lisa.weights=a/b"
-    assert RunTeacher(scene_set="demo", overrides=big, scene=scene).process_resources() == one
+    assert (
+        task_of(STEPS["run_teacher"])(
+            scene_set="demo", overrides=big, scene=scene
+        ).process_resources()
+        == one
+    )
     for task in (
-        PredictMasks(scene_set="demo"),
-        PredictMasks(scene_set="demo", scene=scene, device="cpu"),
-        RunTeacher(scene_set="demo", scene=scene, overrides="teacher.name=oracle"),
-        PrepareScene(scene_set="demo", scene=scene),
+        task_of(STEPS["predict_masks"])(scene_set="demo"),
+        task_of(STEPS["predict_masks"])(scene_set="demo", scene=scene, device="cpu"),
+        task_of(STEPS["run_teacher"])(
+            scene_set="demo", scene=scene, overrides="teacher.name=oracle"
+        ),
+        task_of(STEPS["prepare_scene"])(scene_set="demo", scene=scene),
     ):
         assert task.process_resources() == {}
     code = f"import pipeline, luigi; print(luigi.configuration.get_config()['resources']['{name}'])"
@@ -155,11 +164,11 @@ def test_luigi_starts_no_more_tasks_than_there_are_gpus(monkeypatch: pytest.Monk
 def test_training_takes_a_gpu_for_each_process(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv(gpus.VISIBLE, "0,1")
     asked = {"scene_set": "demo", "train_processes": 2}
-    assert TrainStudent(**asked).process_resources() == {gpus.resource_name(): 2}
+    assert task_of(STEPS["train_student"])(**asked).process_resources() == {gpus.resource_name(): 2}
     # More than there are would wait for ever; the task itself refuses them.
     monkeypatch.setenv(gpus.VISIBLE, "0")
-    assert TrainStudent(**asked).process_resources() == {gpus.resource_name(): 1}
-    assert TrainStudent(**asked).num_gpus() == 2
+    assert task_of(STEPS["train_student"])(**asked).process_resources() == {gpus.resource_name(): 1}
+    assert task_of(STEPS["train_student"])(**asked).num_gpus() == 2
     # A central scheduler knows no hosts.
-    monkeypatch.setattr("pipeline.process.is_central", lambda: True)
-    assert TrainStudent(**asked).process_resources() == {}
+    monkeypatch.setattr("pipeline.process.process.is_central", lambda: True)
+    assert task_of(STEPS["train_student"])(**asked).process_resources() == {}

@@ -142,7 +142,14 @@ def test_a_version_is_part_of_every_fingerprint(tmp_path: Path) -> None:
         content = {"data_root": str(tmp_path / "rooms"), "splits": splits, "version": version}
         plan = load_plan(write_set(tmp_path / f"set{version}.yaml", **content))
         assert plan.scene_set.title == f"set{version} {version}".strip()
-        keys.append([plan.prepare(SCENE), plan.link(SCENE), plan.prompts(), plan.fuse(SCENE)])
+        keys.append(
+            [
+                plan.key("prepare_scene", SCENE),
+                plan.key("link_points", SCENE),
+                plan.key("prepare_prompts"),
+                plan.key("fuse_masks", SCENE),
+            ]
+        )
     for stage in zip(*keys):
         assert len({key.fingerprint for key in stage}) == 3
     assert keys[1][0].inputs["scan"] == f"v1:{keys[0][0].inputs['scan']}"

@@ -21,10 +21,11 @@ from data.batches import Augmentation, SampleSettings
 from data.errors import UserError
 from data.training_scene import TrainingScene
 from models.student import Student
-from pipeline import LiftFeatures, TrainStudent
-from pipeline.ablation_jobs import own_keys
-from pipeline.arms import ARMS
 from pipeline.plan import load_plan
+from pipeline.steps import STEPS
+from pipeline.tasks.arm_rows import own_keys
+from pipeline.tasks.arms import ARMS
+from pipeline.tasks.steps import task_of
 from stages import predict_masks, train_student
 from stages.configs import PredictConfig
 from stages.student_config import LossConfig
@@ -146,11 +147,13 @@ def test_only_the_option_asks_for_features(scene_set: str) -> None:
         f"features {scene}" for scene in train_scenes
     }
     for scene in train_scenes:
-        assert on.features(scene).fingerprint == more.features(scene).fingerprint
-        assert on.fuse(scene).fingerprint == plain.fuse(scene).fingerprint
-    stages = {stage for stage, _ in needed(TrainStudent(scene_set=scene_set))}
+        assert on.key("lift_features", scene) == more.key("lift_features", scene)
+        assert on.key("fuse_masks", scene).fingerprint == plain.key("fuse_masks", scene).fingerprint
+    stages = {stage for stage, _ in needed(task_of(STEPS["train_student"])(scene_set=scene_set))}
     assert "LiftFeatures" not in stages and "FuseMasks" in stages
-    asked = needed(TrainStudent(scene_set=scene_set, overrides="student.loss.image=0.5"))
+    asked = needed(
+        task_of(STEPS["train_student"])(scene_set=scene_set, overrides="student.loss.image=0.5")
+    )
     assert {scene for stage, scene in asked if stage == "LiftFeatures"} == set(train_scenes)
     (arm,) = (arm for arm in ARMS if arm.name == "F")
     cost = [key.stage for key in own_keys(arm, on, "val")]
@@ -167,8 +170,8 @@ def test_features_depend_on_teacher_superpoints_and_links_but_on_no_query(scene_
         ("prompts.bank=[chair]", True),
         ("fuse.prior=3", True),
     ):
-        key = load_plan(scene_set, "", change).features(scene)
-        assert (key.fingerprint == plain.features(scene).fingerprint) is same, change
+        key = load_plan(scene_set, "", change).key("lift_features", scene)
+        assert (key.fingerprint == plain.key("lift_features", scene).fingerprint) is same, change
 
 
 def test_the_oracle_has_none_and_says_so_before_any_work(scene_set: str) -> None:
@@ -176,7 +179,7 @@ def test_the_oracle_has_none_and_says_so_before_any_work(scene_set: str) -> None
     with pytest.raises(UserError, match="'oracle' has no image features"):
         load_plan(scene_set, "", overrides).student()
     with pytest.raises(UserError, match="'oracle' has no image features"):
-        LiftFeatures(scene_set=scene_set, overrides=overrides)
+        task_of(STEPS["lift_features"])(scene_set=scene_set, overrides=overrides)
     assert load_plan(scene_set, "", "teacher.name=oracle").student()
 
 

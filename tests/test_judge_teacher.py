@@ -148,7 +148,7 @@ def test_other_views_queries_and_unknown_objects_are_refused(tmp_path: Path) -> 
 
 
 def test_artifact_round_trip_and_damage(tmp_path: Path, judgement: Judgement) -> None:
-    key = ArtifactKey.make(tmp_path, "judge_teacher", 1, {}, {})
+    key = ArtifactKey.make(tmp_path, "evaluate_teacher_2d", 1, {}, {})
     with writing(key) as folder:
         assert folder is not None
         write_judgement(folder, judgement)
@@ -163,7 +163,7 @@ def test_artifact_round_trip_and_damage(tmp_path: Path, judgement: Judgement) ->
     for damaged in (b"", whole[: len(whole) // 2], b"{}"):
         (key.folder / FILE).write_bytes(damaged)
         seal(key.folder)
-        with pytest.raises(ArtifactError, match=r"judgement.npz.*Run JudgeTeacher again"):
+        with pytest.raises(ArtifactError, match=r"judgement.npz.*Run EvaluateTeacher2D again"):
             read_judgement(key.folder)
     with pytest.raises(ValueError, match="covered must be int32"):
         replace(judgement, covered=judgement.covered[:2])

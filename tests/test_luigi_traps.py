@@ -17,8 +17,8 @@ import yaml
 
 import pipeline
 from data.errors import ConfigError
-from pipeline import luigi_setup
-from pipeline.base import PipelineTask, SceneTask
+from pipeline.tasks.steps import PipelineTask, SceneTask
+from pipeline.workers import worker
 from stages.configs import Experiment
 from tests.cli import REPOSITORY, command, environment, luigi, tasks_done
 from tests.luigid import luigid, wait_for
@@ -193,7 +193,7 @@ def test_the_graph_stays_small() -> None:
 
 
 def test_chatter_is_dropped_and_mistakes_lose_their_traceback() -> None:
-    log = luigi_setup.ReadableLog()
+    log = worker.ReadableLog()
 
     def record(message: str, *args: object, error: Exception | None = None) -> logging.LogRecord:
         info = (type(error), error, None) if error else None

@@ -82,7 +82,7 @@ def contents(folder: Path, *stages: str) -> dict[str, bytes]:
 
 
 def test_results_are_those_of_a_run_without_a_bucket_byte_by_byte(world: World) -> None:
-    stages = ("fuse_masks", "predict_masks", "judge_teacher", "answer_questions", "evaluate")
+    stages = ("fuse_masks", "predict_masks", "evaluate_teacher_2d", "answer_questions", "evaluate")
     results = contents(world.local, *stages)
     assert len(results) > 20 and results == contents(world.remote, *stages)
     (model,) = (world.remote / "output").rglob("model.safetensors")

@@ -38,11 +38,11 @@ def test_what_the_student_needs_comes_first(
     path = tmp_path / "rooms.yaml"
     path.write_text(_SET)
     order = _handed_out(pipeline.RunAll(scene_set=str(path)))
-    training = order.index(pipeline.TrainStudent(scene_set=str(path)).task_id)
+    training = order.index(pipeline.STEP_TASKS["TrainStudent"](scene_set=str(path)).task_id)
     before = {task_id.split("_")[0] for task_id in order[:training]}
     after = [task_id.split("_")[0] for task_id in order[training:]]
     assert before >= {"GenerateRoom", "PrepareScene", "LinkPoints", "RunTeacher", "FuseMasks"}
-    assert "JudgeTeacher" not in before
+    assert "EvaluateTeacher2D" not in before
     for stage in ("PrepareScene", "LinkPoints", "RunTeacher", "FuseMasks"):
         assert after.count(stage) == 3, f"{stage} of validation scenes"
     assert order[-1].startswith("RunAll")

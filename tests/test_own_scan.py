@@ -79,13 +79,13 @@ def test_from_a_scan_and_sentences_to_masks(own: Path) -> None:
     assert again.returncode == 0 and not tasks_done(again.stdout)
     plan = load_plan("own", "", OVERRIDES)
     assert plan.scenes() == plan.scenes("train") == plan.scenes("val") == (SCENE,)
-    assert read_truths(plan.prompts().folder) == {}
+    assert read_truths(plan.key("prepare_prompts").folder) == {}
     line = ["export", "--scene-set", "own", "--overrides", OVERRIDES, "--format", "ply"]
     assert main([*line, "--output", str(own.parent / "masks")]) == 0
     assert len(list((own.parent / "masks" / SCENE).glob("*.ply"))) == 3
 
 
-@pytest.mark.parametrize("task", ["Evaluate", "JudgeTeacher", "Ablation", "ErrorCurves"])
+@pytest.mark.parametrize("task", ["Evaluate", "EvaluateTeacher2D", "Ablation", "ErrorCurves"])
 def test_what_needs_truth_says_that_there_is_none(own: Path, task: str) -> None:
     run = luigi(own.parent, task, "--scene-set", "own", MLLM3D_SCAN=str(own))
     assert run.returncode != 0 and "needs ground truth" in run.stdout
@@ -100,13 +100,13 @@ def test_oracles_are_refused(own: Path, setting: str) -> None:
 
 def test_a_new_sentence_is_a_new_question(own: Path) -> None:
     before = load_plan("own", "", OVERRIDES)
-    first = before.prompts().fingerprint, before.teacher(SCENE).fingerprint
-    link = before.link(SCENE).fingerprint
+    first = before.key("prepare_prompts").fingerprint, before.key("run_teacher", SCENE).fingerprint
+    link = before.key("link_points", SCENE).fingerprint
     (own / "queries.txt").write_text("the red thing")
     after = load_plan("own", "", OVERRIDES + ",student.seed=1")  # no plan that is kept
-    assert after.prompts().fingerprint != first[0]
-    assert after.teacher(SCENE).fingerprint != first[1]
-    assert after.link(SCENE).fingerprint == link
+    assert after.key("prepare_prompts").fingerprint != first[0]
+    assert after.key("run_teacher", SCENE).fingerprint != first[1]
+    assert after.key("link_points", SCENE).fingerprint == link
 
 
 def test_a_reader_without_annotation_takes_sentences_only(own: Path, tmp_path: Path) -> None:

@@ -62,7 +62,7 @@ def test_every_stage_runs_once_per_scene(finished: Finished) -> None:
         "FuseMasks": 3,
         "TrainStudent": 1,
         "PredictMasks": 1,
-        "JudgeTeacher": 1,
+        "EvaluateTeacher2D": 1,
         "AnswerQuestions": 1,
         "Evaluate": 1,
         "Report": 1,
@@ -207,15 +207,16 @@ def test_splits_that_share_a_scene_are_refused(rooms_on_disk: Path, tmp_path: Pa
     assert run.returncode != 0 and "both splits" in run.stdout and "Traceback" not in run.stdout
 
 
+STUDENT = "train_student"
 STAGES = (
-    "prepare",
-    "link",
-    "teacher",
-    "judge",
-    "fuse",
-    "student",
-    "predict",
-    "said",
+    "prepare_scene",
+    "link_points",
+    "run_teacher",
+    "evaluate_teacher_2d",
+    "fuse_masks",
+    "train_student",
+    "predict_masks",
+    "answer_questions",
     "evaluate",
     "report",
 )
@@ -224,18 +225,37 @@ STAGES = (
 @pytest.mark.parametrize(
     ("override", "changed"),
     [
-        ("student.lr=0.02", {"student", "predict", "said", "evaluate", "report"}),
-        ("fuse.views=all", {"fuse", "student", "predict", "said", "evaluate", "report"}),
-        ("teacher.lisa.max_new_tokens=9", set(STAGES) - {"prepare", "link"}),
-        ("link.depth_tolerance=0.1", set(STAGES) - {"prepare", "teacher", "judge"}),
-        ("predict.threshold=half", {"predict", "said", "evaluate", "report"}),
+        (
+            "student.lr=0.02",
+            {"train_student", "predict_masks", "answer_questions", "evaluate", "report"},
+        ),
+        (
+            "fuse.views=all",
+            {
+                "fuse_masks",
+                "train_student",
+                "predict_masks",
+                "answer_questions",
+                "evaluate",
+                "report",
+            },
+        ),
+        ("teacher.lisa.max_new_tokens=9", set(STAGES) - {"prepare_scene", "link_points"}),
+        (
+            "link.depth_tolerance=0.1",
+            set(STAGES) - {"prepare_scene", "run_teacher", "evaluate_teacher_2d"},
+        ),
+        ("predict.threshold=half", {"predict_masks", "answer_questions", "evaluate", "report"}),
         ("predict.student=demo", set()),
         ("finetune.lr=0.02", set()),
-        ("finetune.start=demo", {"student", "predict", "said", "evaluate", "report"}),
+        (
+            "finetune.start=demo",
+            {"train_student", "predict_masks", "answer_questions", "evaluate", "report"},
+        ),
         ("prompts.rooms={loft: [the beam]}", set()),
-        ("judge.stride=3", {"judge", "evaluate", "report"}),
+        ("judge.stride=3", {"evaluate_teacher_2d", "evaluate", "report"}),
         ("report.max_pictures=3", {"report"}),
-        ("prepare.superpoint_threshold=0.1", set(STAGES) - {"link", "teacher"}),
+        ("prepare.superpoint_threshold=0.1", set(STAGES) - {"link_points", "run_teacher"}),
         ("prepare.max_views=3", set(STAGES)),
         ("generate.seed=8", set(STAGES)),
     ],
@@ -245,9 +265,10 @@ def test_a_change_reaches_what_depends_on_it_and_no_more(override: str, changed:
         plan = load_plan("demo", "", overrides)
         scene = load_plan("demo").scenes("val")[0] if "generate" not in overrides else None
         name = scene or plan.scenes("val")[0]
-        keys = {stage: getattr(plan, stage) for stage in STAGES}
-        per_set = {"student", "evaluate", "report"}
-        return {s: (k() if s in per_set else k(name)).fingerprint for s, k in keys.items()}
+        per_set = {"evaluate", "report"}
+        keys = {s: plan.key(s, None if s in per_set else name) for s in STAGES if s != STUDENT}
+        keys[STUDENT] = plan.student()  # It may be another set's.
+        return {stage: key.fingerprint for stage, key in keys.items()}
 
     before, after = fingerprints(""), fingerprints(override)
     assert {stage for stage in STAGES if before[stage] != after[stage]} == changed

@@ -153,7 +153,7 @@ def test_the_size_is_that_of_all_files(made: Runs, ask: Ask, tmp_path: Path) -> 
 
 def teacher_key(runs: Runs) -> ArtifactKey:
     plan = load_plan(runs.scene_set)
-    return plan.teacher(plan.scenes()[0])
+    return plan.key("run_teacher", plan.scenes()[0])
 
 
 def half_a_cache(folder: Path) -> None:

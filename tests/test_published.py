@@ -9,7 +9,8 @@ from pathlib import Path
 import pytest
 
 from data.artifacts.store import ArtifactKey, writing
-from pipeline import progress, published
+from pipeline import latest_results
+from pipeline.process.process import progress
 
 FIGURES = {"miou": 0.25, "acc25": 0.5, "acc50": 0.125}
 
@@ -31,57 +32,57 @@ def test_the_results_in_place_are_those_last_asked_for(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     first, second = (finished_report(tmp_path, {"name": name}) for name in "ab")
-    assert not published.is_current(tmp_path, first)
+    assert not latest_results.is_current(tmp_path, first)
     with caplog.at_level(logging.INFO, "luigi-interface.results"):
-        published.publish(tmp_path, first)
+        latest_results.publish(tmp_path, first)
     assert "8 queries; student mIoU 25.0%, Acc@0.25 50.0%, Acc@0.50 12.5%" in caplog.text
     assert "; teacher in 2D mask IoU 62.5%\n" in caplog.text
-    assert published.is_current(tmp_path, first)
-    assert not published.is_current(tmp_path, second)
-    published.publish(tmp_path, second)
+    assert latest_results.is_current(tmp_path, first)
+    assert not latest_results.is_current(tmp_path, second)
+    latest_results.publish(tmp_path, second)
     assert json.loads((tmp_path / "report.html").read_text()) == {"name": "b"}
-    assert not published.is_current(tmp_path, first)
+    assert not latest_results.is_current(tmp_path, first)
     assert not list(tmp_path.glob(".*.tmp"))
 
 
 def test_results_that_were_changed_or_deleted_are_put_back(tmp_path: Path) -> None:
     key = finished_report(tmp_path, {"name": "a"})
-    published.publish(tmp_path, key)
+    latest_results.publish(tmp_path, key)
     (tmp_path / "report.html").write_text("")
-    assert not published.is_current(tmp_path, key)
-    published.publish(tmp_path, key)
+    assert not latest_results.is_current(tmp_path, key)
+    latest_results.publish(tmp_path, key)
     (tmp_path / "metrics.json").unlink()
-    assert not published.is_current(tmp_path, key)
+    assert not latest_results.is_current(tmp_path, key)
     (tmp_path / "latest.json").write_text("[1]")
-    assert not published.is_current(tmp_path, key)
+    assert not latest_results.is_current(tmp_path, key)
 
 
 def test_other_figures_lie_beside_the_report_under_a_pointer_and_names_of_their_own(
     tmp_path: Path,
 ) -> None:
     report, other = (finished_report(tmp_path, {"name": name}) for name in "ab")
-    published.publish(tmp_path, report)
-    published.publish(tmp_path, other, "latest_other.json", {"metrics.json": "other.json"})
-    assert published.is_current(tmp_path, report)
-    assert published.is_current(tmp_path, other, "latest_other.json")
-    assert not published.is_current(tmp_path, report, "latest_other.json")
+    latest_results.publish(tmp_path, report)
+    latest_results.publish(tmp_path, other, "latest_other.json", {"metrics.json": "other.json"})
+    assert latest_results.is_current(tmp_path, report)
+    assert latest_results.is_current(tmp_path, other, "latest_other.json")
+    assert not latest_results.is_current(tmp_path, report, "latest_other.json")
     assert json.loads((tmp_path / "report.html").read_text()) == {"name": "a"}
     assert json.loads((tmp_path / "other.json").read_text())["num_queries"] == 8
     (tmp_path / "other.json").unlink()
-    assert not published.is_current(tmp_path, other, "latest_other.json")
+    assert not latest_results.is_current(tmp_path, other, "latest_other.json")
 
 
 def test_an_unfinished_report_is_not_published(tmp_path: Path) -> None:
     key = ArtifactKey.make(tmp_path, "report", 1, {}, {})
     with pytest.raises(RuntimeError, match="not finished"):
-        published.publish(tmp_path, key)
+        latest_results.publish(tmp_path, key)
 
 
 def test_a_log_gets_a_line_every_half_minute_with_the_time_left(
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     now = 100.0
-    monkeypatch.setattr("pipeline.progress.time.monotonic", lambda: now)
+    monkeypatch.setattr("pipeline.process.progress.time.monotonic", lambda: now)
     show = progress.reporter("Work")
     with caplog.at_level(logging.INFO, "luigi-interface.progress"):
         for done in range(1, 11):

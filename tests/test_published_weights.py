@@ -21,11 +21,12 @@ from models.lisa import hub_weights
 from models.lisa.hub import fetch_folder
 from pipeline.__main__ import main
 from pipeline.config import absolute_config, packaged_experiments
-from pipeline.nano import TrainNanoTeacher
 from pipeline.plan import Plan, load_plan
-from pipeline.shards import CacheTeacherMasks
-from pipeline.tasks import FuseMasks, PrepareScene, RunTeacher
-from pipeline.warm_worker import WarmWorker
+from pipeline.steps import STEPS
+from pipeline.tasks.nano import TrainNanoTeacher
+from pipeline.tasks.shards import CacheTeacherMasks
+from pipeline.tasks.steps import task_of
+from pipeline.workers.worker import WarmWorker
 from stages.teacher_identity import NANO, Weights, locate_weights, require_weights
 from tests.cli import luigi
 from tests.scannetpp_tree import SCENE, write_tree
@@ -83,7 +84,7 @@ def cache(hub: Path, hub_id: str) -> Path:
 
 
 def teacher_inputs(plan: Plan) -> dict[str, str]:
-    inputs = plan.teacher(SCENE).inputs
+    inputs = plan.key("run_teacher", SCENE).inputs
     return {name: inputs[name] for name in ("weights", "vision_tower") if name in inputs}
 
 
@@ -122,12 +123,12 @@ def test_a_copy_in_the_weights_folder_is_the_folder_that_the_lisa_experiment_nam
     assert located() == Weights(*folders)
     bare = f"teacher.lisa.weights={LISA.partition('@')[0]},teacher.lisa.vision_tower="
     assert located(bare + TOWER) == Weights(*folders)
-    found = load_plan("scannetpp").teacher(SCENE).fingerprint
+    found = load_plan("scannetpp").key("run_teacher", SCENE).fingerprint
     for hub_id, folder in zip((LISA, TOWER), folders, strict=True):
         moved = weights / hub_id.partition("@")[0].split("/")[1]
         if folder != moved:
             shutil.move(folder, moved)
-    assert load_plan("scannetpp", "lisa").teacher(SCENE).fingerprint == found
+    assert load_plan("scannetpp", "lisa").key("run_teacher", SCENE).fingerprint == found
     (moved / "config.json").unlink()
     with pytest.raises(DataError, match="without config.json.*again, or remove"):
         located("teacher.seed=1")
@@ -231,13 +232,13 @@ def test_only_stages_that_will_ask_the_teacher_need_weights(
 ) -> None:
     asked: dict[str, Any] = {"scene_set": "scannetpp", "scene": SCENE}
     with WarmWorker(Scheduler()) as worker:
-        assert worker.add(PrepareScene(**asked))
-    for task in (RunTeacher(**asked), CacheTeacherMasks(scene_set="scannetpp")):
+        assert worker.add(task_of(STEPS["prepare_scene"])(**asked))
+    for task in (task_of(STEPS["run_teacher"])(**asked), CacheTeacherMasks(scene_set="scannetpp")):
         with WarmWorker(Scheduler()) as worker, pytest.raises(UserError, match="hf download"):
             worker.add(task)
-    monkeypatch.setattr(RunTeacher, "complete", lambda _: True)
+    monkeypatch.setattr(task_of(STEPS["run_teacher"]), "complete", lambda _: True)
     with WarmWorker(Scheduler()) as worker:
-        assert worker.add(FuseMasks(**asked))
+        assert worker.add(task_of(STEPS["fuse_masks"])(**asked))
 
 
 def test_experiments_are_named_from_any_folder(

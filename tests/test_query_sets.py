@@ -12,8 +12,9 @@ import pytest
 from data.artifacts.prompts import TRUTHS_FILE, read_prompts, read_truths
 from data.artifacts.store import is_complete
 from data.errors import ConfigError, DataError
-from pipeline import jobs
 from pipeline.plan import Plan, load_plan
+from pipeline.steps import STEPS
+from pipeline.tasks.steps import run_step
 from tests.scannetpp_tree import SCENE, write_tree
 from tests.tiny_set import TEACHER, write_set
 
@@ -56,9 +57,9 @@ def test_another_format_is_read_and_what_scenes_lack_is_told(
 ) -> None:
     plan = plan_of(data)
     with caplog.at_level(logging.WARNING):
-        jobs.run(plan.prompts(), plan, None, "cpu")
-    folder = plan.prompts().folder
-    assert is_complete(plan.prompts())
+        run_step(STEPS["prepare_prompts"], plan, None, "cpu")
+    folder = plan.key("prepare_prompts").folder
+    assert is_complete(plan.key("prepare_prompts"))
     assert [(p.text, p.task) for p in read_prompts(folder)["train"]] == [
         ("to lie on", "cs"),
         ("to play", "hi"),
@@ -88,20 +89,25 @@ def test_categories_are_resolved_by_the_set_s_list(data: Path) -> None:
     (data / "labels.tsv").write_text(table)
     lists = {"classes": "classes.txt", "label_table": "labels.tsv"}
     plan = plan_of(data, query_format="reason3d", **lists)
-    jobs.run(plan.prompts(), plan, None, "cpu")
-    truths = read_truths(plan.prompts().folder)
+    run_step(STEPS["prepare_prompts"], plan, None, "cpu")
+    truths = read_truths(plan.key("prepare_prompts").folder)
     assert truths[f"{SCENE}_0000"].object_ids == truths[f"{OTHER}_0000"].object_ids == (5,)
     without = plan_of(data, "without", query_format="reason3d")
     with pytest.raises(DataError, match="classes: FILE"):
-        jobs.run(without.prompts(), without, None, "cpu")
-    before = plan.prompts().fingerprint
+        run_step(STEPS["prepare_prompts"], without, None, "cpu")
+    before = plan.key("prepare_prompts").fingerprint
     (data / "labels.tsv").write_text(table + "5\tarmchair\tchair\n")
-    assert plan_of(data, query_format="reason3d", **lists).prompts().fingerprint == before  # cached
+    assert (
+        plan_of(data, query_format="reason3d", **lists).key("prepare_prompts").fingerprint == before
+    )  # cached
     again = plan_of(data, "again", query_format="reason3d", **lists)
-    assert again.prompts().fingerprint != before
+    assert again.key("prepare_prompts").fingerprint != before
     (data / "labels.tsv").unlink()
     missing = plan_of(data, "missing", query_format="reason3d", **lists)
-    assert missing.prompts().fingerprint not in (before, again.prompts().fingerprint)
+    assert missing.key("prepare_prompts").fingerprint not in (
+        before,
+        again.key("prepare_prompts").fingerprint,
+    )
 
 
 def test_a_changed_query_asks_the_teacher_of_its_scene_alone(data: Path) -> None:
@@ -111,7 +117,7 @@ def test_a_changed_query_asks_the_teacher_of_its_scene_alone(data: Path) -> None
     second = plan_of(data, "second")
     after = {scene: second.teacher(scene).fingerprint for scene in (SCENE, OTHER)}
     assert after[SCENE] == before[SCENE] and after[OTHER] != before[OTHER]
-    assert second.prompts().fingerprint != first.prompts().fingerprint
+    assert second.key("prepare_prompts").fingerprint != first.key("prepare_prompts").fingerprint
 
 
 def test_a_changed_search_asks_the_teacher_in_all_rooms_of_its_place(data: Path) -> None:
@@ -119,7 +125,7 @@ def test_a_changed_search_asks_the_teacher_in_all_rooms_of_its_place(data: Path)
 
     def teachers(name: str, **content: Any) -> dict[str, str]:
         plan = plan_of(data, name, **content)
-        return {scene: plan.teacher(scene).fingerprint for scene in (SCENE, OTHER)}
+        return {scene: plan.key("run_teacher", scene).fingerprint for scene in (SCENE, OTHER)}
 
     # Train and val are apart, so the place has one room in either, and nothing is asked anew.
     assert teachers("placed", places="places.json") == teachers("apart")
@@ -138,17 +144,17 @@ def test_a_changed_search_asks_the_teacher_in_all_rooms_of_its_place(data: Path)
 def test_regions_are_rooms_of_their_house_and_broken_places_are_refused(data: Path) -> None:
     (data / "splits" / "train.txt").write_text("x_region1\nx_region4\ny_region0\n")
     plan = plan_of(data, "houses", places="house")
-    assert plan.places["train"] == {"x": ("x_region1", "x_region4"), "y": ("y_region0",)}
-    assert plan.place_rooms("x_region4") == ("x_region1", "x_region4")
+    assert plan.dataset.places["train"] == {"x": ("x_region1", "x_region4"), "y": ("y_region0",)}
+    assert plan.dataset.place_rooms("x_region4") == ("x_region1", "x_region4")
     (data / "places.json").write_text("[]")
     with pytest.raises(DataError, match="places.json"):
-        plan_of(data, "broken", places="places.json").prompts()
+        plan_of(data, "broken", places="places.json").key("prepare_prompts")
 
 
 def test_the_scene_is_found_under_the_format_s_own_key(data: Path) -> None:
     row = {"scan_id": SCENE, "utterance": "I want to sleep", "target_id": [31]}
     queries(data, [row], [{**row, "scan_id": OTHER}])
-    first = plan_of(data, query_format="intent3d").teacher(SCENE).fingerprint
+    first = plan_of(data, query_format="intent3d").key("run_teacher", SCENE).fingerprint
     queries(data, [{**row, "utterance": "I am tired"}], [{**row, "scan_id": OTHER}])
     second = plan_of(data, "second", query_format="intent3d")
     assert second.teacher(SCENE).fingerprint != first
@@ -156,11 +162,11 @@ def test_the_scene_is_found_under_the_format_s_own_key(data: Path) -> None:
 
 def test_the_format_is_part_of_what_prompts_are_made_from(data: Path) -> None:
     prints = {
-        name: plan_of(data, name, query_format=name).prompts().fingerprint
+        name: plan_of(data, name, query_format=name).key("prepare_prompts").fingerprint
         for name in ("surprise3d", "reasonseg3d", "instruct3d")
     }
     assert len(set(prints.values())) == 3
-    config = plan_of(data, "default", query_format="instruct3d").prompts().config
+    config = plan_of(data, "default", query_format="instruct3d").key("prepare_prompts").config
     assert set(config) == {"id_space", "min_agreement", "splits"}
 
 

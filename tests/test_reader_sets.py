@@ -8,9 +8,10 @@ from pathlib import Path
 import pytest
 
 from data.artifacts.scene import read_scene
-from pipeline import jobs
 from pipeline.plan import load_plan
 from pipeline.scene_sets import load_scene_set
+from pipeline.steps import STEPS
+from pipeline.tasks.steps import run_step
 from tests import matterport_tree, scannet_tree
 from tests.scannetpp_tree import room
 
@@ -46,9 +47,9 @@ def test_a_set_reads_its_scans(
     assert load_scene_set(name).reader == name
     plan = load_plan(name, "", "")
     assert plan.scenes("train") == (scene_id,) and plan.scenes("val") == ("another_region1",)
-    before = plan.prepare(scene_id).fingerprint
-    jobs.run(plan.prepare(scene_id), plan, scene_id, "cpu")
-    scene = read_scene(plan.prepare(scene_id).folder)
+    before = plan.key("prepare_scene", scene_id).fingerprint
+    run_step(STEPS["prepare_scene"], plan, scene_id, "cpu")
+    scene = read_scene(plan.key("prepare_scene", scene_id).folder)
     assert scene.cloud.points.shape == room()[0].cloud.points.shape
     assert len(scene.views) == 6
-    assert plan.prepare(scene_id).fingerprint == before
+    assert plan.key("prepare_scene", scene_id).fingerprint == before

@@ -18,11 +18,10 @@ import luigi as luigi_package
 import pytest
 
 from data.artifacts.store import ArtifactKey, writing
-from pipeline import progress, run_display
-from pipeline.base import ArtifactTask
-from pipeline.run_display import RunDisplay
-from pipeline.run_summary import summary
-from pipeline.tally import Tally, Work
+from pipeline.process.process import progress
+from pipeline.tasks.base import ArtifactTask
+from pipeline.workers import run_display
+from pipeline.workers.run_display import RunDisplay, Tally, Work, summary
 from tests.cli import command, environment, luigi, tasks_done
 from tests.test_shards import tiny
 
@@ -58,7 +57,7 @@ class All(ArtifactTask):
 @pytest.fixture
 def clock(monkeypatch: pytest.MonkeyPatch) -> list[float]:
     now = [1000.0]
-    monkeypatch.setattr("pipeline.tally.time.monotonic", lambda: now[0])
+    monkeypatch.setattr("pipeline.workers.run_display.time.monotonic", lambda: now[0])
     return now
 
 

@@ -155,7 +155,7 @@ def test_of_several_artifacts_of_one_name_each_counts(tmp_path: Path) -> None:
 def test_renamed_files_are_compared_under_their_new_names(
     before: Digests, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    names = {"judge_teacher": "evaluate_teacher_2d", "judgement.npz": "teacher_2d.npz"}
+    names = {"evaluate_teacher_2d": "evaluate_teacher_2d", "judgement.npz": "teacher_2d.npz"}
     new = "tiny/evaluate_teacher_2d/0aa50a3b97/teacher_2d.npz"
     after = {(new if key == MASKS else key): values for key, values in before.items()}
     unnamed = compare(before, after, {})

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from data.errors import ConfigError
 from pipeline.plan import load_plan
-from pipeline.shards import CacheTeacherMasks, balanced
+from pipeline.tasks.shards import CacheTeacherMasks, balanced
 from tests.cli import luigi, tasks_done
 from tests.tiny_set import ROOMS, STUDENT, write_set
 
@@ -78,7 +78,7 @@ def test_shards_fill_all_caches_once_and_a_lost_one_is_run_again(
     assert rest.returncode == 0 and tasks_done(rest.stdout)["RunTeacher"] == 0
     monkeypatch.setenv("MLLM3D_OUTPUT", str(tmp_path / "output"))
     plan = load_plan(scene_set)
-    keys = {plan.teacher(name).fingerprint for name in plan.scenes()}
+    keys = {plan.key("run_teacher", name).fingerprint for name in plan.scenes()}
     assert keys == {json.loads(path.read_text())["fingerprint"] for path in every.values()}
 
 

@@ -11,9 +11,10 @@ from PIL import Image
 
 from data.errors import UserError
 from data.types import Prompt
-from pipeline import show_command
 from pipeline.__main__ import main
+from pipeline.commands import show
 from pipeline.plan import load_plan
+from pipeline.steps.questions import Questions
 from tests.cli import luigi
 from tests.tiny_set import write_set
 
@@ -156,12 +157,12 @@ def test_a_hostile_query_is_printed_and_filed_as_text(
     prompt_id = _paths(out)[0].stem.removeprefix(f"{scene}_teacher_")
     text = "<img src=x onerror=alert(1)>\x1b[2J\n\u202eabc"
     hostile = [Prompt(prompt_id, scene, text, "referring")]
-    monkeypatch.setattr("pipeline.scene_data.asked_of", lambda plan, name: hostile)
+    monkeypatch.setattr(Questions, "asked", lambda self, name: hostile)
     code, out, _ = ask("show", "teacher", "--scene", scene)
     assert code == 0
     assert out.splitlines()[0].endswith('"<img src=x onerror=alert(1)> [2J abc"')
     with pytest.raises(UserError, match=r"\\u202e"):
-        show_command.chosen_prompts(hostile, ["zebra"], "no query has")
+        show.chosen_prompts(hostile, ["zebra"], "no query has")
 
 
 def _view(ask: Ask, scene: str) -> str:

@@ -18,7 +18,7 @@ import yaml
 
 from benchmarks import torture
 from benchmarks.torture import Pipeline
-from pipeline.warm_worker import INTERRUPTED
+from pipeline.workers.worker import INTERRUPTED
 from tests import slurm_cluster
 from tests.slurm_cluster import wait_for
 from tests.tiny_set import ROOMS, STUDENT

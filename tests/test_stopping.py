@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from benchmarks.torture import Pipeline, torture
-from pipeline.warm_worker import INTERRUPTED
+from pipeline.workers.worker import INTERRUPTED
 
 
 def wait_for(condition: Callable[[], bool], seconds: float = 60) -> None:

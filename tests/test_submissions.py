@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from pipeline import slurm, submissions
-from pipeline.submissions import JobState, Submission, element_states, rest_state, submitted
+from pipeline.workers import slurm
+from pipeline.workers.slurm import JobState, Submission, element_states, rest_state, submitted
 from tests import slurm_stubs, two_runs
 from tests.slurm_stubs import stub
 from tests.two_runs import Ask, Runs
@@ -74,7 +74,7 @@ def test_old_submissions_finished_elements_and_damage_are_told_briefly(
     assert not list(submitted(tmp_path, every=False))
     for number in range(5):
         record(tmp_path, str(number), RECORD)
-    (tmp_path / "slurm" / "4" / submissions.RECORD).write_text('{"array_job": 4}')
+    (tmp_path / "slurm" / "4" / slurm.RECORD).write_text('{"array_job": 4}')
     lines = list(submitted(tmp_path, every=False))
     assert lines[0].startswith(f"damaged: {tmp_path}/slurm/4/")
     assert [line.split()[1][0] for line in lines if line.startswith("submitted")] == ["3", "2"]

@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from pipeline import submissions
-from pipeline.submissions import Submission
+from pipeline.workers import slurm
+from pipeline.workers.slurm import Submission
 from tests import slurm_stubs, two_runs
 from tests.slurm_stubs import directives, stub
 from tests.two_runs import Ask
@@ -126,7 +126,7 @@ def test_an_sbatch_that_fails_is_told_in_its_words_and_leaves_no_array_behind(
     stub(stubs, "sbatch", "echo 'sbatch: error: invalid partition' >&2; exit 1")
     line = ("submit", "--scene-set", scene_set, "--array", "2")
     assert "sbatch: error: invalid partition" in ask(*line, code=1)
-    assert not list(tmp_path.rglob(submissions.RECORD))
+    assert not list(tmp_path.rglob(slurm.RECORD))
     refuse = 'case "$*" in *rest.sh) echo "no such qos" >&2; exit 1;; esac'
     stub(stubs, "sbatch", f"{refuse}\n{working}")
     told = ask(*line, code=1)

@@ -11,7 +11,8 @@ from typing import Any
 import pytest
 
 from data.errors import ConfigError, UserError
-from pipeline.config import load_experiment, parse_overrides
+from pipeline.config import parse_overrides
+from pipeline.experiment import load_experiment
 from pipeline.plan import load_plan
 from stages import teacher_identity
 from stages.configs import TeacherConfig
@@ -155,9 +156,9 @@ def test_what_is_missing_is_told_while_planning(
     monkeypatch.delenv("NOT_SET", raising=False)
     plan = load_plan("demo", "", text)
     with pytest.raises(UserError) as caught:
-        plan.fuse(plan.scenes("val")[0])
+        plan.key("fuse_masks", plan.scenes("val")[0])
     assert message in str(caught.value)
-    assert plan.prepare(plan.scenes("val")[0]).fingerprint
+    assert plan.key("prepare_scene", plan.scenes("val")[0]).fingerprint
 
 
 def test_a_tower_of_the_users_own_goes_before_the_named_one(weights: Path, tmp_path: Path) -> None:
@@ -203,7 +204,7 @@ def test_planning_imports_neither_torch_nor_numpy_nor_the_teacher(tmp_path: Path
     code = (
         "import sys; from pipeline.plan import load_plan\n"
         "plan = load_plan('demo', '', 'teacher.class=own_teacher:MyTeacher')\n"
-        "plan.teacher(plan.scenes()[0])\n"
+        "plan.key('run_teacher', plan.scenes()[0])\n"
         "print(sorted({'torch', 'transformers', 'numpy', 'own_teacher'} & set(sys.modules)))"
     )
     done = subprocess.run(
@@ -220,5 +221,5 @@ def test_the_lisa_experiment_is_that_of_the_paper(
         (tmp_path / name / "config.json").write_text("{}")
     monkeypatch.setenv("MLLM3D_WEIGHTS", str(tmp_path))
     plan = load_plan("demo", str(REPOSITORY / "configs/experiments/lisa.yaml"))
-    config = plan.teacher(plan.scenes()[0]).config
+    config = plan.key("run_teacher", plan.scenes()[0]).config
     assert config["lisa"]["dtype"] == "bfloat16" and config["lisa"]["use_start_end"]

@@ -14,9 +14,11 @@ from PIL import Image
 from data.artifacts.teacher import MASK, NO_SEG, read_teacher
 from data.errors import UserError
 from models.lisa.prompts import TASK_SUFFIXES, Conversation, QuestionForm
-from pipeline.config import load_experiment, parse_overrides
+from pipeline.config import parse_overrides
+from pipeline.experiment import load_experiment
 from pipeline.plan import load_plan
-from pipeline.tasks import RunTeacher
+from pipeline.steps import STEPS
+from pipeline.tasks.steps import task_of
 from stages import teachers
 from stages.configs import TeacherConfig
 from stages.teacher_config import LisaConfig
@@ -162,7 +164,9 @@ def test_a_class_that_cannot_be_made_is_one_clear_error(
 
 def test_big_teachers_take_turns_on_a_machine(own: Path) -> None:
     def of(name: str, scene: str | None) -> dict[str, int]:
-        return RunTeacher(scene_set="demo", overrides=name, scene=scene).process_resources()
+        return task_of(STEPS["run_teacher"])(
+            scene_set="demo", overrides=name, scene=scene
+        ).process_resources()
 
     scene = load_plan("demo").scenes()[0]
     big = "teacher.class=own_teacher:MyTeacher"

@@ -11,7 +11,7 @@ import pytest
 
 from data.errors import ConfigError
 from pipeline.plan import load_plan
-from pipeline.transfer import EvaluateZeroShot, Finetune
+from pipeline.tasks.transfer import EvaluateZeroShot, Finetune
 from tests.cli import luigi, tasks_done
 from tests.tiny_set import ROOMS, STUDENT, TEACHER, write_set
 
@@ -114,7 +114,7 @@ def test_the_same_student_has_the_same_answers_under_every_name(
     own, named = load_plan(home), load_plan(home, "", f"predict.student={home}")
     (val,) = own.scenes("val")
     assert named.predict(val).fingerprint == own.predict(val).fingerprint
-    assert named.evaluate().fingerprint == own.evaluate().fingerprint
+    assert named.key("evaluate").fingerprint == own.key("evaluate").fingerprint
     further = load_plan(home, "", f"finetune.start={home}")
     assert further.own_student() == own.student() != further.student()
     slower = load_plan(home, "", f"finetune.start={home},finetune.lr=0.5")

@@ -22,11 +22,12 @@ from data.rooms.ids import room_kind, room_seed
 from data.rooms.room import make_room
 from data.rooms.scan import scan_room
 from data.splits import SPLITS, Split
-from pipeline import jobs, results
 from pipeline.plan import Plan, load_plan
-from pipeline.result_tasks import RunAll
 from pipeline.scene_sets import load_scene_set, packaged_sets
-from pipeline.tasks import RunTeacher
+from pipeline.steps import STEPS
+from pipeline.steps.given import Given
+from pipeline.steps.report import _stage_records
+from pipeline.tasks.steps import RunAll, run_step, task_of
 from stages.configs import GenerateConfig
 from stages.generate_rooms import run_room, scene_ids
 from tests.rooms_fixture import TINY, generate, tree_hashes
@@ -169,8 +170,8 @@ def on_disk(roots: tuple[Path, Path], tmp_path: Path, shared: Split | None = Non
 def test_a_dataset_on_disk_has_a_tuning_split_too(roots: tuple[Path, Path], tmp_path: Path) -> None:
     plan = on_disk(roots, tmp_path)
     assert plan.scenes("tune") == tuple(scene_ids(TUNED, "tune"))
-    key = plan.prompts()
-    jobs.run(key, plan, None, "cpu")
+    key = plan.key("prepare_prompts")
+    run_step(STEPS["prepare_prompts"], plan, None, "cpu")
     prompts = read_prompts(key.folder)
     assert list(prompts) == list(SPLITS)
     asked = json.loads((roots[1] / "queries/tune.json").read_text())
@@ -194,7 +195,7 @@ def test_a_run_measures_on_validation_and_trains_on_training_scenes_alone(tmp_pa
     assert {name for name in plan.student().inputs if name.startswith("labels ")} == {
         f"labels {scene}" for scene in plan.scenes("train")
     }
-    measured = {name.split()[-1] for name in plan.evaluate().inputs} - {"prompts"}
+    measured = {name.split()[-1] for name in plan.key("evaluate").inputs} - {"prompts"}
     assert measured == set(plan.scenes("val"))
 
 
@@ -217,13 +218,14 @@ def test_a_run_makes_tuning_rooms_and_leaves_them_alone(
     assert {"LinkPoints", "RunTeacher", "FuseMasks"} <= {s for s, split in stages if split == "val"}
     asked = {
         plan.split_of(s)
-        for stage, s in needed(RunTeacher(scene_set=path))
+        for stage, s in needed(task_of(STEPS["run_teacher"])(scene_set=path))
         if stage == "RunTeacher" and s
     }
     assert asked == set(SPLITS), "but for the asking all stages work on them"
     done = {"wall_seconds": 1.0, "peak_memory_mb": 1.0, "fingerprint": "f"}
-    monkeypatch.setattr(results, "read_metadata", lambda folder: done)
-    counts = {record.stage: record.count for record in results._stage_records(plan)}
+    monkeypatch.setattr("pipeline.steps.given.read_metadata", lambda folder: done)
+    given = Given(plan, STEPS["report"], None, "cpu")
+    counts = {record.stage: record.count for record in _stage_records(given)}
     assert (counts["generate_rooms"], counts["prepare_scene"], counts["run_teacher"]) == (5, 3, 3)
     assert counts["answer_questions"] == len(plan.scenes("val")), "all that ran is told of"
     assert "oracle_labels" not in counts and "find_rooms" not in counts

@@ -32,7 +32,7 @@ STAGES = {
     "train_student",
     "predict_masks",
     "answer_questions",
-    "judge_teacher",
+    "evaluate_teacher_2d",
     "evaluate",
     "report",
 }

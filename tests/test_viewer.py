@@ -164,8 +164,8 @@ def test_runs_that_cannot_be_viewed_are_told(
 
 
 def test_the_oracle_answers_no_new_sentence(tmp_path: Path) -> None:
+    from pipeline.commands.view import _teacher
     from pipeline.plan import load_plan
-    from pipeline.viewed_run import _teacher
     from tests.tiny_set import write_set
 
     plan = load_plan(write_set(tmp_path / "tiny.yaml"))

@@ -17,8 +17,7 @@ import luigi
 import pytest
 
 import pipeline
-from data.artifacts.versions import VERSIONS
-from pipeline.warm_worker import INTERRUPTED, WarmWorker
+from pipeline.workers.worker import INTERRUPTED, WarmWorker
 from tests.cli import environment
 
 assert pipeline.__all__  # Installs the worker.
@@ -120,7 +119,7 @@ def test_a_stop_that_was_swallowed_ends_the_run_all_the_same(
             signal.raise_signal(signal.SIGINT)
 
     monkeypatch.setattr(threading, "Timer", MagicMock())
-    monkeypatch.setattr("pipeline.progress.tell", lambda _: Dying() and None)
+    monkeypatch.setattr("pipeline.process.progress.tell", lambda _: Dying() and None)
     with pytest.raises(SystemExit) as ended:
         luigi.build([Slow(folder=str(tmp_path))], local_scheduler=True, workers=2)
     assert ended.value.code == INTERRUPTED and "Traceback" not in capfd.readouterr().err
@@ -137,7 +136,7 @@ def test_a_stop_that_became_another_error_ends_the_run_all_the_same(
             raise SystemError("an extension met an exception") from None
 
     monkeypatch.setattr(threading, "Timer", MagicMock())
-    monkeypatch.setattr("pipeline.progress.tell", fails)
+    monkeypatch.setattr("pipeline.process.progress.tell", fails)
     with pytest.raises(SystemExit) as ended:
         luigi.build([Slow(folder=str(tmp_path))], local_scheduler=True, workers=2)
     assert ended.value.code == INTERRUPTED
@@ -153,13 +152,14 @@ def test_nothing_is_preloaded_for_what_is_done(
 
 
 def test_preloading_everything_leaves_a_process_that_can_be_forked(tmp_path: Path) -> None:
-    code = f"""
+    code = """
 import sys, threading
+from pipeline.steps import STEPS
 from stages.configs import Experiment
-from stages.preload import preload
-experiment = Experiment.model_validate({{"teacher": {{"name": "lisa_nano"}}}})
-for stage in {sorted(VERSIONS)}:
-    preload(stage, experiment)
+from pipeline.process.preload import preload
+experiment = Experiment.model_validate({"teacher": {"name": "lisa_nano"}})
+for step in STEPS.values():
+    preload(step, experiment)
 import torch
 print(threading.active_count(), torch.cuda.is_initialized())
 print(*(name in sys.modules for name in ("numba", "open3d", "transformers")))
@@ -171,8 +171,9 @@ def test_only_a_lisa_needs_transformers(tmp_path: Path) -> None:
     code = """
 import sys
 from stages.configs import Experiment
-from stages.preload import preload
-preload("run_teacher", Experiment.model_validate({"teacher": {"name": "oracle"}}))
+from pipeline.process.preload import preload
+from pipeline.steps import STEPS
+preload(STEPS["run_teacher"], Experiment.model_validate({"teacher": {"name": "oracle"}}))
 print("transformers" in sys.modules, "stages.run_teacher" in sys.modules)
 """
     assert _printed(tmp_path, code) == ["False", "True"]
@@ -180,7 +181,7 @@ print("transformers" in sys.modules, "stages.run_teacher" in sys.modules)
 
 _THREADS = """
 import torch
-from pipeline.process import limit_threads
+from pipeline.process.process import limit_threads
 limit_threads(1)
 print(torch.get_num_threads())
 """
@@ -206,7 +207,7 @@ _RUN_A_SCENE = """
 import sys
 from pathlib import Path
 from numba.core.dispatcher import Dispatcher
-from stages.preload import load_loops
+from pipeline.process.preload import load_loops
 load_loops()
 loops = [
     loop

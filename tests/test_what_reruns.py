@@ -12,32 +12,51 @@ import pytest
 from pydantic import BaseModel
 
 from pipeline.config import overrides_with
-from pipeline.plan import Plan, load_plan
+from pipeline.plan import load_plan
 from stages.configs import Experiment
 from tests.text_folders import clip_folder
 
-PER_SET = ("prompts", "student", "text", "evaluate", "report")
+STUDENTS = ("train_student", "distil_text")
+PER_SET = ("prepare_prompts", "train_student", "distil_text", "evaluate", "report")
 PER_SCENE = (
-    *("room", "prepare", "link", "features", "teacher", "judge", "fuse", "oracle_labels"),
-    *("predict", "said"),
+    *(
+        "generate_room",
+        "prepare_scene",
+        "link_points",
+        "lift_features",
+        "run_teacher",
+        "evaluate_teacher_2d",
+        "fuse_masks",
+        "oracle_labels",
+    ),
+    *("predict_masks", "answer_questions"),
 )
-ANSWERS = {"predict", "said", "evaluate", "report"}
-LEARNT = {"student", *ANSWERS}
-FUSED = {"fuse", "oracle_labels", "text", *LEARNT}
-ASKED = {"teacher", "judge", *FUSED}
+ANSWERS = {"predict_masks", "answer_questions", "evaluate", "report"}
+LEARNT = {"train_student", *ANSWERS}
+FUSED = {"fuse_masks", "oracle_labels", "distil_text", *LEARNT}
+ASKED = {"run_teacher", "evaluate_teacher_2d", *FUSED}
 ALL = {*PER_SET, *PER_SCENE}
-LISA = {"features", *ASKED}
+LISA = {"lift_features", *ASKED}
 
 # The longest prefix of a key counts.
 MAY_RERUN: Mapping[str, set[str]] = {
     "generate": ALL,
-    "prepare": ALL - {"room", "prompts"},
-    "prepare.superpoint_threshold": ALL - {"room", "prompts", "link", "teacher"},
-    "prepare.superpoint_min_points": ALL - {"room", "prompts", "link", "teacher"},
-    "prompts": {"prompts", "oracle_labels", "judge", "said", "evaluate", "report"},
+    "prepare": ALL - {"generate_room", "prepare_prompts"},
+    "prepare.superpoint_threshold": ALL
+    - {"generate_room", "prepare_prompts", "link_points", "run_teacher"},
+    "prepare.superpoint_min_points": ALL
+    - {"generate_room", "prepare_prompts", "link_points", "run_teacher"},
+    "prompts": {
+        "prepare_prompts",
+        "oracle_labels",
+        "evaluate_teacher_2d",
+        "answer_questions",
+        "evaluate",
+        "report",
+    },
     "prompts.bank": ASKED,
     "prompts.rooms": set(),  # Of sets with places alone.
-    "link": {"link", "features", *FUSED},
+    "link": {"link_points", "lift_features", *FUSED},
     "teacher.name": LISA,
     "teacher.class": LISA,
     "teacher.seed": set(),  # LISA draws nothing.
@@ -48,10 +67,10 @@ MAY_RERUN: Mapping[str, set[str]] = {
     "student": LEARNT,
     "finetune": set(),  # Unless a start is given.
     "finetune.start": LEARNT,
-    "text": {"text"},
+    "text": {"distil_text"},
     "predict": ANSWERS,
     "predict.student": set(),  # The set's own is what answers anyway.
-    "judge": {"judge", "evaluate", "report"},
+    "judge": {"evaluate_teacher_2d", "evaluate", "report"},
     "report": {"report"},
 }
 # What no rule below makes a valid value of.
@@ -71,6 +90,7 @@ LEFT_TO_OTHERS = {
     "teacher.lisa.weights": "test_teacher_identity: needs weights",
     "teacher.lisa.vision_tower": "test_teacher_identity: needs weights",
     "text.weights": "goes with text.encoder, below",
+    "steps": "test_declaration: modules of one's own",
     "student.loss.image": "test_image_distillation: adds a stage",
 }
 
@@ -109,9 +129,10 @@ def fingerprints(overrides: str) -> dict[str, str]:
     plan = load_plan("demo", "", overrides)
     # The scene is the demo's: with other rooms it is named otherwise, and so is all of it.
     scene = plan.scenes("val")[0]
-    of: dict[str, Any] = {"oracle_labels": Plan.oracle_labels, "features": Plan.features}
-    keys = {name: of.get(name, getattr(Plan, name))(plan, scene) for name in PER_SCENE}
-    keys |= {name: getattr(Plan, name)(plan) for name in PER_SET}
+    keys = {name: plan.key(name, scene) for name in PER_SCENE}
+    keys |= {name: plan.key(name) for name in PER_SET if name not in STUDENTS}
+    # The student and the text student that answer, which may be another set's.
+    keys |= {"train_student": plan.student(), "distil_text": plan.text()}
     return {name: key.fingerprint for name, key in keys.items()}
 
 
@@ -144,7 +165,7 @@ def check_text(key: str, value: Any, folder: Path) -> None:
     else:
         overrides = f"text.encoder=clip,text.weights={clip_folder(folder / 'clip')}"
     found, before = fingerprints(overrides), fingerprints("")
-    assert {name for name in before if before[name] != found[name]} == {"text"}
+    assert {name for name in before if before[name] != found[name]} == {"distil_text"}
 
 
 def test_the_table_names_no_key_that_there_is_not() -> None:

@@ -10,9 +10,9 @@ from pathlib import Path
 
 import pytest
 
-from data.artifacts.store import ArtifactKey
 from pipeline.__main__ import main
 from pipeline.plan import load_plan
+from pipeline.steps import STEPS
 from tests.cli import luigi
 from tests.tiny_set import write_set
 
@@ -26,7 +26,7 @@ CACHED = {
     "FuseMasks": 3,
     "TrainStudent": 1,
     "PredictMasks": 1,
-    "JudgeTeacher": 1,
+    "EvaluateTeacher2D": 1,
     "AnswerQuestions": 1,
     "Evaluate": 1,
     "Report": 1,
@@ -105,14 +105,8 @@ def counts(page: str, column: int) -> dict[str, int]:
 def artifact(runs: Runs, stage: str, overrides: str = "") -> Path:
     """A stage's folder: of the set, or of its first scene."""
     plan = load_plan(runs.scene_set, "", overrides)
-    if stage == "fuse_masks":
-        return plan.fuse(plan.scenes()[0]).folder
-    keys: dict[str, Callable[[], ArtifactKey]] = {
-        "train_student": plan.student,
-        "evaluate": plan.evaluate,
-        "report": plan.report,
-    }
-    return keys[stage]().folder
+    scene = plan.scenes()[0] if STEPS[stage].is_per_scene else None
+    return plan.key(stage, scene).folder
 
 
 def edit(folder: Path, **values: object) -> None:

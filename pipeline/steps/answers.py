@@ -188,7 +188,7 @@ def asked_by(dataset: Dataset) -> Asked:
     return TypeAdapter(Asked).validate_python(dataset.scene_set.asked)
 
 
-def _with_scans(given: Given, scenes: Iterator[EvaluationScene]) -> Iterator[EvaluationScene]:
+def with_scans(given: Given, scenes: Iterator[EvaluationScene]) -> Iterator[EvaluationScene]:
     """The scenes, each with its points where the benchmark's convention scores boxes.
 
     Scenes are taken one at a time. Raises DataError for a damaged ``axisAlignment``.
@@ -217,7 +217,7 @@ def make_metrics(given: Given, folder: Path) -> None:
 
     questions = questions_given(given)
     searched = search_result(given, Searches.given(given, questions))
-    scenes = _with_scans(given, evaluation_scenes(given, questions))
+    scenes = with_scans(given, evaluation_scenes(given, questions))
     more = searched.rows if searched else ()
     evaluation = stage.run(scenes, asked=asked_by(given.dataset), search_rows=more)
     truths = given.read("prompts", "truths")
