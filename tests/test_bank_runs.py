@@ -108,10 +108,10 @@ def test_another_bank_asks_the_teacher_again_and_prepares_nothing_anew(runs: Run
     (scene,) = runs.plain.scenes("val")
     other = load_plan(runs.plain.scene_set.source, "", "prompts.bank=[wall, zeppelin, chair]")
     plans = (runs.plain, runs.banked, other)
-    for stage in ("room", "prepare", "link"):
-        assert len({getattr(plan, stage)(scene).fingerprint for plan in plans}) == 1
+    for step in ("generate_room", "prepare_scene", "link_points"):
+        assert len({plan.key(step, scene).fingerprint for plan in plans}) == 1
     assert len({plan.key("prepare_prompts").fingerprint for plan in plans}) == 1
-    for stage in ("teacher", "fuse", "predict", "judge"):
-        assert len({getattr(plan, stage)(scene).fingerprint for plan in plans}) == 3
-    for stage in ("student", "evaluate", "report"):
-        assert len({getattr(plan, stage)().fingerprint for plan in plans}) == 3
+    for step in ("run_teacher", "fuse_masks", "predict_masks", "evaluate_teacher_2d"):
+        assert len({plan.key(step, scene).fingerprint for plan in plans}) == 3
+    for step in ("train_student", "evaluate", "report"):
+        assert len({plan.key(step).fingerprint for plan in plans}) == 3

@@ -49,7 +49,7 @@ def test_the_reason_is_what_changed_since_the_latest_run(runs: Runs, ask: Ask) -
         "TrainStudent: student.lr from 0.02 to 0.03",
         "PredictMasks: input student: TrainStudent runs anew",
         "AnswerQuestions: input masks: PredictMasks runs anew",
-        "Evaluate: input masks: PredictMasks runs anew; input said: AnswerQuestions runs anew",
+        "Evaluate: input masks: PredictMasks runs anew; input answers: AnswerQuestions runs anew",
         "Report: input evaluation: Evaluate runs anew",
     }
 

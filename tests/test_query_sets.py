@@ -112,10 +112,10 @@ def test_categories_are_resolved_by_the_set_s_list(data: Path) -> None:
 
 def test_a_changed_query_asks_the_teacher_of_its_scene_alone(data: Path) -> None:
     first = plan_of(data)
-    before = {scene: first.teacher(scene).fingerprint for scene in (SCENE, OTHER)}
+    before = {scene: first.key("run_teacher", scene).fingerprint for scene in (SCENE, OTHER)}
     queries(data, TRAIN, [{**VAL[0], "description": "to sit on"}])
     second = plan_of(data, "second")
-    after = {scene: second.teacher(scene).fingerprint for scene in (SCENE, OTHER)}
+    after = {scene: second.key("run_teacher", scene).fingerprint for scene in (SCENE, OTHER)}
     assert after[SCENE] == before[SCENE] and after[OTHER] != before[OTHER]
     assert second.key("prepare_prompts").fingerprint != first.key("prepare_prompts").fingerprint
 
@@ -157,7 +157,7 @@ def test_the_scene_is_found_under_the_format_s_own_key(data: Path) -> None:
     first = plan_of(data, query_format="intent3d").key("run_teacher", SCENE).fingerprint
     queries(data, [{**row, "utterance": "I am tired"}], [{**row, "scan_id": OTHER}])
     second = plan_of(data, "second", query_format="intent3d")
-    assert second.teacher(SCENE).fingerprint != first
+    assert second.key("run_teacher", SCENE).fingerprint != first
 
 
 def test_the_format_is_part_of_what_prompts_are_made_from(data: Path) -> None:

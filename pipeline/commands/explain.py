@@ -5,14 +5,23 @@ from __future__ import annotations
 from argparse import ArgumentParser, Namespace
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from data.errors import UserError
 from pipeline.commands.command import Command
+from pipeline.config import flat
 from pipeline.process.progress import duration, size, table
-
-if TYPE_CHECKING:
-    from pipeline.provenance import Catalogue, Record
+from pipeline.provenance import (
+    Catalogue,
+    Record,
+    artifact_of,
+    config_keys,
+    differences,
+    input_in_store,
+    read_catalogue,
+    shown,
+    upstream_of,
+)
+from pipeline.steps.declaration import section_model, step_of
 
 
 def _add_arguments(parser: ArgumentParser) -> None:
@@ -21,7 +30,6 @@ def _add_arguments(parser: ArgumentParser) -> None:
 
 
 def _explain(options: Namespace) -> None:
-    from pipeline.provenance import artifact_of, read_catalogue
 
     record = artifact_of(options.path)
     catalogue = read_catalogue(record.root)
@@ -35,8 +43,6 @@ def _tree(
     record: Record, catalogue: Catalogue, seen: set[str], name: str = "", depth: int = 0
 ) -> Iterator[str]:
     """An artifact and, deeper, its inputs; one that was shown already is only named."""
-    from pipeline.scene_caches import input_in_store
-
     indent, label = "  " * depth, f"{name}: " if name else ""
     if record.fingerprint in seen:
         yield f"{indent}{label}{record.title}, as above"
@@ -58,12 +64,9 @@ def _tree(
 
 def _unusual(record: Record) -> list[str]:
     """Where an artifact's config differs from the defaults, and all that has no default."""
-    from pipeline.config import flat
-    from pipeline.provenance import SECTIONS, config_keys, shown
-    from stages.configs import Experiment
-
-    section = SECTIONS.get(record.stage)
-    content = {section: getattr(Experiment(), section).model_dump()} if section else {}
+    step = step_of(record.stage, record.scene)
+    model = section_model(step) if step is not None else None
+    content = {step.section: model().model_dump()} if step is not None and model else {}
     defaults = flat(content)
     found = config_keys(record)
     return [
@@ -88,7 +91,6 @@ def _add_diff_arguments(parser: ArgumentParser) -> None:
 
 
 def _diff(options: Namespace) -> None:
-    from pipeline.provenance import artifact_of
 
     first, second = artifact_of(options.first), artifact_of(options.second)
     if first.stage != second.stage:
@@ -104,7 +106,6 @@ def _diff(options: Namespace) -> None:
 
 
 def _page(first: Record, second: Record) -> Iterator[str]:
-    from pipeline.provenance import differences, upstream_of
 
     found = differences([upstream_of(record) for record in (first, second)])
     for title, changed in (("config", found.config), ("inputs from outside", found.leaves)):
@@ -134,7 +135,6 @@ def _metrics(first: Record, second: Record) -> Iterator[str]:
 def _figures(path: Path) -> dict[str, float]:
     """The numbers of a metrics.json, by dotted keys; ArtifactError when it cannot be read."""
     from data.jsonio import read_json
-    from pipeline.config import flat
 
     remedy = "Remove its folder and run Evaluate or Report again."
     content = read_json(path, "metrics", remedy, finite=False)

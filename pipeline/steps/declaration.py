@@ -254,6 +254,8 @@ def _declared(name: str, module: str) -> Step:
 
 STEPS: dict[str, Step] = {}
 """All declared steps by name, in the order in which a run makes them."""
+ON_DECLARED: list[Callable[[Step], object]] = []
+"""Called with every step that is declared from now on, such as what makes its Luigi task."""
 
 
 def declare(step: Step) -> Step:
@@ -266,6 +268,8 @@ def declare(step: Step) -> Step:
     for problem in problems(step, STEPS):
         raise ConfigError(f"step {step.name}: {problem}")
     STEPS[step.name] = step
+    for tell in ON_DECLARED:
+        tell(step)
     return step
 
 

@@ -18,7 +18,7 @@ from pipeline.plan import Plan, load_plan
 from pipeline.process import gpus, process
 from pipeline.process.preload import preload
 from pipeline.steps import STEPS, Input, Step
-from pipeline.steps.declaration import load
+from pipeline.steps.declaration import ON_DECLARED, load
 from pipeline.steps.given import Given
 from pipeline.tasks.base import ArtifactTask
 from stages.student_config import check_processes
@@ -195,6 +195,17 @@ def task_of(step: Step) -> type[StepTask]:
         }
         _TASKS[step.name] = type(base)(step.task_name, (base,), content)
     return _TASKS[step.name]
+
+
+def _make_task(step: Step) -> None:
+    if step.make:
+        task_of(step)
+
+
+# Luigi finds a task on its command line once its class is there.
+ON_DECLARED.append(_make_task)
+for _step in STEPS.values():
+    _make_task(_step)
 
 
 def run_step(
