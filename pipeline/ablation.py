@@ -12,7 +12,7 @@ import luigi
 
 from data.artifacts.store import ArtifactKey
 from data.errors import ConfigError
-from data.splits import Split
+from data.types import Split
 from pipeline import ablation_jobs, arms, process, published
 from pipeline.arm_tasks import ArmsTask, arms_key
 from pipeline.arms import Arm, ArmRun

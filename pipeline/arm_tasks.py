@@ -7,7 +7,7 @@ from typing import Any
 
 from data.artifacts.store import ArtifactKey
 from data.artifacts.versions import VERSIONS
-from data.splits import Split
+from data.types import Split
 from pipeline import ablation_jobs
 from pipeline.arms import Arm, ArmRun
 from pipeline.base import PipelineTask

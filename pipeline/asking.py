@@ -8,7 +8,7 @@ from data.errors import UserError
 from pipeline.plan import Plan
 
 if TYPE_CHECKING:
-    from stages.ask_student import StudentEngine
+    from stages.student.ask_student import StudentEngine
 
 SAME = "with the same --config and --overrides"
 
@@ -71,8 +71,8 @@ def make_engine(plan: Plan, device: str) -> StudentEngine:
     Raises ArtifactError for damaged artifacts, UserError as of ``StudentEngine``.
     """
     from data.artifacts.scene import read_scene
-    from data.artifacts.text import read_text_student
-    from stages.ask_student import AskConfigs, StudentEngine
+    from data.artifacts.student import read_text_student
+    from stages.student.ask_student import AskConfigs, StudentEngine
 
     cfg = plan.experiment
     return StudentEngine(

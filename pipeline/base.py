@@ -19,7 +19,7 @@ from data.artifacts.store import ArtifactKey, is_complete
 from data.errors import UserError
 from pipeline import full_disk, gpus, process, task_log
 from pipeline.plan import Plan, load_plan
-from stages.student_config import check_processes
+from stages.network_configs import check_processes
 
 
 class ArtifactTarget(luigi.Target):

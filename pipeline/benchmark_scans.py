@@ -12,14 +12,14 @@ from pipeline.plan import Plan
 
 if TYPE_CHECKING:
     from data.types import Array
-    from stages.benchmarks import Asked
-    from stages.boxes import BoxScan
-    from stages.evaluate import EvaluationScene
+    from stages.evaluation.benchmarks import Asked
+    from stages.evaluation.evaluate import EvaluationScene
+    from stages.evaluation.metrics import BoxScan
 
 
 def asked_by(plan: Plan) -> Asked:
     """Whose queries the plan's scene set asks."""
-    from stages.benchmarks import Asked
+    from stages.evaluation.benchmarks import Asked
 
     return TypeAdapter(Asked).validate_python(plan.scene_set.asked)
 
@@ -36,7 +36,7 @@ def with_scans(plan: Plan, scenes: Iterable[EvaluationScene]) -> Iterator[Evalua
 
 def _scan(plan: Plan, scene_id: str) -> BoxScan:
     from data.artifacts.scene import read_scene
-    from stages.boxes import BoxScan
+    from stages.evaluation.metrics import BoxScan
 
     scene = read_scene(plan.prepare(scene_id).folder)
     return BoxScan.make(scene.cloud.points, scene.triangles, _alignment(plan, scene_id))
@@ -46,6 +46,6 @@ def _alignment(plan: Plan, scene_id: str) -> Array | None:
     """What aligns a scan with the axes, which ScanNet alone tells; None elsewhere."""
     if plan.scene_set.asked["dataset"] != "scannet":
         return None
-    from data.readers.scannet_alignment import read_axis_alignment
+    from data.readers.scannet import read_axis_alignment
 
     return read_axis_alignment(plan.root, scene_id)

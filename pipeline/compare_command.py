@@ -13,8 +13,8 @@ from pipeline.command import Command
 from pipeline.tables import table
 
 if TYPE_CHECKING:
-    from stages.compare import Comparison
-    from stages.paired_figures import Figure
+    from stages.evaluation.paired_comparison import Figure
+    from stages.report.compare import Comparison
 
 _PICTURES = 24
 
@@ -45,8 +45,8 @@ def _compare(options: Namespace) -> None:
     runs = find_runs(options.runs)
 
     from data.artifacts.store import write_text_atomic
-    from stages import compare
     from stages.configs import ReportConfig
+    from stages.report import compare
 
     made = compare.run(
         compare_inputs(runs, options.source), ReportConfig(max_pictures=options.pictures)
@@ -71,13 +71,13 @@ def _told(names: list[str], source: str, made: Comparison) -> Iterator[str]:
 
 
 def _named(made: Comparison) -> Iterator[tuple[str, Figure]]:
-    from stages.paired_figures import FIGURES
+    from stages.evaluation.paired_comparison import FIGURES
 
     return ((FIGURES[key], figure) for key, figure in made.figures.items())
 
 
 def _row(name: str, figure: Figure, number: int) -> list[str]:
-    from stages.compare_page import chance, points
+    from stages.report.compare import chance, points
 
     change = figure.changes[number - 1]
     counts = ["–" if count is None else str(count) for count in (change.better, change.worse)]

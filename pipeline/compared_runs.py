@@ -14,7 +14,7 @@ from pipeline.upstream import Upstream, differences, upstream_of
 
 if TYPE_CHECKING:
     from data.types import Array
-    from stages.compare_inputs import ComparedRun, ComparedScene, CompareInputs
+    from stages.report.inputs import ComparedRun, ComparedScene, CompareInputs
 
 _REMEDY = "Name the output folder of a scene set, or the folder of a report or an evaluation."
 _TEACHER, _STUDENTS = "run_teacher", ("train_student", "finetune_student")
@@ -71,7 +71,7 @@ def _evaluation_of(path: Path) -> Record:
 
 def compare_inputs(runs: Sequence[FinishedRun], source: str) -> CompareInputs:
     """What the page shows; ArtifactError for an evaluation or a truth that cannot be read."""
-    from stages.compare_inputs import CompareInputs, Setting
+    from stages.report.inputs import CompareInputs, Setting
 
     found = differences([run.upstream for run in runs])
     settings, outside = (
@@ -89,7 +89,7 @@ def compare_inputs(runs: Sequence[FinishedRun], source: str) -> CompareInputs:
 def _compared(run: FinishedRun) -> ComparedRun:
     from data.artifacts.evaluation import read_evaluation
     from data.artifacts.prompts import read_truths
-    from stages.compare_inputs import ComparedRun
+    from stages.report.inputs import ComparedRun
 
     prompts = run.made(run.record.inputs.get("prompts"))
     truths = read_truths(prompts.folder) if prompts else {}
@@ -128,7 +128,7 @@ def _scenes(
     """Scenes whose masks all runs still have, with what is true in the first's scan."""
     from data.artifacts.prompts import read_truths
     from data.artifacts.scene import read_ground_truth, read_scene
-    from stages.compare_inputs import ComparedScene
+    from stages.report.inputs import ComparedScene
 
     prompts = runs[0].made(runs[0].record.inputs.get("prompts"))
     for name in sorted(wanted):
@@ -159,8 +159,7 @@ def _masks_of(run: FinishedRun, scene: str, source: str) -> Record | None:
 
 
 def _read_masks(made: Record, source: str, num_points: int) -> dict[str, Array]:
-    from data.artifacts.predictions import read_predictions
-    from data.artifacts.pseudo import read_pseudo
+    from data.artifacts.soft_masks import read_predictions, read_pseudo
 
     if source == "fusion_only":
         labels = read_pseudo(made.folder)

@@ -23,8 +23,8 @@ from pipeline.scene_sets import packaged_sets
 from pipeline.tasks import PrepareScene
 
 if TYPE_CHECKING:
-    from data.prompts import PromptRecord
-    from data.queries import FormatName
+    from data.queries.formats import FormatName
+    from data.queries.prompts import PromptRecord
 
 _LOG = logging.getLogger("luigi-interface.conversion")
 _REPORT = "report.json"
@@ -103,9 +103,9 @@ def _format_of(path: Path) -> FormatName | None:
 
 def _convert(path: Path, source: Path, folder: Path) -> dict[str, Any]:
     """Convert one query file into ``folder``; its part of the report."""
-    from data.queries import FORMATS
-    from data.reason3d_points import LabelledPoints, read_labelled_points
-    from stages import convert_reason3d as stage
+    from data.queries.formats import FORMATS
+    from data.queries.reason3d_points import LabelledPoints, read_labelled_points
+    from stages.queries import convert_reason3d as stage
 
     name = _format_of(path)
     if name is None:

@@ -9,12 +9,12 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from data.errors import DataError, UserError
-from data.splits import SPLITS
+from data.types import SPLITS
 from pipeline.plan import Plan
 
 if TYPE_CHECKING:
     from data.types import GroundTruth
-    from stages.check_scan import ScanFacts
+    from stages.scene.check_scan import ScanFacts
 
 _MANY_ABSENT = 0.5
 _LEAST_SEEN = 0.05
@@ -121,7 +121,7 @@ def _check_queries(plan: Plan, diagnosis: Diagnosis) -> None:
 
 def _check_scene(plan: Plan, scene: str, diagnosis: Diagnosis) -> None:
     """Read a scene whole, and look whether its parts belong together."""
-    from stages import check_scan as stage
+    from stages.scene import check_scan as stage
 
     cfg = plan.experiment
     try:

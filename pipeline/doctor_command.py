@@ -16,7 +16,7 @@ from pipeline.command import Command, Failure, count
 if TYPE_CHECKING:
     from pipeline.doctor import Diagnosis
     from pipeline.plan import Plan
-    from stages.check_scan import ScanFacts
+    from stages.scene.check_scan import ScanFacts
 
 _SCENE_STAGES = {
     "prepare_scene": "PrepareScene",

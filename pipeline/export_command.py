@@ -10,8 +10,8 @@ from data.errors import UserError
 from pipeline.command import Command
 
 if TYPE_CHECKING:
-    from data.exports import SceneAnswers
     from pipeline.plan import Plan
+    from stages.report.exports import SceneAnswers
 
 FORMATS = ("ply", "npz", "benchmark")
 
@@ -64,10 +64,10 @@ def _check_complete(plan: Plan, scenes: tuple[str, ...], scene_set: str) -> None
 
 
 def _answers(plan: Plan, scene_id: str, source: str) -> SceneAnswers:
-    from data.artifacts.predictions import read_predictions
-    from data.exports import SceneAnswers
+    from data.artifacts.soft_masks import read_predictions
     from pipeline.scene_data import prompts_of
     from pipeline.search_jobs import found_here
+    from stages.report.exports import SceneAnswers
 
     is_student = source == "student"
     prompts = prompts_of(plan, scene_id)
@@ -86,9 +86,9 @@ def _answers(plan: Plan, scene_id: str, source: str) -> SceneAnswers:
 
 def _export_scene(plan: Plan, scene_id: str, options: Namespace) -> str:
     """Write one scene; what to tell about it."""
-    from data import exports
     from data.artifacts.scene import read_scene
     from data.queries.classes import read_classes
+    from stages.report import exports
 
     answers = _answers(plan, scene_id, options.answers)
     if options.format == "npz":

@@ -9,9 +9,16 @@ from argparse import ArgumentParser, ArgumentTypeError, Namespace
 from collections.abc import Sequence
 from pathlib import Path
 
+from data.artifacts.cleanup import (
+    Stored,
+    is_locked,
+    kept,
+    leftovers,
+    named_results,
+    remove,
+    stored_in,
+)
 from data.artifacts.object_store import CACHE_VARIABLE
-from data.artifacts.reach import Stored, kept, named_results, stored_in
-from data.artifacts.removal import is_locked, leftovers, remove
 from data.errors import UserError
 from pipeline import task_log
 from pipeline.command import Command, Failure

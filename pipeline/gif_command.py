@@ -19,7 +19,7 @@ from pipeline.teacher_commands import write_together
 if TYPE_CHECKING:
     from data.types import Prompt
     from pipeline.plan import Plan
-    from stages.moving_picture import Candidate, Shot
+    from stages.report.animation import Candidate, Shot
 
 
 def _add_arguments(parser: ArgumentParser) -> None:
@@ -34,8 +34,8 @@ def _add_arguments(parser: ArgumentParser) -> None:
 def _gif(options: Namespace) -> None:
     """Choose, draw, write."""
     from pipeline.plan import load_plan
-    from stages import moving_picture as stage
-    from stages.lettering import plain
+    from stages.report import animation as stage
+    from stages.report.pictures import plain
 
     if options.out.suffix != ".gif" or options.out.is_dir():
         raise UserError(f"--out: expected the name of a .gif file, found {str(options.out)!r}")
@@ -52,7 +52,7 @@ def _gif(options: Namespace) -> None:
 
 def _chosen(plan: Plan, options: Namespace) -> list[Prompt]:
     """The queries named, the first of each part of a text; else the surest of the set."""
-    from stages.moving_picture import choose
+    from stages.report.animation import choose
 
     found = [one for scene in plan.scenes("val") for one in _candidates(plan, scene, options)]
     if not found:
@@ -66,9 +66,9 @@ def _chosen(plan: Plan, options: Namespace) -> list[Prompt]:
 
 
 def _candidates(plan: Plan, scene_id: str, options: Namespace) -> Sequence[Candidate]:
-    from data.artifacts.predictions import read_predictions
+    from data.artifacts.soft_masks import read_predictions
     from pipeline.scene_data import prompts_of
-    from stages.moving_picture import candidates
+    from stages.report.animation import candidates
 
     require(plan.prompts(), "PreparePrompts", scene_id, options)
     folder = require(plan.predict(scene_id), "PredictMasks", scene_id, options).folder
@@ -76,11 +76,10 @@ def _candidates(plan: Plan, scene_id: str, options: Namespace) -> Sequence[Candi
 
 
 def _shot(plan: Plan, prompt: Prompt, options: Namespace) -> Shot:
-    from data.artifacts.predictions import read_predictions
-    from data.artifacts.pseudo import read_pseudo
     from data.artifacts.scene import read_scene
+    from data.artifacts.soft_masks import read_predictions, read_pseudo
     from data.artifacts.teacher import read_teacher
-    from stages.moving_picture import Shot
+    from stages.report.animation import Shot
 
     scene = prompt.scene_id
     return Shot(

@@ -17,7 +17,7 @@ def _add_arguments(parser: ArgumentParser) -> None:
 
 
 def _extract(options: Namespace) -> None:
-    from stages import extract_iphone as stage
+    from stages.scene import extract_iphone as stage
 
     scene: Path = options.scene
     if not (scene / "iphone").is_dir():

@@ -12,7 +12,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from data.artifacts.remote import Place
+from data.artifacts.object_store import Place
 from data.artifacts.store import ArtifactKey, writing_anywhere
 from pipeline import gpus
 from pipeline import learning_jobs as learning
@@ -44,7 +44,7 @@ def run(key: ArtifactKey, plan: Plan, scene_id: str | None, device: str, **more:
 
 def generate_rooms(plan: Plan, scene_id: str | None, folder: Path, device: str) -> None:
     """One room, or, once all are there, the files that span them."""
-    from stages import generate_rooms as stage
+    from stages.scene import generate_rooms as stage
 
     cfg = plan.experiment.generate
     if scene_id is None:
@@ -57,7 +57,7 @@ def generate_rooms(plan: Plan, scene_id: str | None, folder: Path, device: str) 
 def prepare_scene(plan: Plan, scene_id: str | None, folder: Path, device: str) -> None:
     """Scan to ``scene.h5``."""
     from data.artifacts.scene import write_scene
-    from stages import prepare_scene as stage
+    from stages.scene import prepare_scene as stage
 
     name, cfg = process.one_scene(scene_id), plan.experiment.prepare
     scan = plan.reader.read_scan(plan.root, name, cfg.camera)
@@ -81,7 +81,7 @@ def link_points(plan: Plan, scene_id: str | None, folder: Place, device: str) ->
     """Visible points per view."""
     from data.artifacts.links import write_links
     from data.artifacts.scene import read_scene
-    from stages import link_points as stage
+    from stages.scene import link_points as stage
 
     name = process.one_scene(scene_id)
     scene = read_scene(plan.prepare(name).folder, plan.root)
@@ -95,7 +95,7 @@ def link_points(plan: Plan, scene_id: str | None, folder: Place, device: str) ->
 def _oracle(plan: Plan, scene: Scene, prompts: Sequence[Prompt]) -> Any:
     """The one teacher that is given labels, those of its scene."""
     from data.artifacts.scene import read_ground_truth
-    from stages.oracle import make_oracle
+    from stages.teacher.oracle import make_oracle
 
     truth = read_ground_truth(plan.prepare(scene.scene_id).folder)
     truths = scene_data.truths_of(plan, scene.scene_id)
@@ -107,8 +107,8 @@ def run_teacher(plan: Plan, scene_id: str | None, folder: Place, device: str) ->
     """Fill the scene's teacher cache, going on where an earlier attempt stopped."""
     from data.artifacts.scene import read_scene
     from data.artifacts.teacher import TeacherWriter
-    from stages import run_teacher as stage
-    from stages.teachers import make_teacher
+    from stages.teacher import run_teacher as stage
+    from stages.teacher.make_teacher import make_teacher
 
     cfg = plan.experiment.teacher
     name, source = process.one_scene(scene_id), plan.prepare(process.one_scene(scene_id)).folder

@@ -16,11 +16,11 @@ def fuse_masks(plan: Plan, scene_id: str | None, folder: Path, device: str) -> N
     import numpy as np
 
     from data.artifacts.links import read_links
-    from data.artifacts.pseudo import write_pseudo
     from data.artifacts.scene import read_scene
+    from data.artifacts.soft_masks import write_pseudo
     from data.artifacts.teacher import read_teacher
-    from data.bank import BANK_TASK
-    from stages import fuse_masks as stage
+    from data.queries.prompts import BANK_TASK
+    from stages.fusion import fuse_masks as stage
 
     name = process.one_scene(scene_id)
     labels = stage.run(
@@ -38,11 +38,11 @@ def fuse_masks(plan: Plan, scene_id: str | None, folder: Path, device: str) -> N
 
 def lift_features(plan: Plan, scene_id: str | None, folder: Path, device: str) -> None:
     """The teacher's image features on superpoints."""
-    from data.artifacts.features import write_features
+    from data.artifacts.embeddings import write_features
     from data.artifacts.links import read_links
     from data.artifacts.scene import read_scene
-    from stages import lift_features as stage
-    from stages.teachers import make_teacher
+    from stages.teacher import lift_features as stage
+    from stages.teacher.make_teacher import make_teacher
 
     name = process.one_scene(scene_id)
     scene = read_scene(plan.prepare(name).folder, plan.root)
@@ -61,10 +61,10 @@ class _TrainingScenes(Sequence[Any]):
         return len(self._names)
 
     def __getitem__(self, index: Any) -> Any:
-        from data.artifacts.features import read_features
-        from data.artifacts.pseudo import read_pseudo
+        from data.artifacts.embeddings import read_features
         from data.artifacts.scene import read_scene
-        from data.training_scene import TrainingScene
+        from data.artifacts.soft_masks import read_pseudo
+        from stages.student.training_samples import TrainingScene
 
         plan, name = self._plan, self._names[index]
         return TrainingScene(
@@ -79,7 +79,7 @@ def train_student(
     plan: Plan, scene_id: str | None, folder: Path, device: str, processes: int = 1
 ) -> None:
     """Train, going on from the last checkpoint in the folder."""
-    from stages import train_student as stage
+    from stages.student import train_student as stage
 
     scenes, show = _TrainingScenes(plan, plan.labels), progress.reporter("TrainStudent", alone=True)
     cfg = plan.experiment.student
@@ -90,7 +90,7 @@ def finetune_student(
     plan: Plan, scene_id: str | None, folder: Path, device: str, processes: int = 1
 ) -> None:
     """Train another student further on truth, going on from the last checkpoint in the folder."""
-    from stages import train_student as stage
+    from stages.student import train_student as stage
 
     if plan.source is None:
         raise ValueError("the config names no student to start from")
@@ -102,9 +102,9 @@ def finetune_student(
 
 def oracle_labels(plan: Plan, scene_id: str | None, folder: Path, device: str) -> None:
     """The truth of one scene, for the upper bound."""
-    from data.artifacts.pseudo import read_pseudo, write_pseudo
     from data.artifacts.scene import read_ground_truth
-    from stages import oracle_labels as stage
+    from data.artifacts.soft_masks import read_pseudo, write_pseudo
+    from stages.fusion import oracle_labels as stage
 
     name = process.one_scene(scene_id)
     labels = stage.run(
@@ -118,8 +118,8 @@ def oracle_labels(plan: Plan, scene_id: str | None, folder: Path, device: str) -
 
 def distil_text(plan: Plan, scene_id: str | None, folder: Path, device: str) -> None:
     """Words to tokens, from all training scenes."""
-    from data.artifacts.text import write_text_student
-    from stages import distil_text as stage
+    from data.artifacts.student import write_text_student
+    from stages.student import distil_text as stage
 
     cfg = plan.experiment
     scenes = [_text_scene(plan, name) for name in plan.scenes("train")]
@@ -129,9 +129,9 @@ def distil_text(plan: Plan, scene_id: str | None, folder: Path, device: str) -> 
 
 
 def _text_scene(plan: Plan, name: str) -> Any:
-    from data.artifacts.pseudo import read_pseudo
     from data.artifacts.scene import read_scene
-    from stages.distil_text import TextScene
+    from data.artifacts.soft_masks import read_pseudo
+    from stages.student.distil_text import TextScene
 
     labels = read_pseudo(plan.fuse(name).folder)
     texts = {prompt.prompt_id: prompt.text for prompt in scene_data.asked_of(plan, name)}
@@ -142,10 +142,9 @@ def _text_scene(plan: Plan, name: str) -> Any:
 
 def predict_masks(plan: Plan, scene_id: str | None, folder: Path, device: str) -> None:
     """The student's masks of one scene's queries and of the bank's categories."""
-    from data.artifacts.predictions import write_predictions
-    from data.artifacts.pseudo import read_pseudo
     from data.artifacts.scene import read_scene
-    from stages import predict_masks as stage
+    from data.artifacts.soft_masks import read_pseudo, write_predictions
+    from stages.student import predict_masks as stage
 
     name, cfg, place = (
         process.one_scene(scene_id),
@@ -164,8 +163,8 @@ def predict_masks(plan: Plan, scene_id: str | None, folder: Path, device: str) -
 
 
 def _word_tokens(plan: Plan, name: str, device: str) -> Any:
-    from data.artifacts.text import read_text_student
-    from stages.text_encoding import encode_queries
+    from data.artifacts.student import read_text_student
+    from stages.student.text_encoding import encode_queries
 
     text, cfg = read_text_student(plan.text().folder), plan.experiment
     words = [prompt.text for prompt in scene_data.asked_of(plan, name)]

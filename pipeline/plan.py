@@ -14,7 +14,7 @@ from functools import cached_property, lru_cache
 from pathlib import Path
 from typing import Any
 
-from data.artifacts.remote import RemoteFolder
+from data.artifacts.object_store import RemoteFolder
 from data.artifacts.store import ArtifactKey, read_metadata
 from data.artifacts.versions import VERSIONS
 from data.errors import ConfigError
@@ -22,7 +22,7 @@ from pipeline.config import load_experiment, overrides_with, parse_overrides, re
 from pipeline.scene_caches import cache_root
 from pipeline.scene_plan import ScenePlan, once
 from pipeline.scene_sets import is_scene_set, load_scene_set
-from stages.text_identity import text_identity
+from stages.teacher.identity import text_identity
 
 OUTPUT_VARIABLE = "MLLM3D_OUTPUT"
 STUDENT_STAGES = ("train_student", "finetune_student")

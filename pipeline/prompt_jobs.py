@@ -7,12 +7,12 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from data.queries import FORMATS, SENTENCES
-from data.splits import SPLITS
+from data.queries.formats import FORMATS, SENTENCES
+from data.types import SPLITS
 from pipeline.plan import Plan
 
 if TYPE_CHECKING:
-    from stages.prepare_prompts import PreparedPrompts
+    from stages.queries.prepare_prompts import PreparedPrompts
 
 _LOG = logging.getLogger("luigi-interface.stages")
 
@@ -39,7 +39,7 @@ def prepare_prompts(plan: Plan, scene_id: str | None, folder: Path, device: str)
 
 def prepared_prompts(plan: Plan) -> PreparedPrompts:
     """All queries of a set; DataError as of the stage and of the files' readers."""
-    from stages import prepare_prompts as stage
+    from stages.queries import prepare_prompts as stage
 
     splits: dict[str, Sequence[str]] = {
         split: names for split in SPLITS if (names := plan.scenes(split))
@@ -47,11 +47,11 @@ def prepared_prompts(plan: Plan) -> PreparedPrompts:
     paths = {s: plan.scene_set.query_path(plan.root, s) for s in SPLITS if s in splits}
     query_format = plan.scene_set.query_format
     if query_format == SENTENCES:
-        from data.queries import sentences
-        from stages import prepare_sentences
+        from data.queries import formats
+        from stages.queries import prepare_prompts as prepare_sentences
 
-        read = {str(split): sentences.read(path) for split, path in paths.items()}
-        prompts = prepare_sentences.run(read, splits)
+        read = {str(split): formats.read_sentences(path) for split, path in paths.items()}
+        prompts = prepare_sentences.run_sentences(read, splits)
         return stage.PreparedPrompts(prompts, [], "none", {}, {}, {})
     form = FORMATS[query_format]
     records = [record for path in dict.fromkeys(paths.values()) for record in form.read(path)]

@@ -14,7 +14,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from data.artifacts.remote import Place
+from data.artifacts.object_store import Place
 from data.artifacts.store import METADATA, ArtifactKey, fingerprint
 from data.errors import ArtifactError, UserError
 from data.jsonio import read_json

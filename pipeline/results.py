@@ -14,9 +14,9 @@ from pipeline.plan import Plan
 from pipeline.scene_data import masks_of, prompts_of
 
 if TYPE_CHECKING:
-    from data.artifacts.said import Said
-    from stages.evaluate import EvaluationScene
-    from stages.report_inputs import (
+    from data.artifacts.answers import Said
+    from stages.evaluation.evaluate import EvaluationScene
+    from stages.report.inputs import (
         AnsweredScene,
         ReportInputs,
         ReportScene,
@@ -27,11 +27,11 @@ if TYPE_CHECKING:
 
 def judge_teacher(plan: Plan, scene_id: str | None, folder: Path, device: str) -> None:
     """The teacher's masks of one scene against ground truth, in 2D."""
-    from data.artifacts.judgement import write_judgement
     from data.artifacts.prompts import read_truths
     from data.artifacts.scene import read_ground_truth, read_scene
     from data.artifacts.teacher import read_teacher
-    from stages import judge_teacher as stage
+    from data.artifacts.teacher_2d import write_judgement
+    from stages.teacher import evaluate_teacher_2d as stage
 
     if scene_id is None:
         raise ValueError("this stage works on one scene")
@@ -50,11 +50,10 @@ def judge_teacher(plan: Plan, scene_id: str | None, folder: Path, device: str) -
 
 def answer_questions(plan: Plan, scene_id: str | None, folder: Path, device: str) -> None:
     """What the teacher says of one scene's queries, in words."""
-    from data.artifacts.predictions import read_predictions
-    from data.artifacts.pseudo import read_pseudo
-    from data.artifacts.said import write_said
+    from data.artifacts.answers import write_said
+    from data.artifacts.soft_masks import read_predictions, read_pseudo
     from data.artifacts.teacher import read_teacher
-    from stages import answer_questions as stage
+    from stages.evaluation import answer_questions as stage
 
     name = process.one_scene(scene_id)
     prompts, cache = prompts_of(plan, name), read_teacher(plan.teacher(name).place)
@@ -63,10 +62,10 @@ def answer_questions(plan: Plan, scene_id: str | None, folder: Path, device: str
 
 
 def _evaluation_scenes(plan: Plan) -> Iterator[EvaluationScene]:
-    from data.artifacts.judgement import read_judgement
     from data.artifacts.prompts import read_truths
     from data.artifacts.scene import read_ground_truth
-    from stages.evaluate import EvaluationScene
+    from data.artifacts.teacher_2d import read_judgement
+    from stages.evaluation.evaluate import EvaluationScene
 
     truths = read_truths(plan.prompts().folder)
     for name in plan.scenes("val"):
@@ -80,14 +79,14 @@ def evaluate(plan: Plan, scene_id: str | None, folder: Path, device: str) -> Non
     """Metrics over the validation split."""
     from data.artifacts.evaluation import Evaluation, write_evaluation
     from data.artifacts.prompts import read_truths
-    from stages import evaluate as stage
-    from stages import question_figures
+    from stages.evaluation import answer_questions as question_figures
+    from stages.evaluation import evaluate as stage
 
     truths = read_truths(plan.prompts().folder)
     searched = search_jobs.search_result(plan)
     scenes, more = with_scans(plan, _evaluation_scenes(plan)), searched.rows if searched else ()
     evaluation = stage.run(scenes, asked=asked_by(plan), search_rows=more)
-    answered = question_figures.run(evaluation.rows, _said(plan), truths)
+    answered = question_figures.run_scores(evaluation.rows, _said(plan), truths)
     sections = {
         **({"search": searched.figures} if searched else {}),
         **({"qa": answered.figures} if answered.figures else {}),
@@ -97,17 +96,17 @@ def evaluate(plan: Plan, scene_id: str | None, folder: Path, device: str) -> Non
 
 def _said(plan: Plan) -> dict[str, Said]:
     """Answers in words of all validation scenes, by prompt id."""
-    from data.artifacts.said import read_said
+    from data.artifacts.answers import read_said
 
     answers = (read_said(plan.said(name).folder) for name in plan.scenes("val"))
     return {prompt_id: said for of_scene in answers for prompt_id, said in of_scene.items()}
 
 
 def _report_scenes(plan: Plan) -> Iterator[ReportScene]:
-    from data.artifacts.pseudo import read_pseudo
     from data.artifacts.scene import read_scene
+    from data.artifacts.soft_masks import read_pseudo
     from data.artifacts.teacher import read_teacher
-    from stages.report_inputs import ReportScene
+    from stages.report.inputs import ReportScene
 
     for item in _evaluation_scenes(plan):
         scene = read_scene(plan.prepare(item.scene_id).folder, plan.root)
@@ -125,7 +124,7 @@ def _stage_records(plan: Plan) -> list[StageRecord]:
 
     Rooms and queries are made for the whole set; of later stages a run needs no tuning scene.
     """
-    from stages.report_inputs import StageRecord
+    from stages.report.inputs import StageRecord
 
     every, val = plan.scenes("train", "val"), plan.scenes("val")
     rooms = plan.scenes() if plan.scene_set.generated else ()
@@ -166,7 +165,7 @@ def _training(plan: Plan) -> dict[str, list[ArtifactKey]]:
 
 def _record(plan: Plan) -> RunRecord:
     from data.artifacts.student import read_log
-    from stages.report_inputs import RunRecord
+    from stages.report.inputs import RunRecord
 
     return RunRecord(
         plan.scene_set.title,
@@ -181,19 +180,18 @@ def _record(plan: Plan) -> RunRecord:
 def report_inputs(plan: Plan) -> ReportInputs:
     """What the page shows of one experiment."""
     from data.artifacts.evaluation import read_evaluation
-    from stages.report_inputs import ReportInputs
+    from stages.report.inputs import ReportInputs
 
     evaluation = read_evaluation(plan.evaluate().folder)
     return ReportInputs(evaluation, lambda: _report_scenes(plan), _record(plan))
 
 
 def _answered_scenes(plan: Plan) -> Iterator[AnsweredScene]:
-    from data.artifacts.predictions import read_predictions
-    from data.artifacts.pseudo import read_pseudo
-    from data.artifacts.said import read_said
+    from data.artifacts.answers import read_said
     from data.artifacts.scene import read_scene
+    from data.artifacts.soft_masks import read_predictions, read_pseudo
     from data.artifacts.teacher import read_teacher
-    from stages.report_inputs import AnsweredScene
+    from stages.report.inputs import AnsweredScene
 
     for name in plan.scenes("val"):
         found = read_predictions(plan.predict(name).folder)
@@ -207,13 +205,13 @@ def _answered_scenes(plan: Plan) -> Iterator[AnsweredScene]:
 
 def report(plan: Plan, scene_id: str | None, folder: Path, device: str) -> None:
     """``report.html``, the overview picture, and ``metrics.json`` or else ``answers.json``."""
-    from data.artifacts.report import write_report
-    from stages import answers_report
-    from stages import report as stage
+    from data.artifacts.evaluation import write_report
+    from stages.report import report as answers_report
+    from stages.report import report as stage
 
     show, cfg = progress.reporter("Report", alone=True), plan.experiment.report
     if plan.scene_set.has_truth:
         write_report(folder, stage.run(report_inputs(plan), cfg, show))
         return
     scenes = partial(_answered_scenes, plan)
-    write_report(folder, answers_report.run(scenes, _record(plan), cfg, show))
+    write_report(folder, answers_report.run_answers(scenes, _record(plan), cfg, show))

@@ -8,7 +8,7 @@ import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from data.artifacts.record import read_metadata
+from data.artifacts.metadata import read_metadata
 from pipeline.base import ArtifactTask
 from pipeline.tables import duration, table
 from pipeline.tally import Tally, Work

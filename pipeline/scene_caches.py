@@ -6,9 +6,8 @@ import os
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import replace
 
-from data.artifacts.object_store import CACHE_VARIABLE
-from data.artifacts.record import METADATA, read_metadata
-from data.artifacts.remote import RemoteFolder, reachable
+from data.artifacts.metadata import METADATA, read_metadata
+from data.artifacts.object_store import CACHE_VARIABLE, RemoteFolder, reachable
 from data.artifacts.remote_artifact import Manifests, RemoteArtifact
 from data.artifacts.store import ArtifactKey
 from pipeline.provenance import Record, record_of

@@ -7,9 +7,8 @@ from typing import TYPE_CHECKING
 from pipeline.plan import Plan
 
 if TYPE_CHECKING:
-    from data.searches import Search
-    from data.splits import Split
-    from data.types import Array, Prompt, PromptTruth
+    from data.queries.hierarchical_search import Search
+    from data.types import Array, Prompt, PromptTruth, Split
 
 
 def prompts_of(plan: Plan, scene_id: str) -> list[Prompt]:
@@ -25,8 +24,8 @@ def asked_of(plan: Plan, scene_id: str) -> list[Prompt]:
 
     These are its queries, then the bank's categories, then what its place's searches ask.
     """
-    from data.bank import bank_prompts
-    from data.searches import search_prompts
+    from data.queries.hierarchical_search import search_prompts
+    from data.queries.prompts import bank_prompts
 
     own = prompts_of(plan, scene_id) + bank_prompts(plan.experiment.prompts.bank, scene_id)
     return own + search_prompts(searches_of(plan, plan.split_of(scene_id)), scene_id)
@@ -35,7 +34,7 @@ def asked_of(plan: Plan, scene_id: str) -> list[Prompt]:
 def num_asked(plan: Plan) -> dict[str, int]:
     """How many prompts each scene of the set is asked, by scene, reading the queries once."""
     from data.artifacts.prompts import read_prompts
-    from data.searches import search_prompts
+    from data.queries.hierarchical_search import search_prompts
 
     counts = dict.fromkeys(plan.scenes(), len(plan.experiment.prompts.bank))
     for prompts in read_prompts(plan.prompts().folder).values():
@@ -51,7 +50,7 @@ def num_asked(plan: Plan) -> dict[str, int]:
 def truths_of(plan: Plan, scene_id: str) -> dict[str, PromptTruth]:
     """What is known of what a scene is asked, by prompt id; for oracles and evaluation only."""
     from data.artifacts.prompts import read_truths
-    from data.search_truths import truths_in_room
+    from data.queries.hierarchical_search import truths_in_room
 
     truths = read_truths(plan.prompts().folder)
     searches = searches_of(plan, plan.split_of(scene_id))
@@ -67,8 +66,7 @@ def searches_of(plan: Plan, split: Split) -> list[Search]:
 
 def masks_of(plan: Plan, scene_id: str) -> dict[str, dict[str, Array]]:
     """Masks of one scene by source and prompt id: the student's, its labels', both together."""
-    from data.artifacts.predictions import read_predictions
-    from data.artifacts.pseudo import read_pseudo
+    from data.artifacts.soft_masks import read_predictions, read_pseudo
 
     student, labels = (
         read_predictions(plan.predict(scene_id).folder),

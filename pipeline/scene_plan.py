@@ -14,21 +14,27 @@ from typing import Any
 
 from pydantic import BaseModel
 
-from data.artifacts.remote import RemoteFolder
+from data.artifacts.object_store import RemoteFolder
 from data.artifacts.remote_artifact import Manifests
 from data.artifacts.store import ArtifactKey, canonical_json, fingerprint
 from data.artifacts.versions import VERSIONS
 from data.errors import ConfigError
-from data.places import consecutive, houses, read_places, within
-from data.queries import DEFAULT_FORMAT
-from data.room_words import RULES, table_digest
+from data.queries.formats import DEFAULT_FORMAT
+from data.queries.hierarchical_search import (
+    RULES,
+    consecutive,
+    houses,
+    read_places,
+    table_digest,
+    within,
+)
 from data.rooms.ids import scene_id as room_id
-from data.splits import SPLITS, Split
+from data.types import SPLITS, Split
 from pipeline.provenance import views_identity
 from pipeline.scene_caches import manifests_of, placed
 from pipeline.scene_sets import SceneSet
 from stages.configs import Experiment
-from stages.teacher_identity import no_features, teacher_identity
+from stages.teacher.identity import no_features, teacher_identity
 
 once = lru_cache(maxsize=None)
 """Methods of a plan are computed once for each scene: a plan lives as long as its process."""

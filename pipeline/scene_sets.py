@@ -13,8 +13,8 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from data.artifacts.store import sha256_of
 from data.errors import ConfigError
-from data.queries import DEFAULT_FORMAT, FORMATS, SENTENCES, FormatName
-from data.splits import SPLITS, Split
+from data.queries.formats import DEFAULT_FORMAT, FORMATS, SENTENCES, FormatName
+from data.types import SPLITS, Split
 from pipeline.config import explain, read_yaml_mapping
 
 if TYPE_CHECKING:
@@ -55,7 +55,7 @@ class SceneSet(BaseModel):
     queries: SplitFiles
     """Query files, relative to the dataset's folder unless absolute."""
     query_format: FormatName | Literal["sentences"] = DEFAULT_FORMAT
-    """What the query files look like: a format of ``data.queries``, or sentences alone."""
+    """What the query files look like: a format of ``data.queries.formats``, or sentences alone."""
     classes: str = ""
     """Class list of query files whose targets are categories, relative as they are."""
     label_table: str = ""

@@ -11,7 +11,7 @@ from pipeline.plan import Plan
 
 if TYPE_CHECKING:
     from data.types import Array, GroundTruth, Prompt
-    from stages.search_rows import SearchedRoom, SearchResult
+    from stages.evaluation.hierarchical_search import SearchedRoom, SearchResult
 
 
 class Shown(NamedTuple):
@@ -23,17 +23,16 @@ class Shown(NamedTuple):
 
 def find_rooms(plan: Plan, scene_id: str | None, folder: Path, device: str) -> None:
     """Choose a room for every search of the validation places."""
-    from data.artifacts.rooms import write_rooms
-    from stages import find_rooms as stage
+    from data.artifacts.answers import write_rooms
+    from stages.evaluation import hierarchical_search as stage
 
     scores = {name: _scores(plan, name) for name in plan.scenes("val")}
-    write_rooms(folder, stage.run(scene_data.searches_of(plan, "val"), scores))
+    write_rooms(folder, stage.run_find_rooms(scene_data.searches_of(plan, "val"), scores))
 
 
 def _scores(plan: Plan, scene_id: str) -> dict[str, dict[str, float]]:
     """How sure each source is of what a scene was asked, by prompt id."""
-    from data.artifacts.predictions import read_predictions
-    from data.artifacts.pseudo import read_pseudo
+    from data.artifacts.soft_masks import read_predictions, read_pseudo
 
     answers, labels = (
         read_predictions(plan.predict(scene_id).folder),
@@ -49,20 +48,20 @@ def _scores(plan: Plan, scene_id: str) -> dict[str, dict[str, float]]:
 
 def search_result(plan: Plan) -> SearchResult | None:
     """All searches of the validation places, scored; None where there is none."""
+    from data.artifacts.answers import read_rooms
     from data.artifacts.prompts import read_truths
-    from data.artifacts.rooms import read_rooms
-    from stages import search_rows as stage
+    from stages.evaluation import hierarchical_search as stage
 
     searches = scene_data.searches_of(plan, "val")
     if not searches:
         return None
     truths, choices = read_truths(plan.prompts().folder), read_rooms(plan.rooms_found().folder)
-    return stage.run(searches, truths, choices, _rooms(plan))
+    return stage.run_search_rows(searches, truths, choices, _rooms(plan))
 
 
 def _rooms(plan: Plan) -> Iterator[SearchedRoom]:
     from data.artifacts.scene import read_ground_truth
-    from stages.search_rows import SearchedRoom
+    from stages.evaluation.hierarchical_search import SearchedRoom
 
     for name in plan.scenes("val"):
         truth = read_ground_truth(plan.prepare(name).folder)
@@ -75,8 +74,8 @@ def found_here(plan: Plan, scene_id: str, source: str) -> list[Prompt]:
     They have the ids under which the scene was asked, and the sentences in full. Searches of
     validation places alone have been given a room.
     """
-    from data.artifacts.rooms import read_rooms
-    from data.searches import SEARCH_TASK
+    from data.artifacts.answers import read_rooms
+    from data.queries.hierarchical_search import SEARCH_TASK
     from data.types import Prompt
 
     split = plan.split_of(scene_id)
@@ -93,8 +92,8 @@ def shown(
     plan: Plan, scene_id: str, masks: Mapping[str, Mapping[str, Array]], truth: GroundTruth
 ) -> Shown:
     """What there is to draw of the searches that mean a scene."""
+    from data.artifacts.answers import read_rooms
     from data.artifacts.prompts import read_truths
-    from data.artifacts.rooms import read_rooms
 
     found: dict[str, dict[str, Array]] = {source: {} for source in masks}
     true: dict[str, Array] = {}

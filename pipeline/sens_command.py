@@ -16,7 +16,7 @@ def _add_arguments(parser: ArgumentParser) -> None:
 
 
 def _extract(options: Namespace) -> None:
-    from data.readers.scannet_export import export_frames
+    from data.readers.scannet_sens import export_frames
 
     done = export_frames(options.input, options.output, options.every)
     told = f"{options.output}: {done.written} of {done.total} frames"

@@ -43,8 +43,7 @@ def _add_arguments(parser: ArgumentParser) -> None:
 def _show(options: Namespace) -> None:
     """Write every sheet as it is drawn, and tell its path."""
     from pipeline.plan import load_plan
-    from stages.lettering import file_name
-    from stages.panels import png
+    from stages.report.pictures import file_name, png
 
     if options.query and options.what != "teacher":
         raise UserError("--query is for show teacher")
@@ -102,21 +101,21 @@ def _some(names: Sequence[str]) -> str:
 
 
 def _show_scene(plan: Plan, options: Namespace) -> Shown:
-    from stages import show_scene as stage
+    from stages.report import inspect as stage
 
     scene = _scene(plan, options)
-    for name, image in stage.run(scene, _chosen(scene, options)):
+    for name, image in stage.run_scene(scene, _chosen(scene, options)):
         yield name, image, ""
 
 
 def _show_links(plan: Plan, options: Namespace) -> Shown:
     from data.artifacts.links import read_links
-    from stages import show_links as stage
+    from stages.report import inspect as stage
 
     scene = _scene(plan, options)
     link = require(plan.link(options.scene), "LinkPoints", options.scene, options)
     links = read_links(link.place)
-    for name, image, measured in stage.run(scene, links, _chosen(scene, options)):
+    for name, image, measured in stage.run_links(scene, links, _chosen(scene, options)):
         lines = [
             f"  {one.view_id!r}: {one.points} points on {one.covered:.1%} of pixels, colours "
             f"differ by {one.difference:.1f} of 255 (chance: {one.chance:.1f})"
@@ -126,12 +125,12 @@ def _show_links(plan: Plan, options: Namespace) -> Shown:
 
 
 def _show_teacher(plan: Plan, options: Namespace) -> Shown:
-    from data.artifacts.pseudo import read_pseudo
+    from data.artifacts.soft_masks import read_pseudo
     from data.artifacts.store import is_complete
     from data.artifacts.teacher import read_teacher
     from pipeline.scene_data import asked_of
-    from stages import show_teacher as stage
-    from stages.lettering import file_name, plain
+    from stages.report import inspect as stage
+    from stages.report.pictures import file_name, plain
 
     scene = _scene(plan, options)
     require(plan.prompts(), "PreparePrompts", options.scene, options)
@@ -142,7 +141,7 @@ def _show_teacher(plan: Plan, options: Namespace) -> Shown:
     fused = plan.fuse(options.scene)
     labels = read_pseudo(fused.folder) if is_complete(fused) else None
     views = _chosen(scene, options) if options.view else options.views or _TEACHER_VIEWS
-    for prompt, image in stage.run(scene, cache, prompts, labels, views):
+    for prompt, image in stage.run_teacher(scene, cache, prompts, labels, views):
         yield f"teacher_{file_name(prompt.prompt_id)}", image, f'  "{plain(prompt.text)}"'
 
 

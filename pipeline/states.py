@@ -11,8 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from data.artifacts.failure import read_failure
-from data.artifacts.holder import HOLDER
+from data.artifacts.metadata import HOLDER, read_failure
 from data.artifacts.store import METADATA, lock_path
 from data.errors import ArtifactError
 from pipeline.graph import Unit
@@ -88,7 +87,7 @@ def _holder(folder: Path) -> str:
 def views_done(folder: Path) -> tuple[int, int] | None:
     """Views of a teacher cache that are answered, and how many there are; None before the first.
 
-    A view is one file (``data.artifacts.teacher_array``), and Zarr renames it when it is whole.
+    A view is one file (``data.artifacts.teacher``), and Zarr renames it when it is whole.
     """
     views = folder / "teacher.zarr" / "views"
     try:

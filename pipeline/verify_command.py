@@ -8,18 +8,19 @@ from argparse import ArgumentParser, Namespace
 from collections.abc import Sequence
 from pathlib import Path
 
-from data.artifacts.checks import (
+from data.artifacts.cleanup import (
     ROOMS_STAGE,
     Finding,
     artifacts_below,
     check_artifact,
+    check_objects,
     num_files,
+    objects_below,
     place_of,
+    remove,
 )
-from data.artifacts.record import METADATA
-from data.artifacts.remote import Place, RemoteFolder, reachable
-from data.artifacts.remote_checks import check_objects, objects_below
-from data.artifacts.removal import remove
+from data.artifacts.metadata import METADATA
+from data.artifacts.object_store import Place, RemoteFolder, reachable
 from data.errors import UserError
 from pipeline import progress
 from pipeline.command import Command, Failure

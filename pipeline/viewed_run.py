@@ -11,7 +11,7 @@ from pipeline.plan import Plan
 from pipeline.process import resolved
 
 if TYPE_CHECKING:
-    from stages.ask_student import StudentEngine
+    from stages.student.ask_student import StudentEngine
     from stages.viewer.content import Belief, Query, ViewedRun, ViewedScene
 
 
@@ -39,7 +39,7 @@ def _teacher(plan: Plan, device: str) -> Any:
             "the teacher of this config is the oracle, which is ground truth itself: it answers "
             "no new sentence. View the set under a config with another teacher"
         )
-    from stages.teachers import make_teacher
+    from stages.teacher.make_teacher import make_teacher
 
     return make_teacher(plan.experiment.teacher, resolved(device))
 
@@ -72,8 +72,7 @@ def _queries(plan: Plan, scene_id: str) -> list[Query]:
 
 
 def _beliefs(plan: Plan, scene_id: str) -> dict[str, list[Belief]]:
-    from data.artifacts.predictions import read_predictions
-    from data.artifacts.pseudo import read_pseudo
+    from data.artifacts.soft_masks import read_predictions, read_pseudo
     from data.artifacts.store import is_complete
     from stages.viewer.content import NONE, Belief
 

@@ -14,36 +14,43 @@ from collections.abc import Callable
 from pathlib import Path
 
 from data.errors import UserError
-from data.open3d_library import open3d
 from stages.configs import Experiment
 
 _IMPORTED_LATE: dict[str, tuple[str, ...]] = {
-    "generate_rooms": ("data.rooms.folder",),
-    "prepare_scene": ("stages.prepare_scene", "data.artifacts.scene"),
-    "link_points": ("stages.link_points", "data.artifacts.links", "data.artifacts.scene"),
-    "run_teacher": ("stages.run_teacher", "data.artifacts.teacher", "data.artifacts.scene"),
-    "lift_features": ("stages.lift_features", "data.artifacts.features"),
-    "fuse_masks": ("stages.fuse_masks", "data.artifacts.pseudo", "data.artifacts.teacher"),
-    "oracle_labels": ("stages.oracle_labels", "data.artifacts.pseudo"),
-    "train_student": ("stages.train_student", "data.artifacts.pseudo"),
-    "finetune_student": ("stages.train_student", "data.artifacts.pseudo"),
-    "distil_text": ("stages.distil_text", "data.artifacts.text"),
-    "predict_masks": ("stages.predict_masks", "data.artifacts.predictions"),
-    "judge_teacher": ("stages.judge_teacher", "data.artifacts.judgement"),
-    "answer_questions": ("stages.answer_questions", "data.artifacts.said"),
-    "evaluate": ("stages.evaluate", "stages.question_figures"),
-    "report": ("stages.report", "stages.answers_report"),
+    "generate_rooms": ("data.rooms.write",),
+    "prepare_scene": ("stages.scene.prepare_scene", "data.artifacts.scene"),
+    "link_points": ("stages.scene.link_points", "data.artifacts.links", "data.artifacts.scene"),
+    "run_teacher": ("stages.teacher.run_teacher", "data.artifacts.teacher", "data.artifacts.scene"),
+    "lift_features": ("stages.teacher.lift_features", "data.artifacts.embeddings"),
+    "fuse_masks": (
+        "stages.fusion.fuse_masks",
+        "data.artifacts.soft_masks",
+        "data.artifacts.teacher",
+    ),
+    "oracle_labels": ("stages.fusion.oracle_labels", "data.artifacts.soft_masks"),
+    "train_student": ("stages.student.train_student", "data.artifacts.soft_masks"),
+    "finetune_student": ("stages.student.train_student", "data.artifacts.soft_masks"),
+    "distil_text": ("stages.student.distil_text", "data.artifacts.student"),
+    "predict_masks": ("stages.student.predict_masks", "data.artifacts.soft_masks"),
+    "judge_teacher": ("stages.teacher.evaluate_teacher_2d", "data.artifacts.teacher_2d"),
+    "answer_questions": ("stages.evaluation.answer_questions", "data.artifacts.answers"),
+    "evaluate": ("stages.evaluation.evaluate", "stages.evaluation.answer_questions"),
+    "report": ("stages.report.report", "stages.report.report"),
 }
 _LISA = ("models.lisa.teacher", "models.lisa.checkpoint")
 _CASTS_RAYS = {"generate_rooms", "prepare_scene"}
 _LOOPS: dict[str, tuple[str, ...]] = {
     "generate_rooms": ("data.rooms.render",),
-    "prepare_scene": ("data.superpoints", "data.rasterise", "data.visibility"),
-    "link_points": ("data.visibility",),
-    "fuse_masks": ("stages.votes",),
-    "train_student": ("models.sparse_cpu",),
-    "finetune_student": ("models.sparse_cpu",),
-    "predict_masks": ("models.sparse_cpu",),
+    "prepare_scene": (
+        "data.geometry.superpoints",
+        "data.geometry.raycast",
+        "data.geometry.visibility",
+    ),
+    "link_points": ("data.geometry.visibility",),
+    "fuse_masks": ("stages.fusion.votes",),
+    "train_student": ("models.sparse.cpu",),
+    "finetune_student": ("models.sparse.cpu",),
+    "predict_masks": ("models.sparse.cpu",),
 }
 """Modules whose compiled loops a stage runs; loading these takes longer than a small scene."""
 _ASKS_TEACHER = {"run_teacher", "lift_features"}
@@ -60,13 +67,15 @@ def preload(stage: str, experiment: Experiment) -> None:
     for module in _IMPORTED_LATE.get(stage, ()):
         _quietly(importlib.import_module, module)
     if stage in _CASTS_RAYS:
+        from data.geometry.raycast import open3d
+
         _quietly(open3d)
     load_loops(stage)
     if stage in _ASKS_TEACHER and experiment.teacher.is_lisa:
         for module in _LISA:
             _quietly(importlib.import_module, module)
     if stage in _CONVOLVES and not _may_have_cuda():
-        from models.sparse import load_spconv
+        from models.sparse.layers import load_spconv
 
         _quietly(load_spconv)
 

@@ -15,10 +15,10 @@ import numpy as np
 import zarr
 from zarr.codecs import BloscCodec
 
-from data.artifacts.remote import Place
-from data.artifacts.remote_zarr import zarr_place
+from data.artifacts.object_store import Place
 from data.artifacts.store import check_files
 from data.artifacts.versions import VERSIONS
+from data.artifacts.zarr_groups import zarr_place
 from data.errors import ArtifactError
 from data.types import Array
 
