@@ -69,7 +69,7 @@ class LossConfig(StageConfig):
 
 
 class SelfTrainingConfig(StageConfig):
-    """The student's answers mend the labels it learns from, see ``stages.student.train_student``."""
+    """The student's answers mend the labels it learns from, see ``train_student``."""
 
     start: Fraction = 0.0
     """Share of the epochs after which labels are mended once; 0 for never. Truth never is."""
