@@ -17,20 +17,26 @@ import numpy as np
 from benchmarks.answers import answers, blob_logits
 from benchmarks.harness import require
 from benchmarks.rooms import room_scene
-from data import training_scene
 from data.artifacts.evaluation import SOURCES
 from data.artifacts.links import read_links, write_links
-from data.artifacts.pseudo import PseudoLabels, read_pseudo, write_pseudo
 from data.artifacts.scene import read_scene, write_scene
+from data.artifacts.soft_masks import PseudoLabels, read_pseudo, write_pseudo
 from data.artifacts.store import ArtifactKey, writing
 from data.artifacts.teacher import FILE, TeacherCache, TeacherWriter
-from data.batches import Augmentation, SampleSettings, draw_sample, sample_generator
-from data.scan import Scan
-from data.training_scene import TrainingScene
-from data.types import GroundTruth, Prompt, PromptTruth, Scene
-from stages import evaluate, fuse_masks, link_points, prepare_scene
+from data.types import GroundTruth, Prompt, PromptTruth, Scan, Scene
 from stages.configs import FuseConfig, LinkConfig, PrepareConfig
-from stages.evaluate import EvaluationScene
+from stages.evaluation import evaluate
+from stages.evaluation.evaluate import EvaluationScene
+from stages.fusion import fuse_masks
+from stages.scene import link_points, prepare_scene
+from stages.student import training_samples
+from stages.student.training_samples import (
+    Augmentation,
+    SampleSettings,
+    TrainingScene,
+    draw_sample,
+    sample_generator,
+)
 
 EMBEDDING = 256
 """Length of LISA's [SEG] embeddings."""
@@ -115,7 +121,7 @@ def run(inputs: Inputs, folder: Path) -> Costs:
     labels = read_pseudo(fused)
     prompts = [Prompt(name, scene.scene_id, "the thing", "reasoning") for name in labels.prompt_ids]
     with costs.of("training sample"):
-        compact = training_scene.compact(TrainingScene(scene, prompts, labels))
+        compact = training_samples.compact(TrainingScene(scene, prompts, labels))
         sample = draw_sample(compact, compact.tokens[:0], _SAMPLE, sample_generator(0, 0, 0))
     require(len(sample.features) > 0, "chain: an empty training sample")
     with costs.of("evaluate"):

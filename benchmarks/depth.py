@@ -10,9 +10,9 @@ import numpy as np
 from benchmarks.harness import Row, Scale, amount, compare, require
 from benchmarks.reference import depth as reference
 from benchmarks.rooms import room_views, scanned_room
-from data.raycast import Raycaster
+from data.geometry.raycast import Raycaster
 from data.types import Array
-from stages.prepare_scene import depth_maps
+from stages.scene.prepare_scene import depth_maps
 
 # Of all pixels, how many may differ: those whose ray passes by an edge within a rounding.
 _MOST_APART = 1e-4

@@ -13,8 +13,8 @@ from benchmarks.harness import Row, Scale, amount, compare, peak_megabytes, requ
 from benchmarks.reference import evaluation as reference
 from data.artifacts.evaluation import SOURCES, Evaluation
 from data.types import Array, GroundTruth, Prompt, PromptTruth
-from stages import evaluate
-from stages.evaluate import EvaluationScene
+from stages.evaluation import evaluate
+from stages.evaluation.evaluate import EvaluationScene
 
 _NUM_OBJECTS = 40
 _POOL = 16  # Different masks; queries share them to spare memory.

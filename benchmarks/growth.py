@@ -17,9 +17,9 @@ from benchmarks import chain, networks
 from benchmarks.chain import Size
 from benchmarks.harness import Row, Scale, median_seconds, peak_megabytes, require, row
 from benchmarks.schedule import scheduled
-from data.artifacts.pseudo import read_pseudo
+from data.artifacts.soft_masks import read_pseudo
 from data.types import Prompt
-from stages import evaluate
+from stages.evaluation import evaluate
 
 _LIMIT = 1.1
 _SHARE = 10.0

@@ -13,11 +13,11 @@ from benchmarks.reference import lifting as reference
 from benchmarks.rooms import room_scene
 from data.artifacts.links import Links, read_links, write_links
 from data.artifacts.teacher import FILE, MASK, NO_SEG, TeacherCache, TeacherWriter
-from data.progress import silent
-from data.types import Array, Scene
-from stages import fuse_masks, link_points
+from data.types import Array, Scene, silent
 from stages.configs import FuseConfig, LinkConfig
-from stages.votes import Votes
+from stages.fusion import fuse_masks
+from stages.fusion.votes import Votes
+from stages.scene import link_points
 
 _TOLERANCE = 1e-4  # Of a sum over views of float32 values in [0, 1].
 _LIMIT = 2000.0  # MB.

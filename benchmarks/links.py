@@ -14,8 +14,8 @@ from benchmarks.reference import links as reference
 from benchmarks.rooms import room_scene
 from data.artifacts.links import ViewLinks
 from data.types import Array, Scene
-from stages import link_points
 from stages.configs import LinkConfig
+from stages.scene import link_points
 
 # Of all links, how many may be in one answer only: points on a pixel's or the rule's border.
 _MOST_APART = 1e-4

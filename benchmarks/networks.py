@@ -11,10 +11,9 @@ from PIL import Image
 from benchmarks.harness import median_seconds, require
 from benchmarks.rooms import scanned_room
 from models.lisa.checkpoint import load_lisa
-from models.lisa.questions import LisaSettings
-from models.lisa.teacher import LisaTeacher
+from models.lisa.teacher import LisaSettings, LisaTeacher
 from models.student import Student
-from stages.answering import features_by_turn
+from stages.student.answering import features_by_turn
 
 _GOLDEN = Path(__file__).parents[1] / "tests" / "golden" / "lisa" / "v1"
 _SETTINGS = LisaSettings(max_new_tokens=8)

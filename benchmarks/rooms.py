@@ -6,7 +6,7 @@ from pathlib import Path
 
 import numpy as np
 
-from data.raycast import Raycaster
+from data.geometry.raycast import Raycaster
 from data.types import Array, Camera, PointCloud, Scene, View
 
 _ROOM = ((0.0, 0.0, 0.0), (6.0, 5.0, 2.6))

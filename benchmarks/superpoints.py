@@ -11,7 +11,7 @@ import numpy as np
 from benchmarks.harness import Row, Scale, amount, compare, require, row
 from benchmarks.reference import superpoints as reference
 from benchmarks.rooms import scanned_room
-from data import superpoints
+from data.geometry import superpoints
 from data.types import Array
 from stages.configs import PrepareConfig
 

@@ -21,9 +21,8 @@ from benchmarks.reference.lisa_slow import SlowAnswer
 from data.types import Array
 from models.lisa.checkpoint import LoadedLisa, load_lisa
 from models.lisa.prompts import build_prompt
-from models.lisa.questions import LisaSettings
-from models.lisa.teacher import FullAnswer, LisaTeacher
-from stages.teacher_identity import NANO
+from models.lisa.teacher import FullAnswer, LisaSettings, LisaTeacher
+from stages.teacher.identity import NANO
 
 _GOLDEN = Path(__file__).parents[1] / "tests" / "golden" / "lisa" / "v1"
 _CHECKPOINTS = {"lisa_nano": NANO, "golden": _GOLDEN / "checkpoint"}

@@ -17,17 +17,17 @@ from lightning_fabric.plugins.environments.lightning import LightningEnvironment
 from benchmarks.harness import Row, Scale, amount, require, row, seconds, verify
 from benchmarks.reference import training as reference
 from benchmarks.rooms import room_scene
-from data.artifacts.pseudo import PseudoLabels
-from data.training_scene import TrainingScene
+from data.artifacts.soft_masks import PseudoLabels
+from data.parallel import kept_memory
 from data.types import Array, Prompt
-from models import sparse_cpu
+from models.sparse import cpu
 from models.student import Student
 from stages.configs import StudentConfig
-from stages.kept_memory import kept_memory
-from stages.objectives import Objective
-from stages.repeatable import repeatable
-from stages.sample_loader import SampleLoader, Share
-from stages.trainer import Trainer
+from stages.student.distributed import repeatable
+from stages.student.objectives import Objective
+from stages.student.sample_loader import SampleLoader, Share
+from stages.student.train_student import Trainer
+from stages.student.training_samples import TrainingScene
 
 _TOLERANCE = 1e-4  # Of the loss, for each of its parts; the second step sees the first's weights.
 STEPS, _SHARE_REPEATS = 2, 3
@@ -36,7 +36,7 @@ _EDGE, _POINTS = 0.04, 300_000  # 100 k voxels.
 _TOKEN_DIM, _VIEWS = 128, 8
 _WARM_UP = 100  # Steps of these to the peak of the rate.
 _MAX_GRADIENT = 10.0
-_INSIDE = (sparse_cpu, "gathered_sum"), (sparse_cpu, "gathered_gradients")
+_INSIDE = (cpu, "gathered_sum"), (cpu, "gathered_gradients")
 """What counts as sparse convolution: gathers, products, sums, there and back.
 
 Not rulebooks, which another thread finds ahead.

@@ -9,7 +9,7 @@ import numpy as np
 from benchmarks.harness import Row, Scale, amount, compare, require
 from benchmarks.reference import voxels as reference
 from benchmarks.rooms import scanned_room
-from data import voxels
+from data.geometry import voxels
 from data.types import Array
 
 _VOXEL_SIZE = 0.02

@@ -13,7 +13,7 @@ _Function = TypeVar("_Function", bound=Callable[..., Any])
 def compiled(function: _Function) -> _Function:
     """Compile a function of arrays and numbers, kept on disk where that can be written.
 
-    It holds no lock of Python's while it runs, so that ``data.threads`` can run several at once;
+    It holds no lock of Python's while it runs, so that ``data.parallel`` can run several at once;
     Numba's own threads are not used, because they do not survive a fork. Division by zero gives
     inf or NaN as in NumPy: an exception in a loop would keep it from using vector instructions.
     """

@@ -1,4 +1,4 @@
-"""The nouns every stage shares: cameras, views, point clouds, scenes, prompts.
+"""Types that every stage shares: cameras, views, point clouds, scans, scenes, prompts, splits.
 
 Conventions, stated once and kept everywhere:
 
@@ -14,16 +14,17 @@ see labels takes only ``Scene`` and ``Prompt``, which hold none.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 
-import numpy as np
-from numpy.typing import NDArray
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
 
-Array = NDArray[Any]
+# Plans use these types without arrays; NumPy is imported by the functions that compute.
+Array: TypeAlias = "NDArray[Any]"
 CameraModel = Literal["PINHOLE", "OPENCV_FISHEYE"]
 NUM_DISTORTION: dict[str, int] = {"PINHOLE": 0, "OPENCV_FISHEYE": 4}
 _UNDISTORTED = ("OPENCV_FISHEYE", "PINHOLE")
@@ -50,6 +51,8 @@ class Camera:
 
     def __post_init__(self) -> None:
         """Raise ValueError for sizes, intrinsics or parameter counts that cannot be."""
+        import numpy as np
+
         _require(self.model in NUM_DISTORTION, f"unknown camera model {self.model!r}")
         _require(self.K.shape == (3, 3), f"K must be (3, 3), got {self.K.shape}")
         _require(bool(np.isfinite(self.K).all()), "K holds a value that is not finite")
@@ -63,6 +66,8 @@ class Camera:
 
     def scaled(self, height: int, width: int) -> Camera:
         """The same camera read at another resolution (lens and field of view unchanged)."""
+        import numpy as np
+
         scale = np.diag([width / self.width, height / self.height, 1.0])
         return Camera(self.model, scale @ self.K, height, width, self.distortion)
 
@@ -87,6 +92,8 @@ class View:
 
     def __post_init__(self) -> None:
         """Raise ValueError unless the pose is a finite rigid transform and the lens a fisheye."""
+        import numpy as np
+
         fits = self.lens is None or (self.lens.model, self.camera.model) == _UNDISTORTED
         _require(fits, f"{self.view_id}: a fisheye lens goes with a pinhole camera")
         _require(not self.is_distorted or self.lens is not None, f"{self.view_id}: without a lens")
@@ -105,6 +112,8 @@ class View:
     @property
     def camera_center(self) -> Array:
         """(3,) float64, metres, world frame."""
+        import numpy as np
+
         rotation, translation = self.world_to_camera[:3, :3], self.world_to_camera[:3, 3]
         return np.asarray(-rotation.T @ translation)
 
@@ -135,7 +144,7 @@ class Neighbours:
     """Touching superpoints: ``pairs`` (P, 2) int32, first < second, sorted; each pair once.
 
     ``affinity`` (P,) float32 in [0, 1]: how likely the two are one object; see
-    ``data.neighbours``.
+    ``data.geometry.superpoints``.
     """
 
     pairs: Array
@@ -150,7 +159,7 @@ class Scene:
     ``triangles`` (F, 3) int32 index the points; ``superpoint_ids`` (N,) int32 are 0..S-1;
     ``depths[i]`` is view i's depth, (H, W) float32 metres, 0 where no surface was hit, read
     when asked for, so a scene of many views stays small in memory. ``neighbours`` are there
-    where they were found before (``data.neighbours.neighbours_of``).
+    where they were found before (``data.geometry.superpoints.neighbours_of``).
     """
 
     scene_id: str
@@ -168,6 +177,12 @@ class Scene:
         _require(len(self.depths) == len(self.views), "one depth map per view")
 
 
+def _no_ids() -> Array:
+    import numpy as np
+
+    return np.zeros(0, np.int32)
+
+
 @dataclass(frozen=True, eq=False)
 class GroundTruth:
     """Annotated objects of a scene as lists of points; objects may overlap.
@@ -182,10 +197,12 @@ class GroundTruth:
     point_ids: Array
     offsets: Array
     num_points: int
-    ignored_ids: Array = field(default_factory=lambda: np.zeros(0, np.int32))
+    ignored_ids: Array = field(default_factory=_no_ids)
 
     def points_of(self, object_id: int) -> Array:
         """Point ids (n,) int32 of one object; KeyError when the scene has no such object."""
+        import numpy as np
+
         if object_id not in self.object_ids:
             raise KeyError(object_id)
         k = self.object_ids.index(object_id)
@@ -193,6 +210,8 @@ class GroundTruth:
 
     def mask(self, object_ids: Sequence[int]) -> Array:
         """(N,) bool: the union of the objects' points; all False for an empty list."""
+        import numpy as np
+
         mask = np.zeros(self.num_points, bool)
         for object_id in object_ids:
             mask[self.points_of(object_id)] = True
@@ -201,10 +220,14 @@ class GroundTruth:
     @cached_property
     def left_out(self) -> Array:
         """(n,) int32, sorted: the points that evaluation ignores, each once."""
+        import numpy as np
+
         return np.unique(np.asarray(self.ignored_ids, np.int32))
 
     def counted_points(self, object_ids: Sequence[int]) -> Array:
         """(n,) ids of the objects' points that evaluation counts, each once, in no set order."""
+        import numpy as np
+
         taken = np.zeros(self.num_points, bool)
         taken[self.ignored_ids] = True
         parts = [np.zeros(0, np.int32)]
@@ -244,7 +267,8 @@ class PromptTruth:
     """What a query is about, for evaluation and oracles only; no ids = the object is absent.
 
     ``answers`` are the right ones to a question, any of which will do; none where words are not
-    measured. ``scene_id`` is the room that a search (``data.searches``) means, "" for all else.
+    measured. ``scene_id`` is the room that a search (``data.queries.hierarchical_search``) means,
+    "" for all else.
     """
 
     prompt_id: str
@@ -252,3 +276,37 @@ class PromptTruth:
     object_name: str
     answers: tuple[str, ...] = ()
     scene_id: str = ""
+
+
+@dataclass(frozen=True, eq=False)
+class Scan:
+    """A scan's mesh, its annotation and its posed images, in the mesh's world frame.
+
+    ``triangles`` (F, 3) int32 index the cloud's points (the mesh's vertices); ``segment_ids``
+    (N,) int64 is the dataset's own over-segmentation (often one segment a vertex); ``views``
+    are sorted by ``view_id``. ``annotation_sha256`` is that of the file the objects stand in,
+    by which versions of a dataset are told apart; "" where a dataset has none.
+    """
+
+    scene_id: str
+    cloud: PointCloud
+    triangles: Array
+    segment_ids: Array
+    views: tuple[View, ...]
+    truth: GroundTruth
+    annotation_sha256: str = ""
+
+
+Split = Literal["train", "val", "tune"]
+SPLITS: tuple[Split, ...] = ("train", "val", "tune")
+"""``train`` is learnt from without labels; on ``tune``, which may be empty, settings are chosen;
+``val`` is measured on and decides nothing.
+"""
+
+
+Progress = Callable[[int, int], None]
+"""``progress(done, total)``, called after every step."""
+
+
+def silent(done: int, total: int) -> None:
+    """Show nothing."""

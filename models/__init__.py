@@ -1,1 +1,4 @@
-"""Tensors and strings in, tensors and strings out: teachers and student."""
+"""Networks: teachers and the student.
+
+In: tensors and strings. Out: tensors and strings; no file formats of the pipeline.
+"""

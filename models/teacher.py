@@ -1,4 +1,4 @@
-"""What a 2D teacher is: encode a view once, then answer any number of queries on it.
+"""The protocol of 2D teachers, and the conformance test that a teacher must pass.
 
 A teacher answers each query with text and, for every ``[SEG]`` in that text, one
 low-resolution mask, its predicted IoU and the embedding that asked for the mask. Mask cells
@@ -6,11 +6,14 @@ cover the image in reading order; a teacher that pads or crops the image says so
 *extent* of its grid: pixel coordinate u of an image W pixels wide lies at ``u / W * extent[0]``
 cells from the grid's left edge, and v of H at ``v / H * extent[1]`` from its top. LISA pads a
 480x320 image to a square of 256 cells: its extent is (256, 170.67).
+
+``check_teacher`` asks a teacher in different orders and companies and compares the answers; it
+needs no labels and no knowledge of what the teacher is.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple, Protocol, TypeVar, runtime_checkable
 
@@ -148,3 +151,211 @@ class ManyViewsTeacher(Protocol):
 
 
 AnyTeacher = Teacher[Any]
+
+
+Image = NDArray[np.uint8]
+_METHODS = ("mask_grid", "encode_view", "answer")
+
+
+class ConformanceError(AssertionError):
+    """A teacher breaks the protocol; ``str()`` says where and how."""
+
+
+class Conformance(NamedTuple):
+    """What a passed check looked at: answers, and how many of them held masks."""
+
+    num_answers: int
+    num_with_masks: int
+
+
+def check_teacher(
+    make_teacher: Callable[[], AnyTeacher],
+    images: Sequence[Image],
+    texts: Sequence[str],
+    view_ids: Sequence[str] | None = None,
+    tolerance: float = 1e-3,
+) -> Conformance:
+    """Raise ConformanceError unless teachers made by ``make_teacher`` keep the protocol.
+
+    ``images`` are (H, W, 3) uint8, at best of several sizes; ``texts`` distinct queries, at
+    best two or more, some of which are answered with a mask and some without. Values count as
+    equal within ``tolerance`` of the largest of their array (low precision needs more).
+    """
+    if not images or len(set(texts)) < len(texts) or not texts:
+        raise ValueError("expected at least one image and one query, no query twice")
+    ids = list(view_ids or [f"view{index}" for index in range(len(images))])
+    teacher = make_teacher()
+    check_members(teacher)
+    grids = [check_grid(teacher, *image.shape[:2]) for image in images]
+    asked = _Asked(teacher, texts)
+    given = [asked.whole(*view) for view in zip(images, ids, grids, strict=True)]
+    views = [teacher.encode_view(image.copy(), id_) for image, id_ in zip(images, ids, strict=True)]
+    for view, id_, first in zip(views, ids, given, strict=True):
+        _compare(
+            first, teacher.answer(view, texts), "after other views were encoded", id_, tolerance
+        )
+        again = teacher.answer(view, texts[::-1])[::-1]
+        _compare(first, again, "when asked in another order", id_, tolerance)
+        alone = [answer for text in texts for answer in teacher.answer(view, [text])]
+        _compare(first, alone, "when each query is asked alone", id_, tolerance)
+    other = _Asked(make_teacher(), texts)
+    for image, id_, grid, first in zip(images, ids, grids, given, strict=True):
+        again = other.whole(image, id_, grid)
+        _compare(first, again, "from a second teacher of the same config", id_, tolerance)
+    answers = [answer for of_view in given for answer in of_view]
+    return Conformance(len(answers), sum(len(answer.mask_logits) > 0 for answer in answers))
+
+
+def missing_members(teacher: Any) -> list[str]:
+    """Names of the protocol's attributes and methods that an object does not have."""
+    attributes = [name for name in ("name", "embedding_dim") if not hasattr(teacher, name)]
+    return attributes + [name for name in _METHODS if not callable(getattr(teacher, name, None))]
+
+
+def check_members(teacher: AnyTeacher) -> None:
+    """Raise ConformanceError unless the protocol's members are there and of the right kind."""
+    missing = missing_members(teacher)
+    _require(not missing, f"the teacher lacks {', '.join(missing)}")
+    name, length = teacher.name, teacher.embedding_dim
+    _require(isinstance(name, str) and bool(name), f"name is {name!r}, expected a text")
+    wanted = "expected a positive integer"
+    _require(_is_count(length), f"embedding_dim is {length!r}, {wanted}")
+
+
+def check_grid(teacher: AnyTeacher, height: int, width: int) -> MaskGrid:
+    """The mask grid of an image size; ConformanceError unless it is one."""
+    grid = teacher.mask_grid(height, width)
+    where = f"mask_grid({height}, {width})"
+    _require(isinstance(grid, MaskGrid), f"{where} gave {grid!r}, expected a MaskGrid")
+    sides = _is_count(grid.height) and _is_count(grid.width)
+    _require(sides, f"{where}: height and width must be positive integers, got {grid}")
+    extent = np.asarray(grid.extent, float)
+    sane = extent.shape == (2,) and bool(np.isfinite(extent).all()) and bool((extent > 0).all())
+    _require(sane, f"{where}: extent must be two positive numbers, got {grid.extent!r}")
+    cells = bool((extent <= 4.0 * np.array([grid.width, grid.height])).all())
+    _require(
+        cells,
+        f"{where}: extent {grid.extent!r} is in cells (width, height), not in pixels; it is more "
+        f"than four times the grid's {grid.width}x{grid.height}",
+    )
+    _require(grid == teacher.mask_grid(height, width), f"{where} differs when asked again")
+    return grid
+
+
+class _Asked:
+    """Asks one teacher and looks at the form of what it answers."""
+
+    def __init__(self, teacher: AnyTeacher, texts: Sequence[str]) -> None:
+        self._teacher, self._texts = teacher, list(texts)
+
+    def whole(self, image: Image, view_id: str, grid: MaskGrid) -> list[TeacherAnswer]:
+        """All queries on one view; the answers' form and the inputs are checked."""
+        pixels, texts = image.copy(), list(self._texts)
+        view = self._teacher.encode_view(pixels, view_id)
+        nothing = self._teacher.answer(view, [])
+        _require(len(nothing) == 0, f"{view_id}: no query got {len(nothing)} answers")
+        answers = self._teacher.answer(view, texts)
+        _require(bool((pixels == image).all()), f"{view_id}: the teacher modified the image")
+        _require(texts == self._texts, f"{view_id}: the teacher modified the list of queries")
+        wanted = f"{view_id}: expected a list of {len(texts)} answers"
+        _require(isinstance(answers, list), f"{wanted}, got a {type(answers).__name__}")
+        _require(len(answers) == len(texts), f"{wanted}, got {len(answers)}")
+        for text, answer in zip(texts, answers, strict=True):
+            check_answer(answer, grid, self._teacher.embedding_dim, f"{view_id}, query {text!r}")
+        return answers
+
+
+def check_answer(answer: Any, grid: MaskGrid, embedding_dim: int, where: str) -> None:
+    """Raise ConformanceError unless an answer has the form that the protocol asks for."""
+    kind = type(answer).__name__
+    _require(isinstance(answer, TeacherAnswer), f"{where}: got a {kind}, not a TeacherAnswer")
+    _require(isinstance(answer.text, str), f"{where}: text is {answer.text!r}")
+    num_seg = len(answer.mask_logits)
+    for name, shape in (
+        ("mask_logits", (num_seg, grid.height, grid.width)),
+        ("predicted_iou", (num_seg,)),
+        ("seg_embeddings", (num_seg, embedding_dim)),
+    ):
+        _check_array(answer, name, shape, f"{where}:")
+    iou = answer.predicted_iou
+    inside = bool(((iou >= 0) & (iou <= 1)).all())
+    _require(inside, f"{where}: predicted_iou is {iou}, expected values in [0, 1]")
+    presence = answer.presence
+    if presence is not None:
+        wanted = "expected a number in [0, 1] or None"
+        _require(_is_fraction(presence), f"{where}: presence is {presence!r}, {wanted}")
+    if answer.unsaid is not None:
+        _require(num_seg == 0, f"{where}: unsaid stands beside {num_seg} said masks")
+        _check_unsaid(answer.unsaid, grid, embedding_dim, where)
+
+
+def _check_unsaid(unsaid: Any, grid: MaskGrid, embedding_dim: int, where: str) -> None:
+    kind = type(unsaid).__name__
+    _require(isinstance(unsaid, Unsaid), f"{where}: unsaid is a {kind}, not an Unsaid")
+    _check_array(unsaid, "mask_logits", (grid.height, grid.width), f"{where}: unsaid")
+    _check_array(unsaid, "seg_embedding", (embedding_dim,), f"{where}: unsaid")
+    iou = unsaid.predicted_iou
+    wanted = "expected a number in [0, 1]"
+    _require(_is_fraction(iou), f"{where}: unsaid predicted_iou is {iou!r}, {wanted}")
+
+
+def _check_array(holder: Any, name: str, shape: tuple[int, ...], where: str) -> None:
+    array = getattr(holder, name)
+    kind = type(array).__name__
+    _require(isinstance(array, np.ndarray), f"{where} {name} is a {kind}, not a numpy array")
+    _require(array.shape == shape, f"{where} {name} is {array.shape}, expected {shape}")
+    is_float = array.dtype == np.float32
+    _require(is_float, f"{where} {name} is {array.dtype}, expected float32")
+    _require(bool(np.isfinite(array).all()), f"{where} {name} holds a value that is not finite")
+
+
+def _compare(
+    first: Sequence[TeacherAnswer],
+    second: Sequence[TeacherAnswer],
+    when: str,
+    view_id: str,
+    tolerance: float,
+) -> None:
+    """Raise ConformanceError unless two lists of answers are equal."""
+    _require(len(first) == len(second), f"{view_id}: the number of answers changes {when}")
+    for a, b in zip(first, second, strict=True):
+        where = f"{view_id}: the answer {a.text!r}"
+        _require(a.text == b.text, f"{where} becomes {b.text!r} {when}")
+        olds, news = _values(a), _values(b)
+        for name in ("presence", "unsaid"):
+            same = (getattr(a, name) is None) == (getattr(b, name) is None)
+            _require(same, f"{where}: {name} comes or goes {when}")
+        for name, old in olds.items():
+            new = news[name]
+            _require(old.shape == new.shape, f"{where}: {name} changes its shape {when}")
+            gap = float(np.abs(old - new).max(initial=0))
+            scale = max(1.0, float(np.abs(old).max(initial=0)))
+            _require(gap <= tolerance * scale, f"{where}: {name} changes by {gap:.3g} {when}")
+
+
+def _values(answer: TeacherAnswer) -> dict[str, NDArray[Any]]:
+    """All numbers of an answer, by their names."""
+    values: dict[str, Any] = {
+        "mask_logits": answer.mask_logits,
+        "predicted_iou": answer.predicted_iou,
+        "seg_embeddings": answer.seg_embeddings,
+    }
+    if answer.presence is not None:
+        values["presence"] = answer.presence
+    if answer.unsaid is not None:
+        values |= {f"unsaid {name}": value for name, value in vars(answer.unsaid).items()}
+    return {name: np.asarray(value) for name, value in values.items()}
+
+
+def _is_fraction(value: Any) -> bool:
+    number = isinstance(value, (int, float, np.floating)) and not isinstance(value, bool)
+    return number and bool(0 <= value <= 1)
+
+
+def _is_count(value: Any) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool) and value > 0
+
+
+def _require(kept: bool, message: str) -> None:
+    if not kept:
+        raise ConformanceError(message)

@@ -1,7 +1,7 @@
 """Text encoders: what turns a sentence into a vector, without any picture.
 
 Sentence encoders (MiniLM and its like) and CLIP's text tower are read by transformers from a
-folder or a hub id; the teacher's own language model is in ``models.lisa.words``.
+folder or a hub id; the teacher's own language model is in ``models.lisa.teacher``.
 """
 
 from __future__ import annotations
@@ -27,8 +27,7 @@ from transformers import (
 from transformers.utils import logging
 
 from data.errors import UserError
-from models.lisa.hub import fetch_folder
-from models.lisa.hub_weights import HUB_ID
+from models.hub import HUB_ID, fetch_folder
 
 FloatArray = NDArray[np.float32]
 _ROWS_AT_ONCE = 64

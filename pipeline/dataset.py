@@ -17,10 +17,16 @@ from typing import Any
 
 from data.artifacts.store import canonical_json
 from data.errors import ConfigError
-from data.places import consecutive, houses, read_places, within
-from data.room_words import RULES, table_digest
+from data.queries.hierarchical_search import (
+    RULES,
+    consecutive,
+    houses,
+    read_places,
+    table_digest,
+    within,
+)
 from data.rooms.ids import scene_id as room_id
-from data.splits import SPLITS, Split
+from data.types import SPLITS, Split
 from pipeline.scene_sets import SceneSet, reader_module
 from stages.configs import GenerateConfig
 

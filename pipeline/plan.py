@@ -17,12 +17,11 @@ from typing import Any
 
 from pydantic import BaseModel
 
-from data.artifacts.object_store import CACHE_VARIABLE
-from data.artifacts.remote import RemoteFolder, reachable
+from data.artifacts.object_store import CACHE_VARIABLE, RemoteFolder, reachable
 from data.artifacts.remote_artifact import Manifests, RemoteArtifact
 from data.artifacts.store import ArtifactKey, fingerprint, read_metadata
 from data.errors import ConfigError
-from data.splits import Split
+from data.types import Split
 from pipeline.config import config_layer, overrides_with, parse_overrides
 from pipeline.dataset import Dataset
 from pipeline.experiment import experiment_of
@@ -30,7 +29,7 @@ from pipeline.scene_sets import SceneSet, is_scene_set, load_scene_set
 from pipeline.steps import STEPS, Input, Origin, Step
 from pipeline.steps.declaration import load, steps_from
 from stages.configs import Experiment
-from stages.teacher_identity import digest_of_file, find_source, teacher_identity
+from stages.teacher.identity import digest_of_file, find_source, teacher_identity
 
 OUTPUT_VARIABLE = "MLLM3D_OUTPUT"
 

@@ -10,7 +10,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from data.artifacts.remote import Place
+from data.artifacts.object_store import Place
 from data.artifacts.store import METADATA, ArtifactKey, read_metadata
 from data.errors import ArtifactError, UserError
 from data.jsonio import read_json

@@ -14,11 +14,11 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from data.artifacts.store import sha256_of
 from data.errors import ConfigError
-from data.queries import DEFAULT_FORMAT, FORMATS, SENTENCES, FormatName
-from data.splits import SPLITS, Split
+from data.queries.formats import DEFAULT_FORMAT, FORMATS, SENTENCES, FormatName
+from data.types import SPLITS, Split
 from pipeline.config import YAML_SUFFIXES, explain, read_yaml_mapping
-from stages.teacher_config import TeacherName
-from stages.teacher_identity import digest_of_file, find_source, import_from_here
+from stages.network_configs import TeacherName
+from stages.teacher.identity import digest_of_file, find_source, import_from_here
 
 if TYPE_CHECKING:
     from data.queries.classes import ClassTable

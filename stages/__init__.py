@@ -1,1 +1,5 @@
-"""One file per stage, one pure entry ``run(inputs, cfg, ...)`` each."""
+"""Stages: one pure entry each that takes values and a config and returns values.
+
+In: artifacts as values, and a frozen config of ``stages.configs``. Out: the next artifact.
+A stage never imports another stage; the pipeline joins them.
+"""

@@ -13,13 +13,14 @@ from typing import Annotated, Literal
 
 from pydantic import Field, field_validator, model_validator
 
-from data.splits import Split
-from stages.config_base import Count, Fraction, NonNegative, Positive, Seed
-from stages.config_base import StageConfig as StageConfig
-from stages.student_config import FinetuneConfig as FinetuneConfig
-from stages.student_config import StudentConfig as StudentConfig
-from stages.teacher_config import TeacherConfig as TeacherConfig
-from stages.text_config import TextConfig as TextConfig
+from data.types import Split
+from stages.network_configs import Count
+from stages.network_configs import FinetuneConfig as FinetuneConfig
+from stages.network_configs import Fraction, NonNegative, Positive, Seed
+from stages.network_configs import StageConfig as StageConfig
+from stages.network_configs import StudentConfig as StudentConfig
+from stages.network_configs import TeacherConfig as TeacherConfig
+from stages.network_configs import TextConfig as TextConfig
 
 
 class GenerateConfig(StageConfig):
@@ -167,7 +168,7 @@ class PredictConfig(StageConfig):
     """As in fusion."""
     sharpness: NonNegative = 2.5
     """``expected_dice``, the student's own answer: how much like things are drawn apart before the
-    threshold is chosen, see ``stages.thresholds.sharpened``; 0 for not at all."""
+    threshold is chosen, see ``stages.fusion.thresholds.sharpened``; 0 for not at all."""
     presence: Fraction = 0.2
     """The student's own answer: queries no point of which reaches this have no object."""
     presence_together: Fraction = 0.3

@@ -12,11 +12,11 @@ from typing import TYPE_CHECKING
 import pytest
 from hypothesis import HealthCheck, settings
 
-from tests.cli import REPOSITORY
-from tests.scannetpp_tree import write_tree
+from tests.support.cli import REPOSITORY
+from tests.support.scans.scannetpp_tree import write_tree
 
 if TYPE_CHECKING:
-    from tests.faulty_store import FaultyStore
+    from tests.support.faulty_store import FaultyStore
 
 settings.register_profile(
     "project",
@@ -39,7 +39,7 @@ def _own_output(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.fixture(scope="session")
 def store_server() -> Iterator[FaultyStore]:
     """A local S3 server, one for the process: fsspec would not notice another address."""
-    from tests.faulty_store import faulty_store
+    from tests.support.faulty_store import faulty_store
 
     with faulty_store() as running:
         yield running
@@ -50,7 +50,7 @@ def store(store_server: FaultyStore, monkeypatch: pytest.MonkeyPatch) -> FaultyS
     """The server, empty, as this process's S3, which is given up soon."""
     import fsspec.config
 
-    from tests.remote_world import QUICK
+    from tests.support.remote_world import QUICK
 
     for name, value in store_server.environment().items():
         monkeypatch.setenv(name, value)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from data.open3d_library import open3d
+from data.geometry.raycast import open3d
 from data.types import Array
 
 

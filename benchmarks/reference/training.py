@@ -12,9 +12,9 @@ from typing import Any
 
 import torch
 
-from models.sparse import SparseConv, load_spconv
-from stages.objectives import Objective
-from stages.sample_loader import Share
+from models.sparse.layers import SparseConv, load_spconv
+from stages.student.objectives import Objective
+from stages.student.sample_loader import Share
 
 
 def use_spconv(objective: Objective) -> None:

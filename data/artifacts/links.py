@@ -15,14 +15,13 @@ import numpy as np
 import zarr
 from zarr.codecs import BloscCodec
 
-from data.artifacts.remote import Place
-from data.artifacts.remote_zarr import zarr_place
+from data.artifacts.object_store import Place
 from data.artifacts.store import check_files
-from data.artifacts.versions import VERSIONS
+from data.artifacts.zarr_groups import zarr_place
 from data.errors import ArtifactError
 from data.types import Array
 
-SCHEMA_VERSION = VERSIONS["link_points"]
+SCHEMA_VERSION = 3
 FOLDER = "links.zarr"
 _REMEDY = "Run LinkPoints again."
 _CHUNK = 1 << 16

@@ -12,12 +12,11 @@ from pathlib import Path
 from typing import Any
 
 from data.artifacts.store import check_files, write_text_atomic
-from data.artifacts.versions import VERSIONS
 from data.errors import ArtifactError
-from data.searches import Search
+from data.queries.hierarchical_search import Search
 from data.types import Prompt, PromptTruth
 
-SCHEMA_VERSION = VERSIONS["prepare_prompts"]
+SCHEMA_VERSION = 2
 PROMPTS_FILE = "prompts.json"
 TRUTHS_FILE = "truths.json"
 _REMEDY = "Run PreparePrompts again."

@@ -18,15 +18,16 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from typing import Any
 
-from data.artifacts.holder import HOLDER, holder_text
-from data.artifacts.record import (
+from data.artifacts.metadata import (
+    HOLDER,
     METADATA,
     check_files,
+    holder_text,
     metadata_text,
     parsed_metadata,
     read_metadata,
 )
-from data.artifacts.remote import RemoteFolder, contents_of
+from data.artifacts.object_store import RemoteFolder, contents_of
 from data.errors import ArtifactError, UserError
 
 Describe = Callable[[float, Mapping[str, Mapping[str, Any]]], dict[str, Any]]

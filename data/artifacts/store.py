@@ -30,8 +30,8 @@ from typing import Any
 
 from filelock import FileLock
 
-from data.artifacts import failure, holder
-from data.artifacts.record import (
+from data.artifacts import metadata
+from data.artifacts.metadata import (
     CHECKSUM,
     METADATA,
     canonical_json,
@@ -45,7 +45,7 @@ from data.artifacts.record import (
     sha256_of,
     size_of,
 )
-from data.artifacts.remote import Place
+from data.artifacts.object_store import Place
 from data.artifacts.remote_artifact import RemoteArtifact, writing_objects
 
 __all__ = (
@@ -161,7 +161,7 @@ def writing(key: ArtifactKey, resumable: bool = False) -> Iterator[Path | None]:
         for left in key.folder.glob(f".{METADATA}.*.tmp"):  # Of one killed as it finished.
             left.unlink(missing_ok=True)
         start = time.monotonic()
-        with failure.noted(key.folder), holder.named(key.folder):
+        with metadata.noted(key.folder), metadata.named(key.folder):
             yield key.folder
         _finish(key, time.monotonic() - start)
 
@@ -179,7 +179,7 @@ def writing_anywhere(key: ArtifactKey, resumable: bool = False) -> Iterator[Plac
             yield None
             return
         objects = writing_objects(key.remote, resumable, partial(_content, key))
-        with objects as place, failure.noted(key.folder):
+        with objects as place, metadata.noted(key.folder):
             yield place
 
 

@@ -1,29 +1,36 @@
 """Teacher cache: ``teacher.zarr``, every answer of a 2D teacher on one scene, resumable.
 
+One array per kind of value would be six writes of Zarr's a view, some 1.5 ms each, and files
+that are written anew for every view.
+
 Per (view, query) it holds a status, how likely [SEG] was, one mask as 8-bit logits, its
 predicted IoU and its [SEG] embedding, and the answer's text. An answer with several [SEG] keeps
 the union of its masks (the largest logit), their mean embedding and their mean predicted IoU; of
 an answer without [SEG] the mask is the one that the teacher held back, where it tells it.
 
-The group's one array, ``views``, holds a record of bytes per view (``data.artifacts.view_record``),
-a file each: a view's answers are there whole, or not at all, and a killed job loses at most the
-view it was on. One process of a host writes a cache at a time (the store's lock sees to that);
-the cache may lie in an object store.
+The group's one array, ``views``, holds a record of bytes per view
+(``data.artifacts.teacher_record``), a file each: a view's answers are there whole, or not at all,
+and a killed job loses at most the view it was on. One process of a host writes a cache at a time
+(the store's lock sees to that); the cache may lie in an object store.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import warnings
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import zarr
+from zarr.codecs import Crc32cCodec
+from zarr.errors import UnstableSpecificationWarning
 
-from data.artifacts.remote import Place, RemoteFolder
+from data.artifacts.object_store import Place, RemoteFolder
 from data.artifacts.remote_artifact import stop_if_finished
 from data.artifacts.store import require_complete
-from data.artifacts.teacher_array import ARRAY, FILE, create_records, each_record, open_records
-from data.artifacts.view_answers import (
+from data.artifacts.teacher_record import (
     FAILED,
     LOGIT_LIMIT,
     LOGIT_STEP,
@@ -31,11 +38,58 @@ from data.artifacts.view_answers import (
     NO_SEG,
     NOT_DONE,
     ViewAnswers,
+    pack_view,
     quantise_logits,
+    unpack_head,
+    unpack_masks,
 )
-from data.artifacts.view_record import pack_view, unpack_head, unpack_masks
+from data.artifacts.zarr_groups import zarr_place
 from data.errors import ArtifactError
 from data.types import Array
+
+FILE = "teacher.zarr"
+ARRAY = "views"
+_AT_ONCE = 16
+"""Records asked for together."""
+
+
+def create_records(path: Place, num_views: int, attributes: dict[str, Any]) -> Any:
+    """A new group with these attributes, over what was there; its array (V,) of bytes, empty."""
+    with _bytes_known():
+        place = zarr_place(path)
+        group = zarr.create_group(place, overwrite=True, zarr_format=3, attributes=attributes)
+        return group.create_array(
+            ARRAY,
+            shape=(num_views,),
+            dtype="variable_length_bytes",
+            chunks=(1,),
+            compressors=Crc32cCodec(),
+            fill_value=b"",
+        )
+
+
+def open_records(path: Place, mode: str) -> tuple[dict[str, Any], Any]:
+    """The group's attributes and its array; whatever Zarr raises where there is none."""
+    with _bytes_known():
+        place = zarr_place(path, read_only=mode == "r")
+        group = zarr.open_group(place, mode=mode, zarr_format=3)
+        return dict(group.attrs), group[ARRAY]
+
+
+def each_record(array: Any) -> Iterator[tuple[int, bytes]]:
+    """Index and record of each view, b"" where there is none; a few are in memory at a time."""
+    for start in range(0, array.shape[0], _AT_ONCE):
+        for place, record in enumerate(array[start : start + _AT_ONCE]):
+            yield start + place, bytes(record)
+
+
+@contextmanager
+def _bytes_known() -> Iterator[None]:
+    """Zarr warns that its type of bytes has no specification yet: its version is pinned."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", UnstableSpecificationWarning)
+        yield
+
 
 __all__ = (
     "FAILED",

@@ -1,4 +1,4 @@
-"""Class lists: what a category's number in a query file means, and which labels belong to it.
+"""Class lists of query files, named sets of classes, and CLIP's prompt templates for them.
 
 The lists are the user's to give. One is
 
@@ -9,17 +9,21 @@ The lists are the user's to give. One is
 
 Annotated labels are matched by name. ScanNet's are raw words of which several are one class; its
 label table (``scannetv2-labels.combined.tsv``: ``raw_category``, ``id``) tells which.
+
+Only ScanNet's twenty names stand here. The other lists belong to their data sets and are read
+from where the user keeps those.
 """
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from data.errors import DataError
+from data.errors import ConfigError, DataError
 from data.jsonio import read_text
-from data.prompts import GroupsOf, PromptRecord, normalized_name
+from data.queries.prompts import GroupsOf, PromptRecord, normalized_name
 
 _REMEDY = "Give the class list whose numbers the queries use, whole and in its order."
 _TABLE_REMEDY = "Give the label table as it is published, tab-separated with its header."
@@ -200,3 +204,134 @@ def members_of(record: PromptRecord, classes: ClassTable, groups_of: GroupsOf) -
         for group in groups_of(record.scene_id)
         if classes.index_of(group.label) in wanted
     )
+
+
+SCANNET20 = (
+    *("wall", "floor", "cabinet", "bed", "chair", "sofa", "table", "door", "window", "bookshelf"),
+    *("picture", "counter", "desk", "curtain", "refrigerator", "shower curtain", "toilet", "sink"),
+    *("bathtub", "other furniture"),
+)
+"""ScanNet's benchmark classes in the order of their NYU40 numbers (1 to 12, 14, 16, ... 39)."""
+
+
+@dataclass(frozen=True)
+class _Listed:
+    """A list that lies in its data set: the folder's usual name, and files within it."""
+
+    dataset: str
+    file: str
+    label_table: str = ""
+    what: str = ""
+
+
+_LISTED: Mapping[str, _Listed] = {
+    "scannet200": _Listed(
+        "scannet",
+        "queries/scannet200.txt",
+        "scannetv2-labels.combined.tsv",
+        "ScanNet200's 200 classes, a name or an id of the label table a line",
+    ),
+    "scannetpp_top100": _Listed(
+        "scannetpp", "metadata/semantic_benchmark/top100.txt", "", "ScanNet++'s benchmark classes"
+    ),
+    "matterport": _Listed(
+        "matterport", "category_mapping.tsv", "", "Matterport3D's table of categories"
+    ),
+}
+NAMES = ("scannet20", *_LISTED)
+
+
+def dataset_of(name: str) -> str:
+    """Usual name of the data set's folder; "" for a set that needs none."""
+    return _LISTED[name].dataset if name in _LISTED else ""
+
+
+def file_of(name: str, root: Path | None) -> Path | None:
+    """The list's file: below ``root`` for a known set, the name itself for any other list.
+
+    None for a set that stands here. Raises ConfigError for a name that is neither.
+    """
+    if name in _LISTED:
+        return (root or Path()) / _LISTED[name].file
+    if name == "scannet20":
+        return None
+    path = Path(name).expanduser()
+    if path.suffix in (".txt", ".tsv") or path.is_file():
+        return path
+    raise ConfigError(
+        f"--classes: no set {name!r}. Known sets: {', '.join(NAMES)}; a list of your own is given "
+        "as the path of a text file, one class a line."
+    )
+
+
+def class_names(name: str, root: Path | None) -> tuple[str, ...]:
+    """Names of a set's classes in their order, without underscores.
+
+    ``root`` is the data set's folder. Raises DataError for a missing or damaged list (a list of
+    one class a line has each once, a table tells rows apart by their numbers); ConfigError as of
+    ``file_of``.
+    """
+    path = file_of(name, root)
+    if path is None:
+        return SCANNET20
+    listed = _LISTED.get(name)
+    if listed is not None and not path.is_file():
+        remedy = f"Put it there, or name the data set's folder with --data-root ({listed.what})."
+        raise DataError(path, f"the list of {name}", "no such file", remedy)
+    table = (root or Path()) / listed.label_table if listed and listed.label_table else None
+    classes = read_classes(path, table if table and _is_numbered(path) else None)
+    return tuple(classes.names[k].replace("_", " ").strip() for k in sorted(classes.names))
+
+
+def _is_numbered(path: Path) -> bool:
+    lines = read_text(path, "a list of classes", "Give one class a line.").split()
+    return bool(lines) and all(line.isdecimal() for line in lines)
+
+
+HUB_IDS: Mapping[str, str] = {
+    "ViT-B/16": "openai/clip-vit-base-patch16",
+    "ViT-B/32": "openai/clip-vit-base-patch32",
+    "ViT-L/14": "openai/clip-vit-large-patch14",
+}
+FILE_NAMES: Mapping[str, str] = {"ViT-B/16": "ViT16", "ViT-B/32": "ViT32", "ViT-L/14": "ViTL14"}
+"""How the original scripts abbreviate a model in the name of its file."""
+
+TEMPLATES: Mapping[str, tuple[str, ...]] = {
+    "name": ("{}",),
+    "photo": ("a photo of a {}.",),
+    "indoor": (
+        "a photo of a {}.",
+        "a photo of a {} in a room.",
+        "a {} in a scene.",
+        "there is a {} in the room.",
+        "an indoor picture that shows a {}.",
+        "a close view of a {}.",
+        "a {} seen from far away.",
+        "part of a {}.",
+    ),
+}
+"""``{}`` is the name of a class; those of ``indoor`` are averaged."""
+
+_PATCHES: Mapping[str, int] = {"ViT-B/16": 16, "ViT-B/32": 32, "ViT-L/14": 14}
+_DIMS: Mapping[str, int] = {"ViT-B/16": 512, "ViT-B/32": 512, "ViT-L/14": 768}
+
+
+def check_clip(folder: Path, clip: str) -> None:
+    """Refuse a folder whose ``config.json`` says that it is another of ``HUB_IDS``.
+
+    Of a whole CLIP the patches of its picture tower tell which it is, of a text tower alone the
+    length of its vectors. What is none of the three is let through.
+
+    Raises DataError for another CLIP, and for a config that is no JSON object.
+    """
+    path, remedy = folder / "config.json", f"Give the folder of {HUB_IDS[clip]}, or another --clip."
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+        vision = content.get("vision_config") or {}
+        patch, dim = vision.get("patch_size"), content.get("projection_dim")
+    except (OSError, ValueError, AttributeError, RecursionError) as error:
+        raise DataError(path, "the config of a CLIP", str(error), remedy) from error
+    if patch in _PATCHES.values() and patch != _PATCHES[clip]:
+        raise DataError(path, f"{clip}, patches of {_PATCHES[clip]} pixels", f"{patch}", remedy)
+    if dim in _DIMS.values() and dim != _DIMS[clip]:
+        raise DataError(path, f"{clip}, vectors of {_DIMS[clip]} numbers", f"{dim}", remedy)

@@ -10,7 +10,7 @@ from typing import Any
 
 from data.errors import DataError
 from data.jsonio import is_int, read_json
-from data.prompts import PromptRecord
+from data.queries.prompts import PromptRecord
 
 log = logging.getLogger(__name__)
 

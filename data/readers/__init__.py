@@ -1,1 +1,4 @@
-"""Dataset readers: one file per dataset, all giving the same scene types."""
+"""Dataset readers: ScanNet++, ScanNet, Matterport3D and a person's own scans.
+
+In: a dataset's folder and a scene's name. Out: a ``Scan`` and its sources' identity.
+"""

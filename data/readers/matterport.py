@@ -1,4 +1,15 @@
-"""Matterport3D regions: a room's mesh, its annotated objects, the images taken in it.
+"""Matterport3D regions: a room's mesh, its annotated objects and the images taken in it.
+
+Lines used: ``intrinsics_matrix fx 0 cx 0 fy cy 0 0 1``, which holds for the images after it, and
+``scan <depth file> <colour file> <16 numbers>``, a camera-to-world matrix row by row of a camera
+that looks along -z with y up (OpenGL axes); here y and z are turned round.
+
+The documentation says that images have their origin at the bottom left, so cy counts from below:
+it becomes height - cy from above. It says nothing of pixel centres; as the calibration is in
+"OpenCV's notation" they are taken to be whole numbers, so half a pixel goes to cx and cy. Neither
+could be confirmed on real data: look at a picture of a scene's links before trusting figures.
+Undistorting leaves the principal point where it was, so where ``matterport_camera_intrinsics``
+(``width height fx fy cx cy ...``, from the top left) is there too, both must say the same.
 
 Scenes are regions as Reason3D uses them, in the frame of the house (metres, z up), not moved.
 Labels are raw category names (``raw_category`` of ``category_mapping.tsv``, which a scene set
@@ -11,24 +22,227 @@ position counts); and what ``matterport_views`` says of pixels.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
+
 from data.errors import DataError
-from data.jsonio import read_json
-from data.meshio import read_mesh, vertex_normals
-from data.prompts import GroupName
-from data.readers.face_segments import truth_of_faces, vertex_segments
-from data.readers.matterport_house import read_room_type
+from data.geometry.meshes import read_mesh, vertex_normals
+from data.images import ImageFolder, check_image, image_size
+from data.jsonio import read_json, read_text
+from data.queries.prompts import GroupName
 from data.readers.matterport_layout import (
     SCENE_REMEDY,
     RegionPaths,
+    read_house,
+    read_room_type,
     read_split,
     scene_identity,
 )
-from data.readers.matterport_views import read_views
-from data.readers.segment_groups import SegmentGroup, parse_groups, read_segment_indices
-from data.scan import Scan
-from data.types import Array, PointCloud
+from data.readers.posed_frames import world_to_camera_of
+from data.readers.scannetpp_layout import check_id
+from data.readers.segment_groups import (
+    SegmentGroup,
+    parse_groups,
+    read_segment_indices,
+    truth_of_members,
+)
+from data.types import Array, Camera, GroundTruth, PointCloud, Scan, View
+
+
+def vertex_segments(triangles: Array, face_segments: Array, num_vertices: int) -> Array:
+    """(V,) int64: the segment of most of a vertex's faces, the smallest id of equals.
+
+    ``triangles`` is (F, 3), ``face_segments`` (F,) int64. A vertex without a face gets the
+    largest id there is plus 1.
+    """
+    segments, codes = np.unique(face_segments, return_inverse=True)
+    pairs = triangles.astype(np.int64) * len(segments) + codes[:, None]
+    found, counts = np.unique(pairs, return_counts=True)
+    vertices, codes_of = found // len(segments), found % len(segments)
+    order = np.lexsort((codes_of, -counts, vertices))
+    owners, first = np.unique(vertices[order], return_index=True)
+    result = np.full(num_vertices, segments[-1] + 1, np.int64)
+    result[owners] = segments[codes_of[order[first]]]
+    return result
+
+
+def truth_of_faces(
+    groups: Sequence[SegmentGroup],
+    triangles: Array,
+    face_segments: Array,
+    num_vertices: int,
+    path: Path,
+    remedy: str,
+) -> GroundTruth:
+    """Objects as vertices: those more of whose faces are the object's than anything else's.
+
+    Faces of no object count as a thing of their own; of equals all have the vertex, save that
+    an object comes before none.
+
+    Raises:
+        DataError: naming ``path``: a group has a segment that no face has.
+    """
+    known = np.unique(face_segments)
+    counts: list[Array] = []
+    free = np.ones(len(triangles), bool)
+    for group in groups:
+        segments = np.unique(group.segments)
+        wrong = np.setdiff1d(segments, known, assume_unique=True)
+        if len(wrong):
+            expected = f"segments of the mesh's faces in segGroups[{group.name.position}]"
+            raise DataError(path, expected, f"segment {int(wrong[0])}", remedy)
+        inside = np.isin(face_segments, segments)
+        free &= ~inside
+        corners = triangles[inside].ravel()
+        counts.append(np.bincount(corners, minlength=num_vertices).astype(np.int32))
+    most = np.bincount(triangles[free].ravel(), minlength=num_vertices)
+    for count in counts:
+        most = np.maximum(most, count)
+    members = [np.flatnonzero((count > 0) & (count == most)) for count in counts]
+    return truth_of_members(groups, members, num_vertices)
+
+
+_OPENGL = np.diag([1.0, -1.0, -1.0, 1.0])
+_INTRINSICS = "intrinsics_matrix fx 0 cx 0 fy cy 0 0 1, fx and fy positive"
+# A principal point further than this share of the image from its middle is of another size.
+_MIDDLE = 0.15
+_CALIBRATION_TOLERANCE = 2.0  # pixels
+_ORIGIN_REMEDY = (
+    "Download both again. If they stay so, the .conf counts cy from elsewhere than its"
+    " documentation says: please report it."
+)
+
+
+@dataclass(frozen=True, eq=False)
+class ConfImage:
+    """An image's name, the (3, 3) intrinsics as the file has them, its camera-to-world (4, 4)."""
+
+    name: str
+    intrinsics: Array
+    camera_to_world: Array
+
+
+def read_views(paths: RegionPaths) -> tuple[View, ...]:
+    """Views of the panoramas that stand in the region, by view id (the stem of the image).
+
+    Images from elsewhere in the house are left out: the region's mesh lacks the walls between.
+
+    Raises:
+        DataError: a damaged file, no panorama in the region, an image that is missing, of another
+            size than its intrinsics or damaged.
+    """
+    house = read_house(paths.house_file)
+    names = set(house.panoramas.get(paths.region, ()))
+    if not names:
+        expected = f"a panorama (P line) in region {paths.region}"
+        remedy = "No image was taken in this region: take it out of the split."
+        raise DataError(paths.house_file, expected, "none", remedy)
+    images = [i for i in read_conf(paths.cameras) if i.name.split("_")[0] in names]
+    if not images:
+        expected = f"images of the panoramas in region {paths.region}"
+        raise DataError(paths.cameras, expected, "none", SCENE_REMEDY)
+    folder = ImageFolder(paths.images, SCENE_REMEDY)
+    height, width = image_size(folder.find(images[0].name), SCENE_REMEDY)
+    _check_calibration(paths, images[0], height)
+    views = []
+    for image in images:
+        image_path = folder.find(image.name)
+        check_image(image_path, height, width)
+        camera = _camera(image, height, width, paths.cameras)
+        camera_to_world = image.camera_to_world @ _OPENGL
+        pose = world_to_camera_of(camera_to_world, paths.cameras, SCENE_REMEDY)
+        views.append(View(Path(image.name).stem, camera, pose, image_path))
+    return tuple(sorted(views, key=lambda view: view.view_id))
+
+
+def _camera(image: ConfImage, height: int, width: int, path: Path) -> Camera:
+    K = image.intrinsics.copy()
+    K[0, 2] += 0.5
+    K[1, 2] = height - (K[1, 2] + 0.5)
+    if np.abs(K[:2, 2] / (width, height) - 0.5).max() > _MIDDLE:
+        expected = f"intrinsics of images of {width}x{height} pixels, as {image.name} is"
+        found = f"a principal point of {image.intrinsics[0, 2]:g}, {image.intrinsics[1, 2]:g}"
+        raise DataError(path, expected, found, "Do not resize the images. " + SCENE_REMEDY)
+    return Camera("PINHOLE", K, height, width)
+
+
+def _check_calibration(paths: RegionPaths, image: ConfImage, height: int) -> None:
+    """Compare the principal point with the distorted image's, where its file is there."""
+    panorama, _, place = Path(image.name).stem.partition("_")
+    path = paths.calibration / f"{panorama}_intrinsics_{place[1:2]}.txt"
+    if not path.is_file():
+        return
+    words = read_text(path, "width height fx fy cx cy", SCENE_REMEDY).split()
+    if len(words) < 6:
+        raise DataError(path, "width height fx fy cx cy", f"{len(words)} words", SCENE_REMEDY)
+    cx, cy = _numbers(words[4:6], path, 1)
+    found = image.intrinsics[0, 2], height - 1 - image.intrinsics[1, 2]
+    if not np.allclose((cx, cy), found, atol=_CALIBRATION_TOLERANCE):
+        expected = f"a principal point of {cx:g}, {cy:g} from the top left, as {path.name} says"
+        told = f"{found[0]:g}, {found[1]:g} (cy counted from the bottom) for {image.name}"
+        raise DataError(paths.cameras, expected, told, _ORIGIN_REMEDY)
+
+
+def read_conf(path: Path) -> list[ConfImage]:
+    """Every image of the file, in its order.
+
+    Raises:
+        DataError: the file is missing or damaged: numbers that are none or not finite, an image
+            before any intrinsics or twice, a name with a folder, another count of images than
+            ``n_images`` says, or no image.
+    """
+    intrinsics: Array | None = None
+    images: dict[str, ConfImage] = {}
+    told: str | None = None
+    for number, line in enumerate(read_text(path, "a .conf file", SCENE_REMEDY).splitlines(), 1):
+        word, *values = line.split() or [""]
+        if word == "n_images":
+            told = " ".join(values)
+        elif word == "intrinsics_matrix":
+            intrinsics = _intrinsics(values, path, number)
+        elif word == "scan":
+            if intrinsics is None:
+                raise _wrong(path, number, "intrinsics_matrix before the first scan", line)
+            if len(values) != 18:
+                raise _wrong(path, number, "scan, two names and 16 numbers", line)
+            name = values[1]
+            check_id(Path(name).stem, path, "an image name")
+            if name in images or Path(name).name != name:
+                raise _wrong(path, number, "each image once, without a folder", line)
+            matrix = _numbers(values[2:], path, number).reshape(4, 4)
+            images[name] = ConfImage(name, intrinsics, matrix)
+    if not images or (told is not None and told != str(len(images))):
+        expected = f"scan lines, as many as n_images {told}"
+        raise DataError(path, expected, f"{len(images)}", SCENE_REMEDY)
+    return list(images.values())
+
+
+def _intrinsics(values: list[str], path: Path, number: int) -> Array:
+    if len(values) != 9:
+        raise _wrong(path, number, _INTRINSICS, " ".join(values))
+    matrix = _numbers(values, path, number).reshape(3, 3)
+    off = (matrix[0, 1], matrix[1, 0], *matrix[2])
+    if off != (0, 0, 0, 0, 1) or not (matrix[0, 0] > 0 and matrix[1, 1] > 0):
+        raise _wrong(path, number, _INTRINSICS, " ".join(values))
+    return matrix
+
+
+def _numbers(words: list[str], path: Path, number: int) -> Array:
+    try:
+        array = np.array([float(word) for word in words])
+    except ValueError as error:
+        raise _wrong(path, number, "numbers", str(error)) from error
+    if not np.isfinite(array).all():
+        raise _wrong(path, number, "finite numbers", " ".join(words))
+    return array
+
+
+def _wrong(path: Path, number: int, expected: str, found: str) -> DataError:
+    return DataError(path, f"{expected} in line {number}", repr(found[:100]), SCENE_REMEDY)
+
 
 __all__ = ["read_group_names", "read_room_type", "read_scan", "read_split", "scene_identity"]
 

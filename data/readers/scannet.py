@@ -1,4 +1,7 @@
-"""ScanNet v2 scans: the decimated mesh, its annotated groups of segments, exported frames.
+"""ScanNet v2 scans: the decimated mesh, annotated groups of segments, frames and alignment.
+
+Nothing else here applies it, see ``data.readers.scannet``; benchmarks that score axis-aligned
+boxes do, so their figures need it.
 
 ``axisAlignment`` of ``<id>.txt`` is applied to nothing: mesh, poses and so all results are in the
 frame of the scan (z up, walls turned anyhow), as mesh and poses lie on disk; evaluation alone
@@ -14,24 +17,148 @@ from __future__ import annotations
 import logging
 from pathlib import Path
 
+import numpy as np
+
 from data.errors import DataError
-from data.jsonio import read_json
-from data.meshio import read_mesh, vertex_normals
-from data.prompts import GroupName
-from data.readers.scannet_frames import read_views
-from data.readers.scannet_layout import SCENE_REMEDY, ScenePaths, read_split, scene_identity
+from data.geometry.meshes import read_mesh, vertex_normals
+from data.jsonio import read_json, read_text
+from data.queries.prompts import GroupName
+from data.readers.posed_frames import PosedFrames, read_pinhole
+from data.readers.scannet_layout import (
+    FRAMES_REMEDY,
+    SCENE_REMEDY,
+    ScenePaths,
+    read_split,
+    scene_identity,
+)
+from data.readers.scannetpp_layout import check_id
 from data.readers.segment_groups import (
     SegmentGroup,
     parse_groups,
     read_segment_indices,
     truth_of_groups,
 )
-from data.scan import Scan
-from data.types import Array, PointCloud
+from data.types import Array, Camera, PointCloud, Scan, View
+
+log = logging.getLogger(__name__)
+_KEY = "axisAlignment"
+_LAST_ROW = (0.0, 0.0, 0.0, 1.0)
+
+
+def read_axis_alignment(root: Path, scene_id: str) -> Array | None:
+    """(4, 4) float64 from the scan's frame to the aligned one, metres; None where it is unknown.
+
+    It is the line ``axisAlignment = `` of ``<id>.txt``, 16 numbers row by row. Where the file or
+    the line lacks, which is logged, nothing is known.
+
+    Raises:
+        DataError: the line holds anything but a rotation and a translation.
+    """
+    path = ScenePaths.find(root, scene_id).info
+    if not path.is_file():
+        log.warning("%s: no such file, so boxes follow the axes of the scan as it is", path)
+        return None
+    for line in read_text(path, "lines key = value", SCENE_REMEDY).splitlines():
+        key, _, value = (part.strip() for part in line.partition("="))
+        if key == _KEY:
+            return _rigid(value, path)
+    log.warning("%s: no %s, so boxes follow the axes of the scan as it is", path, _KEY)
+    return None
+
+
+def _rigid(text: str, path: Path) -> Array:
+    expected = f"16 numbers as {_KEY}, a rotation and a translation"
+    try:
+        matrix = np.array([float(word) for word in text.split()])
+    except ValueError as error:
+        raise DataError(path, expected, str(error)[:80], SCENE_REMEDY) from error
+    if len(matrix) != 16 or not np.isfinite(matrix).all():
+        raise DataError(path, expected, text[:80], SCENE_REMEDY)
+    matrix = matrix.reshape(4, 4)
+    rotation = matrix[:3, :3]
+    is_rotation = np.allclose(rotation @ rotation.T, np.eye(3), atol=1e-4)
+    if not (is_rotation and np.linalg.det(rotation) > 0 and tuple(matrix[3]) == _LAST_ROW):
+        raise DataError(path, expected, text[:80], SCENE_REMEDY)
+    return matrix
+
+
+def read_views(paths: ScenePaths) -> tuple[View, ...]:
+    """All views with a usable pose, by view id (the stem of the image's name).
+
+    Raises:
+        DataError: no exported frames, an image of another size than ``<id>.txt`` says, or as
+            of ``PosedFrames`` and ``read_pinhole``.
+    """
+    frames = PosedFrames(paths.frames, check_id, FRAMES_REMEDY)
+    if not frames.color.is_dir():
+        raise _not_exported(paths)
+    images = frames.images()
+    return frames.views(images, read_camera(paths, images[min(images)]))
+
+
+def _not_exported(paths: ScenePaths) -> DataError:
+    found, remedy = "no such folder", "Download scannet_frames_25k, or the scene's .sens."
+    if paths.sens.is_file():
+        found = f"only {paths.sens.name}"
+        remedy = (
+            f"Export them: python -m pipeline extract-sens --input {paths.sens}"
+            f" --output {paths.folder}"
+        )
+    return DataError(paths.frames / "color", "a folder of exported frames", found, remedy)
+
+
+def read_camera(paths: ScenePaths, image_path: Path) -> Camera:
+    """The pinhole of the colour images, whose size is that of ``image_path``.
+
+    Raises:
+        DataError: as of ``read_pinhole``, and where ``<id>.txt`` has other numbers.
+    """
+    camera = read_pinhole(paths.intrinsics, image_path, FRAMES_REMEDY)
+    _check_info(paths.info, camera, image_path)
+    return camera
+
+
+def _check_info(info: Path, camera: Camera, image_path: Path) -> None:
+    """Compare with what ``<id>.txt`` says, where the scene has that file."""
+    if not info.is_file():
+        return
+    named = read_info(info)
+    for key, value in (("colorWidth", camera.width), ("colorHeight", camera.height)):
+        if key in named and named[key] != value:
+            found = f"{camera.width}x{camera.height}"
+            expected = f"an image of {key} {named[key]:g}, as {info.name} says"
+            raise DataError(image_path, expected, found, FRAMES_REMEDY)
+    focal = camera.K[0, 0], camera.K[1, 1]
+    for key, value in zip(("fx_color", "fy_color"), focal, strict=True):
+        if key in named and not np.isclose(named[key], value, rtol=1e-3):
+            expected = f"intrinsics with {key} {value:g}, as the exported frames have them"
+            raise DataError(info, expected, f"{named[key]:g}", SCENE_REMEDY)
+
+
+def read_info(path: Path) -> dict[str, float]:
+    """The lines ``key = number`` of ``<id>.txt``; lines of other values are passed over.
+
+    Raises:
+        DataError: the file is no text, or a key of the colour camera has no number.
+    """
+    try:
+        lines = path.read_text(encoding="utf-8").splitlines()
+    except (OSError, UnicodeDecodeError) as error:
+        raise DataError(path, "lines key = value", str(error), SCENE_REMEDY) from error
+    named = {}
+    for line in lines:
+        key, _, value = (part.strip() for part in line.partition("="))
+        try:
+            named[key] = float(value)
+        except ValueError:
+            if "color" in key and not key.endswith("Extrinsics"):
+                raise DataError(path, f"a number of {key}", value[:80], SCENE_REMEDY) from None
+    return named
+
 
 __all__ = ["read_group_names", "read_scan", "read_split", "scene_identity"]
 
-log = logging.getLogger(__name__)
+
 _FULL_MESH = (
     "The files of the full mesh (_vh_clean.segs.json, _vh_clean.aggregation.json) look alike: use"
     " those of _vh_clean_2. "

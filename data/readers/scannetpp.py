@@ -1,22 +1,128 @@
-"""ScanNet++ scans (v1 and v2): mesh, overlapping objects, cameras and images."""
+"""ScanNet++ scans (v1 and v2): mesh, overlapping annotated objects, cameras and images."""
 
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
+
+import numpy as np
 
 from data.artifacts.store import sha256_of
-from data.meshio import read_mesh, vertex_normals
+from data.errors import DataError
+from data.geometry.meshes import read_mesh, vertex_normals
+from data.jsonio import get_list, int_array, is_int, read_json
+from data.queries.prompts import GroupName
 from data.readers import scannetpp_dslr, scannetpp_iphone
-from data.readers.scannetpp_annotation import (
-    ground_truth,
-    read_group_names,
-    read_groups,
-    read_ignored_vertices,
-    read_segment_ids,
+from data.readers.scannetpp_layout import (
+    SCENE_REMEDY,
+    CameraChoice,
+    ScenePaths,
+    read_split,
+    scene_identity,
 )
-from data.readers.scannetpp_layout import CameraChoice, ScenePaths, read_split, scene_identity
-from data.scan import Scan
-from data.types import PointCloud
+from data.readers.segment_groups import SegmentGroup, read_segment_indices, truth_of_members
+from data.types import Array, GroundTruth, PointCloud, Scan
+
+
+def read_group_names(root: Path, scene_id: str) -> list[GroupName]:
+    """Ids and labels of a scene's objects, reading ``segments_anno.json`` only.
+
+    Raises:
+        DataError: missing or damaged file, an id twice.
+    """
+    path = ScenePaths.find(root, scene_id, "undistorted").annotation
+    return [group.name for group in read_groups(path)]
+
+
+def read_groups(path: Path) -> list[SegmentGroup]:
+    """The objects of ``segments_anno.json``; DataError as for ``read_group_names``."""
+    content = read_json(path, "ScanNet++ annotations", SCENE_REMEDY)
+    entries = get_list(content, "segGroups", path, SCENE_REMEDY)
+    groups = [_group(entry, position, path) for position, entry in enumerate(entries)]
+    for field in ("id", "object_id"):
+        ids = [getattr(group.name, field) for group in groups]
+        if len(set(ids)) != len(ids):
+            double = sorted({i for i in ids if ids.count(i) > 1})[:5]
+            raise DataError(path, f"each group's {field} once", f"{double} twice", SCENE_REMEDY)
+    return groups
+
+
+def _group(entry: Any, position: int, path: Path) -> SegmentGroup:
+    entry = entry if isinstance(entry, dict) else {}
+    group_id, object_id, label = entry.get("id"), entry.get("objectId"), entry.get("label")
+    if not (is_int(group_id) and is_int(object_id) and isinstance(label, str)):
+        expected = f"integers id and objectId and a string label in segGroups[{position}]"
+        raise DataError(path, expected, f"{group_id!r}, {object_id!r}, {label!r}", SCENE_REMEDY)
+    segments = int_array(
+        entry.get("segments"), f"segGroups[{position}].segments", path, SCENE_REMEDY
+    )
+    return SegmentGroup(GroupName(position, group_id, object_id, label), segments)
+
+
+def read_segment_ids(path: Path, num_vertices: int) -> Array:
+    """Segment id (V,) int64 of every vertex; DataError when there is not one a vertex."""
+    segment_ids = read_segment_indices(path, "ScanNet++ segments", SCENE_REMEDY)
+    if len(segment_ids) != num_vertices:
+        expected = f"{num_vertices} segIndices, one a vertex of the mesh"
+        raise DataError(path, expected, f"{len(segment_ids)}", SCENE_REMEDY)
+    return segment_ids
+
+
+def read_ignored_vertices(path: Path, num_vertices: int) -> Array:
+    """Vertices (n,) int32, sorted, that evaluation leaves out (``mesh_aligned_0.05_mask.txt``).
+
+    None where the file is empty or not there. DataError for anything but a mesh's vertices.
+    """
+    if not path.exists():
+        return np.zeros(0, np.int32)
+    expected = f"numbers of vertices, 0 to {num_vertices - 1}"
+    try:
+        numbers = np.array(path.read_text(encoding="utf-8").split(), np.float64)
+    except (OSError, ValueError) as error:
+        raise DataError(path, expected, str(error)[:120], SCENE_REMEDY) from error
+    wrong = ~((numbers >= 0) & (numbers < num_vertices) & (numbers == np.floor(numbers)))
+    if wrong.any():
+        raise DataError(path, expected, f"{numbers[wrong][0]:g}", SCENE_REMEDY)
+    return np.unique(numbers).astype(np.int32)
+
+
+def ground_truth(
+    groups: list[SegmentGroup], segment_ids: Array, path: Path, ignored_ids: Array
+) -> GroundTruth:
+    """Objects as lists of points, by membership of each vertex's segment.
+
+    Objects may share points; nothing is flattened. Where segment v is vertex v the segments
+    are the points. ``path`` is named in errors; ``ignored_ids`` go into the truth as they are.
+
+    Raises:
+        DataError: a group names a segment that no vertex belongs to.
+    """
+    num_points = len(segment_ids)
+    one_to_one = np.array_equal(segment_ids, np.arange(num_points))
+    order = np.arange(num_points) if one_to_one else np.argsort(segment_ids, kind="stable")
+    known, starts = np.arange(num_points), np.arange(num_points + 1)
+    if not one_to_one:
+        known, firsts = np.unique(segment_ids[order], return_index=True)
+        starts = np.append(firsts, num_points)
+    members = []
+    for group in groups:
+        segments = np.unique(group.segments)
+        place = np.minimum(np.searchsorted(known, segments), max(len(known) - 1, 0))
+        if not np.array_equal(known[place], segments):
+            wrong = int(segments[known[place] != segments][0])
+            expected = f"segments of segments.json in segGroups[{group.name.position}]"
+            raise DataError(path, expected, f"segment {wrong}", SCENE_REMEDY)
+        members.append(np.sort(order[_ranges(starts[place], starts[place + 1])]))
+    return truth_of_members(groups, members, num_points, ignored_ids)
+
+
+def _ranges(starts: Array, stops: Array) -> Array:
+    """All integers of the half-open ranges, one after the other."""
+    sizes = stops - starts
+    ends = np.cumsum(sizes)
+    total = int(ends[-1]) if len(ends) else 0
+    return np.asarray(np.arange(total) + np.repeat(starts - (ends - sizes), sizes))
+
 
 __all__ = ["read_group_names", "read_scan", "read_split", "scene_identity"]
 

@@ -17,7 +17,7 @@ import numpy as np
 
 from data.errors import DataError
 from data.jsonio import get_list, int_array, is_int, read_json
-from data.prompts import GroupName
+from data.queries.prompts import GroupName
 from data.types import Array, GroundTruth
 
 log = logging.getLogger(__name__)

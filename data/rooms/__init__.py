@@ -1,1 +1,4 @@
-"""Procedural rooms: geometry, furniture, rendering and queries of the demo."""
+"""Procedural rooms of the demo: geometry, furniture, rendering and queries.
+
+In: a seed. Out: rooms written as a ScanNet++ dataset, and labelled pictures of them.
+"""

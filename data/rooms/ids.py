@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 
-from data.splits import Split
+from data.types import Split
 
 KINDS = ("bedroom", "office", "living", "service")
 # 2 and 3 are taken: by the rooms that LISA-nano learns from and is examined on.

@@ -1,4 +1,4 @@
-"""Furnishing a room: what goes in, and where, without one thing inside another.
+"""Furnish a room from its recipe, without one thing inside another, and find its free space.
 
 Room frame: metres, a corner of the floor at the origin, walls along x and y. Walls are
 numbered 0 (y = 0), 1 (x = width), 2 (y = depth), 3 (x = 0); furniture faces away from its wall.
@@ -6,13 +6,14 @@ numbered 0 (y = 0), 1 (x = width), 2 (y = depth), 3 (x = 0); furniture faces awa
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
+from data.geometry.raycast import Raycaster
 from data.rooms.catalog import CATEGORIES, build
-from data.rooms.model import Model
-from data.rooms.zones import Zone, overlap
+from data.rooms.shapes import Model, Zone, overlap
 from data.types import Array
 
 _TRIES = 60
@@ -244,3 +245,227 @@ class Furnisher:
         cosine = host.cosine * c - host.sine * s
         sine = host.sine * c + host.cosine * s
         return Placed(name, model, float(at[0]), float(at[1]), 0.0, cosine, sine)
+
+
+MOST_OBJECTS = 16
+LEAST_OBJECTS = 11
+_ATTEMPTS = 200
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """``needed`` are always there; of ``extras`` as many as are drawn and fit.
+
+    ``sides`` is the range of both side lengths, metres.
+    """
+
+    needed: tuple[str, ...]
+    extras: tuple[str, ...]
+    sides: tuple[float, float]
+
+
+RECIPES = {
+    "bedroom": Recipe(
+        ("door", "window", "bed", "wardrobe", "nightstand", "lamp", "pillow", "pillow"),
+        (
+            "desk+chair+monitor",
+            "nightstand",
+            "chair",
+            "picture",
+            "wall clock",
+            "potted plant",
+            "trash bin",
+            "pillow",
+            "floor lamp",
+            "window",
+            "bookshelf",
+            "picture",
+        ),
+        (4.2, 6.0),
+    ),
+    "office": Recipe(
+        (
+            "door",
+            "whiteboard",
+            "window",
+            "desk",
+            "bookshelf",
+            "chair",
+            "chair",
+            "monitor",
+            "lamp",
+            "trash bin",
+            "wall clock",
+        ),
+        (
+            "desk+chair+monitor",
+            "chair",
+            "chair",
+            "potted plant",
+            "bookshelf",
+            "picture",
+            "trash bin",
+            "window",
+            "table+chair",
+            "lamp",
+            "sofa",
+        ),
+        (4.5, 6.5),
+    ),
+    "living": Recipe(
+        (
+            "door",
+            "window",
+            "sofa",
+            "table",
+            "bookshelf",
+            "chair",
+            "chair",
+            "potted plant",
+            "picture",
+        ),
+        (
+            "sofa+pillow",
+            "pillow",
+            "chair",
+            "chair",
+            "floor lamp",
+            "wall clock",
+            "picture",
+            "window",
+            "potted plant",
+            "trash bin",
+            "desk+lamp+monitor",
+            "pillow",
+        ),
+        (4.8, 7.0),
+    ),
+    "service": Recipe(
+        (
+            "door",
+            "window",
+            "bathtub",
+            "refrigerator",
+            "toilet",
+            "sink",
+            "trash bin",
+            "table",
+            "chair",
+            "chair",
+        ),
+        (
+            "chair",
+            "sink",
+            "potted plant",
+            "wall clock",
+            "picture",
+            "trash bin",
+            "floor lamp",
+            "wardrobe",
+            "window",
+            "bookshelf",
+        ),
+        (4.0, 5.6),
+    ),
+}
+_ORDER = ("door", "whiteboard", "window", "bed", "wardrobe", "bathtub", "sofa", "desk",
+          "bookshelf", "refrigerator", "sink", "toilet", "nightstand", "table", "chair",
+          "potted plant", "trash bin", "floor lamp", "picture", "wall clock", "monitor",
+          "lamp", "pillow")  # fmt: skip
+
+
+def furnish(
+    kind: str, rng: np.random.Generator, spacing: float, scale: float = 1.0
+) -> tuple[tuple[float, float, float], list[Placed]]:
+    """Size (width, depth, height) in metres and furniture of a random room of a kind.
+
+    ``scale`` multiplies the side lengths, not the height nor the furniture. Needed things
+    always fit (sizes and places are drawn again until they do); extras that find no place are
+    left out. ValueError for an unknown kind.
+    """
+    if kind not in RECIPES:
+        raise ValueError(f"expected a room kind of {sorted(RECIPES)}, got {kind!r}")
+    recipe = RECIPES[kind]
+    for _ in range(_ATTEMPTS):
+        size = (
+            round(scale * float(rng.uniform(*recipe.sides)), 2),
+            round(scale * float(rng.uniform(*recipe.sides)), 2),
+            round(float(rng.uniform(2.45, 2.85)), 2),
+        )
+        wanted = int(rng.integers(LEAST_OBJECTS, MOST_OBJECTS + 1))
+        furnisher = Furnisher(size, rng, spacing)
+        try:
+            _place(furnisher, recipe.needed)
+        except LayoutError:
+            continue
+        order = rng.permutation(len(recipe.extras))
+        for index in order:
+            group = recipe.extras[int(index)].split("+")
+            if len(furnisher.placed) + len(group) <= wanted:
+                _place_if_possible(furnisher, group)
+        if len(furnisher.placed) >= LEAST_OBJECTS - 2:
+            return size, furnisher.placed
+    raise LayoutError(f"no arrangement of a {kind} found in {_ATTEMPTS} attempts")
+
+
+def _place(furnisher: Furnisher, names: Sequence[str]) -> None:
+    for name in sorted(names, key=_ORDER.index):
+        furnisher.add(name)
+
+
+def _place_if_possible(furnisher: Furnisher, names: Sequence[str]) -> None:
+    for name in sorted(names, key=_ORDER.index):
+        try:
+            furnisher.add(name)
+        except LayoutError:
+            return
+
+
+_DRAWS = 1500
+_HEIGHTS = (1.6, 0.7, 2.1, 1.1)
+
+
+def free_floor(
+    size: tuple[float, float, float],
+    placed: Sequence[Placed],
+    rng: np.random.Generator,
+    count: int,
+    clearance: float,
+    edge: float,
+) -> Array:
+    """Up to ``count`` floor positions (n, 2), room frame, metres.
+
+    They keep ``edge`` from the walls and ``clearance`` from furniture; in a crowded room the
+    clearance shrinks until a quarter of the count is found.
+    """
+    draw = rng.uniform([edge, edge], [size[0] - edge, size[1] - edge], size=(_DRAWS, 2)).round(3)
+    free = np.ones(len(draw), bool)
+    for margin in (clearance, clearance / 2, clearance / 4, 0.02):
+        free = np.ones(len(draw), bool)
+        for item in placed:
+            if item.z < 2.0:
+                free &= ~item.body.grown(margin).holds(draw[:, 0], draw[:, 1])
+        if 4 * int(free.sum()) >= count:
+            break
+    return np.asarray(draw[free][:count])
+
+
+def scanner_stands(
+    size: tuple[float, float, float], placed: Sequence[Placed], rng: np.random.Generator
+) -> Array:
+    """(n, 3) places in free space at several heights, room frame, metres."""
+    floor = free_floor(size, placed, rng, 16, 0.1, 0.3)
+    heights = [np.full((len(floor), 1), min(z, size[2] - 0.2)) for z in _HEIGHTS]
+    return np.concatenate([np.concatenate([floor, z], axis=1) for z in heights])
+
+
+def seen_from(starts: Array, normals: Array, caster: Raycaster, stands: Array) -> Array:
+    """(V,) bool: surface points that face one of ``stands`` (n, 3) with nothing between."""
+    seen = np.zeros(len(starts), bool)
+    for stand in stands:
+        left = np.flatnonzero(~seen)
+        away = stand - starts[left]
+        facing = (away * normals[left]).sum(axis=1) > 0
+        rows, rays = left[facing], away[facing]
+        seen[rows] = ~caster.occluded(starts[rows], rays, 0.999)
+    return seen

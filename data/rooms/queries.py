@@ -1,16 +1,145 @@
-"""Questions about one room, each true by geometry and free of ambiguity."""
+"""Questions about one room: facts of its geometry, unambiguous queries, and their records."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
+from scipy.spatial import cKDTree
 
 from data.rooms.catalog import LABELS, STRUCTURE
-from data.rooms.facts import Distances, Fact
-from data.rooms.model import PLAIN_COLORS
-from data.rooms.wordings import MULTIPLE, NEEDS, REFERRING, SPATIAL, Wording, plural
+from data.rooms.room import Room
+from data.rooms.scan import RoomScan
+from data.rooms.shapes import PLAIN_COLORS
+from data.rooms.wordings import MULTIPLE, NEEDS, REFERRING, ROOM_WORDS, SPATIAL, Wording, plural
+from data.types import Array
+
+_MAIN_SHARE = 0.6
+_MINOR_SHARE = 0.12
+
+
+@dataclass(frozen=True, eq=False)
+class Fact:
+    """One object as annotated.
+
+    ``color`` is its one clear colour or ""; ``all_colors`` every colour it might be called;
+    ``volume`` m3 of its box, ``bottom`` and ``top`` its lowest and highest z above
+    the room's floor (m); ``host`` is the object id of what it
+    stands on (0 none); ``views`` (number of views,) int pixels it covers in each.
+    """
+
+    object_id: int
+    label: str
+    color: str
+    all_colors: frozenset[str]
+    points: Array
+    volume: float
+    bottom: float
+    top: float
+    host: int
+    views: Array
+
+
+def color_name(rgb: Array) -> str:
+    """Plain name of a colour (3,) in 0..255; "" where people would not agree on one."""
+    r, g, b = (float(v) / 255 for v in rgb)
+    value, least = max(r, g, b), min(r, g, b)
+    chroma = value - least
+    if value < 0.19:
+        return "black"
+    saturation = chroma / value
+    if saturation < 0.13:
+        return "white" if value > 0.7 else "grey" if 0.27 < value < 0.6 else ""
+    if value == r:
+        hue = 60 * ((g - b) / chroma) % 360
+    elif value == g:
+        hue = 60 * ((b - r) / chroma) + 120
+    else:
+        hue = 60 * ((r - g) / chroma) + 240
+    if 322 < hue < 350 and 0.28 < saturation < 0.6 and value > 0.5:
+        return "pink"
+    if saturation < 0.42:
+        return ""
+    if 17 < hue < 36 and value < 0.46:
+        return "brown"
+    if value < 0.28:
+        return ""
+    bands = (
+        ("red", 351, 371),
+        ("orange", 24, 36),
+        ("yellow", 44, 62),
+        ("green", 95, 165),
+        ("blue", 208, 240),
+        ("purple", 262, 300),
+    )
+    for name, low, high in bands:
+        if low <= hue <= high or low <= hue + 360 <= high:
+            return name if name != "orange" or value > 0.58 else ""
+    return ""
+
+
+def gather_facts(room: Room, scan: RoomScan, pixels: Sequence[Array]) -> list[Fact]:
+    """Facts of all objects in file order; ``pixels[v][k]``: size of object k in view v."""
+    object_id = {group.index: group.object_id for group in scan.groups}
+    counts = np.stack(list(pixels))
+    floor = float(room.from_room[2, 3])
+    facts = []
+    for group in scan.groups:
+        item = room.objects[group.index]
+        if len(group.vertex_ids) == 0:
+            continue
+        own = scan.owners == group.index
+        main, every = nominal_colors(room, group.index)
+        seen = color_name(np.median(scan.colors[own], axis=0))
+        points = scan.vertices[group.vertex_ids].astype(np.float64)
+        facts.append(
+            Fact(
+                group.object_id,
+                group.label,
+                main if main == seen else "",
+                frozenset({*every, seen} - {""}),
+                points,
+                float(np.prod(group.lengths)),
+                float(points[:, 2].min()) - floor,
+                float(points[:, 2].max()) - floor,
+                object_id.get(item.support, 0),
+                counts[:, group.index],
+            )
+        )
+    return facts
+
+
+def nominal_colors(room: Room, index: int) -> tuple[str, set[str]]:
+    """The colour of most of an object's surface ("" if none), and all that catch the eye."""
+    mesh = room.mesh
+    textures = mesh.vertex_textures[mesh.vertex_objects == index]
+    share: dict[str, float] = {}
+    for texture, count in zip(*np.unique(textures, return_counts=True)):
+        name = room.textures.textures[texture].color
+        share[name] = share.get(name, 0.0) + count / len(textures)
+    if not share:
+        return "", set()
+    main = max(sorted(share), key=lambda name: share[name])
+    every = {name for name, part in share.items() if part > _MINOR_SHARE}
+    return (main if share[main] >= _MAIN_SHARE else ""), every
+
+
+class Distances:
+    """Least distances between the annotated points of objects, their trees built once."""
+
+    def __init__(self) -> None:
+        self._trees: dict[int, cKDTree] = {}
+
+    def between(self, first: Fact, second: Fact) -> float:
+        """Metres from the nearest point of one to the nearest point of the other."""
+        few, many = sorted((first, second), key=lambda fact: len(fact.points))
+        if many.object_id not in self._trees:
+            self._trees[many.object_id] = cKDTree(many.points)
+        tree = self._trees[many.object_id]
+        bound = float(tree.query(few.points[::40])[0].min())
+        return min(bound, float(tree.query(few.points, distance_upper_bound=bound)[0].min()))
+
 
 Slots = tuple[tuple[str, str], ...]
 CLEAR_DISTANCE = 0.35
@@ -175,3 +304,124 @@ def _asking(wording: Wording) -> Wording:
         for texts in (wording.train, wording.held_out)
     )
     return Wording(train, held_out)
+
+
+TASKS = ("referring", "implicit", "spatial", "multiple", "absent")
+WANTED = {"referring": 4, "implicit": 4, "spatial": 3, "multiple": 2, "absent": 3}
+NO_ANSWER = "none"
+"""What is right to say where nothing answers a question."""
+_HELD_OUT_RATE = 0.5
+
+
+def ask(
+    scene_id: str,
+    split: str,
+    facts: Sequence[Fact],
+    view_names: Sequence[str],
+    num_pixels: int,
+    seed: Sequence[int],
+    times: int = 1,
+    extra: Extra | None = None,
+) -> list[dict[str, object]]:
+    """Records in Instruct3D's form plus ``task``: all five tasks where the room allows it.
+
+    ``extra`` asks for questions with ``answers`` and for searches besides.
+
+    ``object_id`` holds ``objectId`` numbers; ``image`` names the view that shows the targets
+    best. Held-out wordings are for validation rooms alone: those of other splits never use one.
+    With ``times`` above 1 there are up to that many times as many, as far as questions go.
+    """
+    rng = np.random.default_rng([*seed, 5])
+    inquirer = Inquirer(facts, num_pixels, rng)
+    kinds: dict[str, Callable[[], Iterator[Question]]] = {
+        "referring": inquirer.referring,
+        "implicit": inquirer.implicit,
+        "spatial": inquirer.spatial,
+        "multiple": inquirer.multiple,
+        "absent": inquirer.absent,
+    }
+    writer = _Writer(scene_id, split == "val", inquirer, view_names, rng)
+    records: list[dict[str, object]] = []
+    for task in TASKS:
+        questions = [q for q in kinds[task]() if inquirer.shown(q.targets)]
+        for question in _varied(questions, times * WANTED[task], rng):
+            records.append(writer.record(question, task))
+    if extra is not None:
+        records += _extra_records(extra, inquirer, writer, rng)
+    return records
+
+
+@dataclass(frozen=True)
+class Extra:
+    """Further records of a room of some ``kind``: ``questions`` with answers, and ``searches``."""
+
+    kind: str
+    questions: int
+    searches: int
+
+
+class _Writer:
+    """Puts questions into words; those of validation rooms are held out half of the time."""
+
+    def __init__(
+        self,
+        scene_id: str,
+        is_val: bool,
+        inquirer: Inquirer,
+        view_names: Sequence[str],
+        rng: np.random.Generator,
+    ) -> None:
+        self._scene_id, self._is_val, self._inquirer = scene_id, is_val, inquirer
+        self._view_names, self._rng = view_names, rng
+
+    def words(self, wording: Wording) -> str:
+        """One of a wording's templates."""
+        words = wording.train
+        if self._is_val and self._rng.random() < _HELD_OUT_RATE:
+            words = wording.held_out
+        return words[int(self._rng.integers(len(words)))]
+
+    def record(self, question: Question, task: str) -> dict[str, object]:
+        """A question as a record; ``image`` is the view that shows its targets best."""
+        text = self.words(question.wording).format(**dict(question.slots))
+        facts, targets = self._inquirer.facts, question.targets
+        pixels = sum((facts[t].views for t in targets), np.zeros(1))
+        any_view = self._rng.integers
+        view = int(np.argmax(pixels)) if targets else int(any_view(len(self._view_names)))
+        return {
+            "scene_id": self._scene_id,
+            "object_id": list(targets),
+            "object_name": question.name,
+            "image": self._view_names[view],
+            "description": text,
+            "task": task,
+        }
+
+
+def _extra_records(
+    extra: Extra, inquirer: Inquirer, writer: _Writer, rng: np.random.Generator
+) -> Iterator[dict[str, object]]:
+    questions = [q for q in inquirer.questions() if inquirer.shown(q.targets)]
+    for question in _varied(questions, extra.questions, rng):
+        answer = question.name if question.targets else NO_ANSWER
+        yield {**writer.record(question, "qa"), "answers": [answer]}
+    found = [q for q in (*inquirer.referring(), *inquirer.implicit()) if inquirer.shown(q.targets)]
+    for question in _varied(found, extra.searches, rng):
+        record = writer.record(question, "search")
+        room = writer.words(ROOM_WORDS[extra.kind])
+        yield {**record, "description": f"in {room}, {record['description']}"}
+
+
+def _varied(questions: list[Question], count: int, rng: np.random.Generator) -> list[Question]:
+    """Some of the questions, in random order, repeating names and wordings as late as possible."""
+    left = [questions[int(i)] for i in rng.permutation(len(questions))]
+    chosen: list[Question] = []
+    while left and len(chosen) < count:
+        worth = [
+            2 * sum(q.name == c.name for c in chosen)
+            + sum(q.wording == c.wording for c in chosen)
+            + (q.name in STRUCTURE)
+            for q in left
+        ]
+        chosen.append(left.pop(int(np.argmin(worth))))
+    return chosen

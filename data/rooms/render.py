@@ -1,4 +1,4 @@
-"""Pictures of a room: ray casting finds the triangle, everything else is float64 arithmetic.
+"""Render pictures of a room with its fisheye camera.
 
 Open3D only says which triangle a pixel's ray meets; where exactly, in what light and of what
 colour is computed here with basic arithmetic, so that pictures do not depend on how a ray
@@ -11,8 +11,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from data.cameras import pixel_centers, unproject
 from data.compiled import compiled
+from data.geometry.cameras import pixel_centers, unproject
 from data.rooms.room import Mesh, Room
 from data.rooms.textures import TextureTable, albedo_at, material
 from data.types import Array, Camera
@@ -199,3 +199,24 @@ def warm() -> None:
     picture = np.empty((1, 3), np.uint8), np.empty(1, np.float32), np.empty(1, np.int32)
     faces = np.ones((1, 21)), short, short
     _paint((0.0, 0.0, 0.0), (numbers, point, missed), faces, (frames, rows), picture)
+
+
+def fisheye_camera(height: int, width: int, seed: tuple[int, ...]) -> Camera:
+    """A wide lens (about 115 degrees across), slightly different in every room."""
+    rng = np.random.default_rng([*seed, 4])
+    focal = 0.495 * width * float(rng.uniform(0.98, 1.02))
+    offset = rng.uniform(-0.008, 0.008, size=2)
+    fx, fy = round(focal, 4), round(focal * float(rng.uniform(0.998, 1.002)), 4)
+    cx, cy = width * (0.5 + offset[0]), height * (0.5 + offset[1])
+    K = np.array([[fx, 0, round(cx, 4)], [0, fy, round(cy, 4)], [0, 0, 1.0]])
+    bend = rng.uniform(0.9, 1.1, size=4)
+    lens = tuple(round(float(k * b), 7) for k, b in zip((-0.03, 0.004, -0.002, 0.0004), bend))
+    return Camera("OPENCV_FISHEYE", K, height, width, lens)
+
+
+def anonymised(height: int, width: int, view: int) -> Array:
+    """(H, W) uint8 mask, 255 = valid: every eighth picture has a blanked patch at its foot."""
+    mask = np.full((height, width), 255, np.uint8)
+    if view % 8 == 5:
+        mask[height - height // 12 :, 2 * width // 5 : 3 * width // 5] = 0
+    return mask

@@ -1,4 +1,4 @@
-"""A room as a scanner and an annotator would hand it over: welded mesh and object groups."""
+"""Scan a room: camera poses that see every object, a welded mesh and its object groups."""
 
 from __future__ import annotations
 
@@ -6,9 +6,122 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from data.rooms.catalog import STRUCTURE
+from data.rooms.layout import free_floor
 from data.rooms.render import vertex_colors
-from data.rooms.room import Room
+from data.rooms.room import Room, apply
 from data.types import Array
+
+_WALL_DISTANCE = 0.45
+_CLEARANCE = 0.3
+_POSITIONS = 64
+_SAMPLES = 16
+_TAN_ACROSS, _TAN_UP = 1.15, 0.75
+_GOOD_DISTANCE = 2.5
+_SAME_PLACE = 1.6
+
+
+def look_at(eye: Array, target: Array) -> Array:
+    """(4, 4) world_to_camera, OpenCV axes, of an upright camera at ``eye`` facing ``target``."""
+    forward = _unit(target - eye)
+    right = _unit(np.array([forward[1], -forward[0], 0.0]))
+    down = np.array(
+        [
+            forward[1] * right[2] - forward[2] * right[1],
+            forward[2] * right[0] - forward[0] * right[2],
+            forward[0] * right[1] - forward[1] * right[0],
+        ]
+    )
+    pose = np.eye(4)
+    for row, axis in enumerate((right, down, forward)):
+        pose[row, :3] = axis
+        pose[row, 3] = -(axis[0] * eye[0] + axis[1] * eye[1] + axis[2] * eye[2])
+    return pose
+
+
+def _unit(v: Array) -> Array:
+    return np.asarray(v / np.sqrt(v[0] * v[0] + v[1] * v[1] + v[2] * v[2]))
+
+
+def _positions(room: Room, rng: np.random.Generator) -> Array:
+    """(P, 3) world positions in free space, away from walls and furniture."""
+    floor = free_floor(room.size, room.placed, rng, _POSITIONS, _CLEARANCE, _WALL_DISTANCE)
+    heights = rng.uniform(1.2, 1.8, size=(len(floor), 1)).round(3)
+    return apply(room.from_room, np.concatenate([floor, heights], axis=1))
+
+
+def _samples(room: Room, rng: np.random.Generator) -> tuple[Array, Array]:
+    """Points (S, 3) on the furniture and the position (S,) of the object each belongs to."""
+    points: list[Array] = []
+    owners: list[Array] = []
+    for index, item in enumerate(room.objects):
+        rows = np.flatnonzero(room.mesh.vertex_objects == index)
+        if item.label in STRUCTURE or len(rows) == 0:
+            continue
+        chosen = rows[rng.integers(len(rows), size=_SAMPLES)]
+        points.append(room.mesh.vertices[chosen] + 0.01 * room.mesh.normals[chosen])
+        owners.append(np.full(_SAMPLES, len(owners)))
+    return np.concatenate(points), np.concatenate(owners)
+
+
+def _seen(room: Room, positions: Array, points: Array) -> Array:
+    """(P, S) bool: nothing stands between a position and a point."""
+    starts = np.repeat(positions, len(points), axis=0)
+    rays = np.tile(points, (len(positions), 1)) - starts
+    hidden = room.caster.occluded(starts, rays, 1.0)
+    return ~hidden.reshape(len(positions), len(points))
+
+
+def _in_view(poses: Array, points: Array) -> Array:
+    """(C, S) bool: points inside the inner part of each camera's picture."""
+    frame = [
+        poses[:, row, 0, None] * points[:, 0]
+        + poses[:, row, 1, None] * points[:, 1]
+        + poses[:, row, 2, None] * points[:, 2]
+        + poses[:, row, 3, None]
+        for row in range(3)
+    ]
+    x, y, z = frame
+    return np.asarray((z > 0.2) & (np.abs(x) < _TAN_ACROSS * z) & (np.abs(y) < _TAN_UP * z))
+
+
+def choose_poses(room: Room, count: int) -> list[Array]:
+    """``count`` poses (4, 4) world_to_camera, each chosen to see what was seen least so far."""
+    rng = np.random.default_rng([*room.seed, 2])
+    positions = _positions(room, rng)
+    points, owners = _samples(room, rng)
+    num_objects = int(owners[-1]) + 1
+    visible = _seen(room, positions, points)
+    stands = np.repeat(np.arange(len(positions)), num_objects)
+    targets = np.stack([points[owners == k].mean(axis=0) for k in range(num_objects)])
+    aims = np.tile(targets, (len(positions), 1))
+    aims = aims + rng.uniform(-0.6, 0.6, size=aims.shape).round(3) * [1, 1, 0.4]
+    far = ((aims - positions[stands])[:, :2] ** 2).sum(axis=1) > 0.25
+    stands, aims = stands[far], aims[far]
+    poses = np.stack([look_at(positions[s], aim) for s, aim in zip(stands, aims)])
+    in_view = _in_view(poses, points) & visible[stands]
+    away = ((points[None] - positions[:, None]) ** 2).sum(axis=2)
+    near = np.minimum(1.0, _GOOD_DISTANCE / np.sqrt(np.maximum(away, 1e-6)))
+    worth = (in_view * near[stands]).reshape(len(poses), num_objects, _SAMPLES).mean(axis=2)
+    worth[worth < 0.1] = 0
+    seen, alike = np.zeros(num_objects), np.zeros(len(poses))
+    chosen = []
+    for _ in range(count):
+        gain = (worth / (0.3 + seen)).sum(axis=1) / (1 + 3 * alike)
+        best = int(np.argmax(gain.round(9)))
+        seen += worth[best]
+        alike += _alike(positions[stands], poses, best)
+        chosen.append(poses[best])
+    return chosen
+
+
+def _alike(eyes: Array, poses: Array, one: int) -> Array:
+    """(C,) 0..1: how nearly each candidate repeats one of them, in place and direction."""
+    offset = eyes - eyes[one]
+    apart = np.sqrt(offset[:, 0] ** 2 + offset[:, 1] ** 2)
+    forward = poses[:, 2, :3]
+    cosine = (forward * forward[one]).sum(axis=1)
+    return np.asarray(np.maximum(1 - apart / _SAME_PLACE, 0) * np.maximum(cosine, 0))
 
 
 @dataclass(frozen=True, eq=False)

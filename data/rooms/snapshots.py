@@ -15,13 +15,12 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from data.rooms.facts import color_name, nominal_colors
-from data.rooms.pictures import fisheye_camera
-from data.rooms.poses import choose_poses
-from data.rooms.render import Renderer, vertex_colors
+from data.geometry.undistort import Undistorter
+from data.rooms.queries import color_name, nominal_colors
+from data.rooms.render import Renderer, fisheye_camera, vertex_colors
 from data.rooms.room import Room, make_room
+from data.rooms.scan import choose_poses
 from data.types import Array
-from data.undistort import Undistorter
 
 NOTHING = 255
 """Value of ``object_ids`` where a picture shows no object."""
@@ -67,7 +66,7 @@ class Snapshots:
 
 
 def known_objects(room: Room) -> tuple[Known, ...]:
-    """What queries may say of each object, by the rules of ``data.rooms.facts``."""
+    """What queries may say of each object, by the rules of ``data.rooms.queries``."""
     colors = vertex_colors(room)
     known = []
     for index, item in enumerate(room.objects):

@@ -1,4 +1,6 @@
-"""Reads checkpoint folders in the published layout: LISA's, LISA++'s and our own.
+"""Read and write LISA checkpoints in the published layout, sharded or whole.
+
+Tensors come memory mapped: what is not used is not read, and nothing is held twice.
 
 A folder holds ``config.json``, weights with the published keys, a tokenizer's files, and names
 the CLIP model whose vision tower it was trained with. Loading holds each weight once: the
@@ -7,25 +9,215 @@ network is built without memory and takes the tensors as they come, mapped or co
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import json
+import os
+import shutil
+import zipfile
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from pickle import UnpicklingError
 from typing import Any, Literal
 
 import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
 from torch import Tensor
 from transformers.models.llama.modeling_llama import LlamaRotaryEmbedding
 
 from data.errors import DataError, UserError
+from data.jsonio import read_json
+from models.hub import checkpoint_folder, tower_folder
 from models.lisa import key_names
-from models.lisa.hub import checkpoint_folder, tower_folder
 from models.lisa.images import ClipTransform
-from models.lisa.network import LisaConfig, LisaNetwork
-from models.lisa.quantize import Bits, is_quantised, quantise, require_bitsandbytes
-from models.lisa.saving import save_lisa
-from models.lisa.shards import read_object, read_tensors
-from models.lisa.sizes import read_clip_sizes, read_sizes
+from models.lisa.network import (
+    Bits,
+    LisaConfig,
+    LisaNetwork,
+    extra_sizes,
+    is_quantised,
+    quantise,
+    read_clip_sizes,
+    read_sizes,
+    require_bitsandbytes,
+)
 from models.lisa.tokenizer import LisaTokenizer
+
+_SINGLE = ("model.safetensors", "pytorch_model.bin")
+_FETCH_AGAIN = "Fetch the file again, whole."
+
+
+def read_object(path: Path) -> dict[str, Any]:
+    """The JSON object in ``path``; DataError unless there is one."""
+    expected = "a JSON object"
+    remedy = f"Is {path.parent} the folder of a model? Fetch the file again, whole."
+    content = read_json(path, expected, remedy)
+    if not isinstance(content, dict):
+        raise DataError(path, expected, f"a {type(content).__name__}", remedy)
+    return content
+
+
+def read_tensors(folder: Path) -> dict[str, Tensor]:
+    """All tensors of a folder by key, on the CPU, as they are stored, memory mapped.
+
+    Where there are both formats, safetensors is read. DataError for no weights at all, a shard
+    that is missing or a file that cannot be read.
+    """
+    tensors: dict[str, Tensor] = {}
+    for path in weight_files(folder):
+        tensors.update(_read_file(path))
+    return tensors
+
+
+def weight_files(folder: Path) -> list[Path]:
+    """The files that hold a folder's weights, shards in the order of their names."""
+    for name in _SINGLE:
+        index = folder / f"{name}.index.json"
+        if index.is_file():
+            return _shards(index)
+        if (folder / name).is_file():
+            return [folder / name]
+    wanted = f"{' or '.join(_SINGLE)}, or an index (.index.json) and its shards"
+    raise DataError(folder, wanted, "none of them", "Fetch the weights into this folder.")
+
+
+def _shards(index: Path) -> list[Path]:
+    weight_map = read_object(index).get("weight_map")
+    if not isinstance(weight_map, Mapping) or not weight_map:
+        raise DataError(index, 'a "weight_map" of keys to files', "none", _FETCH_AGAIN)
+    names = sorted({str(name) for name in weight_map.values()})
+    for name in names:
+        # A name is data: it must not lead out of the folder.
+        if Path(name).name != name:
+            raise DataError(index, "names of files beside it", repr(name), _FETCH_AGAIN)
+    missing = [name for name in names if not (index.parent / name).is_file()]
+    if missing:
+        found = f"{len(missing)} missing: {', '.join(missing)}"
+        raise DataError(index.parent, f"{len(names)} shards", found, "Fetch them too.")
+    return [index.parent / name for name in names]
+
+
+def _read_file(path: Path) -> dict[str, Tensor]:
+    try:
+        if path.suffix == ".safetensors":
+            return load_file(path)
+        # Files of before torch 1.6 are no archives and cannot be mapped.
+        mapped = zipfile.is_zipfile(path)
+        content = torch.load(path, map_location="cpu", weights_only=True, mmap=mapped)
+    except (SafetensorError, OSError, RuntimeError, UnpicklingError, EOFError, ValueError) as error:
+        reason = (str(error).splitlines() or ["nothing readable"])[0]
+        raise DataError(path, "tensors by name", reason, _FETCH_AGAIN) from error
+    if not isinstance(content, dict) or not all(isinstance(t, Tensor) for t in content.values()):
+        raise DataError(path, "tensors by name", f"a {type(content).__name__}", _FETCH_AGAIN)
+    return content
+
+
+TOWER_FOLDER = "vision_tower"
+
+
+def save_lisa(
+    folder: Path,
+    network: LisaNetwork,
+    tokenizer_files: Iterable[Path],
+    clip_transform: ClipTransform,
+    dtype: torch.dtype = torch.float16,
+) -> None:
+    """Write a folder that ``load_lisa`` reads, with the published keys.
+
+    Args:
+        folder: made if it is not there; files of the same names are replaced.
+        network: on any device, in any precision.
+        tokenizer_files: ``tokenizer.model``, ``added_tokens.json`` and
+            ``tokenizer_config.json``; copied.
+        clip_transform: becomes ``preprocessor_config.json`` of the vision tower's folder.
+        dtype: of all tensors in the files.
+    """
+    tower = folder / TOWER_FOLDER
+    tower.mkdir(parents=True, exist_ok=True)
+    state = network.state_dict()
+    ours = {key_names.to_published(n): t for n, t in state.items() if not key_names.is_tower(n)}
+    towers = {key_names.tower_to_published(n): t for n, t in state.items() if key_names.is_tower(n)}
+    for place, tensors in ((folder, ours), (tower, towers)):
+        _replace(place / "model.safetensors", lambda path: _save_tensors(path, tensors, dtype))
+    for source in tokenizer_files:
+        _replace(folder / source.name, lambda path: shutil.copyfile(source, path))
+    _write_json(tower / "preprocessor_config.json", _preprocessor(clip_transform))
+    _write_json(tower / "config.json", network.config.clip.to_dict())
+    # Last: without it the folder is no checkpoint.
+    _write_json(folder / "config.json", _config(network.config, dtype))
+
+
+def _config(config: LisaConfig, dtype: torch.dtype) -> dict[str, Any]:
+    """``config.json`` with the published keys, and what they leave out under "sam"."""
+    llama = config.llama
+    return {
+        "architectures": ["LISAForCausalLM"],
+        "model_type": "llava",
+        "vocab_size": llama.vocab_size,
+        "hidden_size": llama.hidden_size,
+        "intermediate_size": llama.intermediate_size,
+        "num_hidden_layers": llama.num_hidden_layers,
+        "num_attention_heads": llama.num_attention_heads,
+        "num_key_value_heads": llama.num_key_value_heads,
+        "head_dim": llama.head_dim,
+        "hidden_act": llama.hidden_act,
+        "rms_norm_eps": llama.rms_norm_eps,
+        "max_position_embeddings": llama.max_position_embeddings,
+        "rope_parameters": llama.rope_parameters,
+        "bos_token_id": llama.bos_token_id,
+        "eos_token_id": llama.eos_token_id,
+        "pad_token_id": llama.pad_token_id,
+        "tie_word_embeddings": False,
+        "torch_dtype": str(dtype).removeprefix("torch."),
+        "mm_hidden_size": config.clip.hidden_size,
+        "mm_projector_type": "linear" if config.projector_layers == 1 else "mlp2x_gelu",
+        "mm_vision_select_feature": "patch",
+        "mm_vision_select_layer": config.select_layer,
+        "mm_vision_tower": TOWER_FOLDER,
+        "out_dim": config.embedding_dim,
+        "sam": extra_sizes(config),
+    }
+
+
+def _preprocessor(transform: ClipTransform) -> dict[str, Any]:
+    """``preprocessor_config.json`` as transformers writes it."""
+    size, crop = transform.resize_to, transform.crop
+    sides: dict[str, int | None] = {"shortest_edge": size if isinstance(size, int) else None}
+    if isinstance(size, tuple):
+        sides = {"height": size[0], "width": size[1]}
+    return {
+        "image_processor_type": "CLIPImageProcessor",
+        "do_convert_rgb": True,
+        "do_resize": size is not None,
+        "size": sides,
+        "resample": transform.resample,
+        "do_center_crop": crop is not None,
+        "crop_size": {"height": crop, "width": crop},
+        "do_rescale": True,
+        "rescale_factor": transform.rescale,
+        "do_normalize": True,
+        "image_mean": list(transform.mean),
+        "image_std": list(transform.std),
+    }
+
+
+def _save_tensors(path: Path, tensors: Mapping[str, Tensor], dtype: torch.dtype) -> None:
+    # A copy of each, for safetensors refuses weights that share memory.
+    copies = {k: t.detach().to("cpu", dtype, copy=True).contiguous() for k, t in tensors.items()}
+    save_file(copies, path, metadata={"format": "pt"})
+
+
+def _write_json(path: Path, content: Mapping[str, Any]) -> None:
+    text = json.dumps(content, indent=2, sort_keys=True) + "\n"
+    _replace(path, lambda aside: aside.write_text(text, encoding="utf-8"))
+
+
+def _replace(path: Path, write: Callable[[Path], object]) -> None:
+    """Write aside, then rename: a file that is memory mapped must not change under its reader."""
+    aside = path.with_name(f".{path.name}.part")
+    write(aside)
+    os.replace(aside, path)
+
 
 __all__ = ["Dtype", "LoadedLisa", "load_lisa", "save_lisa"]
 

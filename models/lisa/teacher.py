@@ -1,4 +1,9 @@
-"""LISA and LISA++ as a ``models.teacher.Teacher``: a view is encoded once, then asked at will."""
+"""LISA and LISA++ as a ``models.teacher.Teacher``, with an image or with words alone.
+
+A language model that was trained behind images decodes garbage without one. Behind the mean of
+a few pictures' tokens it names nearly everything as it would behind a real picture, and its
+[SEG] state becomes a vector of the text alone: no picture of the asked scene takes part.
+"""
 
 from __future__ import annotations
 
@@ -10,14 +15,101 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from models.lisa.answering import Decoded, decode
-from models.lisa.batching import views_at_once
+from data.errors import UserError
 from models.lisa.checkpoint import LoadedLisa
-from models.lisa.images import resized_size, sam_pixels, upsample_masks
-from models.lisa.masks import AskedMasks, ask_masks, ask_unsaid, grid_side
-from models.lisa.prefix import Prefix, read_prefixes
-from models.lisa.questions import LisaSettings, Questions, split_at_image
+from models.lisa.generation import (
+    Decoded,
+    Prefix,
+    Stop,
+    decode,
+    read_prefix,
+    read_prefixes,
+    views_at_once,
+)
+from models.lisa.images import (
+    AskedMasks,
+    ask_masks,
+    ask_unsaid,
+    grid_side,
+    resized_size,
+    sam_pixels,
+    seg_embeddings,
+    upsample_masks,
+)
+from models.lisa.prompts import (
+    TASK_SUFFIXES,
+    Conversation,
+    QuestionForm,
+    build_prompt,
+    question_of,
+    strip_markers,
+)
+from models.lisa.tokenizer import IMAGE_TOKEN_ID, LisaTokenizer
 from models.teacher import FloatArray, MaskGrid, TeacherAnswer, Unsaid
+
+
+@dataclass(frozen=True)
+class LisaSettings:
+    """How LISA is asked.
+
+    Attributes:
+        conversation: the prompt's template.
+        use_start_end: whether <im_start> and <im_end> stand around the image.
+        question_form: how a query becomes a question.
+        task_suffix: LISA++'s task, a key of ``TASK_SUFFIXES``, or "" for none.
+        best_of_three: take SAM's mask of highest predicted IoU, not LISA's single mask.
+        max_new_tokens: the longest answer, from 1 on.
+        whole_answer: decode all of an answer, for several masks; else stop at the first.
+    """
+
+    conversation: Conversation = "llava_v1"
+    use_start_end: bool = True
+    question_form: QuestionForm = "auto"
+    task_suffix: str = ""
+    best_of_three: bool = False
+    max_new_tokens: int = 32
+    whole_answer: bool = False
+
+
+class Questions:
+    """Puts queries into the words and tokens that a checkpoint was trained on.
+
+    ``prefix_ids`` are those that all prompts begin with, up to the image, it included.
+
+    Raises UserError for settings that the checkpoint cannot serve.
+    """
+
+    def __init__(self, tokenizer: LisaTokenizer, settings: LisaSettings) -> None:
+        self._tokenizer, self._settings = tokenizer, settings
+        if settings.task_suffix and settings.task_suffix not in TASK_SUFFIXES:
+            known = ", ".join(TASK_SUFFIXES)
+            raise UserError(f"no task {settings.task_suffix!r} of LISA++; there are: {known}")
+        if settings.max_new_tokens < 1:
+            raise UserError(f"max_new_tokens starts at 1, not {settings.max_new_tokens}")
+        if settings.use_start_end and "<im_start>" not in tokenizer.added:
+            raise UserError("this checkpoint has no <im_start>: set use_start_end to false")
+        self.prefix_ids = split_at_image(self._ids_of(""))[0]
+
+    def prompt_ids(self, text: str) -> list[int]:
+        """Ids of the prompt that asks for ``text``, IMAGE_TOKEN_ID where the image stands."""
+        question = question_of(strip_markers(text), self._settings.question_form)
+        return self._ids_of(question + TASK_SUFFIXES.get(self._settings.task_suffix, ""))
+
+    def stop(self, at_first_seg: bool) -> Stop:
+        """When an answer ends."""
+        most = self._settings.max_new_tokens
+        return Stop(self._tokenizer.eos_id, self._tokenizer.seg_id, most, at_first_seg)
+
+    def _ids_of(self, question: str) -> list[int]:
+        settings = self._settings
+        prompt = build_prompt(question, settings.conversation, settings.use_start_end)
+        return self._tokenizer.encode(prompt)
+
+
+def split_at_image(ids: Sequence[int]) -> tuple[list[int], list[int]]:
+    """Ids up to the image, it included, and ids after it."""
+    cut = ids.index(IMAGE_TOKEN_ID) + 1
+    return list(ids[:cut]), list(ids[cut:])
 
 
 @dataclass(frozen=True, eq=False)
@@ -216,3 +308,62 @@ class LisaTeacher:
             logits.numpy(),
             spans,
         )
+
+
+class LisaWords:
+    """A loaded LISA as an encoder of texts.
+
+    Raises UserError for settings that the checkpoint cannot serve.
+    """
+
+    def __init__(self, loaded: LoadedLisa, settings: LisaSettings) -> None:
+        self._network, self._transform = loaded.network, loaded.clip_transform
+        self._device = loaded.device
+        self._questions = Questions(loaded.tokenizer, settings)
+
+    @property
+    def dim(self) -> int:
+        """Length D of an encoded text: that of a [SEG] embedding."""
+        return self._network.config.embedding_dim
+
+    @torch.inference_mode()
+    def image_tokens(self, image: NDArray[np.uint8]) -> Tensor:
+        """(T, C) float32 on the CPU: one picture as the language model gets it.
+
+        ``image`` (H, W, 3) uint8 RGB.
+        """
+        pixels = self._transform(image)[None].to(self._device)
+        return self._network.image_tokens(pixels)[0].float().cpu()
+
+    @torch.inference_mode()
+    def encode(self, texts: Sequence[str], mean_tokens: Tensor) -> NDArray[np.float32]:
+        """(n, D) float32 [SEG] embeddings of ``texts``, each answered behind ``mean_tokens``.
+
+        Where an answer holds no [SEG], the state at which [SEG] was likeliest takes its place.
+        ``mean_tokens`` (T, C), the mean of ``image_tokens`` over some pictures.
+
+        Raises:
+            UserError: a text is longer than the model can read.
+            ValueError: ``mean_tokens`` are of another width than the language model.
+        """
+        hidden = self._network.config.llama.hidden_size
+        if mean_tokens.ndim != 2 or mean_tokens.shape[1] != hidden:
+            raise ValueError(f"mean_tokens must be (T, {hidden}), got {tuple(mean_tokens.shape)}")
+        model, questions = self._network.language_model, self._questions
+        prefix = read_prefix(model, questions.prefix_ids, mean_tokens[None].to(self._device))
+        distinct = list(dict.fromkeys(texts))
+        suffixes = [split_at_image(questions.prompt_ids(text))[1] for text in distinct]
+        decoded = decode(
+            model, [prefix] * len(suffixes), suffixes, questions.stop(at_first_seg=True)
+        )
+        embeddings = seg_embeddings(self._network, [_asking_state(one) for one in decoded])
+        rows = {text: row for row, text in enumerate(distinct)}
+        return embeddings.float().cpu().numpy()[[rows[text] for text in texts]]
+
+
+def _asking_state(decoded: Decoded) -> Tensor:
+    """(hidden,): the state that said [SEG], else the one that came nearest to it."""
+    state = decoded.seg_states[0] if decoded.seg_states else decoded.nearest
+    if state is None:
+        raise ValueError("an answer without a single token")
+    return state

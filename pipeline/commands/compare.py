@@ -26,9 +26,9 @@ from pipeline.provenance import (
 
 if TYPE_CHECKING:
     from data.types import Array
-    from stages.compare import Comparison
-    from stages.compare_inputs import ComparedRun, ComparedScene, CompareInputs
-    from stages.paired_figures import Figure
+    from stages.evaluation.paired_comparison import Figure
+    from stages.report.compare import Comparison
+    from stages.report.inputs import ComparedRun, ComparedScene, CompareInputs
 
 
 _PICTURES = 24
@@ -59,8 +59,8 @@ def _compare(options: Namespace) -> None:
     runs = find_runs(options.runs)
 
     from data.artifacts.store import write_text_atomic
-    from stages import compare
     from stages.configs import ReportConfig
+    from stages.report import compare
 
     made = compare.run(
         compare_inputs(runs, options.source), ReportConfig(max_pictures=options.pictures)
@@ -85,13 +85,13 @@ def _told(names: list[str], source: str, made: Comparison) -> Iterator[str]:
 
 
 def _named(made: Comparison) -> Iterator[tuple[str, Figure]]:
-    from stages.paired_figures import FIGURES
+    from stages.evaluation.paired_comparison import FIGURES
 
     return ((FIGURES[key], figure) for key, figure in made.figures.items())
 
 
 def _row(name: str, figure: Figure, number: int) -> list[str]:
-    from stages.compare_page import chance, points
+    from stages.report.compare import chance, points
 
     change = figure.changes[number - 1]
     counts = ["–" if count is None else str(count) for count in (change.better, change.worse)]
@@ -166,7 +166,7 @@ def _evaluation_of(path: Path) -> Record:
 
 def compare_inputs(runs: Sequence[FinishedRun], source: str) -> CompareInputs:
     """What the page shows; ArtifactError for an evaluation or a truth that cannot be read."""
-    from stages.compare_inputs import CompareInputs, Setting
+    from stages.report.inputs import CompareInputs, Setting
 
     found = differences([run.upstream for run in runs])
     settings, outside = (
@@ -184,7 +184,7 @@ def compare_inputs(runs: Sequence[FinishedRun], source: str) -> CompareInputs:
 def _compared(run: FinishedRun) -> ComparedRun:
     from data.artifacts.evaluation import read_evaluation
     from data.artifacts.prompts import read_truths
-    from stages.compare_inputs import ComparedRun
+    from stages.report.inputs import ComparedRun
 
     prompts = run.made(run.record.inputs.get("prompts"))
     truths = read_truths(prompts.folder) if prompts else {}
@@ -223,7 +223,7 @@ def _scenes(
     """Scenes whose masks all runs still have, with what is true in the first's scan."""
     from data.artifacts.prompts import read_truths
     from data.artifacts.scene import read_ground_truth, read_scene
-    from stages.compare_inputs import ComparedScene
+    from stages.report.inputs import ComparedScene
 
     prompts = runs[0].made(runs[0].record.inputs.get("prompts"))
     for name in sorted(wanted):
@@ -254,8 +254,7 @@ def _masks_of(run: FinishedRun, scene: str, source: str) -> Record | None:
 
 
 def _read_masks(made: Record, source: str, num_points: int) -> dict[str, Array]:
-    from data.artifacts.predictions import read_predictions
-    from data.artifacts.pseudo import read_pseudo
+    from data.artifacts.soft_masks import read_predictions, read_pseudo
 
     if source == "fusion_only":
         labels = read_pseudo(made.folder)

@@ -14,7 +14,7 @@ from statistics import mean
 from typing import TYPE_CHECKING
 
 from data.errors import ConfigError, DataError, Failure, UserError
-from data.splits import SPLITS
+from data.types import SPLITS
 from pipeline.commands.command import Command, count
 from pipeline.plan import Plan, load_plan
 from pipeline.steps import STEPS, Step
@@ -22,7 +22,7 @@ from pipeline.steps.scans import prepared_prompts
 
 if TYPE_CHECKING:
     from data.types import GroundTruth
-    from stages.check_scan import ScanFacts
+    from stages.scene.check_scan import ScanFacts
 
 
 # Bytes of a compressed depth map a pixel, and of a link: measured on rendered rooms.
@@ -258,7 +258,7 @@ def _check_queries(plan: Plan, diagnosis: Diagnosis) -> None:
 
 def _check_scene(plan: Plan, scene: str, diagnosis: Diagnosis) -> None:
     """Read a scene whole, and look whether its parts belong together."""
-    from stages import check_scan as stage
+    from stages.scene import check_scan as stage
 
     cfg = plan.experiment
     try:

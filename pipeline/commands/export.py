@@ -10,8 +10,8 @@ from data.errors import UserError
 from pipeline.commands.command import Command, add_run_arguments
 
 if TYPE_CHECKING:
-    from data.exports import SceneAnswers
     from pipeline.plan import Plan
+    from stages.report.exports import SceneAnswers
 
 
 FORMATS = ("ply", "npz", "benchmark")
@@ -63,9 +63,9 @@ def _check_complete(plan: Plan, scenes: tuple[str, ...], scene_set: str) -> None
 
 
 def _answers(plan: Plan, scene_id: str, source: str) -> SceneAnswers:
-    from data.exports import SceneAnswers
     from pipeline.steps.answers import Searches
     from pipeline.steps.questions import questions_of
+    from stages.report.exports import SceneAnswers
 
     is_student = source == "student"
     questions = questions_of(plan)
@@ -87,8 +87,8 @@ def _answers(plan: Plan, scene_id: str, source: str) -> SceneAnswers:
 
 def _export_scene(plan: Plan, scene_id: str, options: Namespace) -> str:
     """Write one scene; what to tell about it."""
-    from data import exports
     from data.queries.classes import read_classes
+    from stages.report import exports
 
     answers = _answers(plan, scene_id, options.answers)
     if options.format == "npz":

@@ -17,7 +17,7 @@ def _add_iphone_arguments(parser: ArgumentParser) -> None:
 
 
 def _extract_iphone(options: Namespace) -> None:
-    from stages import extract_iphone as stage
+    from stages.scene import extract_iphone as stage
 
     scene: Path = options.scene
     if not (scene / "iphone").is_dir():
@@ -39,7 +39,7 @@ def _add_sens_arguments(parser: ArgumentParser) -> None:
 
 
 def _extract_sens(options: Namespace) -> None:
-    from data.readers.scannet_export import export_frames
+    from data.readers.scannet_sens import export_frames
 
     done = export_frames(options.input, options.output, options.every)
     told = f"{options.output}: {done.written} of {done.total} frames"

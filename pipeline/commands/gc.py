@@ -11,23 +11,28 @@ from argparse import ArgumentParser, ArgumentTypeError, Namespace
 from collections.abc import Sequence
 from pathlib import Path
 
-from data.artifacts.checks import (
+from data.artifacts.cleanup import (
     Finding,
+    Stored,
     artifacts_below,
     check_artifact,
+    check_objects,
+    is_locked,
+    kept,
+    leftovers,
+    named_results,
     num_files,
+    objects_below,
     place_of,
+    remove,
+    stored_in,
 )
-from data.artifacts.object_store import CACHE_VARIABLE
-from data.artifacts.reach import Stored, kept, named_results, stored_in
-from data.artifacts.record import METADATA
-from data.artifacts.remote import Place, RemoteFolder, reachable
-from data.artifacts.remote_checks import check_objects, objects_below
-from data.artifacts.removal import is_locked, leftovers, remove
+from data.artifacts.metadata import METADATA
+from data.artifacts.object_store import CACHE_VARIABLE, Place, RemoteFolder, reachable
 from data.errors import Failure, UserError
 from pipeline.commands.command import Command
 from pipeline.process import progress, task_log
-from pipeline.steps.declaration import step_of
+from pipeline.steps.declaration import stage_folders, step_of
 
 _DAY = 86_400.0
 
@@ -61,10 +66,10 @@ def _collect(options: Namespace) -> None:
             f"{folder}: nothing was made of scene set {options.scene_set} yet. Set MLLM3D_OUTPUT "
             "if its output lies elsewhere."
         )
-    ours = list(stored_in(folder))
+    ours = list(stored_in(folder, stage_folders()))
     _refuse_running(ours, options.dry_run)
     others = [path for path in root.iterdir() if path.is_dir() and path != folder]
-    everything = ours + [one for path in others for one in stored_in(path)]
+    everything = ours + [one for path in others for one in stored_in(path, stage_folders())]
     named = named_results(root)
     since = time.time() - options.keep_days * _DAY
     keep = kept(everything, named.values(), since)
@@ -189,7 +194,7 @@ def _below(starts: Sequence[Place], scene: str) -> tuple[list[Place], list[Place
         raise UserError(f"{starts[0]}: expected artifacts at or below it, found none")
     if not scene:
         return finished, unfinished
-    chosen = [folder for folder in finished if place_of(folder)[1] == scene]
+    chosen = [folder for folder in finished if place_of(folder, stage_folders())[1] == scene]
     if not chosen:
         raise UserError(f"--scene: {starts[0]} holds no artifact of scene {scene!r}")
     return chosen, []
@@ -247,7 +252,7 @@ def _reporter() -> progress.Show:
 def _remedy(folder: Place, findings: Sequence[Finding]) -> str:
     if all(finding.is_extra for finding in findings):
         return "Nothing reads it; move it elsewhere, or delete it with --remove."
-    stage, scene = place_of(folder)
+    stage, scene = place_of(folder, stage_folders())
     step = step_of(stage, scene or None)
     task = step.task_name if step is not None else "RunAll"
     of_scene = f" --scene {scene}" if scene else ""

@@ -12,7 +12,7 @@ from pipeline.plan import Plan
 
 if TYPE_CHECKING:
     from data.types import Scene
-    from stages.ask_student import Asked, StudentEngine
+    from stages.student.ask_student import Asked, StudentEngine
 
 
 _OUT = "queries"
@@ -29,8 +29,8 @@ def _add_arguments(parser: ArgumentParser) -> None:
 
 def _query(options: Namespace) -> None:
     """Ask, print the answers, write a mesh and a picture of each."""
+    from data.queries.prompts import check_sentence
     from pipeline.plan import load_plan
-    from stages.sentences import check_sentence
 
     texts = list(dict.fromkeys(options.query))
     for text in texts:
@@ -51,8 +51,8 @@ def _query(options: Namespace) -> None:
 
 def _write(out: Path, scene: Scene, answers: list[Asked]) -> None:
     """Print each answer and write ``<out>/<scene>/<words>-<hash>.ply`` and ``.png``."""
-    from data.exports import write_bytes, write_meshes
-    from stages.asked_files import exported, house_of, in_one_line, picture_of
+    from stages.report.exports import write_bytes, write_meshes
+    from stages.student.ask_student import exported, house_of, in_one_line, picture_of
 
     content = exported(scene.scene_id, answers)
     meshes = write_meshes(out, content, scene.cloud, scene.triangles)
@@ -141,7 +141,7 @@ def make_engine(plan: Plan, device: str) -> StudentEngine:
     Raises ArtifactError for damaged artifacts, UserError as of ``StudentEngine``.
     """
     from pipeline.steps import STEPS
-    from stages.ask_student import AskConfigs, StudentEngine
+    from stages.student.ask_student import AskConfigs, StudentEngine
 
     cfg = plan.experiment
     return StudentEngine(

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
     from data.types import Prompt, Scene
     from pipeline.plan import Plan
-    from stages.moving_picture import Candidate, Shot
+    from stages.report.animation import Candidate, Shot
 
     Shown = Iterator[tuple[str, Image, str]]
     """What follows the scene in a file's name, the picture, and what to print beside its path."""
@@ -45,8 +45,7 @@ def _add_arguments(parser: ArgumentParser) -> None:
 def _show(options: Namespace) -> None:
     """Write every sheet as it is drawn, and tell its path."""
     from pipeline.plan import load_plan
-    from stages.lettering import file_name
-    from stages.panels import png
+    from stages.report.pictures import file_name, png
 
     if options.query and options.what != "teacher":
         raise UserError("--query is for show teacher")
@@ -109,19 +108,19 @@ def _some(names: Sequence[str]) -> str:
 
 
 def _show_scene(plan: Plan, options: Namespace) -> Shown:
-    from stages import show_scene as stage
+    from stages.report import inspect as stage
 
     scene = _scene(plan, options)
-    for name, image in stage.run(scene, _chosen(scene, options)):
+    for name, image in stage.run_scene(scene, _chosen(scene, options)):
         yield name, image, ""
 
 
 def _show_links(plan: Plan, options: Namespace) -> Shown:
-    from stages import show_links as stage
+    from stages.report import inspect as stage
 
     scene = _scene(plan, options)
     links = need(plan, "link_points", "links", options.scene, options)
-    for name, image, measured in stage.run(scene, links, _chosen(scene, options)):
+    for name, image, measured in stage.run_links(scene, links, _chosen(scene, options)):
         lines = [
             f"  {one.view_id!r}: {one.points} points on {one.covered:.1%} of pixels, colours "
             f"differ by {one.difference:.1f} of 255 (chance: {one.chance:.1f})"
@@ -132,8 +131,8 @@ def _show_links(plan: Plan, options: Namespace) -> Shown:
 
 def _show_teacher(plan: Plan, options: Namespace) -> Shown:
     from data.artifacts.store import is_complete
-    from stages import show_teacher as stage
-    from stages.lettering import file_name, plain
+    from stages.report import inspect as stage
+    from stages.report.pictures import file_name, plain
 
     scene = _scene(plan, options)
     require(plan, "prepare_prompts", options.scene, options)
@@ -144,7 +143,7 @@ def _show_teacher(plan: Plan, options: Namespace) -> Shown:
     is_fused = is_complete(plan.key("fuse_masks", options.scene))
     labels = plan.read("fuse_masks", "labels", options.scene) if is_fused else None
     views = _chosen(scene, options) if options.view else options.views or _TEACHER_VIEWS
-    for prompt, image in stage.run(scene, cache, prompts, labels, views):
+    for prompt, image in stage.run_teacher(scene, cache, prompts, labels, views):
         yield f"teacher_{file_name(prompt.prompt_id)}", image, f'  "{plain(prompt.text)}"'
 
 
@@ -186,8 +185,8 @@ def _add_gif_arguments(parser: ArgumentParser) -> None:
 def _gif(options: Namespace) -> None:
     """Choose, draw, write."""
     from pipeline.plan import load_plan
-    from stages import moving_picture as stage
-    from stages.lettering import plain
+    from stages.report import animation as stage
+    from stages.report.pictures import plain
 
     if options.out.suffix != ".gif" or options.out.is_dir():
         raise UserError(f"--out: expected the name of a .gif file, found {str(options.out)!r}")
@@ -204,7 +203,7 @@ def _gif(options: Namespace) -> None:
 
 def _surest(plan: Plan, options: Namespace) -> list[Prompt]:
     """The queries named, the first of each part of a text; else the surest of the set."""
-    from stages.moving_picture import choose
+    from stages.report.animation import choose
 
     found = [one for scene in plan.scenes("val") for one in _candidates(plan, scene, options)]
     if not found:
@@ -218,7 +217,7 @@ def _surest(plan: Plan, options: Namespace) -> list[Prompt]:
 
 
 def _candidates(plan: Plan, scene_id: str, options: Namespace) -> Sequence[Candidate]:
-    from stages.moving_picture import candidates
+    from stages.report.animation import candidates
 
     require(plan, "prepare_prompts", scene_id, options)
     predictions = need(plan, "predict_masks", "masks", scene_id, options)
@@ -226,7 +225,7 @@ def _candidates(plan: Plan, scene_id: str, options: Namespace) -> Sequence[Candi
 
 
 def _shot(plan: Plan, prompt: Prompt, options: Namespace) -> Shot:
-    from stages.moving_picture import Shot
+    from stages.report.animation import Shot
 
     scene = prompt.scene_id
     return Shot(

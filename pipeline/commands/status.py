@@ -13,8 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from data.artifacts.failure import read_failure
-from data.artifacts.holder import HOLDER
+from data.artifacts.metadata import HOLDER, read_failure
 from data.artifacts.store import METADATA, lock_path
 from pipeline.commands.command import Command, add_run_arguments
 from pipeline.plan import load_plan

@@ -14,7 +14,7 @@ from data.errors import ConfigError, Failure, UserError
 from pipeline.commands.command import Command, count
 from pipeline.config import explain, parse_yaml
 from pipeline.process.process import resolved
-from stages.teacher_config import LisaConfig, TeacherConfig
+from stages.network_configs import LisaConfig, TeacherConfig
 
 _DTYPES = {"fp32": "float32", "bf16": "bfloat16", "fp16": "float16"}
 _BOOLEANS = {"true": True, "false": False}
@@ -91,8 +91,8 @@ def _outputs(options: Namespace) -> tuple[Path, Path]:
 
 def _try_teacher(options: Namespace) -> None:
     """Ask, print the answers, write the arrays and the picture."""
-    from stages import try_teacher as stage
-    from stages.teacher_identity import locate_weights
+    from stages.teacher import try_teacher as stage
+    from stages.teacher.identity import locate_weights
 
     if not all(query.strip() for query in options.query):
         raise UserError("--query: a query is empty")
@@ -100,7 +100,7 @@ def _try_teacher(options: Namespace) -> None:
     cfg, outputs = _lisa_config(options), _outputs(options)
     locate_weights(cfg)
 
-    from stages.teachers import make_lisa
+    from stages.teacher.make_teacher import make_lisa
 
     try:
         answers = stage.run(image, options.query, make_lisa(cfg, resolved(options.device)))
@@ -146,12 +146,12 @@ def _check_teacher(options: Namespace) -> None:
     content = {"class": options.class_, "options": given, "seed": options.seed}
     cfg = _config(content, "options")
 
-    from stages import check_teacher as stage
-    from stages.try_teacher import read_picture
+    from stages.teacher import try_teacher as stage
+    from stages.teacher.try_teacher import read_picture
 
     images = [read_picture(path) for path in options.image]
     queries = tuple(dict.fromkeys(options.query)) or _QUERIES
-    told = stage.run(cfg, images, queries, resolved(options.device), options.tolerance)
+    told = stage.run_check(cfg, images, queries, resolved(options.device), options.tolerance)
     if told.fault:
         raise Failure(f"{cfg.class_} does not conform: {told.fault}")
     print(f"{cfg.class_} conforms: {told.summary}")

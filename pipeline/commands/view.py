@@ -18,7 +18,7 @@ from pipeline.process.process import limit_threads, num_cores, resolved
 from pipeline.steps.questions import questions_of
 
 if TYPE_CHECKING:
-    from stages.ask_student import StudentEngine
+    from stages.student.ask_student import StudentEngine
     from stages.viewer.content import Belief, Query, ViewedRun, ViewedScene
 
 
@@ -95,7 +95,7 @@ def _teacher(plan: Plan, device: str) -> Any:
             "the teacher of this config is the oracle, which is ground truth itself: it answers "
             "no new sentence. View the set under a config with another teacher"
         )
-    from stages.teachers import make_teacher
+    from stages.teacher.make_teacher import make_teacher
 
     return make_teacher(plan.experiment.teacher, resolved(device))
 

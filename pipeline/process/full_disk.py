@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from data.artifacts.record import listed_files, read_metadata
+from data.artifacts.metadata import listed_files, read_metadata
 from data.errors import UserError
 
 _CODES = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}

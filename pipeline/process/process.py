@@ -7,7 +7,7 @@ import sys
 
 import luigi
 
-from data.child_process import THREAD_VARIABLES, die_with_parent
+from data.parallel import THREAD_VARIABLES, die_with_parent
 
 __all__ = (
     "die_with_parent",

@@ -16,17 +16,15 @@ from pipeline.steps.questions import Questions, questions_given
 from pipeline.steps.scans import has_places
 
 if TYPE_CHECKING:
-    from data.artifacts.predictions import Predictions
-    from data.artifacts.pseudo import PseudoLabels
-    from data.artifacts.rooms import RoomChoice
-    from data.artifacts.said import Said
-    from data.searches import Search
+    from data.artifacts.answers import RoomChoice, Said
+    from data.artifacts.soft_masks import Predictions, PseudoLabels
+    from data.queries.hierarchical_search import Search
     from data.types import Array, GroundTruth, Prompt
     from pipeline.plan import Plan
-    from stages.benchmarks import Asked
-    from stages.boxes import BoxScan
-    from stages.evaluate import EvaluationScene
-    from stages.search_rows import SearchedRoom, SearchResult
+    from stages.evaluation.benchmarks import Asked
+    from stages.evaluation.evaluate import EvaluationScene
+    from stages.evaluation.hierarchical_search import SearchedRoom, SearchResult
+    from stages.evaluation.metrics import BoxScan
 
 Masks = dict[str, dict[str, "Array"]]
 """Masks of one scene by source ("student", "fusion_only", "together") and prompt id."""
@@ -54,8 +52,8 @@ def masks_given(given: Given, scene: str) -> Masks:
 
 def make_teacher_metrics(given: Given, folder: Path) -> None:
     """The teacher's masks of one scene against ground truth, in 2D."""
-    from data.artifacts.judgement import write_judgement
-    from stages import judge_teacher as stage
+    from data.artifacts.teacher_2d import write_judgement
+    from stages.teacher import evaluate_teacher_2d as stage
 
     judgement = stage.run(
         given.read("scene", "scene"),
@@ -71,8 +69,8 @@ def make_teacher_metrics(given: Given, folder: Path) -> None:
 
 def make_answers(given: Given, folder: Path) -> None:
     """What the teacher says of one scene's queries, in words."""
-    from data.artifacts.said import write_said
-    from stages import answer_questions as stage
+    from data.artifacts.answers import write_said
+    from stages.evaluation import answer_questions as stage
 
     prompts = questions_given(given).of(given.scene)
     inputs = given.read("teacher"), given.read("labels"), given.read("masks")
@@ -81,11 +79,11 @@ def make_answers(given: Given, folder: Path) -> None:
 
 def make_room_choices(given: Given, folder: Path) -> None:
     """Choose a room for every search of the validation places."""
-    from data.artifacts.rooms import write_rooms
-    from stages import find_rooms as stage
+    from data.artifacts.answers import write_rooms
+    from stages.evaluation import hierarchical_search as stage
 
     scores = {name: _scores(given, name) for name in given.scenes("masks")}
-    write_rooms(folder, stage.run(questions_given(given).searches_in("val"), scores))
+    write_rooms(folder, stage.run_find_rooms(questions_given(given).searches_in("val"), scores))
 
 
 def _scores(given: Given, scene: str) -> dict[str, dict[str, float]]:
@@ -117,7 +115,7 @@ class Searches:
 
         They have the ids under which the scene was asked, and the sentences in full.
         """
-        from data.searches import SEARCH_TASK
+        from data.queries.hierarchical_search import SEARCH_TASK
         from data.types import Prompt
 
         return [
@@ -153,16 +151,18 @@ class Shown(NamedTuple):
 
 def search_result(given: Given, searches: Searches) -> SearchResult | None:
     """All searches of the validation places, scored; None where there is none."""
-    from stages import search_rows as stage
+    from stages.evaluation import hierarchical_search as stage
 
     if not searches.searches:
         return None
     truths = given.read("prompts", "truths")
-    return stage.run(searches.searches, truths, searches.choices, _searched_rooms(given))
+    return stage.run_search_rows(
+        searches.searches, truths, searches.choices, _searched_rooms(given)
+    )
 
 
 def _searched_rooms(given: Given) -> Iterator[SearchedRoom]:
-    from stages.search_rows import SearchedRoom
+    from stages.evaluation.hierarchical_search import SearchedRoom
 
     for name in given.scenes("masks"):
         truth = given.read("scene", "truth", name)
@@ -171,7 +171,7 @@ def _searched_rooms(given: Given) -> Iterator[SearchedRoom]:
 
 def evaluation_scenes(given: Given, questions: Questions) -> Iterator[EvaluationScene]:
     """Each validation scene's answers with its truth, one at a time."""
-    from stages.evaluate import EvaluationScene
+    from stages.evaluation.evaluate import EvaluationScene
 
     truths = given.read("prompts", "truths")
     for name in given.scenes("masks"):
@@ -183,7 +183,7 @@ def evaluation_scenes(given: Given, questions: Questions) -> Iterator[Evaluation
 
 def asked_by(dataset: Dataset) -> Asked:
     """Whose queries a data set asks, which decides by which benchmark's rule they are scored."""
-    from stages.benchmarks import Asked
+    from stages.evaluation.benchmarks import Asked
 
     return TypeAdapter(Asked).validate_python(dataset.scene_set.asked)
 
@@ -199,11 +199,11 @@ def with_scans(given: Given, scenes: Iterator[EvaluationScene]) -> Iterator[Eval
 
 
 def _box_scan(given: Given, name: str) -> BoxScan:
-    from stages.boxes import BoxScan
+    from stages.evaluation.metrics import BoxScan
 
     scene, alignment = given.read("scene", "scene", name), None
     if given.dataset.scene_set.asked["dataset"] == "scannet":
-        from data.readers.scannet_alignment import read_axis_alignment
+        from data.readers.scannet import read_axis_alignment
 
         alignment = read_axis_alignment(given.dataset.root, name)
     return BoxScan.make(scene.cloud.points, scene.triangles, alignment)
@@ -212,8 +212,8 @@ def _box_scan(given: Given, name: str) -> BoxScan:
 def make_metrics(given: Given, folder: Path) -> None:
     """Metrics over the validation split."""
     from data.artifacts.evaluation import Evaluation, write_evaluation
-    from stages import evaluate as stage
-    from stages import question_figures
+    from stages.evaluation import answer_questions
+    from stages.evaluation import evaluate as stage
 
     questions = questions_given(given)
     searched = search_result(given, Searches.given(given, questions))
@@ -221,7 +221,7 @@ def make_metrics(given: Given, folder: Path) -> None:
     more = searched.rows if searched else ()
     evaluation = stage.run(scenes, asked=asked_by(given.dataset), search_rows=more)
     truths = given.read("prompts", "truths")
-    answered = question_figures.run(evaluation.rows, _answers(given), truths)
+    answered = answer_questions.run_scores(evaluation.rows, _answers(given), truths)
     sections = {
         **({"search": searched.figures} if searched else {}),
         **({"qa": answered.figures} if answered.figures else {}),
@@ -249,8 +249,8 @@ ANSWER_QUESTIONS = declare(
             Input("masks", "predict_masks", ("masks",)),
             Input("prompts", "prepare_prompts", ("prompts", "searches"), "set"),
         ),
-        parts={"answers": Part("data.artifacts.said:read_said")},
-        preload=Preload(("stages.answer_questions", "data.artifacts.said")),
+        parts={"answers": Part("data.artifacts.answers:read_said")},
+        preload=Preload(("stages.evaluation.answer_questions", "data.artifacts.answers")),
     )
 )
 FIND_ROOMS = declare(
@@ -265,13 +265,14 @@ FIND_ROOMS = declare(
             Input("masks", "predict_masks", ("masks",), "val"),
             Input("labels", "fuse_masks", ("labels",), "val"),
         ),
-        parts={"rooms": Part("data.artifacts.rooms:read_rooms")},
+        parts={"rooms": Part("data.artifacts.answers:read_rooms")},
         exists=has_places,
     )
 )
 EVALUATE_TEACHER_2D = declare(
     Step(
         name="evaluate_teacher_2d",
+        former=("judge_teacher",),
         version=3,
         summary="The teacher's masks against ground truth on the images.",
         make="pipeline.steps.answers:make_teacher_metrics",
@@ -284,11 +285,11 @@ EVALUATE_TEACHER_2D = declare(
             Input("prompts", "prepare_prompts", ("prompts", "searches", "truths"), "set"),
         ),
         parts={
-            "teacher_2d": Part("data.artifacts.judgement:read_judgement", has_labels=True),
+            "teacher_2d": Part("data.artifacts.teacher_2d:read_judgement", has_labels=True),
         },
         labels="evaluation",
         needs_truth=True,
-        preload=Preload(("stages.judge_teacher", "data.artifacts.judgement")),
+        preload=Preload(("stages.teacher.evaluate_teacher_2d", "data.artifacts.teacher_2d")),
     )
 )
 EVALUATE = declare(
@@ -311,6 +312,6 @@ EVALUATE = declare(
         parts={"evaluation": Part("data.artifacts.evaluation:read_evaluation", has_labels=True)},
         labels="evaluation",
         needs_truth=True,
-        preload=Preload(("stages.evaluate", "stages.question_figures")),
+        preload=Preload(("stages.evaluation.evaluate", "stages.evaluation.answer_questions")),
     )
 )

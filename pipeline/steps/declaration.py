@@ -17,11 +17,11 @@ from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 from pydantic import BaseModel
 
 from data.errors import ConfigError
-from stages.teacher_identity import import_from_here
+from stages.teacher.identity import import_from_here
 
 if TYPE_CHECKING:
     from data.artifacts.store import ArtifactKey
-    from data.splits import Split
+    from data.types import Split
     from pipeline.plan import Plan
 
 Scenes = Literal["same", "train", "val", "all", "set"]
@@ -150,6 +150,7 @@ class Step:
             views are done, or None; "" where nothing tells.
         within: the step in whose artifact this step's lie, as ``data/<scene>``.
         task: name of its Luigi task; the step's name in capitals when left out.
+        former: folders that its artifacts had under earlier names; ``gc`` frees these.
         in_report: whether the report says what it cost.
     """
 
@@ -180,6 +181,7 @@ class Step:
     progress: str = ""
     within: str = ""
     task: str = ""
+    former: tuple[str, ...] = ()
     in_report: bool = True
 
     def __reduce__(self) -> tuple[Any, ...]:
@@ -345,4 +347,5 @@ def step_of(stage: str, scene: str | None = None) -> Step | None:
 
 def stage_folders() -> Collection[str]:
     """Names of all folders that steps put their artifacts into."""
-    return dict.fromkeys(step.stage_folder for step in STEPS.values())
+    folders = (folder for step in STEPS.values() for folder in (step.stage_folder, *step.former))
+    return dict.fromkeys(folders)

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from data.artifacts.remote import Place
+from data.artifacts.object_store import Place
 from data.artifacts.store import ArtifactKey, read_metadata
 from pipeline.process import gpus, process, progress
 from pipeline.steps.declaration import STEPS, Input, Step, holds_labels

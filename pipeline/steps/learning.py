@@ -12,7 +12,7 @@ from pipeline.steps.given import Given
 from pipeline.steps.questions import Questions, questions_given
 from pipeline.steps.scans import BANK, bank_identity
 from pipeline.steps.teaching import learns_features
-from stages.text_identity import text_identity
+from stages.teacher.identity import text_identity
 
 if TYPE_CHECKING:
     from pipeline.plan import Plan
@@ -41,9 +41,9 @@ def make_labels(given: Given, folder: Path) -> None:
     """Masks of many views to soft labels of points."""
     import numpy as np
 
-    from data.artifacts.pseudo import write_pseudo
-    from data.bank import BANK_TASK
-    from stages import fuse_masks as stage
+    from data.artifacts.soft_masks import write_pseudo
+    from data.queries.prompts import BANK_TASK
+    from stages.fusion import fuse_masks as stage
 
     asked = questions_given(given).asked(given.scene)
     labels = stage.run(
@@ -60,8 +60,8 @@ def make_labels(given: Given, folder: Path) -> None:
 
 def make_oracle_labels(given: Given, folder: Path) -> None:
     """The truth of one scene in the shape of soft labels, for the upper bound."""
-    from data.artifacts.pseudo import write_pseudo
-    from stages import oracle_labels as stage
+    from data.artifacts.soft_masks import write_pseudo
+    from stages.fusion import oracle_labels as stage
 
     questions = questions_given(given)
     labels = stage.run(
@@ -84,7 +84,7 @@ class _TrainingScenes(Sequence[Any]):
         return len(self._names)
 
     def __getitem__(self, index: Any) -> Any:
-        from data.training_scene import TrainingScene
+        from stages.student.training_samples import TrainingScene
 
         given, name = self._given, self._names[index]
         if self._questions is None:
@@ -99,7 +99,7 @@ class _TrainingScenes(Sequence[Any]):
 
 def make_student(given: Given, folder: Path) -> None:
     """Train, going on from the last checkpoint in the folder."""
-    from stages import train_student as stage
+    from stages.student import train_student as stage
 
     show, scenes = given.progress(alone=True), _TrainingScenes(given)
     stage.run(scenes, given.config, folder, given.device, show, processes=given.processes)
@@ -107,7 +107,7 @@ def make_student(given: Given, folder: Path) -> None:
 
 def make_finetuned(given: Given, folder: Path) -> None:
     """Train another student further on truth, going on from the last checkpoint in the folder."""
-    from stages import train_student as stage
+    from stages.student import train_student as stage
 
     cfg: StudentConfig = given.section("finetune").applied_to(given.config)
     show, scenes, start = given.progress(alone=True), _TrainingScenes(given), given.folder("start")
@@ -116,8 +116,8 @@ def make_finetuned(given: Given, folder: Path) -> None:
 
 def make_text_student(given: Given, folder: Path) -> None:
     """Words to tokens, from the tokens of all training scenes."""
-    from data.artifacts.text import write_text_student
-    from stages import distil_text as stage
+    from data.artifacts.student import write_text_student
+    from stages.student import distil_text as stage
 
     questions = questions_given(given)
     scenes = [_text_scene(given, questions, name) for name in given.scenes("labels")]
@@ -126,7 +126,7 @@ def make_text_student(given: Given, folder: Path) -> None:
 
 
 def _text_scene(given: Given, questions: Questions, name: str) -> Any:
-    from stages.distil_text import TextScene
+    from stages.student.distil_text import TextScene
 
     labels = given.read("labels", scene=name)
     texts = {prompt.prompt_id: prompt.text for prompt in questions.asked(name)}
@@ -137,8 +137,8 @@ def _text_scene(given: Given, questions: Questions, name: str) -> Any:
 
 def make_predictions(given: Given, folder: Path) -> None:
     """The student's masks of one scene's queries and of the bank's categories."""
-    from data.artifacts.predictions import write_predictions
-    from stages import predict_masks as stage
+    from data.artifacts.soft_masks import write_predictions
+    from stages.student import predict_masks as stage
 
     cfg, device, student = given.config, given.device, given.folder("student")
     scene = given.read("scene")
@@ -153,7 +153,7 @@ def make_predictions(given: Given, folder: Path) -> None:
 
 
 def _word_tokens(given: Given, words: Sequence[str], device: str) -> Any:
-    from stages.text_encoding import encode_queries
+    from stages.student.text_encoding import encode_queries
 
     configs = given.section("text"), given.section("teacher")
     return encode_queries(given.read("text"), words, *configs, device)
@@ -226,7 +226,7 @@ def _training_inputs() -> tuple[Input, ...]:
     )
 
 
-_SOFT_LABELS = {"labels": Part("data.artifacts.pseudo:read_pseudo")}
+_SOFT_LABELS = {"labels": Part("data.artifacts.soft_masks:read_pseudo")}
 _STUDENT = {
     "model": Part("data.artifacts.student:read_model"),
     "log": Part("data.artifacts.student:read_log"),
@@ -235,9 +235,9 @@ _STUDENT = {
 # hands down, what it needs goes first and validation scenes are worked on beside it.
 _FIRST = 1
 _CONVOLVES = Preload(
-    ("stages.train_student", "data.artifacts.pseudo"),
-    ("models.sparse_cpu",),
-    cuda_free_calls=("models.sparse:load_spconv",),
+    ("stages.student.train_student", "data.artifacts.soft_masks"),
+    ("models.sparse.cpu",),
+    cuda_free_calls=("models.sparse.layers:load_spconv",),
 )
 
 FUSE_MASKS = declare(
@@ -258,8 +258,8 @@ FUSE_MASKS = declare(
         parts=_SOFT_LABELS,
         uses_gpu=True,
         preload=Preload(
-            ("stages.fuse_masks", "data.artifacts.pseudo", "data.artifacts.teacher"),
-            ("stages.votes",),
+            ("stages.fusion.fuse_masks", "data.artifacts.soft_masks", "data.artifacts.teacher"),
+            ("stages.fusion.votes",),
         ),
     )
 )
@@ -276,10 +276,10 @@ ORACLE_LABELS = declare(
             Input("prompts", "prepare_prompts", ("prompts", "searches", "truths"), "set"),
             Input("labels", "fuse_masks", ("labels",)),
         ),
-        parts={"labels": Part("data.artifacts.pseudo:read_pseudo", has_labels=True)},
+        parts={"labels": Part("data.artifacts.soft_masks:read_pseudo", has_labels=True)},
         labels="oracle",
         needs_truth=True,
-        preload=Preload(("stages.oracle_labels", "data.artifacts.pseudo")),
+        preload=Preload(("stages.fusion.oracle_labels", "data.artifacts.soft_masks")),
     )
 )
 TRAIN_STUDENT = declare(
@@ -342,9 +342,9 @@ DISTIL_TEXT = declare(
             Input("prompts", "prepare_prompts", ("prompts", "searches"), "set", "labels"),
         ),
         sources=(Source(_text_weights, {"text_weights": "the text encoder's weights"}),),
-        parts={"text": Part("data.artifacts.text:read_text_student")},
+        parts={"text": Part("data.artifacts.student:read_text_student")},
         uses_gpu=True,
-        preload=Preload(("stages.distil_text", "data.artifacts.text")),
+        preload=Preload(("stages.student.distil_text", "data.artifacts.student")),
     )
 )
 PREDICT_MASKS = declare(
@@ -368,12 +368,12 @@ PREDICT_MASKS = declare(
             Input("prompts", "prepare_prompts", ("prompts", "searches"), "set", when=asks_by_words),
         ),
         sources=(Source(_bank_by_words, BANK.told),),
-        parts={"masks": Part("data.artifacts.predictions:read_predictions")},
+        parts={"masks": Part("data.artifacts.soft_masks:read_predictions")},
         uses_gpu=True,
         preload=Preload(
-            ("stages.predict_masks", "data.artifacts.predictions"),
-            ("models.sparse_cpu",),
-            cuda_free_calls=("models.sparse:load_spconv",),
+            ("stages.student.predict_masks", "data.artifacts.soft_masks"),
+            ("models.sparse.cpu",),
+            cuda_free_calls=("models.sparse.layers:load_spconv",),
         ),
     )
 )

@@ -9,9 +9,8 @@ from typing import TYPE_CHECKING
 from pipeline.dataset import Dataset
 
 if TYPE_CHECKING:
-    from data.searches import Search
-    from data.splits import Split
-    from data.types import Prompt, PromptTruth
+    from data.queries.hierarchical_search import Search
+    from data.types import Prompt, PromptTruth, Split
     from pipeline.plan import Plan
     from pipeline.steps.given import Given
 
@@ -36,8 +35,8 @@ class Questions:
 
     def asked(self, scene_id: str) -> list[Prompt]:
         """All that the teacher is asked of a scene: queries, then the bank, then searches."""
-        from data.bank import bank_prompts
-        from data.searches import search_prompts
+        from data.queries.hierarchical_search import search_prompts
+        from data.queries.prompts import bank_prompts
 
         searches = self.searches_in(self.dataset.split_of(scene_id))
         own = self.of(scene_id) + bank_prompts(list(self.bank), scene_id)
@@ -49,7 +48,7 @@ class Questions:
 
     def counts(self) -> dict[str, int]:
         """How many prompts each scene of the set is asked, by scene."""
-        from data.searches import search_prompts
+        from data.queries.hierarchical_search import search_prompts
 
         counts = dict.fromkeys(self.dataset.scenes(), len(self.bank))
         for prompts in self.prompts.values():
@@ -66,7 +65,7 @@ class Questions:
 
         For oracles and evaluation only: ``known`` is ground truth.
         """
-        from data.search_truths import truths_in_room
+        from data.queries.hierarchical_search import truths_in_room
 
         searches = self.searches_in(self.dataset.split_of(scene_id))
         return {**known, **truths_in_room(searches, dict(known), scene_id)}

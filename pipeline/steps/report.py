@@ -15,7 +15,7 @@ from pipeline.steps.questions import Questions, questions_given
 
 if TYPE_CHECKING:
     from pipeline.plan import Plan
-    from stages.report_inputs import (
+    from stages.report.inputs import (
         AnsweredScene,
         ReportInputs,
         ReportScene,
@@ -31,28 +31,27 @@ def has_no_truth(plan: Plan) -> bool:
 
 def make_report(given: Given, folder: Path) -> None:
     """``report.html``, the overview picture, and ``metrics.json`` or else ``answers.json``."""
-    from data.artifacts.report import write_report
-    from stages import answers_report
-    from stages import report as stage
+    from data.artifacts.evaluation import write_report
+    from stages.report import report as stage
 
     show, cfg = given.progress(alone=True), given.config
     if given.has("evaluation"):
         write_report(folder, stage.run(report_inputs(given), cfg, show))
         return
     scenes = partial(_answered_scenes, given, questions_given(given))
-    write_report(folder, answers_report.run(scenes, _record(given), cfg, show))
+    write_report(folder, stage.run_answers(scenes, _record(given), cfg, show))
 
 
 def report_inputs(given: Given) -> ReportInputs:
     """What the page shows of one experiment."""
-    from stages.report_inputs import ReportInputs
+    from stages.report.inputs import ReportInputs
 
     scenes = partial(_report_scenes, given, questions_given(given))
     return ReportInputs(given.read("evaluation"), scenes, _record(given))
 
 
 def _report_scenes(given: Given, questions: Questions) -> Iterator[ReportScene]:
-    from stages.report_inputs import ReportScene
+    from stages.report.inputs import ReportScene
 
     searches = Searches.given(given, questions)
     for item in evaluation_scenes(given, questions):
@@ -67,7 +66,7 @@ def _report_scenes(given: Given, questions: Questions) -> Iterator[ReportScene]:
 
 
 def _answered_scenes(given: Given, questions: Questions) -> Iterator[AnsweredScene]:
-    from stages.report_inputs import AnsweredScene
+    from stages.report.inputs import AnsweredScene
 
     for name in given.scenes("masks"):
         found = given.read("masks", scene=name)
@@ -80,7 +79,7 @@ def _answered_scenes(given: Given, questions: Questions) -> Iterator[AnsweredSce
 
 
 def _record(given: Given) -> RunRecord:
-    from stages.report_inputs import RunRecord
+    from stages.report.inputs import RunRecord
 
     return RunRecord(
         given.dataset.scene_set.title,
@@ -94,7 +93,7 @@ def _record(given: Given) -> RunRecord:
 
 def _stage_records(given: Given) -> list[StageRecord]:
     """What each step of this run cost, from the metadata of its artifacts."""
-    from stages.report_inputs import StageRecord
+    from stages.report.inputs import StageRecord
 
     records = []
     for step, contents in given.costs().items():
@@ -149,6 +148,6 @@ REPORT = declare(
             _val_without_truth("labels", "fuse_masks", "labels", "answers"),
         ),
         labels="evaluation",
-        preload=Preload(("stages.report", "stages.answers_report")),
+        preload=Preload(("stages.report.report",)),
     )
 )

@@ -6,10 +6,10 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from data.artifacts.remote import Place
+from data.artifacts.object_store import Place
 from data.artifacts.store import fingerprint
-from data.queries import DEFAULT_FORMAT, FORMATS, SENTENCES
-from data.splits import SPLITS
+from data.queries.formats import DEFAULT_FORMAT, FORMATS, SENTENCES
+from data.types import SPLITS
 from pipeline.dataset import Dataset, digest
 from pipeline.steps.declaration import Input, Part, Preload, Source, Step, declare
 from pipeline.steps.given import LOG, Given
@@ -17,7 +17,7 @@ from pipeline.steps.given import LOG, Given
 if TYPE_CHECKING:
     from pipeline.plan import Plan
     from stages.configs import PromptsConfig
-    from stages.prepare_prompts import PreparedPrompts
+    from stages.queries.prepare_prompts import PreparedPrompts
 
 
 def is_generated(plan: Plan) -> bool:
@@ -90,7 +90,7 @@ BANK = Source(bank_identity, {"bank": "prompts.bank"})
 
 def make_room(given: Given, folder: Path) -> None:
     """One room, a scene folder of the generated data set."""
-    from stages import generate_rooms as stage
+    from stages.scene import generate_rooms as stage
 
     split = given.dataset.split_of(given.scene)
     number = given.dataset.scenes(split).index(given.scene)
@@ -99,7 +99,7 @@ def make_room(given: Given, folder: Path) -> None:
 
 def make_rooms_index(given: Given, folder: Path) -> None:
     """The files that span all rooms: splits, metadata and queries."""
-    from stages import generate_rooms as stage
+    from stages.scene import generate_rooms as stage
 
     stage.run_index(given.dataset.root, given.config)
 
@@ -107,7 +107,7 @@ def make_rooms_index(given: Given, folder: Path) -> None:
 def make_scene(given: Given, folder: Path) -> None:
     """Scan to ``scene.h5``."""
     from data.artifacts.scene import write_scene
-    from stages import prepare_scene as stage
+    from stages.scene import prepare_scene as stage
 
     dataset = given.dataset
     scan = dataset.reader.read_scan(dataset.root, given.scene, given.config.camera)
@@ -147,7 +147,7 @@ def make_prompts(given: Given, folder: Path) -> None:
 
 def prepared_prompts(dataset: Dataset, cfg: PromptsConfig) -> PreparedPrompts:
     """All queries of a set; DataError as of the stage and of the files' readers."""
-    from stages import prepare_prompts as stage
+    from stages.queries import prepare_prompts as stage
 
     scene_set = dataset.scene_set
     splits: dict[str, Sequence[str]] = {
@@ -155,11 +155,10 @@ def prepared_prompts(dataset: Dataset, cfg: PromptsConfig) -> PreparedPrompts:
     }
     paths = {s: scene_set.query_path(dataset.root, s) for s in SPLITS if s in splits}
     if scene_set.query_format == SENTENCES:
-        from data.queries import sentences
-        from stages import prepare_sentences
+        from data.queries import formats
 
-        read = {str(split): sentences.read(path) for split, path in paths.items()}
-        prompts = prepare_sentences.run(read, splits)
+        read = {str(split): formats.read_sentences(path) for split, path in paths.items()}
+        prompts = stage.run_sentences(read, splits)
         return stage.PreparedPrompts(prompts, [], "none", {}, {}, {})
     form = FORMATS[scene_set.query_format]
     records = [record for path in dict.fromkeys(paths.values()) for record in form.read(path)]
@@ -176,7 +175,7 @@ def prepared_prompts(dataset: Dataset, cfg: PromptsConfig) -> PreparedPrompts:
 def make_links(given: Given, place: Place) -> None:
     """Visible points per view."""
     from data.artifacts.links import write_links
-    from stages import link_points as stage
+    from stages.scene import link_points as stage
 
     scene = given.read("views")
     links = stage.run(scene, given.config, given.progress(), given.device_if_gpu)
@@ -219,7 +218,7 @@ GENERATE_ROOM = declare(
         exists=is_generated,
         resumable=True,
         preload=Preload(
-            ("data.rooms.folder",), ("data.rooms.render",), ("data.open3d_library:open3d",)
+            ("data.rooms.write",), ("data.rooms.render",), ("data.geometry.raycast:open3d",)
         ),
     )
 )
@@ -234,7 +233,7 @@ GENERATE_ROOMS = declare(
         exists=is_generated,
         resumable=True,
         in_report=False,
-        preload=Preload(("data.rooms.folder",)),
+        preload=Preload(("data.rooms.write",)),
     )
 )
 PREPARE_SCENE = declare(
@@ -252,9 +251,9 @@ PREPARE_SCENE = declare(
             "truth": Part("data.artifacts.scene:read_ground_truth", has_labels=True),
         },
         preload=Preload(
-            ("stages.prepare_scene", "data.artifacts.scene"),
-            ("data.superpoints", "data.rasterise", "data.visibility"),
-            ("data.open3d_library:open3d",),
+            ("stages.scene.prepare_scene", "data.artifacts.scene"),
+            ("data.geometry.superpoints", "data.geometry.raycast", "data.geometry.visibility"),
+            ("data.geometry.raycast:open3d",),
         ),
     )
 )
@@ -288,8 +287,8 @@ LINK_POINTS = declare(
         in_object_store=True,
         uses_gpu=True,
         preload=Preload(
-            ("stages.link_points", "data.artifacts.links", "data.artifacts.scene"),
-            ("data.visibility",),
+            ("stages.scene.link_points", "data.artifacts.links", "data.artifacts.scene"),
+            ("data.geometry.visibility",),
         ),
     )
 )

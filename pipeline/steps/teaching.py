@@ -7,13 +7,13 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from data.artifacts.remote import Place
+from data.artifacts.object_store import Place
 from data.errors import ArtifactError
 from pipeline.steps.declaration import Input, Part, Preload, Source, Step, declare
 from pipeline.steps.given import LOG, Given
 from pipeline.steps.questions import questions_given
 from pipeline.steps.scans import BANK, queries_identity, scene_views
-from stages.teacher_identity import no_features
+from stages.teacher.identity import no_features
 
 if TYPE_CHECKING:
     from pipeline.plan import Plan
@@ -32,7 +32,7 @@ def learns_features(plan: Plan) -> bool:
 def make_teacher_masks(given: Given, place: Place) -> None:
     """Fill the scene's teacher cache, going on where an earlier attempt stopped."""
     from data.artifacts.teacher import TeacherWriter
-    from stages import run_teacher as stage
+    from stages.teacher import run_teacher as stage
 
     scene = given.read("views", "scene")
     questions = questions_given(given)
@@ -45,10 +45,10 @@ def make_teacher_masks(given: Given, place: Place) -> None:
 
     def teacher() -> Any:
         if not given.has("truth"):
-            from stages.teachers import make_teacher
+            from stages.teacher.make_teacher import make_teacher
 
             return make_teacher(given.config, given.device)
-        from stages.oracle import make_oracle
+        from stages.teacher.oracle import make_oracle
 
         truths = questions.truths(given.read("truths"), given.scene)
         known = [truths[prompt.prompt_id] for prompt in prompts if prompt.prompt_id in truths]
@@ -63,7 +63,7 @@ def make_teacher_masks(given: Given, place: Place) -> None:
 def views_done(folder: Path) -> tuple[int, int] | None:
     """Views of a teacher cache that are answered, and how many there are; None before the first.
 
-    A view is one file (``data.artifacts.teacher_array``), and Zarr renames it when it is whole.
+    A view is one file (``data.artifacts.teacher``), and Zarr renames it when it is whole.
     Raises ArtifactError for a cache whose layout cannot be read.
     """
     views = folder / "teacher.zarr" / "views"
@@ -81,9 +81,9 @@ def views_done(folder: Path) -> tuple[int, int] | None:
 
 def make_features(given: Given, folder: Path) -> None:
     """The teacher's image features on superpoints."""
-    from data.artifacts.features import write_features
-    from stages import lift_features as stage
-    from stages.teachers import make_teacher
+    from data.artifacts.embeddings import write_features
+    from stages.teacher import lift_features as stage
+    from stages.teacher.make_teacher import make_teacher
 
     teacher = make_teacher(given.config, given.device)
     scene, links = given.read("scene"), given.read("links")
@@ -139,7 +139,9 @@ RUN_TEACHER = declare(
         in_object_store=True,
         asks_teacher=True,
         progress="pipeline.steps.teaching:views_done",
-        preload=Preload(("stages.run_teacher", "data.artifacts.teacher", "data.artifacts.scene")),
+        preload=Preload(
+            ("stages.teacher.run_teacher", "data.artifacts.teacher", "data.artifacts.scene")
+        ),
     )
 )
 LIFT_FEATURES = declare(
@@ -156,9 +158,9 @@ LIFT_FEATURES = declare(
             Input("links", "link_points", ("links",)),
         ),
         sources=(TEACHER_CONTENT,),
-        parts={"features": Part("data.artifacts.features:read_features")},
+        parts={"features": Part("data.artifacts.embeddings:read_features")},
         check=_refuse_oracle_features,
         asks_teacher=True,
-        preload=Preload(("stages.lift_features", "data.artifacts.features")),
+        preload=Preload(("stages.teacher.lift_features", "data.artifacts.embeddings")),
     )
 )

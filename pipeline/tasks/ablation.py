@@ -16,7 +16,7 @@ import luigi
 
 from data.artifacts.store import ArtifactKey
 from data.errors import ConfigError
-from data.splits import Split
+from data.types import Split
 from pipeline import latest_results
 from pipeline.config import overrides_with
 from pipeline.plan import Plan, load_plan

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from data.artifacts.store import ArtifactKey, read_metadata, writing
-from data.splits import Split
+from data.types import Split
 from pipeline.plan import Plan
 from pipeline.process import progress
 from pipeline.steps import STEPS
@@ -21,8 +21,8 @@ from pipeline.steps.report import report_inputs
 from pipeline.tasks.arms import SYSTEM, Arm, ArmRun
 
 if TYPE_CHECKING:
-    from data.artifacts.ablation import AnswerRow, ArmRows
-    from stages.arm_rows import SceneQueries
+    from data.artifacts.evaluation import AnswerRow, ArmRows
+    from stages.evaluation.ablation import SceneQueries
 
 RunPlans = Sequence[tuple[ArmRun, Plan]]
 
@@ -76,8 +76,8 @@ def _rows(arm: Arm, plan: Plan, queries: SceneQueries) -> list[AnswerRow]:
 
 def arm_rows(plan: Plan, run_plans: RunPlans, split: Split, name: str) -> list[ArmRows]:
     """All runs' answers, arm by arm in the order given; each scene's truth is read once."""
-    from data.artifacts.ablation import ArmRows
-    from stages.arm_rows import SceneQueries
+    from data.artifacts.evaluation import ArmRows
+    from stages.evaluation.ablation import SceneQueries
 
     truths, questions = plan.read("prepare_prompts", "truths"), questions_of(plan)
     show = progress.reporter(name, alone=True)
@@ -104,9 +104,9 @@ def arm_rows(plan: Plan, run_plans: RunPlans, split: Split, name: str) -> list[A
 
 def measure(key: ArtifactKey, plan: Plan, run_plans: RunPlans, split: Split) -> None:
     """The ablation's figures, rows and chart."""
-    from data.artifacts.ablation import write_ablation
-    from stages import ablation as stage
-    from stages.ablation_charts import arm_bars, drawn
+    from data.artifacts.evaluation import write_ablation
+    from stages.evaluation import ablation as stage
+    from stages.report.charts import arm_bars, drawn
 
     with writing(key) as folder:
         if folder is not None:
@@ -118,9 +118,8 @@ def measure(key: ArtifactKey, plan: Plan, run_plans: RunPlans, split: Split) -> 
 
 def report(key: ArtifactKey, plan: Plan, ablation: Path, device: str) -> None:
     """The page of results with a section on the ablation, and what else a report consists of."""
-    from data.artifacts.ablation import read_ablation
-    from data.artifacts.report import write_report
-    from stages import report as stage
+    from data.artifacts.evaluation import read_ablation, write_report
+    from stages.report import report as stage
 
     with writing(key) as folder:
         if folder is not None:
@@ -134,8 +133,8 @@ def error_curves(
     key: ArtifactKey, plan: Plan, settings: Mapping[str, Mapping[float, RunPlans]]
 ) -> None:
     """Write mIoU against the rate of each error; ``settings`` holds the runs by error and rate."""
-    from data.artifacts.ablation import write_error_curves
-    from stages import error_curves as stage
+    from data.artifacts.evaluation import write_error_curves
+    from stages.report import error_curves as stage
 
     with writing(key) as folder:
         if folder is None:

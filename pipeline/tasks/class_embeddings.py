@@ -9,15 +9,15 @@ from pathlib import Path
 
 import luigi
 
-from data import class_sets
 from data.artifacts.store import ArtifactKey, sha256_of, writing
 from data.errors import ConfigError
+from data.queries import classes as class_sets
+from data.queries.classes import FILE_NAMES, HUB_IDS, TEMPLATES, check_clip
 from pipeline.plan import output_root
 from pipeline.process import gpus, process
 from pipeline.steps import Step, declare
 from pipeline.tasks.base import ArtifactTask
-from stages.clip_config import FILE_NAMES, HUB_IDS, TEMPLATES, check_clip
-from stages.teacher_identity import identity_of, place_of
+from stages.teacher.identity import identity_of, place_of
 
 EMBED_CLASSES = declare(Step("embed_classes", 1, "CLIP text embeddings of a set of classes."))
 DATA_VARIABLE = "MLLM3D_DATA"
@@ -98,8 +98,8 @@ class EmbedClasses(ArtifactTask):
 
     def make(self, key: ArtifactKey) -> None:
         """Embed and write; UserError when the weights cannot be read."""
-        from data.artifacts.class_embeddings import write_class_embeddings
-        from stages import embed_classes as stage
+        from data.artifacts.embeddings import write_class_embeddings
+        from stages.queries import embed_classes as stage
 
         place = place_of(self.weights or HUB_IDS[self.clip], "--weights")
         device = process.resolved(self.device)

@@ -24,8 +24,8 @@ from pipeline.tasks.base import ArtifactTask, ReadableTask
 from pipeline.tasks.steps import StepTask, task_of
 
 if TYPE_CHECKING:
-    from data.prompts import PromptRecord
-    from data.queries import FormatName
+    from data.queries.formats import FormatName
+    from data.queries.prompts import PromptRecord
 
 _LOG = logging.getLogger("luigi-interface.conversion")
 _REPORT = "report.json"
@@ -104,9 +104,9 @@ def _format_of(path: Path) -> FormatName | None:
 
 def _convert(path: Path, source: Path, folder: Path) -> dict[str, Any]:
     """Convert one query file into ``folder``; its part of the report."""
-    from data.queries import FORMATS
-    from data.reason3d_points import LabelledPoints, read_labelled_points
-    from stages import convert_reason3d as stage
+    from data.queries.formats import FORMATS
+    from data.queries.reason3d_points import LabelledPoints, read_labelled_points
+    from stages.queries import convert_reason3d as stage
 
     name = _format_of(path)
     if name is None:

@@ -83,13 +83,13 @@ class NanoPictures(NanoTask):
 
     def make(self, key: ArtifactKey) -> None:
         """Render the shard's rooms."""
-        from stages.nano import pictures
+        from stages.nano import prepare
 
         shard = self.shard
         with writing(key) as folder:
             if folder is not None and shard is not None:
                 show = progress.reporter(f"NanoPictures {shard}")
-                pictures.run_shard(folder, shard, self.cfg.pictures, show)
+                prepare.run_shard(folder, shard, self.cfg.pictures, show)
 
 
 class NanoTraining(NanoTask):
@@ -110,13 +110,13 @@ class NanoTraining(NanoTask):
 
     def make(self, key: ArtifactKey) -> None:
         """Learn the tokenizer, then train."""
-        from stages.nano import train, vocabulary
+        from stages.nano import prepare, train
 
         made = [task.key() for task in self.requires()]
         shards = [shard.folder for shard in made if shard is not None]
         with writing(key, TRAINING.resumable) as folder:
             if folder is not None:
-                vocabulary.run(folder / "tokenizer")
+                prepare.run(folder / "tokenizer")
                 show = progress.reporter("NanoTraining", alone=True)
                 train.run(folder, shards, folder / "tokenizer", self.cfg.train, show)
 

@@ -23,7 +23,7 @@ from pipeline.steps import STEPS
 from pipeline.steps.questions import questions_of
 from pipeline.tasks.base import ArtifactTarget
 from pipeline.tasks.steps import PipelineTask, run_step
-from stages.teacher_identity import require_weights
+from stages.teacher.identity import require_weights
 
 _LOG = logging.getLogger("luigi-interface.shards")
 

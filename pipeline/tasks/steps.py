@@ -21,8 +21,8 @@ from pipeline.steps import STEPS, Input, Step
 from pipeline.steps.declaration import ON_DECLARED, load
 from pipeline.steps.given import Given
 from pipeline.tasks.base import ArtifactTask
-from stages.student_config import check_processes
-from stages.teacher_identity import require_weights
+from stages.network_configs import check_processes
+from stages.teacher.identity import require_weights
 
 
 class PipelineTask(ArtifactTask):

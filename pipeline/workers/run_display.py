@@ -18,7 +18,7 @@ from typing import Any, Literal, Never
 import luigi
 from tqdm import tqdm
 
-from data.artifacts.record import read_metadata
+from data.artifacts.metadata import read_metadata
 from data.artifacts.store import METADATA, ArtifactKey
 from pipeline.process.progress import LOG_EVERY_SECONDS, Slot, duration, table
 from pipeline.process.task_log import artifact_log

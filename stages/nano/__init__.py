@@ -1,1 +1,4 @@
-"""Stages that train LISA-nano, the small teacher that ships with the project."""
+"""Stages that train LISA-nano, the small teacher that ships with the project.
+
+In: procedural rooms. Out: a checkpoint folder with its exam and its model card.
+"""

@@ -6,7 +6,7 @@ from typing import Annotated
 
 from pydantic import Field
 
-from stages.config_base import Count, NonNegative, Positive, Seed, StageConfig
+from stages.network_configs import Count, NonNegative, Positive, Seed, StageConfig
 
 
 class NanoPicturesConfig(StageConfig):

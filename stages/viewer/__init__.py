@@ -1,1 +1,4 @@
-"""The live viewer: a page on this machine that shows a run in 3D and takes new queries."""
+"""The live viewer: a page on this machine that shows a run in 3D and takes new queries.
+
+In: a run's scenes and a student. Out: a local viser server.
+"""

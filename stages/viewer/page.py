@@ -1,4 +1,4 @@
-"""What the viewer's controls do. Whatever goes wrong is told in the page."""
+"""The actions of the viewer's controls; errors are shown in the page."""
 
 from __future__ import annotations
 
@@ -13,16 +13,64 @@ import numpy as np
 import viser
 
 from data.errors import UserError
+from data.queries.prompts import check_sentence
 from data.types import Array
-from stages.sentences import check_sentence
-from stages.viewer.cloud import CloudNodes
-from stages.viewer.colors import colored, emphasised
-from stages.viewer.content import NONE, Belief, Query, ViewedRun, ViewedScene, figures
-from stages.viewer.desk import TeacherDesk
+from stages.viewer.content import (
+    NONE,
+    Belief,
+    Query,
+    ViewedRun,
+    ViewedScene,
+    ask_views,
+    best_views,
+    figures,
+)
 from stages.viewer.panel import NO_SOURCE, Panel
+from stages.viewer.scene3d import CloudNodes, colored, emphasised
 
 if TYPE_CHECKING:
-    from stages.ask_student import StudentEngine
+    from stages.student.ask_student import StudentEngine
+
+
+class TeacherDesk:
+    """Puts sentences to the run's teacher and shows what it says."""
+
+    def __init__(self, panel: Panel, run: ViewedRun, say: Callable[[str], None]) -> None:
+        self._panel, self._run, self._say = panel, run, say
+        self._busy, self._ended = threading.Lock(), threading.Event()
+
+    def close(self) -> None:
+        """Ask no further view."""
+        self._ended.set()
+
+    def ask(self, viewed: ViewedScene, mask: Array, text: str, is_open: Callable[[], bool]) -> None:
+        """Ask ``text`` on the views that see most of ``mask`` (N,), as long as ``is_open``.
+
+        Raises UserError for an empty sentence, while another is asked, and as ``ask_views``.
+        """
+        check_sentence(text)
+        if not self._busy.acquire(blocking=False):
+            raise UserError("the teacher is still answering")
+        try:
+            self._ask(viewed, mask, text, is_open)
+        finally:
+            self._panel.progress.visible = False
+            self._busy.release()
+
+    def _ask(
+        self, viewed: ViewedScene, mask: Array, text: str, is_open: Callable[[], bool]
+    ) -> None:
+        views, panel = best_views(viewed, mask), self._panel
+        panel.begin_pictures(text)
+        panel.progress.value, panel.progress.visible = 0, True
+        self._say(f"Asking the teacher on {len(views)} views ...")
+        for done, seen in enumerate(ask_views(viewed, views, text, self._run.make_teacher), 1):
+            if self._ended.is_set() or not is_open():
+                return
+            panel.progress.value = 100 * done / len(views)
+            panel.add_picture(seen)
+        self._say(f"The teacher answered on {len(views)} views, below.")
+
 
 _LOG = logging.getLogger(__name__)
 _TRUTH = "truth"

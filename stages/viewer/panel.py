@@ -11,9 +11,8 @@ from collections.abc import Mapping, Sequence
 import viser
 
 from data.types import Array
-from stages.viewer.cloud import small
-from stages.viewer.colors import COLORINGS
-from stages.viewer.teacher import TeacherView
+from stages.viewer.content import TeacherView
+from stages.viewer.scene3d import COLORINGS, small
 
 NO_QUERY, NO_SOURCE = "(none)", "-"
 _FIGURES = ("Score", "Points", "Size", "Centre")

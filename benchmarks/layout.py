@@ -1,0 +1,131 @@
+"""The layout of the product's Python files against its limits: python -m benchmarks.layout.
+
+Prints the number of files, files a folder, the median and the longest file and the files that one
+other file alone imports; ends with 1 above a limit.
+"""
+
+from __future__ import annotations
+
+import ast
+import sys
+from collections import Counter, defaultdict
+from collections.abc import Iterator
+from pathlib import Path
+from statistics import median
+from typing import NamedTuple
+
+REPOSITORY = Path(__file__).resolve().parents[1]
+LAYERS = ("data", "models", "stages", "pipeline", "configs")
+MOST_FILES, MOST_IN_FOLDER, MOST_LINES = 200, 20, 500
+MOST_TESTS_IN_FOLDER = 20
+
+
+class Module(NamedTuple):
+    """A Python file: its dotted name, its folder, its lines and whether it is an ``__init__``."""
+
+    name: str
+    folder: str
+    lines: int
+    is_init: bool
+
+
+class Layout(NamedTuple):
+    """The product's files, folders with their number of files, and importers by module."""
+
+    modules: dict[str, Module]
+    folders: Counter[str]
+    test_folders: Counter[str]
+    importers: dict[str, set[str]]
+
+
+def layout(repository: Path = REPOSITORY) -> Layout:
+    """Read the layout of a checkout; an ``__init__`` with nothing but a docstring is no file."""
+    trees = {m: t for folder in LAYERS for m, t in _trees(repository, folder)}
+    modules = {m.name: m for m in trees}
+    importers: dict[str, set[str]] = defaultdict(set)
+    for module, tree in trees.items():
+        for name in _imports(tree, modules):
+            if name != module.name:
+                importers[name].add(module.name)
+    folders = Counter(m.folder for m in trees if not m.is_init)
+    tests = Counter(m.folder for m, _ in _trees(repository, "tests") if not m.is_init)
+    return Layout(modules, folders, tests, dict(importers))
+
+
+def single_importers(found: Layout) -> dict[str, str]:
+    """Modules that exactly one module imports, which lies in another folder of their layer.
+
+    A module that another layer alone imports is an entry of its layer (a stage of the pipeline),
+    and no helper.
+    """
+    alone = {}
+    for name, importers in found.importers.items():
+        module = found.modules[name]
+        importer = found.modules[min(importers)]
+        same_layer = name.partition(".")[0] == importer.name.partition(".")[0]
+        if len(importers) == 1 and same_layer and importer.folder != module.folder:
+            alone[name] = importer.name
+    return alone
+
+
+def problems(found: Layout, layers: tuple[str, ...] = LAYERS) -> list[str]:
+    """One line for every limit that the files of ``layers`` break."""
+    told = []
+    if len(found.modules) > MOST_FILES and layers == LAYERS:
+        told.append(f"{len(found.modules)} product files, at most {MOST_FILES}")
+    counts = {**found.folders, **(found.test_folders if layers == LAYERS else {})}
+    for folder, count in sorted(counts.items()):
+        most = MOST_TESTS_IN_FOLDER if folder.startswith("tests") else MOST_IN_FOLDER
+        if count > most and folder.partition("/")[0] in (*layers, "tests"):
+            told.append(f"{folder}/: {count} Python files, at most {most}")
+    for module in found.modules.values():
+        if module.lines > MOST_LINES and module.name.partition(".")[0] in layers:
+            told.append(f"{module.name}: {module.lines} lines, at most {MOST_LINES}")
+    for name, importer in sorted(single_importers(found).items()):
+        if name.partition(".")[0] in layers:
+            told.append(f"{name}: only {importer} imports it, from another folder")
+    return told
+
+
+def _trees(repository: Path, folder: str) -> Iterator[tuple[Module, ast.Module]]:
+    for path in sorted((repository / folder).rglob("*.py")):
+        text = path.read_text("utf-8")
+        tree = ast.parse(text)
+        is_init = path.name == "__init__.py"
+        if is_init and len(tree.body) <= 1:
+            continue
+        place = path.relative_to(repository)
+        name = ".".join((place.parent if is_init else place.with_suffix("")).parts)
+        yield Module(name, place.parent.as_posix(), text.count("\n"), is_init), tree
+
+
+def _imports(tree: ast.Module, modules: dict[str, Module]) -> Iterator[str]:
+    """Modules of the product that a file imports, at its top or inside functions."""
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names if alias.name in modules)
+        elif isinstance(node, ast.ImportFrom) and node.module:
+            for alias in node.names:
+                full = f"{node.module}.{alias.name}"
+                if full in modules:
+                    yield full
+                elif node.module in modules:
+                    yield node.module
+
+
+def main() -> int:
+    """Print the layout and its problems; 1 where a limit is broken."""
+    found = layout()
+    lines = sorted((m.lines, m.name) for m in found.modules.values())
+    print(f"{len(lines)} product files, {sum(count for count, _ in lines)} lines")
+    print(f"median {median(count for count, _ in lines):.0f} lines, longest", *reversed(lines[-1]))
+    for folder, count in sorted((found.folders + found.test_folders).items()):
+        print(f"{count:4d} {folder}/")
+    told = problems(found)
+    for problem in told:
+        print("over a limit:", problem)
+    return 1 if told else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,92 @@
+"""Artifacts of answers without masks: answers in words, and the room that each search means."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+from data.artifacts.store import require_complete, write_text_atomic
+from data.errors import ArtifactError
+
+ANSWERS_VERSION = 1
+ANSWERS_FILE = "answers.json"
+_ANSWERS_REMEDY = "Run AnswerQuestions again."
+
+
+@dataclass(frozen=True)
+class Said:
+    """What the teacher's views say together.
+
+    ``share`` in [0, 1] is the part of their say that agrees, ``view_ids`` are the views that do,
+    the weightiest first; ``num_points`` is the size of the answer's mask.
+    """
+
+    prompt_id: str
+    answer: str
+    share: float
+    view_ids: tuple[str, ...]
+    num_points: int
+
+
+def write_said(folder: Path, answers: Sequence[Said]) -> None:
+    """Write ``answers.json`` into ``folder``."""
+    rows = [asdict(answer) for answer in answers]
+    content = {"schema_version": ANSWERS_VERSION, "answers": rows}
+    write_text_atomic(
+        folder / ANSWERS_FILE, json.dumps(content, indent=1, ensure_ascii=False) + "\n"
+    )
+
+
+def read_said(folder: Path) -> dict[str, Said]:
+    """Answers by prompt id; ArtifactError when the artifact cannot be read."""
+    require_complete(folder, _ANSWERS_REMEDY)
+    try:
+        content = json.loads((folder / ANSWERS_FILE).read_text(encoding="utf-8"))
+        rows = [Said(**{**r, "view_ids": tuple(r["view_ids"])}) for r in content["answers"]]
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        found = f"{type(error).__name__}: {error}"
+        raise ArtifactError(
+            folder / ANSWERS_FILE, "answers of this schema", found, _ANSWERS_REMEDY
+        ) from error
+    return {row.prompt_id: row for row in rows}
+
+
+ROOMS_VERSION = 1
+ROOMS_FILE = "rooms.json"
+_ROOMS_REMEDY = "Run FindRooms again."
+
+
+@dataclass(frozen=True)
+class RoomChoice:
+    """The scene that a source's answers chose for a search, "" where no room is likely at all.
+
+    ``likely`` tells how likely each room was held, in [0, 1].
+    """
+
+    search_id: str
+    source: str
+    room: str
+    likely: Mapping[str, float]
+
+
+def write_rooms(folder: Path, choices: Sequence[RoomChoice]) -> None:
+    """Write ``rooms.json`` into ``folder``."""
+    rows = [asdict(choice) for choice in choices]
+    text = json.dumps({"schema_version": ROOMS_VERSION, "choices": rows}, indent=1) + "\n"
+    write_text_atomic(folder / ROOMS_FILE, text)
+
+
+def read_rooms(folder: Path) -> dict[tuple[str, str], RoomChoice]:
+    """Choices by (search id, source); ArtifactError when the artifact cannot be read."""
+    require_complete(folder, _ROOMS_REMEDY)
+    try:
+        content = json.loads((folder / ROOMS_FILE).read_text(encoding="utf-8"))
+        choices = [RoomChoice(**row) for row in content["choices"]]
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        found = f"{type(error).__name__}: {error}"
+        raise ArtifactError(
+            folder / ROOMS_FILE, "rooms of this schema", found, _ROOMS_REMEDY
+        ) from error
+    return {(choice.search_id, choice.source): choice for choice in choices}

@@ -1,0 +1,226 @@
+"""Artifacts of soft masks on points: fused pseudo-labels and the student's predictions.
+
+Soft labels and confidences are stored as uint8, n / 255; a confidence above 0 never rounds
+to 0, because 0 means "unlabelled". One file per array, one chunk per query inside.
+
+Probabilities are stored as uint8, n / 255; masks as packed bits, eight points a byte, the
+first point in the highest bit. One chunk per query.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+import zarr
+
+from data.artifacts.store import require_complete
+from data.artifacts.zarr_groups import write_rows
+from data.errors import ArtifactError
+from data.types import Array
+
+PSEUDO_FILE = "pseudo.zarr"
+_LAST = ("query_tokens", "thresholds", "view_tokens", "view_beliefs")
+_PSEUDO_REMEDY = "Run FuseMasks again."
+
+
+@dataclass(frozen=True, eq=False)
+class PseudoLabels:
+    """Fused labels of one scene: Q queries, N points, V views, D embedding dimensions.
+
+    ``soft`` (Q, N) float32 in [0, 1]; ``confidence`` (Q, N) float32 in [0, 1], 0 = unlabelled
+    (seen by no view that had a say); ``view_weights`` (Q, V) float32, rows sum to 1 or are all
+    0; ``drop_reasons`` (Q, V) text, "" = kept; ``query_tokens`` (Q, D) float32 unit vectors,
+    zero rows where no view has a weight; ``thresholds`` (Q,) float32, the label from which on
+    a point counts as part of the answer, above 1 for a query taken to have no object.
+
+    ``view_tokens`` (Q, V, D) and ``view_beliefs`` (Q, V) float32 are each view's [SEG] vector
+    and how far the teacher believed it; 0 where it drew nothing.
+    """
+
+    scene_id: str
+    prompt_ids: tuple[str, ...]
+    view_ids: tuple[str, ...]
+    soft: Array
+    confidence: Array
+    view_weights: Array
+    drop_reasons: tuple[tuple[str, ...], ...]
+    query_tokens: Array
+    thresholds: Array
+    view_tokens: Array
+    view_beliefs: Array
+
+    def __post_init__(self) -> None:
+        """Raise ValueError when the parts do not fit each other."""
+        num_queries, num_views = len(self.prompt_ids), len(self.view_ids)
+        ranks = {"soft": 2, "confidence": 2, "view_weights": 2, "query_tokens": 2}
+        ranks |= {"thresholds": 1, "view_tokens": 3, "view_beliefs": 2}
+        for name, rank in ranks.items():
+            array = getattr(self, name)
+            if array.ndim != rank or len(array) != num_queries or array.dtype != np.float32:
+                raise ValueError(
+                    f"{name} must be float32 with {num_queries} rows, "
+                    f"got {array.dtype} {array.shape}"
+                )
+        if self.soft.shape != self.confidence.shape:
+            raise ValueError(f"soft is {self.soft.shape}, confidence {self.confidence.shape}")
+        if self.view_weights.shape[1] != num_views:
+            raise ValueError(f"{num_views} views, but weights for {self.view_weights.shape[1]}")
+        if self.view_beliefs.shape != self.view_weights.shape:
+            raise ValueError(f"{num_views} views, but beliefs of {self.view_beliefs.shape[1]}")
+        if self.view_tokens.shape[1:] != (num_views, self.query_tokens.shape[1]):
+            raise ValueError(f"{num_views} views, but tokens of shape {self.view_tokens.shape}")
+        if [len(row) for row in self.drop_reasons] != [num_views] * num_queries:
+            raise ValueError("drop_reasons must hold one text per query and view")
+
+    def answers(self) -> Array:
+        """(Q, N) bool: the lifted labels taken as answers by themselves."""
+        return np.asarray(self.soft >= self.thresholds[:, None])
+
+    def scores(self) -> Array:
+        """(Q,) float32: each query's largest label, how sure it is that its object is there."""
+        return np.asarray(self.soft.max(axis=1, initial=0), np.float32)
+
+
+def _quantise(values: Array) -> Array:
+    return np.asarray(np.rint(np.clip(values, 0, 1) * 255).astype(np.uint8))
+
+
+def write_pseudo(folder: Path, labels: PseudoLabels) -> None:
+    """Write ``pseudo.zarr`` into ``folder``, replacing one that is there."""
+    group = zarr.create_group(folder / PSEUDO_FILE, overwrite=True, zarr_format=3)
+    group.attrs.update(
+        scene_id=labels.scene_id,
+        prompt_ids=list(labels.prompt_ids),
+        view_ids=list(labels.view_ids),
+        drop_reasons=json.dumps(labels.drop_reasons),
+    )
+    confidence = np.maximum(_quantise(labels.confidence), labels.confidence > 0)
+    arrays = {
+        "soft": _quantise(labels.soft),
+        "confidence": confidence.astype(np.uint8),
+        "view_weights": labels.view_weights,
+        "query_tokens": labels.query_tokens,
+        "thresholds": labels.thresholds,
+        "view_tokens": labels.view_tokens.astype(np.float16),
+        "view_beliefs": labels.view_beliefs,
+    }
+    for name, array in arrays.items():
+        write_rows(group, name, array)
+
+
+def read_pseudo(folder: Path) -> PseudoLabels:
+    """The labels of one scene; ArtifactError when the artifact cannot be read."""
+    require_complete(folder, _PSEUDO_REMEDY)
+    path = folder / PSEUDO_FILE
+    try:
+        group = zarr.open_group(path, mode="r", zarr_format=3)
+        attrs = dict(group.attrs)
+        reasons = json.loads(str(attrs["drop_reasons"]))
+        return PseudoLabels(
+            str(attrs["scene_id"]),
+            tuple(attrs["prompt_ids"]),
+            tuple(attrs["view_ids"]),
+            np.asarray(group["soft"][...], np.float32) / np.float32(255),
+            np.asarray(group["confidence"][...], np.float32) / np.float32(255),
+            np.asarray(group["view_weights"][...], np.float32),
+            tuple(tuple(row) for row in reasons),
+            *(np.asarray(group[name][...], np.float32) for name in _LAST),
+        )
+    except (OSError, KeyError, ValueError, TypeError, RuntimeError) as error:
+        raise ArtifactError(
+            path, "pseudo-labels of this schema", str(error), _PSEUDO_REMEDY
+        ) from error
+
+
+PREDICTIONS_FILE = "predictions.zarr"
+_PREDICTIONS_REMEDY = "Run PredictMasks again."
+
+
+@dataclass(frozen=True, eq=False)
+class Predictions:
+    """What is answered on one scene of N points to Q queries.
+
+    ``probs`` (Q, N) float32 and ``masks`` (Q, N) bool are the student's; ``together`` (Q, N)
+    bool are the masks of student and lifted labels together, the student's own where it had
+    only words; ``scores`` (Q, 2) float32 tell how sure either is that the object is there.
+    """
+
+    scene_id: str
+    prompt_ids: tuple[str, ...]
+    probs: Array
+    masks: Array
+    together: Array
+    scores: Array
+
+    def __post_init__(self) -> None:
+        """Raise ValueError when the parts do not fit each other."""
+        kinds = {"probs": np.float32, "masks": np.bool_, "together": np.bool_, "scores": np.float32}
+        for name, dtype in kinds.items():
+            array = getattr(self, name)
+            if array.ndim != 2 or len(array) != len(self.prompt_ids) or array.dtype != dtype:
+                raise ValueError(
+                    f"{name} must be {np.dtype(dtype)} with {len(self.prompt_ids)} rows, "
+                    f"got {array.dtype} {array.shape}"
+                )
+        shapes = self.probs.shape, self.masks.shape, self.together.shape
+        if len(set(shapes)) > 1 or self.scores.shape[1] != 2:
+            raise ValueError(f"probs, masks, together are {shapes}, scores {self.scores.shape}")
+
+    def only(self, prompt_ids: Sequence[str]) -> Predictions:
+        """Those of some prompts, in their order; ValueError for one that is not there."""
+        rows = [self.prompt_ids.index(prompt_id) for prompt_id in prompt_ids]
+        arrays = (self.probs, self.masks, self.together, self.scores)
+        return Predictions(self.scene_id, tuple(prompt_ids), *(array[rows] for array in arrays))
+
+    def score(self, source: Literal["student", "together"]) -> Array:
+        """(Q,) float32: how sure one of the answers is that the object is there."""
+        return np.asarray(self.scores[:, ("student", "together").index(source)])
+
+
+def write_predictions(folder: Path, predictions: Predictions) -> None:
+    """Write ``predictions.zarr`` into ``folder``, replacing one that is there."""
+    group = zarr.create_group(folder / PREDICTIONS_FILE, overwrite=True, zarr_format=3)
+    group.attrs.update(
+        scene_id=predictions.scene_id,
+        prompt_ids=list(predictions.prompt_ids),
+        num_points=predictions.probs.shape[1],
+    )
+    arrays = {
+        "probs": np.rint(np.clip(predictions.probs, 0, 1) * 255).astype(np.uint8),
+        "masks": np.packbits(predictions.masks, axis=1),
+        "together": np.packbits(predictions.together, axis=1),
+        "scores": predictions.scores,
+    }
+    for name, array in arrays.items():
+        write_rows(group, name, array)
+
+
+def read_predictions(folder: Path) -> Predictions:
+    """The predictions of one scene; ArtifactError when the artifact cannot be read."""
+    require_complete(folder, _PREDICTIONS_REMEDY)
+    path = folder / PREDICTIONS_FILE
+    try:
+        group = zarr.open_group(path, mode="r", zarr_format=3)
+        attrs = dict(group.attrs)
+        num_points = int(str(attrs["num_points"]))
+        masks, together = (
+            np.unpackbits(np.asarray(group[name][...], np.uint8), axis=1, count=num_points)
+            for name in ("masks", "together")
+        )
+        return Predictions(
+            str(attrs["scene_id"]),
+            tuple(attrs["prompt_ids"]),
+            np.asarray(group["probs"][...], np.float32) / np.float32(255),
+            masks.astype(bool),
+            together.astype(bool),
+            np.asarray(group["scores"][...], np.float32),
+        )
+    except (OSError, KeyError, ValueError, TypeError, RuntimeError) as error:
+        raise ArtifactError(
+            path, "predictions of this schema", str(error), _PREDICTIONS_REMEDY
+        ) from error

@@ -1,0 +1,95 @@
+"""Judgement artifact: ``teacher_2d.npz``, a teacher's masks against ground truth in 2D.
+
+It is made of labels: evaluation and report may read it, what must stay label-free may not.
+"""
+
+from __future__ import annotations
+
+import zipfile
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from data.artifacts.store import require_complete
+from data.errors import ArtifactError
+from data.types import Array
+
+SCHEMA_VERSION = 2
+FILE = "teacher_2d.npz"
+_REMEDY = "Run JudgeTeacher again."
+_DTYPES = {
+    "status": np.uint8,
+    "covered": np.int32,
+    "intersection": np.int32,
+    "union": np.int32,
+    "predicted_iou": np.float32,
+}
+
+
+@dataclass(frozen=True, eq=False)
+class Judgement:
+    """One scene's answers, marked: V views, Q queries, pictures of ``cells`` cells.
+
+    All arrays are (V, Q). ``status`` uint8 is the teacher cache's; ``covered`` int32 counts the
+    picture's cells that show the query's target; ``intersection`` and ``union`` int32 count
+    cells of the teacher's mask and the target, an answer without a mask as an empty one;
+    ``predicted_iou`` float32 is the teacher's own, 0 without a mask.
+    """
+
+    scene_id: str
+    view_ids: tuple[str, ...]
+    prompt_ids: tuple[str, ...]
+    cells: int
+    status: Array
+    covered: Array
+    intersection: Array
+    union: Array
+    predicted_iou: Array
+
+    def __post_init__(self) -> None:
+        """Raise ValueError when the parts do not fit each other."""
+        shape = (len(self.view_ids), len(self.prompt_ids))
+        for name, dtype in _DTYPES.items():
+            array = getattr(self, name)
+            if array.shape != shape or array.dtype != dtype:
+                raise ValueError(
+                    f"{name} must be {np.dtype(dtype)} {shape}, got {array.dtype} {array.shape}"
+                )
+        counts = (self.intersection, self.covered, self.union)
+        ordered = all(bool(np.all(a <= b)) for a, b in zip(counts, counts[1:], strict=False))
+        if not ordered or np.any(self.intersection < 0) or np.any(self.union > self.cells):
+            raise ValueError("expected 0 <= intersection <= covered <= union <= cells")
+
+
+def write_judgement(folder: Path, judgement: Judgement) -> None:
+    """Write ``teacher_2d.npz`` into ``folder``, replacing one that is there."""
+    np.savez_compressed(
+        folder / FILE,
+        schema_version=np.int64(SCHEMA_VERSION),
+        scene_id=np.str_(judgement.scene_id),
+        view_ids=np.array(judgement.view_ids, np.str_),
+        prompt_ids=np.array(judgement.prompt_ids, np.str_),
+        cells=np.int64(judgement.cells),
+        **{name: getattr(judgement, name) for name in _DTYPES},
+    )
+
+
+def read_judgement(folder: Path) -> Judgement:
+    """The judgement of one scene; ArtifactError when it is unfinished or cannot be read."""
+    require_complete(folder, _REMEDY)
+    path = folder / FILE
+    try:
+        with np.load(path, allow_pickle=False) as file:
+            if int(file["schema_version"]) != SCHEMA_VERSION:
+                raise ValueError(f"schema {int(file['schema_version'])}, not {SCHEMA_VERSION}")
+            return Judgement(
+                str(file["scene_id"]),
+                tuple(file["view_ids"].tolist()),
+                tuple(file["prompt_ids"].tolist()),
+                int(file["cells"]),
+                **{name: file[name] for name in _DTYPES},
+            )
+    except (OSError, EOFError, KeyError, ValueError, TypeError, zipfile.BadZipFile) as error:
+        found = f"{type(error).__name__}: {error}"
+        raise ArtifactError(path, "a judgement of this schema", found, _REMEDY) from error

@@ -1,0 +1,121 @@
+"""Zarr groups on disk or in an object store, and arrays with one row a query."""
+
+from __future__ import annotations
+
+import hashlib
+from collections import OrderedDict
+from pathlib import Path
+from typing import Any
+
+import zarr
+from zarr.abc.store import OffsetByteRequest, RangeByteRequest, SuffixByteRequest
+from zarr.codecs import ZstdCodec
+from zarr.storage import FsspecStore
+
+from data.artifacts.object_store import PUT, Place, RemoteFolder, filesystem, told
+from data.types import Array
+
+_HELD = 256 * 2**20
+"""Bytes of objects that a reader holds."""
+
+
+class BucketStore(FsspecStore):  # type: ignore[misc]  # Zarr is not followed by mypy.
+    """Zarr's store over fsspec, whose failures name the object, as UserError.
+
+    What this process puts is noted in ``PUT``.
+    """
+
+    def _url(self, key: str) -> str:
+        name = f"{self.path}/{key}"
+        return str(self.fs.unstrip_protocol(name))
+
+    async def get(self, key: str, prototype: Any, byte_range: Any = None) -> Any:
+        """The bytes of a key; None where there is none."""
+        with told(self._url(key), "read"):
+            return await super().get(key, prototype, byte_range)
+
+    async def get_partial_values(self, prototype: Any, key_ranges: Any) -> Any:
+        """Parts of several keys' bytes."""
+        with told(self._url(""), "read"):
+            return await super().get_partial_values(prototype, key_ranges)
+
+    async def set(self, key: str, value: Any, byte_range: Any = None) -> None:
+        """Put the bytes of a key."""
+        url = self._url(key)
+        with told(url, "written", is_absence_told=True):
+            await super().set(key, value, byte_range)
+        PUT[f"{self.path}/{key}"] = hashlib.sha256(value.to_bytes()).hexdigest()
+
+    async def delete(self, key: str) -> None:
+        """Delete a key, where it is there."""
+        with told(self._url(key), "deleted"):
+            await super().delete(key)
+        PUT.pop(f"{self.path}/{key}", None)
+
+
+class ReadingStore(BucketStore):
+    """A store of finished groups, which gets each object whole and once while it has room.
+
+    Stages read a scene's views several times, and of large objects parts that lie beside each
+    other: a request each would cost more than the bytes do.
+    """
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self._objects: OrderedDict[str, Any] = OrderedDict()
+        self._size = 0
+
+    async def get(self, key: str, prototype: Any, byte_range: Any = None) -> Any:
+        """The bytes of a key, or of a part of it; None where there is none."""
+        if key in self._objects:
+            self._objects.move_to_end(key)
+        else:
+            found = await super().get(key, prototype)
+            if found is None:
+                return None
+            self._hold(key, found)
+        return _part(self._objects[key], byte_range)
+
+    def _hold(self, key: str, value: Any) -> None:
+        self._size += len(value) - len(self._objects.pop(key, b""))
+        self._objects[key] = value
+        while self._size > _HELD and len(self._objects) > 1:
+            self._size -= len(self._objects.popitem(last=False)[1])
+
+
+def _part(value: Any, byte_range: Any) -> Any:
+    if isinstance(byte_range, RangeByteRequest):
+        return value[byte_range.start : byte_range.end]
+    if isinstance(byte_range, OffsetByteRequest):
+        return value[byte_range.offset :]
+    if isinstance(byte_range, SuffixByteRequest):
+        return value[max(0, len(value) - byte_range.suffix) :]
+    return value
+
+
+def zarr_place(place: Place, read_only: bool = False) -> Path | BucketStore:
+    """What ``zarr.open_group`` takes for a group at ``place``."""
+    if not isinstance(place, RemoteFolder):
+        return place
+    fs, path = filesystem(place.url, asynchronous=True)
+    if not fs.async_impl:
+        from fsspec.implementations.asyn_wrapper import AsyncFileSystemWrapper
+
+        fs = AsyncFileSystemWrapper(fs, asynchronous=True)
+    return (ReadingStore if read_only else BucketStore)(fs=fs, path=path, read_only=read_only)
+
+
+def write_rows(group: zarr.Group, name: str, array: Array) -> None:
+    """Store ``array`` (Q, ...) in one file, each row a chunk of its own with a checksum."""
+    rows, *rest = (max(size, 1) for size in array.shape)
+    stored = group.create_array(
+        name,
+        shape=array.shape,
+        dtype=array.dtype,
+        chunks=(1, *rest),
+        shards=(rows, *rest),
+        compressors=ZstdCodec(level=3, checksum=True),
+        fill_value=0,
+    )
+    if array.size:
+        stored[...] = array

@@ -1,0 +1,240 @@
+"""Hierarchical search: sentences over the rooms of one home, the room meant and the truth.
+
+A *place* is a group of scenes that are its rooms (in Matterport3D the regions of a house). A
+search is asked in each of them: what is wanted, and what tells the room. Which room is meant is
+label-free work; which one is right stands in the search's truth alone.
+
+"In the bedroom, where is the lamp?" speaks of the bedroom and wants "where is the lamp?". Known
+kinds of rooms (``room_words.yaml``) are found by signs; other words about a room ("the room where
+people cook") are themselves what is looked for. No model and no label has a say here.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import cache
+from importlib import resources
+from pathlib import Path
+from typing import NamedTuple
+
+import yaml
+
+from data.errors import DataError
+from data.jsonio import read_json
+from data.types import Prompt, PromptTruth
+
+SEARCH_TASK = "search"
+SIGN_TASK = "sign"
+EXTRA_TASKS = (SEARCH_TASK, SIGN_TASK)
+
+
+@dataclass(frozen=True)
+class Search:
+    """One sentence about one place.
+
+    ``number`` counts the place's searches; ``wanted`` is asked in each of ``rooms`` (scene ids),
+    and so is each of ``signs``, which tell the room; none where the sentence names no room.
+    """
+
+    search_id: str
+    place: str
+    number: int
+    rooms: tuple[str, ...]
+    text: str
+    room_words: str
+    wanted: str
+    signs: tuple[str, ...]
+
+    def prompt_id(self, scene_id: str) -> str:
+        """Id of what is wanted, as asked in one room."""
+        return f"{scene_id}_{SEARCH_TASK}_{self.number:04d}"
+
+
+def search_prompts(searches: Sequence[Search], scene_id: str) -> list[Prompt]:
+    """What a room is asked because of the searches of its place; none for a scene of no place."""
+    mine = [search for search in searches if scene_id in search.rooms]
+    wanted = [Prompt(s.prompt_id(scene_id), scene_id, s.wanted, SEARCH_TASK) for s in mine]
+    signs = sign_ids(searches, scene_id)
+    return wanted + [Prompt(name, scene_id, text, SIGN_TASK) for text, name in signs.items()]
+
+
+def sign_ids(searches: Sequence[Search], scene_id: str) -> dict[str, str]:
+    """Prompt ids of the signs that a room is asked for, by their words, each once."""
+    mine = [search for search in searches if scene_id in search.rooms]
+    texts = dict.fromkeys(text for search in mine for text in search.signs)
+    return {text: f"{scene_id}_{SIGN_TASK}_{k:03d}" for k, text in enumerate(texts)}
+
+
+def is_of_search(prompt_id: str, scene_id: str) -> bool:
+    """Whether one of a scene's prompts is asked for a search, not as a query of its own."""
+    return any(prompt_id.startswith(f"{scene_id}_{task}_") for task in EXTRA_TASKS)
+
+
+def truths_in_room(
+    searches: Sequence[Search], truths: Mapping[str, PromptTruth], scene_id: str
+) -> dict[str, PromptTruth]:
+    """Truths of what is wanted in a room, by prompt id, for those searches that mean this room.
+
+    Of the same words in the other rooms nothing is known. ``truths`` is by search id, among
+    others.
+    """
+    found = {}
+    for search in searches:
+        truth = truths.get(search.search_id)
+        if truth is not None and truth.scene_id == scene_id:
+            prompt_id = search.prompt_id(scene_id)
+            found[prompt_id] = replace(truth, prompt_id=prompt_id)
+    return found
+
+
+_REGION = re.compile(r"(?P<house>.+)_region[0-9]+")
+_REMEDY = 'Give a JSON object of scene ids by place, such as {"home_1": ["scene_a", "scene_b"]}.'
+
+Places = Mapping[str, Sequence[str]]
+
+
+def consecutive(scene_ids: Sequence[str], size: int) -> dict[str, tuple[str, ...]]:
+    """Groups of ``size`` scenes that follow each other (the last may be smaller), by first id."""
+    groups = (tuple(scene_ids[k : k + size]) for k in range(0, len(scene_ids), size))
+    return {f"place_{rooms[0]}": rooms for rooms in groups}
+
+
+def houses(scene_ids: Sequence[str]) -> dict[str, tuple[str, ...]]:
+    """Matterport3D's regions, ``<house>_region<N>``, by house; a scene of no house is no place."""
+    found: dict[str, tuple[str, ...]] = {}
+    for scene_id in scene_ids:
+        region = _REGION.fullmatch(scene_id)
+        if region:
+            found[region["house"]] = (*found.get(region["house"], ()), scene_id)
+    return found
+
+
+def read_places(path: Path) -> dict[str, tuple[str, ...]]:
+    """Scene ids by place from a JSON file.
+
+    Raises DataError for a missing or damaged file, and for a scene that is of two places.
+    """
+    content = read_json(path, "a file of places", _REMEDY)
+    fits = isinstance(content, dict) and all(
+        isinstance(rooms, list) and rooms and all(isinstance(room, str) and room for room in rooms)
+        for rooms in content.values()
+    )
+    if not fits:
+        raise DataError(path, "lists of scene ids by place", type(content).__name__, _REMEDY)
+    seen: set[str] = set()
+    for place, rooms in content.items():
+        twice = sorted({room for room in rooms if room in seen or rooms.count(room) > 1})
+        if twice:
+            raise DataError(path, f"each scene in one place, once ({place})", str(twice), _REMEDY)
+        seen.update(rooms)
+    return {place: tuple(rooms) for place, rooms in content.items()}
+
+
+def within(places: Places, scene_ids: Sequence[str]) -> dict[str, tuple[str, ...]]:
+    """What the places have of these scenes; places without any are left out."""
+    known = set(scene_ids)
+    kept = {place: tuple(r for r in rooms if r in known) for place, rooms in places.items()}
+    return {place: rooms for place, rooms in kept.items() if rooms}
+
+
+RULES = 1
+"""Version of what this module makes of a sentence; it enters fingerprints."""
+
+_FRONT = re.compile(r"^(?:in|inside|within|from|of)\s+(?P<room>[^,:]+)[,:]\s*(?P<wanted>.+)$", re.I)
+_CLAUSE = re.compile(r"^(?P<room>where\s[^,:?]+)[,:]\s*(?P<wanted>.+)$", re.I)
+_BACK = re.compile(
+    r"^(?P<wanted>.+?),?\s+(?:in|inside|of|from)\s+(?P<room>(?:the|a|an|my|our|your)\s[^,?.!]+)"
+    r"(?P<end>[?.!]?)$",
+    re.I,
+)
+_ARTICLE = re.compile(r"^(?:the|a|an|my|our|your|this|that)\s+", re.I)
+_DESCRIBED = re.compile(
+    r"^(?:room|place|one|part)\s+(?:(?:with|that has|containing|for)\s+(?P<thing>.+)"
+    r"|(?:where|in which)\s+(?P<clause>.+)|to\s+(?P<use>.+))$",
+    re.I,
+)
+_SOMEBODY = re.compile(
+    r"^(?:people|one|somebody|someone|guests|visitors|i|we|you|they)\s+(?:can\s+|could\s+)?", re.I
+)
+
+
+class RoomQuery(NamedTuple):
+    """The parts of a sentence over several rooms.
+
+    ``room`` are its words about the room, "" where there are none, ``wanted`` the rest, and
+    ``signs`` what to look for in each room in order to find the one that is meant.
+    """
+
+    room: str
+    wanted: str
+    signs: tuple[str, ...]
+
+
+def read_room_query(text: str, more: Mapping[str, Sequence[str]] | None = None) -> RoomQuery:
+    """The parts of a sentence; ``more`` are further kinds of rooms, signs by name.
+
+    A room is named at the start ("in the office, the lamp", "where people sleep, the lamp") or,
+    where it is of a known kind or called a room, at the end ("the lamp in the office"). A sentence
+    without either speaks of no room.
+    """
+    text = " ".join(text.split())
+    kinds = _kinds() | {name.lower(): tuple(signs) for name, signs in (more or {}).items()}
+    for form in (_FRONT, _CLAUSE):
+        found = form.match(text)
+        if found:
+            room = found["room"].strip()
+            return RoomQuery(room, found["wanted"].strip(), _signs(room, kinds))
+    found = _BACK.match(text)
+    if found:
+        bare = _ARTICLE.sub("", found["room"]).lower()
+        if bare in kinds or _DESCRIBED.match(bare):
+            wanted = found["wanted"].strip() + found["end"]
+            return RoomQuery(found["room"].strip(), wanted, _signs(found["room"], kinds))
+    return RoomQuery("", text, ())
+
+
+def _signs(room: str, kinds: Mapping[str, tuple[str, ...]]) -> tuple[str, ...]:
+    bare = _ARTICLE.sub("", room)
+    if bare.lower() in kinds:
+        return kinds[bare.lower()]
+    described = _DESCRIBED.match(bare)
+    if described and described["thing"]:
+        return (described["thing"],)
+    use = described["use"] if described else None
+    if use:
+        return (f"where can I {use}?",)
+    clause = described["clause"] if described else None
+    if clause is None and bare.lower().startswith("where "):
+        clause = bare[len("where ") :]
+    if clause is not None:
+        return (_question(clause),)
+    return (room,)
+
+
+def _question(clause: str) -> str:
+    """A question about what is done in a room: "people sleep" is "where can I sleep?"."""
+    done, somebody = _SOMEBODY.subn("", clause)
+    return f"where can I {done}?" if somebody else f"where {clause}?"
+
+
+def table_digest() -> str:
+    """SHA-256 of the table of kinds."""
+    return hashlib.sha256(_table().encode()).hexdigest()
+
+
+def _table() -> str:
+    return resources.files("data.queries").joinpath("room_words.yaml").read_text(encoding="utf-8")
+
+
+@cache
+def _kinds() -> dict[str, tuple[str, ...]]:
+    """Signs by each name of a kind."""
+    table = yaml.safe_load(_table())
+    return {
+        name: tuple(kind["signs"])
+        for label, kind in table.items()
+        for name in (label, *kind["names"])
+    }

@@ -1,0 +1,470 @@
+"""Questions about one picture for training a 2D teacher: their objects and their sentences.
+
+A question counts as answered when its objects cover enough of the picture, as absent when not
+a single pixel of them shows, and is not asked in between. Questions about places and sizes are
+answered with all objects of the label: which one is meant is left to 3D.
+
+Beside the wordings of the demo's training rooms there is a larger corpus, ``phrases.yaml``:
+other names, things to do, situations and descriptions per label. Its author did not see the
+wordings kept for validation rooms, and none of those is used here: they measure what was
+learnt of the language.
+
+A language model learns the frames of ``sentences`` by heart and stumbles over any other. Here
+names, colours and hosts stand between random words, and phrases are cut, mixed and thinned, so
+that what is asked for must be told from the words that say it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cache
+from importlib import resources
+
+import numpy as np
+import yaml
+
+from data.rooms.catalog import LABELS, STRUCTURE
+from data.rooms.snapshots import NOTHING, Known
+from data.rooms.textures import PALETTE
+from data.rooms.wordings import MULTIPLE, NEEDS, REFERRING, SPATIAL, Wording, plural
+from data.types import Array
+
+ASKED_LABELS = (*LABELS, *STRUCTURE)
+COLORS = tuple(color for color in PALETTE if color != "beige")
+VISIBLE_SHARE = 150 / 192**2
+"""Share of a picture that the objects must cover to count as shown (0.4 %)."""
+
+KINDS: Mapping[str, float] = {
+    "name": 0.26,
+    "need": 0.34,
+    "color": 0.2,
+    "on": 0.06,
+    "all": 0.05,
+    "everything": 0.02,
+    "both": 0.04,
+    "relation": 0.03,
+}
+PROMPTED = frozenset({"name", "need", "color", "all", "relation"})
+"""Kinds whose objects are told by label and colour alone."""
+
+_ABSENT_RATE = 0.45
+_TRIES = 12
+
+
+@dataclass(frozen=True)
+class ViewQuery:
+    """What is asked, before it is put to words; ``data.rooms.teacher_questions`` does that.
+
+    ``targets`` are positions of the objects that answer, empty where none shows; ``color`` is
+    the colour asked for or ""; ``other`` the second label of a question that names two.
+    """
+
+    kind: str
+    label: str
+    targets: tuple[int, ...]
+    color: str = ""
+    other: str = ""
+
+    @property
+    def name(self) -> str:
+        """The answer's name for what is asked for, such as "red chair"."""
+        match self.kind:
+            case "color":
+                return f"{self.color} {self.label}"
+            case "both":
+                return f"{self.label} and the {self.other}"
+            case "everything":
+                return f"things on the {self.other}"
+        return self.label
+
+
+class Viewer:
+    """One picture with what is known of its objects, ready to be asked about.
+
+    ``object_ids`` (H, W) uint8 as in ``Snapshots``; ``label_weights`` says how often each
+    visible label is to be asked for, to make up for labels that are everywhere.
+    """
+
+    def __init__(
+        self, object_ids: Array, known: Sequence[Known], label_weights: Mapping[str, float]
+    ) -> None:
+        self.known = known
+        self.pixels = np.bincount(object_ids.ravel(), minlength=NOTHING + 1)[: len(known)]
+        self.least = VISIBLE_SHARE * object_ids.size
+        self.of_label: dict[str, list[int]] = {}
+        for index, item in enumerate(known):
+            self.of_label.setdefault(item.label, []).append(index)
+        cover = {label: self.pixels[rows].sum() for label, rows in self.of_label.items()}
+        self.shown = [label for label, count in cover.items() if count >= self.least]
+        self.absent = [x for x in ASKED_LABELS if cover.get(x, 0) == 0]
+        weights = np.array([label_weights[label] for label in self.shown])
+        self.weights = weights / weights.sum() if len(weights) else weights
+
+    def seen(self, targets: Sequence[int]) -> tuple[int, ...] | None:
+        """The targets that show at all; () for none; None where too little shows to say."""
+        count = int(self.pixels[list(targets)].sum()) if targets else 0
+        if count == 0:
+            return ()
+        if count < self.least:
+            return None
+        return tuple(int(t) for t in targets if self.pixels[t] > 0)
+
+    def pick_shown(self, rng: np.random.Generator) -> str:
+        """A label in view."""
+        return self.shown[int(rng.choice(len(self.shown), p=self.weights))]
+
+    def pick_absent(self, rng: np.random.Generator) -> str:
+        """A label out of view; parts of the structure seldom."""
+        label = self.absent[int(rng.integers(len(self.absent)))]
+        if label in STRUCTURE:
+            label = self.absent[int(rng.integers(len(self.absent)))]
+        return label
+
+
+def ask_view(
+    viewer: Viewer, rng: np.random.Generator, kinds: Mapping[str, float] = KINDS
+) -> ViewQuery:
+    """A random question of a random kind; absent things in a bit under half of the cases."""
+    names, rates = list(kinds), np.array(list(kinds.values()))
+    for _ in range(_TRIES):
+        kind = names[int(rng.choice(len(names), p=rates / rates.sum()))]
+        absent = rng.random() < _ABSENT_RATE
+        query = _ASK[kind](viewer, rng, absent) if viewer.shown or absent else None
+        if query is not None:
+            return query
+    label = viewer.pick_absent(rng)
+    return ViewQuery("name", label, ())
+
+
+def ask_name(viewer: Viewer, rng: np.random.Generator, absent: bool) -> ViewQuery | None:
+    """By name."""
+    label = viewer.pick_absent(rng) if absent else viewer.pick_shown(rng)
+    targets = viewer.seen(viewer.of_label.get(label, ()))
+    if targets is None:
+        return None
+    return ViewQuery("name", label, targets)
+
+
+def ask_need(viewer: Viewer, rng: np.random.Generator, absent: bool) -> ViewQuery | None:
+    """By use; a table is not asked for where a desk would do as well, nor a desk for a table."""
+    label = viewer.pick_absent(rng) if absent else viewer.pick_shown(rng)
+    rival = {"table": "desk", "desk": "table"}.get(label, "")
+    targets = viewer.seen(viewer.of_label.get(label, ()))
+    if label in STRUCTURE or targets is None or viewer.pixels[viewer.of_label.get(rival, [])].sum():
+        return None
+    return ViewQuery("need", label, targets)
+
+
+def ask_color(viewer: Viewer, rng: np.random.Generator, absent: bool) -> ViewQuery | None:
+    """By colour and name, or by a colour that no such thing in view has."""
+    visible = [i for label in viewer.shown for i in viewer.of_label[label] if viewer.pixels[i] > 0]
+    named = [i for i in visible if viewer.known[i].label not in STRUCTURE]
+    if not absent:
+        named = [i for i in named if viewer.known[i].color]
+    if not named:
+        return None
+    one = viewer.known[named[int(rng.integers(len(named)))]]
+    same = [i for i in named if viewer.known[i].label == one.label]
+    color = one.color
+    if absent:
+        taken = {name for i in same for name in viewer.known[i].all_colors}
+        free = [name for name in COLORS if name not in taken]
+        if not free or not all(viewer.known[i].all_colors for i in same):
+            return None
+        color = free[int(rng.integers(len(free)))]
+    may_be = [i for i in viewer.of_label[one.label] if color in viewer.known[i].all_colors]
+    targets = viewer.seen(may_be)
+    if targets is None or any(viewer.known[i].color != color for i in targets):
+        return None
+    return ViewQuery("color", one.label, targets, color)
+
+
+def ask_on(viewer: Viewer, rng: np.random.Generator, absent: bool) -> ViewQuery | None:
+    """What stands on something in view."""
+    hosted = [i for i, item in enumerate(viewer.known) if item.host >= 0]
+    if not hosted:
+        return None
+    one = viewer.known[hosted[int(rng.integers(len(hosted)))]]
+    host = viewer.known[one.host].label
+    if viewer.pixels[viewer.of_label[host]].sum() < viewer.least:
+        return None
+    rows = [i for i in viewer.of_label[one.label] if viewer.known[i].host >= 0]
+    there = [i for i in rows if viewer.known[viewer.known[i].host].label == host]
+    targets = viewer.seen(there)
+    if targets is None:
+        return None
+    return ViewQuery("on", one.label, targets, other=host)
+
+
+def ask_all(viewer: Viewer, rng: np.random.Generator, absent: bool) -> ViewQuery | None:
+    """Every object of a label."""
+    label = viewer.pick_absent(rng) if absent else viewer.pick_shown(rng)
+    targets = viewer.seen(viewer.of_label.get(label, ()))
+    if targets is None or label in STRUCTURE:
+        return None
+    return ViewQuery("all", label, targets)
+
+
+def ask_everything(viewer: Viewer, rng: np.random.Generator, absent: bool) -> ViewQuery | None:
+    """All that stands on something in view."""
+    hosts = sorted({viewer.known[k.host].label for k in viewer.known if k.host >= 0})
+    hosts = [host for host in hosts if host in viewer.shown]
+    if not hosts:
+        return None
+    host = hosts[int(rng.integers(len(hosts)))]
+    on_it = [
+        i
+        for i, item in enumerate(viewer.known)
+        if item.host >= 0 and viewer.known[item.host].label == host
+    ]
+    targets = viewer.seen(on_it)
+    if not targets:
+        return None
+    return ViewQuery("everything", viewer.known[targets[0]].label, targets, other=host)
+
+
+def ask_both(viewer: Viewer, rng: np.random.Generator, absent: bool) -> ViewQuery | None:
+    """Two labels, both in view."""
+    if not viewer.shown:
+        return None
+    first, second = viewer.pick_shown(rng), viewer.pick_shown(rng)
+    if first == second or first in STRUCTURE or second in STRUCTURE:
+        return None
+    targets = viewer.seen([*viewer.of_label[first], *viewer.of_label[second]])
+    if not targets:
+        return None
+    return ViewQuery("both", first, targets, other=second)
+
+
+def ask_relation(viewer: Viewer, rng: np.random.Generator, absent: bool) -> ViewQuery | None:
+    """By place or size: all objects of the label answer."""
+    label = viewer.pick_absent(rng) if absent else viewer.pick_shown(rng)
+    targets = viewer.seen(viewer.of_label.get(label, ()))
+    if targets is None or label in STRUCTURE:
+        return None
+    anchor = LABELS[int(rng.integers(len(LABELS)))]
+    return ViewQuery("relation", label, targets, other=anchor)
+
+
+Asker = Callable[[Viewer, np.random.Generator, bool], ViewQuery | None]
+_ASK: dict[str, Asker] = {
+    "name": ask_name,
+    "need": ask_need,
+    "color": ask_color,
+    "on": ask_on,
+    "all": ask_all,
+    "everything": ask_everything,
+    "both": ask_both,
+    "relation": ask_relation,
+}
+
+
+NAME_FRAMES = (
+    *REFERRING["name"].train, "{name}", "a {name}", "show me the {name}", "is there a {name} here?",
+    "can you see the {name}?", "segment the {name} in this picture", "mark the {name}",
+    "which part of the image is the {name}?", "can you find the {name}?", "locate the {name}",
+    "I need the {name}", "where did they put the {name}?", "look for a {name}, please",
+    "point to the {name}", "please show where the {name} is", "do you see any {name}?",
+    "what is the {name} in this image?", "I would like to see the {name}",
+)  # fmt: skip
+COLOR_FRAMES = (
+    *REFERRING["color"].train, "a {color} {name}", "where is the {color} {name}?",
+    "show me the {color} {name}", "please segment the {color} {name}", "the {color} one, a {name}",
+    "is there a {name} in {color}?", "which {name} is {color}?", "mark the {name} painted {color}",
+    "the {name}, I mean the {color} one", "can you see a {color} {name} here?",
+    "segment the {name} of {color} colour", "locate the {color} {name}, please",
+)  # fmt: skip
+ON_FRAMES = (
+    *REFERRING["on"].train, "show me the {name} that stands on the {host}",
+    "segment the {name} on the {host}", "the {name} lying on the {host}",
+    "what {name} is there on the {host}?", "where is the {name} on the {host}?",
+)  # fmt: skip
+VERB_FRAMES = (
+    "where can I {verb}?", "I want to {verb}", "what would I use to {verb}?",
+    "what helps me {verb}?", "which object helps to {verb}?", "where could somebody {verb}?",
+    "I would like to {verb}, where?",
+    "is there anything here to {verb}?", "how can I {verb}?", "a thing to {verb}",
+    "what do people use to {verb}?", "my friend wants to {verb}, what should she use?",
+    "where do I go if I need to {verb}?", "find something to {verb}", "we have to {verb}",
+)  # fmt: skip
+DESCRIPTION_FRAMES = (
+    "{words}", "find {words}", "where is {words}?", "show me {words}", "segment {words}",
+    "I need {words}", "can you see {words}?", "which part of the picture is {words}?",
+)  # fmt: skip
+AFTER_SITUATION = ("", "", "", "what should I use?", "which object is meant?", "where should I go?")
+
+
+@dataclass(frozen=True)
+class Phrases:
+    """What is said of one label: other ``names``, ``verbs``, ``situations``, ``descriptions``."""
+
+    names: tuple[str, ...]
+    verbs: tuple[str, ...]
+    situations: tuple[str, ...]
+    descriptions: tuple[str, ...]
+
+
+@cache
+def load_phrases() -> Mapping[str, Phrases]:
+    """The corpus, with the needs of the demo's training rooms among the situations."""
+    text = resources.files("data.rooms").joinpath("phrases.yaml").read_text(encoding="utf-8")
+    tables = yaml.safe_load(text)
+    needs = {need.labels[0]: need.wording.train for need in NEEDS}
+    return {
+        label: Phrases(
+            tuple(tables["names"][label]),
+            tuple(tables["verbs"][label]),
+            (*tables["situations"][label], *needs[label]),
+            tuple(tables["descriptions"][label]),
+        )
+        for label in LABELS
+    }
+
+
+def pick(rng: np.random.Generator, words: Sequence[str]) -> str:
+    """Any of the words, all alike."""
+    return words[int(rng.integers(len(words)))]
+
+
+def any_name(rng: np.random.Generator, label: str) -> str:
+    """The label itself, or now and then another name of it."""
+    if label in STRUCTURE or rng.random() < 0.65:
+        return label
+    return pick(rng, load_phrases()[label].names)
+
+
+def say(rng: np.random.Generator, query: ViewQuery) -> str:
+    """One of the many ways to ask a query."""
+    label = query.label
+    match query.kind:
+        case "need":
+            return say_need(rng, label)
+        case "name":
+            return pick(rng, NAME_FRAMES).format(name=any_name(rng, label))
+        case "color":
+            return pick(rng, COLOR_FRAMES).format(name=any_name(rng, label), color=query.color)
+        case "on":
+            return pick(rng, ON_FRAMES).format(name=label, host=query.other)
+    return _fill(query, pick(rng, _demo_wording(rng, query).train))
+
+
+def say_as_demo(rng: np.random.Generator, query: ViewQuery, held_out: bool) -> str:
+    """As the demo asks: in its training rooms' words, or in those kept for validation rooms."""
+    wording = _demo_wording(rng, query)
+    return _fill(query, pick(rng, wording.held_out if held_out else wording.train))
+
+
+def _demo_wording(rng: np.random.Generator, query: ViewQuery) -> Wording:
+    match query.kind:
+        case "need":
+            return next(need.wording for need in NEEDS if need.labels[0] == query.label)
+        case "name" | "color" | "on":
+            return REFERRING[query.kind]
+        case "relation":
+            return SPATIAL[pick(rng, tuple(SPATIAL))]
+    return MULTIPLE[{"all": "all", "everything": "on", "both": "and"}[query.kind]]
+
+
+def _fill(query: ViewQuery, frame: str) -> str:
+    """A demo wording with its slots filled."""
+    return frame.format(
+        name=query.label,
+        names=plural(query.label),
+        color=query.color,
+        host=query.other,
+        other=query.other,
+        anchor=query.other,
+        count="two",
+    )
+
+
+def say_need(rng: np.random.Generator, label: str) -> str:
+    """A question that implies the label without naming it."""
+    phrases = load_phrases()[label]
+    kind = rng.random()
+    if kind < 0.35:
+        return pick(rng, VERB_FRAMES).format(verb=pick(rng, phrases.verbs))
+    if kind < 0.8:
+        return f"{pick(rng, phrases.situations)} {pick(rng, AFTER_SITUATION)}".strip()
+    return pick(rng, DESCRIPTION_FRAMES).format(words=pick(rng, phrases.descriptions))
+
+
+_MOST_WORDS = 6
+_INVENTED = 0.15
+_KEPT = 0.8
+_LOOSE = 0.6
+
+
+def say_loosely(rng: np.random.Generator, query: ViewQuery) -> str:
+    """A question of ``sentences.say`` or, more often, its words among others."""
+    if rng.random() >= _LOOSE:
+        return say(rng, query)
+    if query.kind == "need":
+        return _mixed_need(rng, query.label)
+    core = _core(rng, query)
+    if core is None:
+        return say(rng, query)
+    end = pick(rng, ("", "?", ".", ", please", "!"))
+    return " ".join([*_filler(rng), core, *_filler(rng)]) + end
+
+
+def _mixed_need(rng: np.random.Generator, label: str) -> str:
+    """The start of one phrase and the end of another on the same thing, some words left out."""
+    one, two = (say_need(rng, label).split() for _ in range(2))
+    if rng.random() < 0.5:
+        words = one[: int(rng.integers(1, len(one) + 1))] + two[int(rng.integers(len(two))) :]
+    else:
+        words = one
+    kept = [word for word in words if rng.random() < _KEPT]
+    return " ".join(kept if len(kept) > 3 else one)
+
+
+def _core(rng: np.random.Generator, query: ViewQuery) -> str | None:
+    article = pick(rng, ("the ", "the ", "a ", "that ", ""))
+    match query.kind:
+        case "name":
+            return article + any_name(rng, query.label)
+        case "color":
+            name = any_name(rng, query.label)
+            if rng.random() < 0.6:
+                return f"{article}{query.color} {name}"
+            between = " ".join(_filler(rng)[:3])
+            return f"{article}{name} {between} {query.color}".replace("  ", " ")
+        case "on":
+            between = " ".join(_filler(rng)[:2])
+            return f"{article}{query.label} {between} on the {query.other}".replace("  ", " ")
+        case "all":
+            return pick(rng, ("all ", "every one of the ", "all the ")) + plural(query.label)
+        case "everything":
+            return pick(rng, ("everything", "all things", "whatever is")) + f" on the {query.other}"
+        case "both":
+            word = pick(rng, ("and", "and", "plus", "together with", "and also"))
+            return f"the {query.label} {word} the {query.other}"
+    return None
+
+
+def _filler(rng: np.random.Generator) -> list[str]:
+    """No word to six, most of them words of questions, some made up."""
+    count = int(rng.integers(_MOST_WORDS + 1))
+    words = _plain_words()
+    return [_invent(rng) if rng.random() < _INVENTED else pick(rng, words) for _ in range(count)]
+
+
+def _invent(rng: np.random.Generator) -> str:
+    """A word nobody has heard, from the start of one and the end of another."""
+    start, end = (pick(rng, _plain_words()) for _ in range(2))
+    return start[: int(rng.integers(1, len(start) + 1))] + end[int(rng.integers(len(end))) :]
+
+
+@cache
+def _plain_words() -> tuple[str, ...]:
+    """Words of all questions but those that name a thing, a colour or a place."""
+    phrases = load_phrases()
+    names = (*ASKED_LABELS, *(name for each in phrases.values() for name in each.names))
+    spoken = (*names, *(plural(name) for name in names), *COLORS, "on")
+    taken = {word for text in spoken for word in text.split()}
+    frames = (*NAME_FRAMES, *COLOR_FRAMES, *VERB_FRAMES)
+    said = (text for each in phrases.values() for text in (*each.situations, *each.verbs))
+    words = {word.strip("?,.!'") for text in (*frames, *said) for word in text.split()}
+    return tuple(sorted(word for word in words - taken if word and "{" not in word))

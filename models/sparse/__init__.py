@@ -1,0 +1,4 @@
+"""Sparse convolutions over voxels on CPU and CUDA, and the U-Net made of them.
+
+In: voxel coordinates and features. Out: features of the same voxels.
+"""

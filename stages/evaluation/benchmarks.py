@@ -1,0 +1,288 @@
+"""The benchmark that a query file belongs to: its conventions and its official metrics.
+
+A convention says which figures are taken, over which rows of queries, and of what: of masks, in
+which case ``stages.evaluation.metrics`` defines them, or of boxes (``stages.evaluation.metrics``).
+``differs`` tells what is done otherwise here than where the figures come from.
+
+What a convention is stands in ``stages.evaluation.benchmarks``. Figures of masks are those of
+``stages.evaluation.metrics``, taken from each query's intersection and union; figures of boxes are
+taken from scores that each query carries, made by ``box_scores`` while its scene is at hand.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any, Literal
+
+import numpy as np
+
+from data.artifacts.evaluation import SOURCES, QueryRow
+from data.queries.formats import DEFAULT_FORMAT, FormatName
+from data.queries.prompts import normalized_name
+from data.types import Array, GroundTruth
+from stages.evaluation import metrics
+from stages.evaluation.metrics import RULES, BoxScan, box_ious, box_of, f1_scores, part_boxes
+
+FIGURES: Mapping[str, str] = {
+    "miou": "mIoU",
+    "giou": "gIoU",
+    "ciou": "cIoU",
+    "acc25": "Acc@0.25",
+    "acc50": "Acc@0.50",
+    "f1_25": "F1@0.25",
+    "f1_50": "F1@0.50",
+}
+"""Every figure of a convention, and what readers call it."""
+_MASKS = ("miou", "acc25", "acc50")
+_FRAME = (
+    "Boxes follow the axes of the scan, turned by ScanNet's axisAlignment where it is known "
+    "(num_scenes_aligned of num_scenes)."
+)
+_DRAWN = "A box is drawn around a mask here; no network predicts boxes."
+
+
+@dataclass(frozen=True)
+class Convention:
+    """The rule of one benchmark.
+
+    ``figures`` are keys of ``FIGURES``. ``boxes`` says what is boxed: the whole mask, its parts,
+    or nothing ("", masks are scored). ``rows`` says what queries are grouped by besides being
+    taken all together: their task, their group (``unique`` or ``multiple``), or nothing.
+    """
+
+    name: str
+    rule: str
+    figures: tuple[str, ...]
+    differs: tuple[str, ...] = ()
+    boxes: Literal["", "whole", "parts"] = ""
+    rows: Literal["", "task", "group"] = ""
+
+
+_REASON3D = (
+    f"{RULES['strict']}; on original points; mIoU and Acc@k are plain means over all queries."
+)
+_TEMPLATES = (
+    "Reason3D's evaluation wraps each question in one of three templates, drawn without a seed; "
+    "here it is asked as it stands."
+)
+
+CONVENTIONS: Mapping[FormatName, Convention] = {
+    "reason3d": Convention("reason3d", _REASON3D, _MASKS, (_TEMPLATES,)),
+    "reason3d_search": Convention(
+        "reason3d",
+        _REASON3D,
+        _MASKS,
+        (
+            _TEMPLATES,
+            "Reason3D searches scenes put together from three rooms. Here a question is asked of "
+            "all of its house's regions in the split where the scene set says places: house, "
+            "else of its own room alone, which is easier.",
+        ),
+    ),
+    "instruct3d": Convention(
+        "reason3d",
+        f"{_REASON3D} So are the tables of Reason3D and MLLM-For3D read. SegPoint, whose set "
+        "Instruct3D is, gives mIoU as the mean of each sample's IoU, and accuracy as the share "
+        "with IoU > 0.5. MLLM-For3D calls its mIoU one after successful grounding, but several "
+        "of its rows have mIoU below Acc@0.25, which fits a mean over all samples.",
+        _MASKS,
+        (
+            "For absent targets the sources differ: Reason3D's code scores nothing predicted 0, "
+            "as is done here; MLLM-For3D's code scores it 1 (see conventions.inclusive), and has "
+            "neither Acc@k nor cIoU.",
+        ),
+    ),
+    "reasonseg3d": Convention(
+        "lisa",
+        "gIoU is the mean over queries of I / (U + 1e-5) in float32, 1 where both are empty (not "
+        "the generalised IoU of boxes); cIoU is the sum of I over (the sum of U + 1e-10), which "
+        "large objects dominate (LISA's code); on original points.",
+        ("giou", "ciou"),
+        ("MORE3D answers with several [SEG], each a mask; here all of a query's are one mask.",),
+    ),
+    "scanrefer": Convention(
+        "scanrefer",
+        "Acc@k is the share of queries with IoU >= k, of the axis-aligned box of the predicted "
+        "points and that of the target's points. unique: the target is the only object of its "
+        "class in the scene; multiple: it is not; overall: all queries.",
+        ("acc25", "acc50"),
+        (
+            _DRAWN,
+            _FRAME,
+            "A class is the label as annotated, without case; ScanRefer's own code is understood "
+            "to count by ScanNet's benchmark classes, of which several labels may be one.",
+        ),
+        boxes="whole",
+        rows="group",
+    ),
+    "multi3drefer": Convention(
+        "multi3drefer",
+        "F1@k of a query is 2 hits / (P + G) for P boxes of the predicted mask's parts and G boxes "
+        "of the targets, all axis-aligned; boxes are paired so that the sum of IoU is largest "
+        "(Hungarian method), and a pair with IoU >= k is a hit. Without a target F1 is 1 where "
+        "nothing is predicted, else 0. The figure is the mean over queries; rows by eval_type.",
+        ("f1_25", "f1_50"),
+        (
+            "Parts are what hangs together in the mask by cells of 3 cm or by the mesh's edges; "
+            "parts with less than a tenth of the largest part's points are dropped. So objects "
+            "that touch are one box, unlike where a network tells instances apart.",
+            _FRAME,
+        ),
+        boxes="parts",
+        rows="task",
+    ),
+    "surprise3d": Convention(
+        "surprise3d",
+        f"{_REASON3D} Rows by question_type. (SURPRISE3D is measured by Reason3D's rule.)",
+        _MASKS,
+        (
+            _TEMPLATES,
+            "Truth comes from the annotation itself, not from the authors' prepared point files, "
+            "which lack many of the objects that are asked for.",
+        ),
+        rows="task",
+    ),
+    "intent3d": Convention(
+        "intent3d",
+        "Acc@k is the share of queries with IoU >= k, of the axis-aligned box of the predicted "
+        "points and that of all targets' points together. Average precision is not computed: it "
+        "needs several boxes ranked by confidence, and a mask is one answer.",
+        ("acc25", "acc50"),
+        (_DRAWN, _FRAME),
+        boxes="whole",
+    ),
+}
+
+
+GENERATED: Literal["generated"] = "generated"
+BOX_IOU = "box_iou"
+_GROUPS = ("unique", "multiple")
+
+
+@dataclass(frozen=True)
+class Asked:
+    """Whose queries were asked: their file's format, and of which scans.
+
+    ``dataset`` is the scene set's reader, or "generated" for rooms made here: their queries are
+    in Instruct3D's format and yet are no benchmark's. ``version`` is that of the data set, ""
+    where it is not known.
+    """
+
+    query_format: FormatName = DEFAULT_FORMAT
+    dataset: str = GENERATED
+    version: str = ""
+
+    @property
+    def convention(self) -> Convention:
+        """The rule of the format's benchmark."""
+        return CONVENTIONS[self.query_format]
+
+
+def group_of(asked: Asked, truth: GroundTruth, object_ids: Sequence[int]) -> str:
+    """``unique`` or ``multiple`` where the convention tells them apart, else ""."""
+    if asked.convention.rows != "group":
+        return ""
+    classes = [normalized_name(label) for label in truth.labels]
+    of_id = dict(zip(truth.object_ids, classes, strict=True))
+    alone = all(classes.count(of_id[object_id]) == 1 for object_id in object_ids)
+    return _GROUPS[0] if alone else _GROUPS[1]
+
+
+def box_scores(
+    asked: Asked,
+    scan: BoxScan | None,
+    truth: GroundTruth,
+    object_ids: Sequence[int],
+    masks: Mapping[str, Array],
+) -> dict[str, dict[str, float]]:
+    """By source what the convention needs of one query's boxes; nothing where it scores masks.
+
+    ``masks`` (N,) bool are by source; points left out of evaluation count neither in them nor
+    in the targets. Raises ValueError where boxes are needed and ``scan`` is None.
+    """
+    boxed = asked.convention.boxes
+    if not boxed:
+        return {}
+    if scan is None:
+        raise ValueError(f"the boxes of {asked.query_format} need the scan's points")
+    counted = {source: truth.counted(mask) for source, mask in masks.items()}
+    if boxed == "whole":
+        target = box_of(scan.points[truth.counted(truth.mask(object_ids))])
+        return {s: {BOX_IOU: _box_iou(scan, mask, target)} for s, mask in counted.items()}
+    found = [box_of(scan.points[truth.counted(truth.mask([i]))]) for i in sorted(set(object_ids))]
+    targets = np.array(found, np.float64).reshape(-1, 2, 3)
+    return {s: f1_scores(part_boxes(scan, mask), targets) for s, mask in counted.items()}
+
+
+def _box_iou(scan: BoxScan, mask: Array, target: Array) -> float:
+    return float(box_ious(box_of(scan.points[mask])[None], target[None])[0, 0])
+
+
+def summarise(rows: Sequence[QueryRow], asked: Asked, num_aligned: int = 0) -> dict[str, Any]:
+    """The section ``benchmark``: the convention in words, and by source its figures.
+
+    Figures are fractions in [0, 1], None where there is no query: ``overall``, and ``rows`` of
+    some queries by their name. ``num_aligned`` is the number of scenes whose boxes follow the
+    data set's own axis alignment.
+    """
+    convention = asked.convention
+    result: dict[str, Any] = {
+        **asdict(asked),
+        "is_benchmark": asked.dataset != GENERATED,
+        "convention": convention.name,
+        "rule": convention.rule,
+        "differs": list(convention.differs),
+    }
+    if convention.boxes:
+        result["num_scenes"] = len({row.scene_id for row in rows})
+        result["num_scenes_aligned"] = num_aligned
+    groups = _groups(rows, convention)
+    result["figures"] = {
+        source: {
+            "overall": _figures(rows, source, convention),
+            "rows": {name: _figures(group, source, convention) for name, group in groups.items()},
+        }
+        for source in SOURCES
+    }
+    return result
+
+
+def _groups(rows: Sequence[QueryRow], convention: Convention) -> dict[str, list[QueryRow]]:
+    """The rows by group or by task, as the convention has them; nothing where it has none."""
+    if convention.rows == "group":
+        return {name: [row for row in rows if row.group == name] for name in _GROUPS}
+    if convention.rows == "task":
+        tasks = sorted({row.task for row in rows})
+        return {name: [row for row in rows if row.task == name] for name in tasks}
+    return {}
+
+
+def _figures(rows: Sequence[QueryRow], source: str, convention: Convention) -> dict[str, Any]:
+    values: Mapping[str, Any]
+    if convention.boxes == "whole":
+        values = _accuracies([row.official[source][BOX_IOU] for row in rows])
+    elif convention.boxes == "parts":
+        values = _means([row.official[source] for row in rows], convention.figures)
+    else:
+        values = metrics.headline(_counts(rows, source))
+    return {"num_queries": len(rows), **{name: values[name] for name in convention.figures}}
+
+
+def _counts(rows: Sequence[QueryRow], source: str) -> metrics.Counts:
+    scores = (row.scores[source] for row in rows)
+    return metrics.Counts.of((score.intersection, score.union) for score in scores)
+
+
+def _accuracies(ious: Sequence[float]) -> dict[str, float | None]:
+    """Share of IoUs at or over each threshold; None without any."""
+    count = len(ious)
+    return {
+        name: sum(iou >= float(k) for iou in ious) / count if count else None
+        for name, k in metrics.THRESHOLDS.items()
+    }
+
+
+def _means(scores: Sequence[Mapping[str, float]], names: Sequence[str]) -> dict[str, float | None]:
+    count = len(scores)
+    return {name: sum(s[name] for s in scores) / count if count else None for name in names}

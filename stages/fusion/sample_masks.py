@@ -1,0 +1,179 @@
+"""Masks of views, sampled at the points each view sees.
+
+Cells of a grid lie one after the other with all their channels together, so that a point reads
+four short runs of memory for all queries at once. Views are read ahead of their use, a few at a
+time; what is made of a view is made in pieces that no two threads share, so that sums are the same
+bits for any number of threads.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import NamedTuple
+
+import numpy as np
+
+from data.artifacts.links import Links
+from data.artifacts.teacher import TeacherCache
+from data.compiled import compiled
+from data.parallel import mapped, num_threads
+from data.types import Array, Scene
+
+_TILE = 64
+"""Links whose values lie in the nearest cache between blending, squashing and adding."""
+
+
+class Sampling(NamedTuple):
+    """Where links fall on a grid: ``uv`` (L, 2) float32 pixels of an image of ``size`` pixels.
+
+    ``size`` (2,) float32 and ``extent`` (2,) float64, cells that the image covers, x then y. Cell
+    centres have whole coordinates ``uv / size * extent - 0.5``; beyond the outermost centres the
+    border continues.
+    """
+
+    uv: Array
+    size: Array
+    extent: Array
+
+
+class LiftedView(NamedTuple):
+    """One view's masks and the points it sees.
+
+    ``point_ids`` (L,) int32 ascending; ``grid`` (h, w, Q) float32 logits, which mean something for
+    the queries that ``drawn`` (Q,) bool has a mask for.
+    """
+
+    view_index: int
+    point_ids: Array
+    sampling: Sampling
+    grid: Array
+    drawn: Array
+
+
+def check_links(scene: Scene, links: Links) -> None:
+    """Raise ValueError unless the links are of the scene's views and points."""
+    if links.view_ids != tuple(view.view_id for view in scene.views):
+        raise ValueError(f"scene {scene.scene_id}: links are of other views")
+    if links.num_points != len(scene.cloud):
+        raise ValueError(
+            f"scene {scene.scene_id} has {len(scene.cloud)} points, links {links.num_points}"
+        )
+
+
+def lifted_views(scene: Scene, links: Links, cache: TeacherCache) -> Iterator[LiftedView]:
+    """Yield every view in order, as many in memory as there are threads.
+
+    Raises ValueError for links whose points are not ascending numbers of the scene's.
+    """
+
+    def read(index: int) -> LiftedView:
+        seen, view = links.view(index), scene.views[index]
+        _check_ascending(seen.point_ids, len(scene.cloud), view.view_id)
+        sampling = Sampling(
+            np.ascontiguousarray(seen.uv, np.float32),
+            np.asarray((view.camera.width, view.camera.height), np.float32),
+            np.asarray(cache.mask_extent, np.float64),
+        )
+        drawn = np.asarray(cache.drawn[index])
+        grid = np.zeros((1, 1, len(drawn)), np.float32)
+        if drawn.any():
+            grid = channels_last(cache.mask_logits(index))
+        return LiftedView(index, seen.point_ids, sampling, grid, drawn)
+
+    yield from mapped(read, range(len(scene.views)))
+
+
+def _check_ascending(point_ids: Array, num_points: int, view_id: str) -> None:
+    if len(point_ids) == 0:
+        return
+    if point_ids[0] < 0 or point_ids[-1] >= num_points or (np.diff(point_ids) <= 0).any():
+        raise ValueError(f"view {view_id}: links are not ascending points of {num_points}")
+
+
+def channels_last(grids: Array) -> Array:
+    """(h, w, C) float32 of (C, h, w)."""
+    return np.ascontiguousarray(grids.transpose(1, 2, 0), np.float32)
+
+
+def sample_bilinear(grids: Array, sampling: Sampling) -> Array:
+    """(L, C) float32 values of ``grids`` (C, h, w)."""
+    values = np.empty((len(sampling.uv), len(grids)), np.float32)
+    sample(values, channels_last(grids), *sampling, 0)
+    return values
+
+
+def shares(count: int) -> list[tuple[int, int]]:
+    """The links 0..count as (start, end) parts, one for each thread."""
+    borders = np.linspace(0, count, num_threads() + 1).astype(int).tolist()
+    return list(zip(borders, borders[1:]))
+
+
+@compiled
+def sample(values: Array, grid: Array, uv: Array, size: Array, extent: Array, start: int) -> None:
+    """Fill ``values`` (n, C) with those of ``grid`` (h, w, C) at the links from ``start`` on."""
+    height, width, channels = grid.shape
+    cells = grid.reshape(height * width, channels)
+    corners = np.empty((len(values), 4), np.int64)
+    parts = np.empty((len(values), 4), np.float32)
+    for i in range(len(values)):
+        x = np.float64(uv[start + i, 0] / size[0]) * extent[0] - 0.5
+        y = np.float64(uv[start + i, 1] / size[1]) * extent[1] - 0.5
+        x = min(x, width - 1.0) if x > 0 else 0.0
+        y = min(y, height - 1.0) if y > 0 else 0.0
+        left, top = int(x), int(y)
+        right, bottom = min(left + 1, width - 1), min(top + 1, height - 1)
+        corners[i, 0], corners[i, 1] = top * width + left, top * width + right
+        corners[i, 2], corners[i, 3] = bottom * width + left, bottom * width + right
+        parts[i, 0], parts[i, 1] = x - left, y - top
+        parts[i, 2], parts[i, 3] = np.float32(1) - parts[i, 0], np.float32(1) - parts[i, 1]
+    # Apart from the above, which is one number at a time, this runs over channels side by side.
+    for i in range(len(values)):
+        a, b, c, d = corners[i, 0], corners[i, 1], corners[i, 2], corners[i, 3]
+        tx, ty, sx, sy = parts[i, 0], parts[i, 1], parts[i, 2], parts[i, 3]
+        for k in range(channels):
+            upper = cells[a, k] * sx + cells[b, k] * tx
+            lower = cells[c, k] * sx + cells[d, k] * tx
+            values[i, k] = upper * sy + lower * ty
+
+
+@compiled
+def squash(values: Array) -> None:
+    """Logits (n,) float32 to probabilities, in place.
+
+    sigmoid(x) = 1 / 2 + x P(x²) / R(x²) with P and R of degree 3 and 4, fitted to [-16, 16] for the
+    least largest error (7e-8 before rounding, under 3e-7 in float32); beyond, 0 or 1. It has no
+    branch and no table, so the compiler computes several at once.
+    """
+    for i in range(len(values)):
+        x = min(max(values[i], np.float32(-16)), np.float32(16))
+        s = x * x
+        top = np.float32(4.418048860088675e-08) * s + np.float32(4.591915421769954e-05)
+        top = (top * s + np.float32(0.008071024902164936)) * s + np.float32(0.24999983608722687)
+        under = np.float32(9.468108519428142e-10) * s + np.float32(3.7035658806416905e-06)
+        under = (under * s + np.float32(0.0014852386666461825)) * s
+        under = (under + np.float32(0.11561684310436249)) * s + np.float32(1)
+        values[i] = np.float32(0.5) + x * top / under
+
+
+@compiled
+def add_votes(
+    votes: Array,
+    point_ids: Array,
+    grid: Array,
+    uv: Array,
+    size: Array,
+    extent: Array,
+    weights: Array,
+    first: int,
+    end: int,
+) -> None:
+    """Add ``weights`` (Q,) times the probabilities of the links first..end to ``votes`` (N, Q)."""
+    tile = np.empty((_TILE, len(weights)), np.float32)
+    for start in range(first, end, _TILE):
+        probs = tile[: min(_TILE, end - start)]
+        sample(probs, grid, uv, size, extent, start)
+        squash(probs.reshape(-1))
+        for i in range(len(probs)):
+            point = point_ids[start + i]
+            for k in range(len(weights)):
+                votes[point, k] += weights[k] * probs[i, k]

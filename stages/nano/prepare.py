@@ -1,0 +1,128 @@
+"""Stages before LISA-nano's training: its pictures and its tokenizer's vocabulary.
+
+SentencePiece's byte-pair encoding with byte fallback, as Llama's: a word it has not met is
+read in pieces, any character at all as bytes. The folder holds the files of the published
+checkpoints, so that one tokenizer class reads them all.
+"""
+
+from __future__ import annotations
+
+import io
+import itertools
+import json
+from collections.abc import Iterator
+from pathlib import Path
+
+import sentencepiece
+
+from data.rooms import teacher_questions
+from data.rooms.ids import room_kind
+from data.rooms.snapshots import Snapshots, demo_pictures, join, small_pictures, write_snapshots
+from data.rooms.teacher_questions import ASKED_LABELS, COLORS
+from data.rooms.wordings import MULTIPLE, SPATIAL, plural
+from data.types import Progress, silent
+from models.lisa.prompts import build_prompt, question_of
+from stages.nano.configs import NanoExamConfig, NanoPicturesConfig
+
+# Middles of seeds that no room of the demo has (``data.rooms.ids``).
+_TRAINING, _EXAM = 2, 3
+_DEMO_SPACING = 0.05
+
+
+def run_shard(
+    folder: Path, shard: int, cfg: NanoPicturesConfig, progress: Progress = silent
+) -> None:
+    """Write one shard of training pictures; a function of (cfg, shard)."""
+    parts: list[Snapshots] = []
+    for index in range(shard * cfg.rooms_per_shard, (shard + 1) * cfg.rooms_per_shard):
+        progress(len(parts), cfg.rooms_per_shard)
+        seed = (cfg.seed, _TRAINING, index)
+        kind = room_kind(index)
+        parts.append(small_pictures(seed, kind, cfg.views, cfg.vertex_spacing, cfg.oversampling))
+    write_snapshots(folder, join(parts))
+
+
+def exam_pictures(cfg: NanoExamConfig, progress: Progress = silent) -> Snapshots:
+    """Rooms as the demo would show them, of seeds nothing else uses."""
+    parts: list[Snapshots] = []
+    for index in range(cfg.rooms):
+        progress(index, cfg.rooms)
+        seed = (cfg.seed, _EXAM, index)
+        parts.append(demo_pictures(seed, room_kind(index), cfg.views, _DEMO_SPACING))
+    return join(parts)
+
+
+_PIECES = 2400
+_SPECIAL = {"lstrip": False, "normalized": True, "rstrip": False, "single_word": False}
+
+
+def corpus() -> Iterator[str]:
+    """Every frame, name and phrase at least once, prompts and answers included."""
+    phrases = teacher_questions.load_phrases()
+    names = [name for label in phrases for name in (label, *phrases[label].names)]
+    for label in ASKED_LABELS:
+        yield from (f"It is the {label}, not in this view.", plural(label), f"the {label}")
+    for color in COLORS:
+        yield f"It is the {color} one."
+    for frame, name in zip(itertools.cycle(teacher_questions.NAME_FRAMES), names * 2):
+        yield frame.format(name=name)
+    frames = (*teacher_questions.COLOR_FRAMES, *teacher_questions.ON_FRAMES)
+    wordings = (*SPATIAL.values(), *MULTIPLE.values())
+    frames += tuple(text for wording in wordings for text in wording.train)
+    slots = {"color": "red", "host": "desk", "names": "chairs", "count": "two", "other": "bed"}
+    for frame in frames:
+        yield frame.format(name="chair", anchor="table", **slots)
+    for label in phrases:
+        each = phrases[label]
+        verbs = zip(itertools.cycle(teacher_questions.VERB_FRAMES), each.verbs)
+        yield from (frame.format(verb=verb) for frame, verb in verbs)
+        yield from each.situations
+        yield from each.descriptions
+    yield from (f"{text} {text}" for text in teacher_questions.AFTER_SITUATION)
+    for form in ("sentence", "phrase", "explain"):
+        yield build_prompt(question_of("the bed", form), "llava_v1", False).replace("<image>", " ")
+
+
+def run(folder: Path) -> None:
+    """Write tokenizer.model, tokenizer_config.json, special_tokens_map.json, added_tokens.json."""
+    folder.mkdir(parents=True, exist_ok=True)
+    model = io.BytesIO()
+    sentencepiece.SentencePieceTrainer.train(
+        # Each sentence several times: pairs seen once are otherwise left in pieces.
+        sentence_iterator=iter([text for text in corpus() for _ in range(3)]),
+        model_writer=model,
+        model_type="bpe",
+        vocab_size=_PIECES,
+        hard_vocab_limit=False,
+        byte_fallback=True,
+        character_coverage=1.0,
+        split_digits=True,
+        add_dummy_prefix=True,
+        normalization_rule_name="identity",
+        remove_extra_whitespaces=False,
+        num_threads=1,
+        minloglevel=2,
+    )
+    (folder / "tokenizer.model").write_bytes(model.getvalue())
+    size = sentencepiece.SentencePieceProcessor(model_proto=model.getvalue()).vocab_size()
+    added = ("<im_patch>", "<im_start>", "<im_end>", "[SEG]")
+    special = {
+        f"{kind}_token": {"content": text, **_SPECIAL}
+        for kind, text in (("bos", "<s>"), ("eos", "</s>"), ("unk", "<unk>"))
+    }
+    config = {
+        "add_bos_token": True,
+        "add_eos_token": False,
+        "legacy": True,
+        "model_max_length": 2048,
+        "padding_side": "right",
+        "tokenizer_class": "LlamaTokenizer",
+        **{name: {"__type": "AddedToken", **value} for name, value in special.items()},
+    }
+    files = {
+        "added_tokens.json": {text: size + i for i, text in enumerate(added)},
+        "special_tokens_map.json": {**special, "pad_token": "<unk>"},
+        "tokenizer_config.json": config,
+    }
+    for name, content in files.items():
+        (folder / name).write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")

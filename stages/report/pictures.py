@@ -1,0 +1,387 @@
+"""Pictures with masks and text: drawn text, contact sheets and overviews of queries.
+
+Pictures are (h, w, 3) uint8 RGB throughout.
+"""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import io
+import re
+import textwrap
+import unicodedata
+from bisect import bisect_right
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cache
+from math import ceil
+
+import numpy as np
+from PIL import Image, ImageDraw, ImageFont
+
+from data.types import Array
+from stages.report.scan_renderer import Corner, mean_color
+
+Font = ImageFont.FreeTypeFont | ImageFont.ImageFont
+_UNSEEN = frozenset(("Cc", "Cf", "Cs", "Co", "Cn", "Zl", "Zp"))
+"""Control, format (which can turn the reading direction), unassigned, line and paragraph ends."""
+_LIKE = str.maketrans(
+    {"\u2018": "'", "\u2019": "'", "\u201c": '"', "\u201d": '"', "\u2026": "...", "\u00d7": "x"}
+    | dict.fromkeys("\u2010\u2011\u2012\u2013\u2014\u2212", "-")
+)
+"""What Pillow's font lacks, and what is read the same."""
+_CUT = " ..."
+_LONGEST_NAME = 80
+
+
+@cache
+def font(size: int) -> Font:
+    """Pillow's own font, which is the same everywhere; ``size`` in pixels."""
+    return ImageFont.load_default(size)
+
+
+def plain(text: str) -> str:
+    """One line of ``text`` without a character that is not seen; runs of blanks are one."""
+    seen = (" " if unicodedata.category(letter) in _UNSEEN else letter for letter in text)
+    return " ".join("".join(seen).split())
+
+
+def wrapped(text: str, size: int, width: int, most: int) -> list[str]:
+    """At most ``most`` lines of ``text``, none wider than ``width`` pixels in that font size.
+
+    Words too long for a line are broken; a text that was cut ends in "...". Accents are left
+    out; letters of other scripts than the Latin one appear as boxes. No line for no text.
+    """
+    whole = plain(text)
+    letters = unicodedata.normalize("NFKD", whole[: most * width].translate(_LIKE))
+    words = "".join(one for one in letters if not unicodedata.combining(one)).split()
+    lines: list[str] = []
+    while words and len(lines) < most:
+        lines.append(_line(words, size, width))
+    if lines and (words or len(whole) > most * width):
+        while lines[-1] and _length(lines[-1] + _CUT, size) > width:
+            lines[-1] = lines[-1][:-1]
+        lines[-1] = lines[-1].rstrip() + _CUT
+    return lines
+
+
+def _line(words: list[str], size: int, width: int) -> str:
+    """Takes the words of one line off the front of ``words``."""
+    line = words.pop(0)
+    if _length(line, size) > width:
+        lengths = range(len(line) + 1)
+        fits = max(1, bisect_right(lengths, width, key=lambda n: ceil(_length(line[:n], size))) - 1)
+        if line[fits:]:
+            words.insert(0, line[fits:])
+        return line[:fits]
+    while words and _length(f"{line} {words[0]}", size) <= width:
+        line = f"{line} {words.pop(0)}"
+    return line
+
+
+def _length(text: str, size: int) -> float:
+    return font(size).getlength(text)
+
+
+def file_name(text: str) -> str:
+    """``text`` as part of a file's name: letters, digits, ".", "_" and "-", never hidden.
+
+    Where letters had to go, a digest of the whole text keeps two names apart.
+    """
+    safe = re.sub(r"[^A-Za-z0-9._-]+", "_", text)[:_LONGEST_NAME].lstrip("._-")
+    if safe and safe == text:
+        return safe
+    return f"{safe}_{hashlib.sha256(text.encode('utf-8', 'surrogatepass')).hexdigest()[:8]}"
+
+
+WIDTH = 1400
+"""Pixels across a sheet."""
+Color = tuple[int, int, int]
+INK, FAINT, HOLE = (25, 25, 25), (95, 95, 95), (225, 225, 225)
+ORANGE, BLUE, GREEN, PURPLE = (230, 159, 0), (0, 114, 178), (0, 158, 115), (204, 121, 167)
+"""Okabe and Ito's: told apart with any colour vision."""
+_MARGIN, _GAP = 20, 14
+_HEAD, _TITLE, _NOTE = 22, 15, 13
+_LEADING = 1.3
+_PANEL_TINT = 0.55
+_HATCH = 8
+
+
+@dataclass(frozen=True, eq=False)
+class Panel:
+    """One picture of a sheet, a title above it and notes below, each on lines of its own."""
+
+    title: str
+    picture: Array
+    notes: tuple[str, ...] = ()
+    note_lines: int = 2
+
+
+def cell_width(columns: int) -> int:
+    """Pixels across each picture of a sheet with so many columns."""
+    return (WIDTH - 2 * _MARGIN - (columns - 1) * _GAP) // columns
+
+
+def resized(picture: Array, width: int) -> Array:
+    """A picture at that width, its shape kept."""
+    height = max(1, round(picture.shape[0] * width / picture.shape[1]))
+    if picture.shape[:2] == (height, width):
+        return picture
+    smooth = Image.Resampling.LANCZOS if picture.shape[1] > width else Image.Resampling.BILINEAR
+    return np.asarray(Image.fromarray(picture).resize((width, height), smooth))
+
+
+def sheet(
+    heading: str, about: str, panels: Sequence[Panel], columns: int, key: Array | None = None
+) -> Image.Image:
+    """All panels in rows of ``columns``, each as wide as its column; ``key`` at the foot."""
+    width = cell_width(columns)
+    cells = [_cell(panel, width) for panel in panels]
+    rows = [cells[start : start + columns] for start in range(0, len(cells), columns)]
+    head = _written([(heading, _HEAD, INK, 3), (about, _NOTE + 1, FAINT, 3)], WIDTH - 2 * _MARGIN)
+    parts = [[head], *rows, *([[Image.fromarray(key)]] if key is not None else [])]
+    heights = [max((one.height for one in row), default=0) for row in parts]
+    canvas = Image.new(
+        "RGB", (WIDTH, sum(heights) + _GAP * (len(parts) - 1) + 2 * _MARGIN), "white"
+    )
+    top = _MARGIN
+    for row, height in zip(parts, heights, strict=True):
+        for column, one in enumerate(row):
+            canvas.paste(one, (_MARGIN + column * (width + _GAP), top))
+        top += height + _GAP
+    return canvas
+
+
+def _cell(panel: Panel, width: int) -> Image.Image:
+    title = _written([(panel.title, _TITLE, INK, 1)], width)
+    texts = [(note, _NOTE, FAINT, panel.note_lines) for note in panel.notes]
+    notes, picture = _written(texts, width), Image.fromarray(resized(panel.picture, width))
+    cell = Image.new("RGB", (width, title.height + picture.height + notes.height + 6), "white")
+    cell.paste(title, (0, 0))
+    cell.paste(picture, (0, title.height + 2))
+    cell.paste(notes, (0, title.height + picture.height + 6))
+    return cell
+
+
+def _written(texts: Sequence[tuple[str, int, Color, int]], width: int) -> Image.Image:
+    """Texts below each other: (text, size, colour, most lines)."""
+    lines = [
+        (line, size, color)
+        for text, size, color, most in texts
+        for line in wrapped(text, size, width, most)
+    ]
+    canvas = Image.new("RGB", (width, sum(_height(size) for _, size, _ in lines)), "white")
+    pen, top = ImageDraw.Draw(canvas), 0
+    for line, size, color in lines:
+        pen.text((0, top), line, fill=color, font=font(size))
+        top += _height(size)
+    return canvas
+
+
+def _height(size: int) -> int:
+    return round(size * _LEADING)
+
+
+def png(image: Image.Image) -> bytes:
+    """A sheet as PNG."""
+    stream = io.BytesIO()
+    image.save(stream, "PNG")
+    return stream.getvalue()
+
+
+def over(picture: Array, mask: Array, color: Color, border: Color = INK) -> Array:
+    """``picture`` with the pixels of ``mask`` (h, w) bool tinted, and no other pixel changed.
+
+    The mask's outermost pixels are ``border``: dark ones show where a tint is on its own colour.
+    """
+    tinted = picture.astype(np.float32)
+    tinted[mask] = (1 - _PANEL_TINT) * tinted[mask] + _PANEL_TINT * np.asarray(color, np.float32)
+    tinted[mask & ~_inside(mask)] = border
+    return np.rint(tinted).astype(np.uint8)
+
+
+def _inside(mask: Array) -> Array:
+    """(h, w) bool: pixels whose four neighbours are in the mask; outside the picture counts."""
+    padded = np.pad(mask, 1, constant_values=True)
+    across = padded[1:-1, :-2] & padded[1:-1, 2:]
+    return np.asarray(across & padded[:-2, 1:-1] & padded[2:, 1:-1])
+
+
+def viridis(values: Array, low: float, high: float) -> Array:
+    """(..., 3) uint8 colours of values (...) on a scale from ``low`` (dark) to ``high`` (bright).
+
+    The map is OpenCV's viridis, whose steps look alike and which any colour vision reads.
+    """
+    share = (np.asarray(values, np.float64) - low) / max(high - low, 1e-9)
+    return np.asarray(_viridis()[np.rint(np.clip(np.nan_to_num(share), 0, 1) * 255).astype(int)])
+
+
+@cache
+def _viridis() -> Array:
+    """(256, 3) uint8."""
+    import cv2  # Takes long to import; planning a run imports the stages.
+
+    levels = np.arange(256, dtype=np.uint8)[:, None]
+    return np.asarray(cv2.applyColorMap(levels, cv2.COLORMAP_VIRIDIS)[:, 0, ::-1])
+
+
+def hatched(height: int, width: int) -> Array:
+    """A picture of diagonal stripes, for where there is nothing."""
+    v, u = np.indices((height, width))
+    stripe = (u + v) % _HATCH < _HATCH // 3
+    return np.where(stripe[..., None], np.array(FAINT), np.array(HOLE)).astype(np.uint8)
+
+
+def pale(height: int, width: int) -> Array:
+    """An even light picture, for where points leave gaps."""
+    return np.full((height, width, 3), HOLE, np.uint8)
+
+
+def scale(low: float, high: float, unit: str, about: str, hole: str, empty: Array) -> Array:
+    """The key of a viridis scale, with ticks, and of ``hole``, which looks as ``empty`` does.
+
+    ``empty`` is a picture of any size not under 16 x 32 pixels.
+    """
+    wide, tall, size = 420, 16, _NOTE
+    canvas = Image.new("RGB", (WIDTH - 2 * _MARGIN, 2 * tall + _height(size) + 6), "white")
+    pen = ImageDraw.Draw(canvas)
+    pen.text((0, 0), about, fill=INK, font=font(size))
+    top = _height(size)
+    canvas.paste(
+        Image.fromarray(np.tile(viridis(np.arange(wide), 0, wide - 1), (tall, 1, 1))), (0, top)
+    )
+    for text, at, anchor in _ticks(low, high, unit, wide):
+        pen.text((at, top + tall + 3), text, fill=FAINT, font=font(size), anchor=anchor)
+    canvas.paste(Image.fromarray(empty[:tall, : 2 * tall]), (wide + 40, top))
+    pen.text((wide + 80, top), hole, fill=INK, font=font(size))
+    return np.asarray(canvas)
+
+
+def _ticks(low: float, high: float, unit: str, wide: int) -> Iterator[tuple[str, int, str]]:
+    for index, anchor in enumerate(("la", "ma", "ma", "ma", "ra")):
+        told = f"{low + (high - low) * index / 4:.1f}".removesuffix(".0")
+        yield told if index < 4 else f"{told} {unit}", wide * index // 4, anchor
+
+
+BOTH, ONLY, MISSED = (0, 158, 115), (230, 159, 0), (86, 180, 233)
+"""Okabe and Ito's green, orange and sky blue: told apart with any colour vision."""
+_TINT = 0.85
+
+
+def best_corner(corners: list[Corner], masks: list[Array]) -> tuple[Corner, bool]:
+    """The corner that shows most of the first mask that any corner shows, and whether one does."""
+    for mask in masks:
+        seen = [int(np.count_nonzero(corner.shown(mask))) for corner in corners]
+        if max(seen) > 0:
+            return corners[int(np.argmax(seen))], True
+    return corners[0], False
+
+
+def paint(corner: Corner, mask: Array, other: Array, alone: tuple[int, int, int]) -> Array:
+    """RGBA picture (H, W, 4) uint8 of ``mask``: ``BOTH`` where ``other`` agrees, else ``alone``.
+
+    ``mask`` and ``other`` are (N,) bool; pixels outside the scene are transparent.
+    """
+    shown = corner.shown(mask)
+    pixels = np.flatnonzero(shown.any(axis=1))
+    tinted, sample = shown[pixels], corner.vertex[pixels]
+    agree = np.append(other, False)[sample][..., None]
+    tint = np.where(agree, np.array(BOTH, np.float32), np.array(alone, np.float32))
+    tint = tint * (0.72 + 0.28 * corner.light[pixels])[..., None]
+    color = corner.color[pixels]
+    color = np.where(tinted[..., None], (1 - _TINT) * color + _TINT * tint, color)
+    picture = corner.picture.reshape(-1, 4).copy()
+    picture[pixels] = mean_color(color, sample >= 0)
+    return picture.reshape(corner.picture.shape)
+
+
+def paint_query(corner: Corner, masks: Mapping[str, Array], truth: Array) -> dict[str, Array]:
+    """One picture per source of ``masks`` and one named ``truth``, set against each other.
+
+    A prediction is green where it is right and orange where it is not; the truth is green where
+    the first source found it and blue where that missed it.
+    """
+    pictures = {name: paint(corner, mask, truth, ONLY) for name, mask in masks.items()}
+    first = next(iter(masks.values()), np.zeros_like(truth))
+    pictures["truth"] = paint(corner, truth, first, MISSED)
+    return pictures
+
+
+def webp(picture: Array) -> bytes:
+    """An RGBA picture (H, W, 4) uint8 as WebP."""
+    stream = io.BytesIO()
+    Image.fromarray(picture).save(stream, "WEBP", quality=72, method=2, alpha_quality=60)
+    return stream.getvalue()
+
+
+def webp_uri(content: bytes) -> str:
+    """A WebP for a page that loads nothing."""
+    return "data:image/webp;base64," + base64.b64encode(content).decode()
+
+
+@dataclass(frozen=True, eq=False)
+class Tile:
+    """One query of the overview: its caption lines and its two pictures, RGBA of one size."""
+
+    sentence: str
+    scores: str
+    left: Array
+    right: Array
+
+
+Legend = Sequence[tuple[tuple[int, int, int], str]]
+_LEGEND: Legend = ((BOTH, "predicted and true"), (ONLY, "predicted, not true"), (MISSED, "missed"))
+
+
+def overview(
+    tiles: Sequence[Tile],
+    names: tuple[str, str] = ("prediction", "truth"),
+    legend: Legend = _LEGEND,
+) -> bytes:
+    """PNG of all tiles in two columns on white; ``names`` are those of their two pictures."""
+    if not tiles:
+        return _png(Image.new("RGB", (64, 64), "white"))
+    height, width = tiles[0].left.shape[:2]
+    cell = (2 * width + 24, height + 74)
+    columns = min(len(tiles), 2)
+    rows = -(-len(tiles) // columns)
+    canvas = Image.new("RGB", (columns * cell[0], rows * cell[1] + 34), "white")
+    draw = ImageDraw.Draw(canvas)
+    for index, tile in enumerate(tiles):
+        corner = (index % columns * cell[0], index // columns * cell[1])
+        _draw_tile(canvas, tile, corner, names)
+    _draw_legend(draw, rows * cell[1] + 6, legend)
+    return _png(canvas)
+
+
+def _draw_tile(
+    canvas: Image.Image, tile: Tile, corner: tuple[int, int], names: tuple[str, str]
+) -> None:
+    """Caption above, both pictures below."""
+    draw, width = ImageDraw.Draw(canvas), tile.left.shape[1]
+    left, top = corner[0] + 12, corner[1] + 8
+    font, small = ImageFont.load_default(17), ImageFont.load_default(13)
+    characters = max(10, int(2 * width / 8.6))
+    sentence = textwrap.shorten(tile.sentence, characters, placeholder=" ...")
+    draw.text((left, top), sentence, fill=(20, 20, 20), font=font)
+    draw.text((left, top + 24), tile.scores, fill=(90, 90, 90), font=small)
+    for column, (name, picture) in enumerate(zip(names, (tile.left, tile.right), strict=True)):
+        x = left + column * width
+        image = Image.fromarray(picture)
+        canvas.paste(image, (x, top + 52), image)
+        draw.text((x, top + 44), name, fill=(90, 90, 90), font=small)
+
+
+def _draw_legend(draw: ImageDraw.ImageDraw, top: int, legend: Legend) -> None:
+    font, x = ImageFont.load_default(14), 12
+    for color, text in legend:
+        draw.rectangle((x, top + 3, x + 14, top + 17), fill=color)
+        draw.text((x + 20, top), text, fill=(40, 40, 40), font=font)
+        x += 44 + int(draw.textlength(text, font=font))
+
+
+def _png(image: Image.Image) -> bytes:
+    stream = io.BytesIO()
+    image.save(stream, "PNG", optimize=True)
+    return stream.getvalue()

@@ -1,0 +1,214 @@
+"""Stage ``report``: one self-contained page, with metrics or, without truth, with answers."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import numpy as np
+
+from data.artifacts.evaluation import ANSWERS, METRICS, SOURCES, QueryRow, ReportFiles, metrics_text
+from data.types import Array, Progress, silent
+from stages.configs import ReportConfig
+from stages.evaluation.metrics import centre_and_size
+from stages.report.inputs import AnsweredScene, ReportInputs, ReportScene, RunRecord
+from stages.report.page import render, render_page
+from stages.report.pictures import BOTH, Tile, overview, paint, paint_query
+from stages.report.points3d import Mode, Modes
+from stages.report.query_cards import Album, House, spread, with_houses
+
+_OVERVIEW_TILES = 6
+_PICTURED = ("student", "fusion_only")
+_MODES = Modes(
+    (*SOURCES, "truth"),
+    (
+        Mode("color", "Colour"),
+        Mode("student", "Prediction", (("mask", "the student's answer"),), "student"),
+        Mode("truth", "Truth", (("mask", "what is true"),), "truth"),
+        Mode(
+            "error",
+            "Error",
+            (
+                ("both", "predicted and true"),
+                ("only", "predicted, not true"),
+                ("missed", "true, missed by the student"),
+            ),
+            "student",
+            "truth",
+        ),
+        Mode("lifted", "Lifted", (("mask", "the label lifted from views"),), "fusion_only"),
+        Mode("together", "Together", (("mask", "student and label together"),), "together"),
+    ),
+    "error",
+)
+
+
+def run(
+    inputs: ReportInputs,
+    cfg: ReportConfig,
+    progress: Progress = silent,
+) -> ReportFiles:
+    """The page, its metrics and a picture for the front page, all in memory.
+
+    ``progress`` gets (queries drawn, queries to draw).
+    """
+    drawn = spread(inputs.evaluation.rows, cfg.max_pictures)
+    album = Album(_MODES)
+    tiles: dict[str, Tile] = {}
+    wanted = {row.prompt_id for row in _overview_rows(drawn)}
+    for row, house, scene in with_houses(inputs.scenes, drawn, cfg):
+        pictures = _draw(album, row, house, scene)
+        if row.prompt_id in wanted:
+            scores = f"{row.task}   IoU {100 * row.scores['student'].iou:.0f} %"
+            tiles[row.prompt_id] = Tile(row.text, scores, pictures["student"], pictures["truth"])
+        progress(len(album.cards), len(drawn))
+    album.close(cfg.view_megabytes)
+    ordered = [tiles[row.prompt_id] for row in _overview_rows(drawn) if row.prompt_id in tiles]
+    return ReportFiles(
+        render_page(inputs, album, cfg.picture_width),
+        {METRICS: metrics_text(inputs.evaluation.summary)},
+        overview(ordered),
+    )
+
+
+def _overview_rows(rows: Sequence[QueryRow]) -> list[QueryRow]:
+    """Queries with a target, each wording once, evenly from the student's best to its worst."""
+    by_text = {row.text: row for row in reversed(rows) if row.target_count != "zero"}
+    ranked = sorted(by_text.values(), key=lambda row: (-row.scores["student"].iou, row.prompt_id))
+    picks = np.linspace(0, len(ranked) - 1, min(_OVERVIEW_TILES, len(ranked)))
+    return [ranked[i] for i in np.rint(picks).astype(int).tolist()]
+
+
+def _draw(album: Album, row: QueryRow, house: House, item: ReportScene) -> dict[str, Array]:
+    """A query's card into the album; its pictures."""
+    empty = np.zeros(len(item.scene.cloud), bool)
+    truth = item.truths.get(row.prompt_id, empty)
+    layers = {s: item.masks.get(s, {}).get(row.prompt_id, empty) for s in SOURCES}
+    masks = {source: layers[source] for source in _PICTURED}
+    viewpoint = house.viewpoint([truth, *masks.values()])
+    pictures = paint_query(viewpoint[0], masks, truth)
+    album.add(row.prompt_id, house, viewpoint, pictures, {**layers, "truth": truth})
+    return pictures
+
+
+_ANSWER = "together"
+_SOURCES = (_ANSWER, "student", "fusion_only")
+
+_NAMES = ("answer", "scan")
+_LEGEND = ((BOTH, "answer"),)
+_ANSWER_MODES = Modes(
+    _SOURCES,
+    (
+        Mode("color", "Colour"),
+        Mode("answer", "Answer", (("mask", "student and lifted label together"),), _ANSWER),
+        Mode("student", "Student", (("mask", "the student's answer"),), "student"),
+        Mode("lifted", "Lifted", (("mask", "the label lifted from views"),), "fusion_only"),
+        Mode(
+            "agreement",
+            "Agreement",
+            (("both", "student and label"), ("only", "student alone"), ("missed", "label alone")),
+            "student",
+            "fusion_only",
+        ),
+    ),
+    "answer",
+)
+
+
+@dataclass(frozen=True)
+class AnswerRow:
+    """One answer in figures; centre and size of its box in metres, in the scan's frame.
+
+    Both are None where nothing fits. ``said`` is what the teacher says, in words.
+    """
+
+    prompt_id: str
+    scene_id: str
+    text: str
+    score: float
+    num_points: int
+    centre: tuple[float, ...] | None
+    size: tuple[float, ...] | None
+    said: str = ""
+
+
+def run_answers(
+    scenes: Callable[[], Iterable[AnsweredScene]],
+    record: RunRecord,
+    cfg: ReportConfig,
+    progress: Progress = silent,
+) -> ReportFiles:
+    """The page, ``answers.json`` and a picture of some answers, all in memory.
+
+    ``scenes`` is called twice, and the scenes it gives are taken one at a time; ``progress``
+    gets (queries drawn, queries to draw).
+    """
+    rows = [row for item in scenes() for row in answer_rows(item)]
+    drawn = spread(rows, cfg.max_pictures)
+    shown = {row.prompt_id for row in spread(_found(drawn), _OVERVIEW_TILES)}
+    album = Album(_ANSWER_MODES)
+    tiles = []
+    for row, house, item in with_houses(scenes, drawn, cfg):
+        empty = np.zeros(len(item.scene.cloud), bool)
+        masks = {s: item.masks.get(s, {}).get(row.prompt_id, empty) for s in _SOURCES}
+        viewpoint = house.viewpoint(list(masks.values()))
+        corner = viewpoint[0]
+        pictures = {name: paint(corner, mask, mask, BOTH) for name, mask in masks.items()}
+        album.add(row.prompt_id, house, viewpoint, pictures, masks)
+        if row.prompt_id in shown:
+            scores = f"{row.scene_id}   score {100 * row.score:.0f} %"
+            tiles.append(Tile(row.text, scores, pictures[_ANSWER], corner.picture))
+        progress(len(album.cards), len(drawn))
+    album.close(cfg.view_megabytes)
+    html = render(
+        "answers.html.jinja",
+        record,
+        [_machine_row(row) for row in rows],
+        cfg.picture_width,
+        album,
+        rows=rows,
+        scenes=sorted({row.scene_id for row in rows}),
+    )
+    return ReportFiles(html, {ANSWERS: answers_text(rows)}, overview(tiles, _NAMES, _LEGEND))
+
+
+def _found(rows: Sequence[AnswerRow]) -> list[AnswerRow]:
+    return [row for row in rows if row.num_points]
+
+
+def answer_rows(item: AnsweredScene) -> list[AnswerRow]:
+    """A scene's answers in figures, in the order asked."""
+    points = item.scene.cloud.points
+    rows = []
+    for prompt in item.prompts:
+        mask = item.masks[_ANSWER].get(prompt.prompt_id, np.zeros(len(points), bool))
+        centre, size = centre_and_size(points[mask])
+        score = round(float(item.scores.get(prompt.prompt_id, 0.0)), 4)
+        count = int(np.count_nonzero(mask))
+        names = prompt.prompt_id, prompt.scene_id, prompt.text
+        said = item.said.get(prompt.prompt_id, "")
+        rows.append(AnswerRow(*names, score, count, centre, size, said))
+    return rows
+
+
+def answers_text(rows: Sequence[AnswerRow]) -> str:
+    """``answers.json``: a list of objects, one an answer, with every number finite."""
+    return json.dumps([asdict(row) for row in rows], indent=1, allow_nan=False) + "\n"
+
+
+def _machine_row(row: AnswerRow) -> dict[str, Any]:
+    """What the page shows and its script sorts and filters by."""
+    return {
+        "scene": row.scene_id,
+        "text": row.text,
+        "score": row.score,
+        "points": row.num_points,
+        "centre": _meters(row.centre, ", "),
+        "size": _meters(row.size, " × "),
+    }
+
+
+def _meters(values: tuple[float, ...] | None, between: str) -> str:
+    return "" if values is None else between.join(f"{value:.2f}" for value in values)

@@ -1,0 +1,62 @@
+"""Stage: procedural rooms with queries, written as a ScanNet++ data set.
+
+``run_room`` writes one room and may run beside others; ``run_index`` then writes what spans
+rooms: splits, class lists and query files.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from data.rooms.ids import room_kind, room_seed, scene_id
+from data.types import SPLITS, Split
+from stages.configs import GenerateConfig
+
+_PLOT = 9.0
+"""Metres a room takes in a row of them, more than the longest room turned at most."""
+
+
+def scene_ids(cfg: GenerateConfig, split: Split) -> list[str]:
+    """Ids of a split's rooms, in order: a pure function of seed, split and index."""
+    return [scene_id(cfg.seed, split, index) for index in range(cfg.rooms(split))]
+
+
+def run_room(root: Path, split: Split, index: int, cfg: GenerateConfig) -> None:
+    """Write room ``index`` of a split to ``root/data/<id>`` and its queries to ``root/queries``.
+
+    Deterministic in (cfg, split, index); touches nothing another room writes.
+    """
+    from data.rooms.write import write_room
+
+    name = scene_id(cfg.seed, split, index)
+    write_room(
+        root,
+        name,
+        split,
+        room_seed(cfg.seed, split, index),
+        room_kind(index),
+        cfg.views,
+        (cfg.height, cfg.width),
+        cfg.vertex_spacing,
+        cfg.train_questions if split == "train" else 1,
+        cfg.room_scale,
+        _corner(index, cfg),
+        (cfg.qa_questions, cfg.searches if cfg.rooms_per_place else 0),
+    )
+
+
+def _corner(index: int, cfg: GenerateConfig) -> tuple[float, float]:
+    """Where a room begins: those of one home stand in a row, with a wall's width between them."""
+    if not cfg.rooms_per_place:
+        return (0.0, 0.0)
+    return (round(index % cfg.rooms_per_place * _PLOT * cfg.room_scale, 2), 0.0)
+
+
+def run_index(root: Path, cfg: GenerateConfig) -> None:
+    """Write ``splits/``, ``metadata/`` and ``queries/<split>.json`` from finished rooms.
+
+    A split without rooms has no files. DataError when a room's files are missing.
+    """
+    from data.rooms.write import write_index
+
+    write_index(root, {split: scene_ids(cfg, split) for split in SPLITS if cfg.rooms(split)})

@@ -1,0 +1,134 @@
+"""Stage ``prepare_scene``: a scan as read to the scene that every later stage works on."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import numpy as np
+
+from data.geometry.raycast import Raycaster
+from data.geometry.superpoints import REACH, compact_segments, superpoints, touching_superpoints
+from data.geometry.visibility import Tolerance, Visibility
+from data.parallel import mapped
+from data.types import Array, GroundTruth, Neighbours, PointCloud, Progress, Scan, View, silent
+from stages.configs import PrepareConfig
+
+
+def cover_greedily(visible: Array, max_views: int) -> list[int]:
+    """Indices, ascending, of at most ``max_views`` rows of ``visible`` (V, N) bool.
+
+    Each next view is the one that sees most points not yet seen, the first of equals. When
+    no view adds any, all points count as unseen again, so that further views see a second
+    time what can be seen. A view that sees nothing is chosen last.
+    """
+    num_views = len(visible)
+    if num_views <= max_views:
+        return list(range(num_views))
+    total = np.count_nonzero(visible, axis=1)
+    gains = total.copy()
+    unseen = np.ones(visible.shape[1], bool)
+    free = np.ones(num_views, bool)
+    for _ in range(max_views):
+        if gains[free].max() == 0:
+            unseen[:] = True
+            gains = total.copy()
+        best = int(np.argmax(np.where(free, gains, -1)))
+        free[best] = False
+        newly = np.flatnonzero(unseen & visible[best])
+        unseen[newly] = False
+        gains -= np.count_nonzero(visible[:, newly], axis=1)
+    return [int(index) for index in np.flatnonzero(~free)]
+
+
+# A dataset's segments are its superpoints when they hold more points than this on average.
+_REAL_SEGMENT = 1.5
+# View selection looks at small depth maps and at most so many points, and so less sharply.
+_SELECTION_WIDTH = 160
+_SELECTION_POINTS = 50_000
+_SELECTION_TOLERANCE = Tolerance(near=0.05, absolute=0.1, relative=0.04)
+
+
+@dataclass(frozen=True, eq=False)
+class PreparedScene:
+    """What ``data.artifacts.scene.write_scene`` takes, name by name.
+
+    ``depths`` can be gone through once: each view's (H, W) float32 metres, 0 = no surface,
+    rendered when asked for.
+    """
+
+    scene_id: str
+    cloud: PointCloud
+    triangles: Array
+    superpoint_ids: Array
+    views: tuple[View, ...]
+    depths: Iterator[Array]
+    truth: GroundTruth
+    annotation_sha256: str
+    neighbours: Neighbours
+
+
+def run(scan: Scan, cfg: PrepareConfig, progress: Progress = silent) -> PreparedScene:
+    """Choose views, find superpoints and render depth.
+
+    ``progress`` is told of every depth map rendered. ``cfg.camera`` is the reader's concern.
+    """
+    caster = Raycaster(scan.cloud.points, scan.triangles)
+    views = _select(scan, caster, cfg.max_views)
+    superpoint_ids = _superpoint_ids(scan, cfg)
+    return PreparedScene(
+        scan.scene_id,
+        scan.cloud,
+        scan.triangles,
+        superpoint_ids,
+        views,
+        depth_maps(caster, views, progress),
+        scan.truth,
+        scan.annotation_sha256,
+        touching_superpoints(scan.cloud, superpoint_ids, REACH),
+    )
+
+
+def _superpoint_ids(scan: Scan, cfg: PrepareConfig) -> Array:
+    num_segments = len(np.unique(scan.segment_ids))
+    if len(scan.cloud) > _REAL_SEGMENT * num_segments:
+        return compact_segments(scan.segment_ids)
+    return superpoints(
+        scan.cloud.points,
+        scan.cloud.normals,
+        scan.triangles,
+        cfg.superpoint_threshold,
+        cfg.superpoint_min_points,
+    )
+
+
+def _select(scan: Scan, caster: Raycaster, max_views: int) -> tuple[View, ...]:
+    """The chosen views, in the scan's order (by view id)."""
+    if len(scan.views) <= max_views:
+        return scan.views
+    points = scan.cloud.points[:: max(1, len(scan.cloud) // _SELECTION_POINTS)]
+    sight, tolerance = Visibility(points), _SELECTION_TOLERANCE
+    visible = np.zeros((len(scan.views), len(points)), bool)
+    for row, view in zip(visible, scan.views):
+        width = min(_SELECTION_WIDTH, view.camera.width)
+        height = max(1, round(view.camera.height * width / view.camera.width))
+        camera = view.camera.scaled(height, width)
+        depth, _ = caster.render(camera, view.world_to_camera)
+        ids, _ = sight.visible_points(camera, view.world_to_camera, depth, tolerance)
+        row[ids] = True
+    return tuple(scan.views[index] for index in cover_greedily(visible, max_views))
+
+
+def depth_maps(
+    caster: Raycaster, views: tuple[View, ...], progress: Progress = silent
+) -> Iterator[Array]:
+    """Each view's depth (H, W) float32 metres, 0 = no surface, a few at a time in memory."""
+
+    def depth_of(view: View) -> Array:
+        return caster.render(view.camera, view.world_to_camera)[0]
+
+    # A fisheye's rays are cast by threads of Open3D's own.
+    own_threads = all(view.camera.model == "PINHOLE" for view in views)
+    for index, depth in enumerate(mapped(depth_of, views, None if own_threads else 1)):
+        progress(index + 1, len(views))
+        yield depth

@@ -1,0 +1,238 @@
+"""A finished student's answers on a scene: scores of superpoints, smoothed within objects.
+
+A student is often surer of a seat than of the legs under it. Both have nearly the same features,
+by which the student could tell other objects apart, so that nothing but features is needed to see
+that they belong together: no labels, no list of categories.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from scipy.sparse import coo_matrix
+from scipy.sparse.csgraph import connected_components
+from torch import Tensor
+from torch.nn import functional as F
+
+from data.artifacts.soft_masks import Predictions
+from data.artifacts.student import CONFIG, read_model
+from data.errors import ArtifactError, UserError
+from data.geometry.superpoints import neighbours_of
+from data.geometry.voxels import mean_by_group
+from data.types import Array, Scene
+from models.student import Pooling, Student
+from stages.configs import PredictConfig
+from stages.fusion.thresholds import choose_thresholds
+from stages.student.training_samples import find_parts, floor_height, voxel_inputs
+
+
+def find_objects(features: Array, pairs: Array, cosine: float) -> Array:
+    """(S,) which object each superpoint is part of, numbers from 0.
+
+    Args:
+        features: (S, D) mask features, of any length.
+        pairs: (P, 2) superpoints that touch, see ``data.geometry.superpoints``.
+        cosine: those whose features are more alike than this are parts of one object, and so
+            are parts of parts.
+    """
+    lengths = np.linalg.norm(features, axis=1, keepdims=True)
+    unit = features / np.where(lengths > 0, lengths, 1)
+    first, second = pairs[np.einsum("pd,pd->p", unit[pairs[:, 0]], unit[pairs[:, 1]]) > cosine].T
+    links = coo_matrix((np.ones(len(first)), (first, second)), shape=(len(unit), len(unit)))
+    return np.asarray(connected_components(links, directed=False)[1])
+
+
+def agree(probs: Array, objects: Array, sizes: Array, share: float) -> Array:
+    """(Q, S) float32: probabilities of superpoints drawn towards the mean of their object.
+
+    Args:
+        probs: (Q, S).
+        objects: (S,), see ``find_objects``.
+        sizes: (S,) numbers of points; superpoints count by their roots, as in training.
+        share: of the object's mean in the result; 1 gives all its parts the same.
+    """
+    weights = np.sqrt(sizes)
+    member = coo_matrix((weights, (np.arange(len(objects)), objects))).tocsr()
+    total = np.asarray(member.sum(axis=0)).ravel()
+    means = (probs @ member) / np.where(total > 0, total, 1)
+    return np.asarray((1 - share) * probs + share * means[:, objects], np.float32)
+
+
+_QUERIES_AT_ONCE = 256
+_FIRST_TURN, _GOLDEN_ANGLE = 20.0, 137.5  # Degrees; no two turns meet the grid alike.
+
+
+class Answers(NamedTuple):
+    """``probs`` (Q, S) float32 of superpoints, ``features`` (S, D) float32 they come from."""
+
+    probs: Array
+    features: Array
+
+
+@torch.inference_mode()
+def answer_superpoints(
+    model: Student,
+    cloud: tuple[Array, Array, Array],
+    superpoint_ids: Array,
+    tokens: Tensor,
+    voxel_size: float,
+    turns: int,
+) -> Answers:
+    """Probabilities and mask features, means over ``turns`` of the cloud about the vertical axis.
+
+    Never by a multiple of 90 degrees: walls in line with the voxel grid, as procedural rooms
+    have them, look like nothing that was trained on.
+
+    Args:
+        model: in evaluation mode, on the device of ``tokens``.
+        cloud: points (N, 3) m with the floor at z = 0, colours (N, 3) 0..255, normals (N, 3).
+        superpoint_ids: (N,), 0..S-1.
+        tokens: (Q, T); a zero row is answered with 0 everywhere.
+        voxel_size: metres, as in training.
+        turns: from 1 on.
+    """
+    features = features_by_turn(model, cloud, superpoint_ids, voxel_size, turns)
+    return answer_features(model, features, tokens)
+
+
+@torch.inference_mode()
+def features_by_turn(
+    model: Student,
+    cloud: tuple[Array, Array, Array],
+    superpoint_ids: Array,
+    voxel_size: float,
+    turns: int,
+) -> tuple[Tensor, ...]:
+    """Mask features (S, D) of each turn, which no query changes; see ``answer_superpoints``."""
+    return tuple(
+        _mask_features(model, _turned(cloud, turn), superpoint_ids, voxel_size)
+        for turn in range(turns)
+    )
+
+
+@torch.inference_mode()
+def answer_features(model: Student, by_turn: Sequence[Tensor], tokens: Tensor) -> Answers:
+    """What queries (Q, T) are answered by the features of a cloud's turns; at least one."""
+    probs = np.zeros((len(tokens), len(by_turn[0])), np.float32)
+    for features in by_turn:
+        rows = torch.split(tokens, _QUERIES_AT_ONCE)
+        logits = [model.mask_logits(features, part).sigmoid().cpu().numpy() for part in rows]
+        probs += np.concatenate(logits) if logits else 0
+    seen = [features.float().cpu().numpy() for features in by_turn]
+    return Answers(probs / np.float32(len(by_turn)), np.mean(seen, axis=0))
+
+
+def _turned(cloud: tuple[Array, Array, Array], turn: int) -> tuple[Array, Array, Array]:
+    angle = np.radians(_FIRST_TURN + _GOLDEN_ANGLE * turn)
+    c, s = np.cos(angle), np.sin(angle)
+    rotation = np.array([[c, s, 0], [-s, c, 0], [0, 0, 1]], np.float32)
+    points, colors, normals = cloud
+    return points @ rotation, colors, normals @ rotation
+
+
+def _mask_features(
+    model: Student, cloud: tuple[Array, Array, Array], superpoint_ids: Array, voxel_size: float
+) -> Tensor:
+    device = model.scale.device
+    inputs = voxel_inputs(*cloud, voxel_size)
+    parts = find_parts(inputs.point_to_voxel, superpoint_ids)
+    voxel, superpoint, share = (torch.from_numpy(part).to(device) for part in parts)
+    how = Pooling(voxel, superpoint, share, int(superpoint_ids.max()) + 1)
+    indices = F.pad(torch.from_numpy(inputs.grid_coords), (1, 0)).contiguous().to(device)
+    mask: Tensor = model(torch.from_numpy(inputs.features).to(device), indices, [how])[0].mask
+    return mask
+
+
+def load_student(student_dir: Path, device: str) -> tuple[Student, float]:
+    """A finished student in evaluation mode, and the edge of its voxels in metres.
+
+    Raises ArtifactError where it is missing or damaged, and UserError for a device or an spconv
+    that is not there.
+    """
+    if device.startswith("cuda") and not torch.cuda.is_available():
+        raise UserError(f"Device {device!r} was asked for, but torch finds no CUDA device.")
+    weights, config = read_model(student_dir)
+    try:
+        model = Student(**config["network"], seed=0)
+        model.load_state_dict(weights)
+        voxel_size = float(config["training"]["voxel_size"])
+    except ImportError as error:
+        raise UserError(str(error)) from error
+    except (KeyError, TypeError, ValueError, RuntimeError) as error:
+        raise ArtifactError(
+            student_dir / CONFIG, "the config of these weights", str(error), "Run TrainStudent."
+        ) from error
+    return model.to(device).eval(), voxel_size
+
+
+def check_length(scene: Scene, tokens: Array, model: Student, student_dir: Path) -> None:
+    """Raise UserError unless the student takes tokens (Q, T) of this length."""
+    if tokens.shape[1] != model.token_map.in_features:
+        raise UserError(
+            f"{scene.scene_id}: tokens have length {tokens.shape[1]}, but the student in "
+            f"{student_dir} takes {model.token_map.in_features}. Train it with this teacher."
+        )
+
+
+def student_cloud(scene: Scene) -> tuple[Array, Array, Array]:
+    """Points in metres with the floor at z = 0, colours and normals, as a student takes them."""
+    cloud = scene.cloud
+    points = cloud.points - np.array([0, 0, floor_height(cloud.points)], np.float32)
+    return points, cloud.colors, cloud.normals
+
+
+class Settled:
+    """From what is believed of one scene's superpoints to masks of its points."""
+
+    def __init__(self, scene: Scene, features: Array, cfg: PredictConfig) -> None:
+        self._scene_id, self._ids, self._cfg = scene.scene_id, scene.superpoint_ids, cfg
+        self._sizes = np.bincount(self._ids, minlength=len(features))
+        self._objects = np.arange(len(features))
+        if cfg.object_share > 0:
+            pairs = neighbours_of(scene).pairs
+            self._objects = find_objects(features, pairs, cfg.object_cosine)
+
+    def of_points(self, values: Array) -> Array:
+        """(Q, S) float32 means over superpoints of values (Q, N) of points."""
+        return mean_by_group(values.T, self._ids, len(self._sizes)).T
+
+    def predictions(
+        self, prompt_ids: tuple[str, ...], own: Array, both: Array | None = None
+    ) -> Predictions:
+        """Of the student's own probabilities (Q, S), and of those together with labels if any."""
+        own = self.agreed(own)
+        masks = together_masks = self._masks(own, self.thresholds(own))
+        scores = [own.max(1, initial=0)] * 2
+        if both is not None:
+            both = self.agreed(both)
+            chosen = self._thresholds(both, self._cfg.presence_together, 0)
+            together_masks = self._masks(both, chosen)
+            scores[1] = both.max(1, initial=0)
+        return Predictions(
+            self._scene_id,
+            prompt_ids,
+            own[:, self._ids],
+            masks,
+            together_masks,
+            np.stack(scores, axis=1),
+        )
+
+    def agreed(self, probs: Array) -> Array:
+        """(Q, S) as stored, in steps of 1/255; what has no point is no answer."""
+        mean = agree(probs, self._objects, self._sizes, self._cfg.object_share)
+        return np.asarray(np.rint(mean * (self._sizes > 0) * 255) / np.float32(255), np.float32)
+
+    def thresholds(self, own: Array) -> Array:
+        """(Q,) where the student's own answers begin, of what is ``agreed``; above 1 for none."""
+        return self._thresholds(own, self._cfg.presence, self._cfg.sharpness)
+
+    def _thresholds(self, probs: Array, presence: float, sharpness: float) -> Array:
+        rule, weights = self._cfg.threshold, self._sizes**self._cfg.size_power
+        return choose_thresholds(probs, rule, presence, weights, sharpness)
+
+    def _masks(self, probs: Array, thresholds: Array) -> Array:
+        return np.asarray(probs >= thresholds[:, None])[:, self._ids]

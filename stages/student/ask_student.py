@@ -1,0 +1,226 @@
+"""Stage ``ask_student``: answer any sentence on a scan from its words, and write the answers.
+
+Nothing of the scan's images is read and no teacher is asked. What takes long is done once and
+kept: the weights of student and text encoder, and each scan's features; a further sentence on the
+same scan costs its encoding and a dot product. The answers are those of ``PredictMasks`` with
+``predict.tokens=text``.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import re
+import threading
+import unicodedata
+from collections import OrderedDict
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import cached_property, partial
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from data.artifacts.student import TextStudent
+from data.queries.prompts import check_sentence
+from data.types import Array, Scene
+from stages.configs import PredictConfig, TeacherConfig, TextConfig
+from stages.evaluation.metrics import centre_and_size
+from stages.report.exports import SceneAnswers
+from stages.report.pictures import BOTH, Tile, overview, paint
+from stages.report.query_cards import House, picture_height
+from stages.report.scan_renderer import draw_below, draw_corners
+from stages.student.answering import (
+    Settled,
+    answer_features,
+    check_length,
+    features_by_turn,
+    load_student,
+    student_cloud,
+)
+from stages.student.distributed import repeatable
+from stages.student.text_encoding import encode_queries
+
+_KEPT_SCENES = 4
+
+
+@dataclass(frozen=True, eq=False)
+class Asked:
+    """One sentence and its answer on a scan of N points.
+
+    ``probs`` (N,) float32 in [0, 1], in steps of 1/255; points from ``threshold`` on are the
+    answer, and a threshold above 1 says that nothing was found. ``points`` (N, 3) float32 metres
+    are the scan's.
+    """
+
+    text: str
+    probs: Array
+    threshold: float
+    points: Array
+
+    @cached_property
+    def mask(self) -> Array:
+        """(N,) bool, the points that answer."""
+        return np.asarray(self.probs >= self.threshold)
+
+    @cached_property
+    def score(self) -> float:
+        """How sure the student is that what was asked for is there, 0 to 1."""
+        return float(self.probs.max(initial=0))
+
+    @cached_property
+    def num_points(self) -> int:
+        """How many points answer."""
+        return int(np.count_nonzero(self.mask))
+
+    @cached_property
+    def box(self) -> tuple[tuple[float, ...] | None, tuple[float, ...] | None]:
+        """Centre and size of the answer, metres in the scan's frame; None where none is found."""
+        return centre_and_size(self.points[self.mask])
+
+
+@dataclass(frozen=True)
+class AskConfigs:
+    """The sections of an experiment that decide what a sentence is answered."""
+
+    predict: PredictConfig
+    text: TextConfig
+    teacher: TeacherConfig
+
+
+class StudentEngine:
+    """Answers sentences on scans; safe to be used by several threads, which wait for each other."""
+
+    def __init__(
+        self,
+        student_dir: Path,
+        text: TextStudent,
+        read_scene: Callable[[str], Scene],
+        configs: AskConfigs,
+        device: str = "cpu",
+    ) -> None:
+        """Load the student.
+
+        Args:
+            student_dir: a finished student.
+            text: the text student that was distilled for it.
+            read_scene: a prepared scan by its id; called once for each scan as long as it is kept.
+            configs: as the student was trained and as it is asked.
+            device: "cpu" or "cuda[:i]".
+
+        Raises:
+            ArtifactError: the student is missing or damaged.
+            UserError: no such device, or the wrong spconv.
+        """
+        self._student_dir, self._text, self._read_scene = student_dir, text, read_scene
+        self._configs, self._device = configs, device
+        self._model, self._voxel_size = load_student(student_dir, device)
+        self._kept: OrderedDict[str, _KeptScene] = OrderedDict()
+        self._lock = threading.RLock()
+
+    def ask(self, scene_id: str, texts: Sequence[str]) -> list[Asked]:
+        """The answers to ``texts``, in their order.
+
+        Raises:
+            UserError: a sentence is empty, no text or longer than the encoder can read; weights
+                of the encoder are missing or others; or the student takes tokens of another
+                length.
+            ArtifactError: the scan cannot be read.
+        """
+        for text in texts:
+            check_sentence(text)
+        with self._lock, repeatable(), torch.inference_mode():
+            kept, configs = self._keep(scene_id), self._configs
+            tokens = encode_queries(self._text, texts, configs.text, configs.teacher, self._device)
+            check_length(kept.scene, tokens, self._model, self._student_dir)
+            asked = torch.from_numpy(tokens).contiguous().to(self._device)
+            believed = answer_features(self._model, kept.by_turn, asked).probs
+            probs = kept.settled.agreed(believed)
+            thresholds = kept.settled.thresholds(probs).tolist()
+        points, ids = kept.scene.cloud.points, kept.scene.superpoint_ids
+        rows = zip(texts, probs[:, ids], thresholds, strict=True)
+        return [Asked(text, row, threshold, points) for text, row, threshold in rows]
+
+    def prepare(self, scene_id: str) -> Scene:
+        """Read a scan and have features and encoder ready, so that the next question is fast.
+
+        Raises ArtifactError and UserError as ``ask``.
+        """
+        with self._lock, repeatable(), torch.inference_mode():
+            kept, configs = self._keep(scene_id), self._configs
+            encode_queries(self._text, ["it"], configs.text, configs.teacher, self._device)
+            return kept.scene
+
+    def _keep(self, scene_id: str) -> _KeptScene:
+        found = self._kept.pop(scene_id, None) or self._make(scene_id)
+        self._kept[scene_id] = found
+        while len(self._kept) > _KEPT_SCENES:
+            self._kept.popitem(last=False)
+        return found
+
+    def _make(self, scene_id: str) -> _KeptScene:
+        scene, cfg = self._read_scene(scene_id), self._configs.predict
+        by_turn = features_by_turn(
+            self._model, student_cloud(scene), scene.superpoint_ids, self._voxel_size, cfg.turns
+        )
+        none = torch.zeros(0, self._model.token_map.in_features, device=self._device)
+        features = answer_features(self._model, by_turn, none).features
+        return _KeptScene(scene, by_turn, Settled(scene, features, cfg))
+
+
+@dataclass(frozen=True, eq=False)
+class _KeptScene:
+    scene: Scene
+    by_turn: tuple[Tensor, ...]
+    settled: Settled
+
+
+_WIDTH = 480
+_LONGEST_NAME = 40
+_NAMES, _LEGEND = ("answer", "scan"), ((BOTH, "answer"),)
+
+
+def exported(scene_id: str, answers: Sequence[Asked]) -> SceneAnswers:
+    """Answers, at least one, as ``stages.report.exports`` writes them, under safe file names."""
+    return SceneAnswers(
+        scene_id,
+        tuple(file_stem(asked.text) for asked in answers),
+        tuple(asked.text for asked in answers),
+        ("query",) * len(answers),
+        np.stack([asked.mask for asked in answers]),
+        np.array([asked.score for asked in answers], np.float32),
+    )
+
+
+def house_of(scene: Scene) -> House | None:
+    """The scan from its corners, for all its sentences; None where it has no triangle to draw."""
+    size = _WIDTH, picture_height(_WIDTH)
+    corners = draw_corners(scene, *size)
+    return House(corners, partial(draw_below, scene, *size)) if corners else None
+
+
+def picture_of(house: House, asked: Asked) -> bytes:
+    """PNG of the answer from the corner that shows most of it, beside the scan without it."""
+    corner, note = house.viewpoint([asked.mask])
+    told = f"score {asked.score:.2f}   {asked.num_points} points" if asked.num_points else ""
+    scores = "   ".join(part for part in (told or "nothing found", note) if part)
+    picture = paint(corner, asked.mask, asked.mask, BOTH)
+    tile = Tile(in_one_line(asked.text), scores, picture, corner.picture)
+    return overview([tile], _NAMES, _LEGEND)
+
+
+def in_one_line(text: str) -> str:
+    """A sentence as a terminal or a caption may show it: no line break, no control character."""
+    return " ".join("".join(c if c.isprintable() else " " for c in text).split())
+
+
+def file_stem(text: str) -> str:
+    """A name for the files of a sentence: its words in ASCII, and a hash that tells others apart.
+
+    Nothing of it depends on what a file system makes of points, slashes, case or length.
+    """
+    plain = unicodedata.normalize("NFKD", text).encode("ascii", "ignore").decode().lower()
+    words = "-".join(re.findall(r"[a-z0-9]+", plain))[:_LONGEST_NAME].strip("-")
+    digest = hashlib.sha256(text.encode()).hexdigest()[:8]
+    return f"{words}-{digest}" if words else digest

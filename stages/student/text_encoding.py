@@ -1,0 +1,105 @@
+"""New sentences to query tokens: the text encoders as ``text`` names them, and their adapter."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from functools import cache
+from typing import TYPE_CHECKING, cast
+
+import numpy as np
+from numpy.typing import NDArray
+
+from data.artifacts.student import TextStudent
+from data.errors import UserError
+from models.text_adapter import Adapter
+from stages.network_configs import TeacherConfig, TextConfig
+from stages.teacher.identity import place_of, require_language_model, text_identity
+from stages.teacher.make_teacher import make_teacher
+
+if TYPE_CHECKING:
+    from models.lisa.teacher import LisaWords
+    from models.text import TextEncoder
+
+
+FloatArray = NDArray[np.float32]
+
+
+def encode_queries(
+    student: TextStudent,
+    texts: Sequence[str],
+    cfg: TextConfig,
+    teacher_cfg: TeacherConfig,
+    device: str,
+) -> FloatArray:
+    """(n, D) float32 unit query tokens of ``texts``, made without any image.
+
+    The encoder is loaded once per process and config.
+
+    Args:
+        student: a text student, as ``read_text_student`` gives it.
+        texts: queries, in any form that the teacher takes.
+        cfg, teacher_cfg: those that it was distilled with; where weights lie may differ.
+        device: "cpu" or "cuda[:i]".
+
+    Raises:
+        UserError: weights are missing, are not those that it was distilled with, or a text is
+            longer than LISA can read.
+    """
+    found = _identity(cfg.model_dump_json(), teacher_cfg.model_dump_json(by_alias=True))
+    if (student.encoder, dict(student.identity)) != (cfg.encoder, found):
+        raise UserError(
+            f"the text student was distilled with text.encoder={student.encoder} and its weights "
+            f"of then, not with these of text.encoder={cfg.encoder}: run DistilText again, or "
+            "give the weights that it was distilled with"
+        )
+    features = encode_features(texts, student.mean_tokens, cfg, teacher_cfg, device)
+    return Adapter(student.weight, student.bias).apply(features)
+
+
+def encode_features(
+    texts: Sequence[str],
+    mean_tokens: FloatArray | None,
+    cfg: TextConfig,
+    teacher_cfg: TeacherConfig,
+    device: str,
+) -> FloatArray:
+    """(n, E) float32: what the encoder makes of ``texts``, before any adapter.
+
+    ``mean_tokens`` (T, C) is the mean image that the teacher's language model needs; None for
+    the others. Raises UserError as ``encode_queries``.
+    """
+    if cfg.encoder == "teacher":
+        import torch
+
+        if mean_tokens is None:
+            raise ValueError("the teacher's language model needs a mean image")
+        words = make_words(teacher_cfg, device)
+        return words.encode(texts, torch.from_numpy(np.array(mean_tokens)))
+    return _text_encoder(cfg.model_dump_json(), device).encode(texts)
+
+
+def make_words(teacher_cfg: TeacherConfig, device: str) -> LisaWords:
+    """The language model of the teacher, whose weights are shared with ``make_teacher``'s.
+
+    Raises UserError for a teacher that is no LISA, and for missing weights.
+    """
+    require_language_model(teacher_cfg)
+    from models.lisa.teacher import LisaTeacher, LisaWords
+
+    teacher = cast(LisaTeacher, make_teacher(teacher_cfg, device))
+    return LisaWords(teacher.loaded, teacher.settings)
+
+
+@cache
+def _text_encoder(cfg_json: str, device: str) -> TextEncoder:
+    from models.text import ClipText, SentenceEncoder
+
+    cfg = TextConfig.model_validate_json(cfg_json)
+    made = SentenceEncoder if cfg.encoder == "sentence" else ClipText
+    return made(place_of(cfg.weights, "text.weights"), device)
+
+
+@cache
+def _identity(cfg_json: str, teacher_json: str) -> dict[str, str]:
+    cfg = TextConfig.model_validate_json(cfg_json)
+    return text_identity(cfg, TeacherConfig.model_validate_json(teacher_json))[1]

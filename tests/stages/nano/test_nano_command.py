@@ -1,0 +1,109 @@
+"""``luigi --module pipeline TrainNanoTeacher``, from nothing to a folder that answers."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pytest
+import yaml
+
+from models.lisa.checkpoint import load_lisa
+from models.lisa.teacher import LisaSettings, LisaTeacher
+from tests.support.cli import luigi, tasks_done
+from tests.support.worlds.nano_world import office
+
+OVERRIDES = (
+    "pictures.shards=1,pictures.rooms_per_shard=1,pictures.views=2,pictures.vertex_spacing=0.3,"
+    "train.tower_steps=1,train.joint_steps=1,train.wording_steps=1,train.batch=1,train.queries=2,"
+    "exam.rooms=1,exam.views=1,exam.questions=2"
+)
+
+
+@dataclass(frozen=True)
+class Made:
+    """A finished run: where it was started, what it printed and the checkpoint folder."""
+
+    folder: Path
+    printed: str
+
+    @property
+    def checkpoint(self) -> Path:
+        stage = self.folder / "output" / "lisa_nano" / "nano_teacher"
+        (made,) = [path for path in stage.iterdir() if path.is_dir()]
+        return made
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory: pytest.TempPathFactory) -> Made:
+    folder = tmp_path_factory.mktemp("nano")
+    run = luigi(folder, "TrainNanoTeacher", "--overrides", OVERRIDES)
+    assert run.returncode == 0, run.stdout
+    return Made(folder, run.stdout)
+
+
+def test_each_step_is_taken_once(made: Made) -> None:
+    assert tasks_done(made.printed) == {"NanoPictures": 1, "NanoTraining": 1, "TrainNanoTeacher": 1}
+
+
+def test_the_folder_is_a_checkpoint_that_answers(made: Made) -> None:
+    teacher = LisaTeacher(load_lisa(made.checkpoint), LisaSettings(), "nano")
+    image = np.ascontiguousarray(office().images[0])
+    view = teacher.encode_view(image, "0")
+    (answer,) = teacher.answer(view, ["the chair"])
+    grid = teacher.mask_grid(*image.shape[:2])
+    assert grid.extent == (60, 40)
+    assert answer.mask_logits.shape[1:] == (60, 60)
+    # CLIP sees the picture squashed, as it did in training: nothing of its sides is lost.
+    transform = load_lisa(made.checkpoint).clip_transform
+    assert (transform.resize_to, transform.crop) == ((224, 224), None)
+
+
+def test_the_card_tells_how_it_was_made_and_how_good_it_is(made: Made) -> None:
+    card = (made.checkpoint / "README.md").read_text(encoding="utf-8")
+    assert f"luigi --module pipeline TrainNanoTeacher --overrides {OVERRIDES}" in card
+    text = (made.checkpoint / "figures.json").read_text(encoding="utf-8")
+    assert "NaN" not in text  # No other reader of JSON would take it.
+    told = json.loads(text)
+    assert told["summary"]["answers"] == 4
+    assert {"words", "kind", "label", "size"} == set(told["tables"])
+    assert f"{told['summary']['names']:.3f}" in card
+    assert " nan " not in card and "None" not in card
+    assert "3 steps of 2 pictures with 2 questions each" in card
+
+
+def test_a_second_run_has_nothing_to_do(made: Made) -> None:
+    before = {path: path.stat().st_mtime_ns for path in made.folder.rglob("*") if path.is_file()}
+    again = luigi(made.folder, "TrainNanoTeacher", "--overrides", OVERRIDES)
+    assert again.returncode == 0, again.stdout
+    assert not tasks_done(again.stdout)
+    after = {path: path.stat().st_mtime_ns for path in made.folder.rglob("*") if path.is_file()}
+    assert before == after
+
+
+@pytest.mark.parametrize(
+    "overrides, told",
+    [
+        ("train.tower_step=1", "unknown key train.tower_step; did you mean train.tower_steps?"),
+        ("exam.rooms=0", "exam.rooms"),
+        ("student.lr=0.1", "unknown key student"),
+    ],
+)
+def test_a_wrong_setting_is_refused_before_any_work(
+    tmp_path: Path, overrides: str, told: str
+) -> None:
+    run = luigi(tmp_path, "TrainNanoTeacher", "--overrides", overrides)
+    assert run.returncode != 0
+    assert told in run.stdout and run.stdout.count("--overrides:") == 1
+    assert "Traceback" not in run.stdout
+    assert not (tmp_path / "output").exists()
+
+
+def test_settings_in_a_file_count_too(tmp_path: Path) -> None:
+    file = tmp_path / "nano.yaml"
+    file.write_text(yaml.safe_dump({"train": {"batches": 3}}))
+    run = luigi(tmp_path, "TrainNanoTeacher", "--config", str(file))
+    assert run.returncode != 0
+    assert f"{file}: unknown key train.batches; did you mean train.batch?" in run.stdout

@@ -1,0 +1,244 @@
+"""Prediction: from training to masks, with labels together, by words, files it refuses."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from data.artifacts import store
+from data.artifacts import student as artifact
+from data.artifacts.soft_masks import PseudoLabels
+from data.errors import ArtifactError, UserError
+from data.geometry.superpoints import REACH, touching_superpoints
+from data.types import Array
+from stages.configs import PredictConfig, StudentConfig
+from stages.fusion import thresholds
+from stages.network_configs import AugmentConfig, LossConfig
+from stages.student import predict_masks, train_student
+from tests.support.scans.tiny_scene import make_tiny_scene
+from tests.support.worlds.tiny_training import only_queries, tiny_training_scene
+
+CFG = StudentConfig(preset="tiny", voxel_size=0.2, feature_dim=8, epochs=1, batch_scenes=1)
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("student")
+    train_student.run([tiny_training_scene()], CFG, folder)
+    (folder / store.METADATA).write_text("{}")
+    return folder
+
+
+def test_learns_the_tiny_room_and_predicts_its_objects(tmp_path: Path) -> None:
+    cfg = CFG.model_copy(
+        update={
+            "epochs": 30, "lr": 0.03, "batch_scenes": 1, "feature_dim": 16, "voxel_size": 0.13,
+            "queries_per_scene": 4, "augment": AugmentConfig(mirror=False),
+            "loss": LossConfig(absent=0.0),
+        }
+    )  # fmt: skip
+    training = tiny_training_scene()
+    train_student.run([training], cfg, tmp_path)
+    (tmp_path / store.METADATA).write_text("{}")
+    predictions = predict_masks.run(training.scene, training.labels, tmp_path, PredictConfig())
+    # Superpoints are objects here, so masks are right to the point or wrong.
+    assert np.array_equal(predictions.masks, training.labels.soft > 0.5)
+    assert np.array_equal(predictions.together, training.labels.soft > 0.5)
+    assert not predictions.probs[4].any() and (predictions.scores[:4] > 0.5).all()
+    assert not predictions.scores[4].any()
+
+
+def test_predictions_hold_their_shapes_and_end_at_superpoints(finished: Path) -> None:
+    training = tiny_training_scene()
+    cfg = PredictConfig(threshold="half", presence=0.0, turns=1)
+    found = predict_masks.run(training.scene, training.labels, finished, cfg)
+    assert found.probs.shape == (5, len(training.scene.cloud))
+    assert found.prompt_ids == training.labels.prompt_ids
+    assert np.array_equal(found.masks, found.probs >= 0.5)
+    for superpoint in range(4):
+        inside = training.scene.superpoint_ids == superpoint
+        assert np.ptp(found.probs[:, inside], axis=1).max() == 0
+    steps = found.probs * 255
+    assert np.allclose(steps, np.rint(steps), atol=1e-4)
+
+
+def test_labels_change_the_answer_together_only(finished: Path) -> None:
+    training = tiny_training_scene()
+    blind = replace(
+        training.labels,
+        soft=np.zeros_like(training.labels.soft),
+        confidence=np.zeros_like(training.labels.confidence),
+    )
+    cfg = PredictConfig(presence=0.0, presence_together=0.0)
+    a = predict_masks.run(training.scene, training.labels, finished, cfg)
+    b = predict_masks.run(training.scene, blind, finished, cfg)
+    assert np.array_equal(a.probs, b.probs) and np.array_equal(a.masks, b.masks)
+    assert np.array_equal(a.score("student"), b.score("student"))
+    assert not np.array_equal(a.score("together"), b.score("together"))
+
+
+def test_together_is_a_geometric_mean(finished: Path) -> None:
+    training = tiny_training_scene()
+    # Labels are averaged inside superpoints; these already are.
+    soft = np.random.default_rng(0).random((5, 4)).astype("f4")[:, training.scene.superpoint_ids]
+    chosen = np.array([0.2, 0.5, 0.8, 0.4, 2.0], np.float32)
+    labels = replace(training.labels, soft=soft, thresholds=chosen)
+    cfg = PredictConfig(threshold="half", presence_together=0.0, object_share=0.0)
+    found = predict_masks.run(training.scene, labels, finished, cfg)
+    for query, threshold in enumerate([0.2, 0.5, 0.8, 0.4, np.inf]):  # The last has no object.
+        scaled = [min(value / (2 * threshold), 1) for value in soft[query]]
+        mean = np.sqrt(found.probs[query].astype(np.float64) * scaled)
+        clear = np.abs(mean - 0.5) > 4e-3  # Both are stored in steps of 1/255.
+        assert np.array_equal(found.together[query][clear], (mean >= 0.5)[clear])
+        largest = [found.probs[query].max(), mean.max()]
+        assert found.scores[query] == pytest.approx(largest, abs=4e-3)
+    assert np.array_equal(found.score("together"), found.scores[:, 1])
+
+
+def test_objects_pull_their_parts_together(finished: Path) -> None:
+    """With a cosine that all touching superpoints have, they are one object."""
+    training = tiny_training_scene()
+    cloud, ids = training.scene.cloud, training.scene.superpoint_ids
+    assert len(touching_superpoints(cloud, ids, REACH).pairs) >= 3, "the room hangs together"
+    apart, half, one = (
+        predict_masks.run(
+            training.scene,
+            training.labels,
+            finished,
+            PredictConfig(object_cosine=-1, object_share=share),
+        ).probs
+        for share in (0.0, 0.5, 1.0)
+    )
+    weights = np.sqrt(np.bincount(ids))[ids] / np.bincount(ids)[ids]
+    for query in range(4):
+        mean = np.average(apart[query], weights=weights)
+        np.testing.assert_allclose(one[query], mean, atol=5e-3)
+        np.testing.assert_allclose(half[query], (apart[query] + mean) / 2, atol=5e-3)
+    assert np.ptp(apart[:4], axis=1).min() > 0.02
+
+
+def test_together_by_hand() -> None:
+    probs, labels = np.array([[0.5, 0.9, 0.0, 1.0]]), np.array([[0.5, 0.4, 1.0, 1.0]])
+    both = thresholds.together(probs.astype(np.float32), labels.astype(np.float32))
+    np.testing.assert_allclose(both, [[0.5, 0.6, 0, 1]], atol=1e-6)
+    assert both.dtype == np.float32
+
+
+def test_levelled_labels_by_hand() -> None:
+    soft = np.array([[0, 0.1, 0.2, 0.4, 1], [0, 0.4, 0.8, 0.9, 1], [0, 0.1, 0.2, 0.3, 1]], "f4")
+    level = thresholds.level(soft, np.array([0.2, 0.8, 2.0], np.float32))
+    expected = np.array([[0, 0.25, 0.5, 1, 1], [0, 0.25, 0.5, 0.5625, 0.625], [0] * 5])
+    np.testing.assert_allclose(level, expected, atol=1e-6)
+    assert level.dtype == np.float32
+
+
+@pytest.mark.parametrize("threshold", [1 / 255, 0.3, 254 / 255, 1.0])
+def test_levelled_labels_rise_and_begin_where_labels_do(threshold: float) -> None:
+    soft = np.arange(256, dtype=np.float32)[None] / np.float32(255)
+    chosen = np.array([threshold], np.float32)
+    level = thresholds.level(soft, chosen)
+    assert (np.diff(level[0]) >= 0).all() and level.min() == 0 and level.max() <= 1
+    assert np.array_equal(level >= 0.5, soft >= chosen)
+
+
+def words_of(labels: PseudoLabels) -> Array:
+    """(Q, T) tokens of labels whose queries have one view at most."""
+    return np.asarray((labels.view_tokens * labels.view_weights[..., None]).sum(1), np.float32)
+
+
+def test_words_with_the_tokens_of_the_views_give_the_same_answers(finished: Path) -> None:
+    training = tiny_training_scene()
+    weights = np.zeros_like(training.labels.view_weights)
+    weights[:4, 0] = 1
+    # Of a single view, any fusion is that view's token.
+    labels = replace(training.labels, view_weights=weights)
+    cfg = PredictConfig(presence=0.2)
+    views = predict_masks.run(training.scene, labels, finished, cfg)
+    words = predict_masks.run_by_words(
+        training.scene, labels.prompt_ids, words_of(labels), finished, cfg
+    )
+    assert words.prompt_ids == views.prompt_ids and words.scene_id == views.scene_id
+    assert np.array_equal(words.probs, views.probs) and np.array_equal(words.masks, views.masks)
+    assert np.array_equal(words.masks, words.together)
+    assert np.array_equal(words.scores, np.repeat(views.scores[:, :1], 2, axis=1))
+    assert words.scores[4].tolist() == [0, 0] and not words.masks[4].any()
+
+
+def test_words_need_no_view(finished: Path) -> None:
+    scene = replace(tiny_training_scene().scene, views=(), depths=())
+    tokens = np.eye(2, 8, dtype=np.float32)
+    found = predict_masks.run_by_words(scene, ("a", "b"), tokens, finished, PredictConfig())
+    assert found.probs.shape == (2, len(scene.cloud)) and found.probs.any()
+    assert np.array_equal(found.scores, np.repeat(found.probs.max(1)[:, None], 2, axis=1))
+    with pytest.raises(UserError, match="length 6"):
+        predict_masks.run_by_words(scene, ("a",), tokens[:1, :6], finished, PredictConfig())
+
+
+def test_missing_or_damaged_students_are_refused(finished: Path, tmp_path: Path) -> None:
+    training = tiny_training_scene()
+
+    def predict() -> None:
+        predict_masks.run(training.scene, training.labels, tmp_path, PredictConfig())
+
+    with pytest.raises(ArtifactError, match="Run TrainStudent"):
+        predict()
+    (tmp_path / store.METADATA).write_text("{}")
+    with pytest.raises(ArtifactError, match=r"config\.yaml"):
+        predict()
+    (tmp_path / artifact.CONFIG).write_bytes((finished / artifact.CONFIG).read_bytes())
+    (tmp_path / artifact.MODEL).write_bytes((finished / artifact.MODEL).read_bytes()[:999])
+    with pytest.raises(ArtifactError, match=r"model\.safetensors"):
+        predict()
+    (tmp_path / artifact.CONFIG).write_text("network: {preset: tiny}\n")
+    (tmp_path / artifact.MODEL).write_bytes((finished / artifact.MODEL).read_bytes())
+    with pytest.raises(ArtifactError, match="config of these weights"):
+        predict()
+
+
+def test_tokens_of_another_teacher_are_refused(finished: Path) -> None:
+    training = tiny_training_scene(token_dim=6)
+    with pytest.raises(UserError, match="length 6"):
+        predict_masks.run(training.scene, training.labels, finished, PredictConfig())
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="needs a machine without CUDA")
+def test_missing_cuda_is_said(finished: Path) -> None:
+    training = tiny_training_scene()
+    with pytest.raises(UserError, match="no CUDA"):
+        predict_masks.run(training.scene, training.labels, finished, PredictConfig(), "cuda")
+
+
+def test_tiny_scene_has_one_superpoint_an_object() -> None:
+    assert set(make_tiny_scene()[0].superpoint_ids) == {0, 1, 2, 3}
+
+
+def test_presence_empties_masks_of_unsure_queries(finished: Path) -> None:
+    training = tiny_training_scene()
+    for presence, expected in ((0.0, True), (1.0, False)):
+        cfg = PredictConfig(presence=presence, presence_together=1 - presence)
+        predictions = predict_masks.run(training.scene, training.labels, finished, cfg)
+        assert predictions.masks[:4].any(1).tolist() == [expected] * 4
+        assert predictions.together[:4].any(1).tolist() == [not expected] * 4
+        assert not predictions.masks[4].any() and not predictions.together[4].any()
+
+
+def test_more_turns_are_averaged_and_repeatable(finished: Path) -> None:
+    training = tiny_training_scene()
+    one, three, again = (
+        predict_masks.run(training.scene, training.labels, finished, PredictConfig(turns=turns))
+        for turns in (1, 3, 3)
+    )
+    assert np.array_equal(three.probs, again.probs) and not np.array_equal(one.probs, three.probs)
+
+
+def test_no_queries_give_no_masks(finished: Path) -> None:
+    training = tiny_training_scene()
+    none = only_queries(training.labels, np.zeros(0, int))
+    predictions = predict_masks.run(training.scene, none, finished, PredictConfig())
+    assert predictions.masks.shape == predictions.probs.shape == (0, len(training.scene.cloud))
+    assert predictions.together.shape == predictions.probs.shape
+    assert predictions.scores.shape == (0, 2)

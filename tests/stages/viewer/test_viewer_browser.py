@@ -1,0 +1,176 @@
+"""The live viewer as a browser shows it, on a real run, served by the real command."""
+
+from __future__ import annotations
+
+import re
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pytest
+
+from data.types import Array
+from tests.support.asked_run import INJECTED, AskedRun, made_asked
+from tests.support.browser import Opened, chromium, opened
+from tests.support.cli import REPOSITORY, environment
+
+pytest.importorskip("viser")
+
+__all__ = ["made_asked"]
+_PATIENCE = 90.0
+
+
+@dataclass(frozen=True)
+class Served:
+    process: subprocess.Popen[str]
+    address: str
+
+
+@pytest.fixture(scope="module")
+def served(made_asked: AskedRun) -> Iterator[Served]:
+    line = [sys.executable, "-m", "pipeline", "view", "--scene-set", made_asked.scene_set]
+    process = subprocess.Popen(
+        [*line, "--no-browser"],
+        cwd=REPOSITORY,
+        env=environment(made_asked.output),
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+    )
+    try:
+        assert process.stdout is not None
+        told = process.stdout.readline()
+        address = re.search(r"http://127\.0\.0\.1:\d+", told)
+        assert address is not None, told + process.stdout.read()
+        yield Served(process, address[0])
+    finally:
+        process.kill()
+        process.wait()
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Any]:
+    with chromium() as found:
+        yield found
+
+
+@pytest.fixture
+def seen(browser: Any, served: Served) -> Iterator[Opened]:
+    with opened(browser, served.address) as page:
+        _until(lambda: page.page.locator("textarea").count() > 1)
+        _until(lambda: not re.search(r"Starting|Loading|Reading", _status(page)))
+        yield page
+        assert not page.errors and not page.asked
+
+
+def _until(is_so: Callable[[], bool]) -> None:
+    end = time.monotonic() + _PATIENCE
+    while not is_so():
+        assert time.monotonic() < end, "waited too long"
+        time.sleep(0.1)
+
+
+def _status(seen: Opened) -> str:
+    return str(seen.page.locator("textarea").first.input_value())
+
+
+def _ask(seen: Opened, text: str, told: str) -> None:
+    """Type a query, ask, and wait until the page tells so."""
+    seen.page.locator("form input").first.fill(text)
+    seen.page.get_by_role("button", name="Ask the student").click()
+    _until(lambda: re.search(told, _status(seen)) is not None)
+
+
+def _settled(seen: Opened) -> Array:
+    """The left half of the page, which shows the scan alone, once it stands still."""
+    before = seen.pixels("canvas")
+    for _ in range(100):
+        time.sleep(0.3)
+        after = seen.pixels("canvas")
+        if np.array_equal(before, after):
+            break
+        before = after
+    return after[200:, :900].astype(int)
+
+
+def _glowing(pixels: Array) -> int:
+    """Pixels of the answer's amber."""
+    red, green, blue = pixels[..., 0], pixels[..., 1], pixels[..., 2]
+    return int(np.count_nonzero((red > 100) & (red > green * 1.2) & (green > blue * 2)))
+
+
+def test_a_typed_query_changes_the_colours_of_points(seen: Opened) -> None:
+    plain = _settled(seen)
+    assert len(np.unique(plain.reshape(-1, 3), axis=0)) > 50, "a blank canvas"
+    _ask(seen, "the chair", r"Answered in [\d.]+ s")
+    shown = _settled(seen)
+    assert _glowing(shown) > _glowing(plain) + 30
+    fields = [box.input_value() for box in seen.page.locator("input[disabled]").all()]
+    assert any(re.fullmatch(r"0\.\d\d|1\.00", field) for field in fields)
+    assert any(re.fullmatch(r"[\d,]+ of [\d,]+", field) for field in fields)
+
+
+def test_the_scan_turns_under_the_mouse(seen: Opened) -> None:
+    before = _settled(seen)
+    mouse = seen.page.mouse
+    mouse.move(400, 500)
+    mouse.down()
+    mouse.move(600, 480, steps=6)
+    mouse.up()
+    after = _settled(seen)
+    assert np.mean(np.any(np.abs(after - before) > 20, axis=-1)) > 0.02
+
+
+def test_an_injected_query_stays_text(seen: Opened) -> None:
+    _ask(seen, INJECTED, r"Answered in|Nothing found")
+    time.sleep(1)
+    boxes = [box.input_value() for box in seen.page.locator("textarea").all()]
+    assert INJECTED in boxes
+    assert seen.page.locator("img[src='x']").count() == 0
+
+
+def test_mistakes_are_told_in_the_page(seen: Opened) -> None:
+    _ask(seen, "  ", "Error: the query is empty")
+    notice = seen.page.locator("[role=alert]", has_text="the query is empty")
+    _until(lambda: notice.count() > 0)
+    seen.page.locator("form input").first.fill("the chair")
+    seen.page.get_by_role("button", name="Ask the teacher").click()
+    _until(lambda: "Error: the teacher of this config is the oracle" in _status(seen))
+
+
+def test_stored_queries_and_truth_are_shown(seen: Opened) -> None:
+    choices = seen.page.locator(".mantine-Select-input")
+    count = choices.count()
+
+    def choose(index: int, which: Callable[[Any], Any]) -> None:
+        choices.nth(index).click()
+        options = seen.page.locator("[role=option]:visible")
+        _until(lambda: options.count() > 1)
+        which(options).click()
+
+    choose(count - 3, lambda options: options.nth(1))
+    asked = seen.page.locator("textarea").nth(1)
+    _until(lambda: choices.nth(count - 3).input_value() == f"1. {asked.input_value()}")
+    choose(count - 2, lambda options: options.filter(has_text="truth"))
+    _until(lambda: choices.nth(count - 2).input_value() == "truth")
+    seen.page.get_by_text("Cameras").first.wait_for()
+    seen.page.locator("input[type=checkbox]").last.check(force=True)
+    _settled(seen)
+    assert not _status(seen).startswith("Error")
+
+
+def test_no_share_button(seen: Opened) -> None:
+    assert seen.page.get_by_text("Share", exact=False).count() == 0
+    assert seen.page.get_by_role("button", name=re.compile("share", re.I)).count() == 0
+
+
+def test_ctrl_c_ends_it(served: Served) -> None:
+    served.process.send_signal(signal.SIGINT)
+    output, _ = served.process.communicate(timeout=_PATIENCE)
+    assert served.process.returncode == 0
+    assert output.split() == ["ended"]

@@ -1,0 +1,40 @@
+"""Stand-ins for Slurm's commands, put on PATH; fixtures to import."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+
+from tests.support.tiny_set import write_set
+
+
+def stub(folder: Path, name: str, text: str) -> None:
+    folder.mkdir(exist_ok=True)
+    (folder / name).write_text(f"#!/bin/sh\n{text}\n")
+    (folder / name).chmod(0o755)
+
+
+@pytest.fixture
+def stubs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A folder that comes first on PATH; its sbatch numbers jobs and notes how it is called."""
+    folder = tmp_path / "bin"
+    calls = folder / "calls"
+    stub(folder, "sbatch", f'echo "$@" >> {calls}; echo "$((40 + $(wc -l < {calls})));cluster"')
+    stub(folder, "squeue", "true")
+    stub(folder, "scancel", f'echo "scancel $@" >> {calls}')
+    monkeypatch.setenv("PATH", f"{folder}{os.pathsep}/usr/bin{os.pathsep}/bin")
+    return folder
+
+
+@pytest.fixture
+def scene_set(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
+    """A set of two rooms to train and one to ask, in the current folder."""
+    monkeypatch.chdir(tmp_path)
+    write_set(tmp_path / "tiny.yaml")
+    return "tiny.yaml"
+
+
+def directives(script: str) -> list[str]:
+    return [line for line in script.splitlines() if line.startswith("#SBATCH")]

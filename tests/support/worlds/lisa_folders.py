@@ -1,0 +1,69 @@
+"""Checkpoint folders to alter: copies of the golden ones."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+
+from data.errors import UserError
+from models.lisa.checkpoint import load_lisa
+from models.lisa.network import LisaNetwork
+from tests.support.worlds.lisa_golden import FOLDER, golden
+
+TOKENIZER_FILES = ("tokenizer.model", "added_tokens.json", "tokenizer_config.json")
+
+
+def golden_tensors(name: str) -> dict[str, Tensor]:
+    """All tensors of a golden checkpoint by published key."""
+    tensors: dict[str, Tensor] = {}
+    for shard in sorted(golden(name).checkpoint.glob("pytorch_model-*.bin")):
+        tensors |= torch.load(shard, weights_only=True)
+    return tensors
+
+
+def copy_golden(
+    name: str,
+    place: Path,
+    changed: Mapping[str, Any] | None = None,
+    with_weights: bool = True,
+) -> Path:
+    """A copy of a golden checkpoint, its CLIP folder beside it; ``changed`` goes to config.json."""
+    for part in ("checkpoint", "clip-vit-tiny"):
+        shutil.copytree(FOLDER / name / part, place / part, copy_function=shutil.copyfile)
+    folder: Path = place / "checkpoint"
+    config = json.loads((folder / "config.json").read_text()) | dict(changed or {})
+    (folder / "config.json").write_text(json.dumps(config))
+    if not with_weights:
+        for weights in folder.glob("pytorch_model*"):
+            weights.unlink()
+    return folder
+
+
+def write_bin(folder: Path, tensors: Mapping[str, Tensor]) -> None:
+    """Write all tensors into one .bin file."""
+    torch.save(dict(tensors), folder / "pytorch_model.bin")
+
+
+def same_weights(one: LisaNetwork, other: LisaNetwork) -> bool:
+    """Whether two networks have the same weights, bit for bit."""
+    left, right = one.state_dict(), other.state_dict()
+    return left.keys() == right.keys() and all(torch.equal(left[k], right[k]) for k in left)
+
+
+def tokenizer_files(name: str) -> list[Path]:
+    """The tokenizer of a golden checkpoint."""
+    return [golden(name).checkpoint / file for file in TOKENIZER_FILES]
+
+
+def refusal(folder: str | Path, **options: Any) -> str:
+    """The message with which loading is refused."""
+    with pytest.raises(UserError) as caught:
+        load_lisa(folder, **options)
+    return str(caught.value)

@@ -1,0 +1,60 @@
+"""What the tests of LISA-nano share: one small room in pictures, and a tokenizer."""
+
+from __future__ import annotations
+
+import tempfile
+from dataclasses import replace
+from functools import cache
+from pathlib import Path
+
+import torch
+
+from data.rooms.catalog import STRUCTURE
+from data.rooms.snapshots import Snapshots, small_pictures, write_snapshots
+from models.lisa.tokenizer import LisaTokenizer
+from models.lisa.trainee import NanoTrainee, nano_network
+from stages.nano import prepare
+from stages.nano.batches import COLOR_IDS, LABEL_IDS, Answers, NanoData
+
+SEED = (5, 2, 1)
+SPACING = 0.3
+
+
+@cache
+def office() -> Snapshots:
+    """Four pictures of a coarse office, every object of one clear colour, were it so or not."""
+    pictures = small_pictures(SEED, "office", 4, SPACING, 1.5)
+    (room,) = pictures.rooms
+    colors = ["" if item.label in STRUCTURE else item.all_colors[-1] for item in room]
+    clear = tuple(
+        replace(item, color=color, all_colors=(color,) if color else ())
+        for item, color in zip(room, colors)
+    )
+    return replace(pictures, rooms=(clear,))
+
+
+@cache
+def answers() -> Answers:
+    """The form of answers under a tokenizer that was learnt here."""
+    with tempfile.TemporaryDirectory() as folder:
+        prepare.run(Path(folder))
+        return Answers(LisaTokenizer.from_folder(Path(folder)))
+
+
+def write_shard(folder: Path) -> Path:
+    """The office as a shard of pictures to learn from."""
+    folder.mkdir()
+    write_snapshots(folder, office())
+    return folder
+
+
+def nano_data(folder: Path) -> NanoData:
+    """What batches are drawn from, its only shard written to ``folder``."""
+    return NanoData([write_shard(folder)], answers())
+
+
+def untrained() -> NanoTrainee:
+    """A new network, always the same, in eval mode."""
+    torch.manual_seed(3)
+    size = answers().tokenizer.seg_id + 1
+    return NanoTrainee(nano_network(size), len(LABEL_IDS), len(COLOR_IDS)).eval()

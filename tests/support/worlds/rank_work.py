@@ -1,0 +1,115 @@
+"""What spawned processes of tests work on: they import it, so it must lie in a module."""
+
+from __future__ import annotations
+
+import os
+import signal
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from lightning_fabric import Fabric
+from torch import Tensor
+
+from data.errors import DataError
+from data.types import Progress
+from models.sparse.unet import SharedBatchNorm, count_rows
+from tests.support.worlds.training_runs import Lazy
+
+ROWS_OF_RANKS = {
+    "unequal": ((5, True), (1, True), (7, True)),
+    "one lent": ((4, True), (3, True), (2, False)),
+    "one row in all": ((1, True), (1, False), (1, False)),
+}
+"""By case, of each of three processes: its rows, and whether they count."""
+CHANNELS = 4
+
+
+def rows_of(case: str, rank: int) -> tuple[Tensor, Tensor]:
+    """(N, C) rows of one process far from mean 0, and how its output counts in a sum."""
+    count, counts = ROWS_OF_RANKS[case][rank]
+    rng = np.random.default_rng([sorted(ROWS_OF_RANKS).index(case), rank])
+    rows = rng.normal(3.0, 2.0, (count, CHANNELS)).astype(np.float32)
+    coefficients = rng.normal(size=(count, CHANNELS)).astype(np.float32) * counts
+    return torch.from_numpy(rows), torch.from_numpy(coefficients)
+
+
+def new_norm(norm: type[torch.nn.BatchNorm1d]) -> torch.nn.BatchNorm1d:
+    """A layer that has seen something, with weights other than 1 and 0."""
+    layer = norm(CHANNELS)
+    with torch.no_grad():
+        layer.weight.copy_(torch.tensor([1.0, -2.0, 0.5, 3.0]))
+        layer.bias.copy_(torch.tensor([0.0, 1.0, -1.0, 2.0]))
+    assert layer.running_mean is not None and layer.running_var is not None
+    layer.running_mean.fill_(0.5)
+    layer.running_var.fill_(1.5)
+    return layer
+
+
+def outcome_of(layer: torch.nn.BatchNorm1d, rows: Tensor, coefficients: Tensor) -> dict[str, Any]:
+    """Output, gradients of its sum by coefficients, and the layer's state after."""
+    rows = rows.clone().requires_grad_()
+    output = layer(rows)
+    (output * coefficients).sum().backward()
+    return {
+        "output": output.detach(),
+        "rows": rows.grad,
+        "weight": layer.weight.grad,
+        "bias": layer.bias.grad,
+        "state": layer.state_dict(),
+    }
+
+
+def normalise(fabric: Fabric, progress: Progress, folder: Path) -> None:
+    """Every case through the shared layer; writes what each process finds."""
+    fabric.launch()
+    for case, ranks in ROWS_OF_RANKS.items():
+        layer = new_norm(SharedBatchNorm)
+        count_rows(torch.nn.Sequential(layer), ranks[fabric.global_rank][1])
+        found = outcome_of(layer, *rows_of(case, fabric.global_rank))
+        torch.save(found, folder / f"{case} {fabric.global_rank}.pt")
+
+
+def breaks(fabric: Fabric, progress: Progress) -> None:
+    """A bug in one process, while the other waits for it."""
+    fabric.launch()
+    if fabric.global_rank == 1:
+        raise ZeroDivisionError("a bug of rank 1")
+    fabric.barrier()
+
+
+def tells_and_waits(fabric: Fabric, progress: Progress) -> None:
+    """Tell of a step, then never end."""
+    fabric.launch()
+    progress(1, 2)
+    time.sleep(600)
+
+
+class Troubled(Lazy):
+    """Scenes that in one process fail at a read: by SIGKILL, or as a file that is damaged."""
+
+    def __init__(self, num: int, rank: int, read: int, killed: bool) -> None:
+        super().__init__(num)
+        self.rank, self.read, self.killed = rank, read, killed
+
+    def __getitem__(self, index: Any) -> Any:
+        scene = super().__getitem__(index)
+        if os.environ.get("RANK") == str(self.rank) and self.reads == self.read:
+            if self.killed:
+                os.kill(os.getpid(), signal.SIGKILL)
+            raise DataError("scene.h5", "a scene", "half of one", "Run PrepareScene again.")
+        return scene
+
+
+class Endless(Lazy):
+    """Scenes whose reading leaves a file named by the process, and never ends."""
+
+    def __init__(self, folder: Path) -> None:
+        super().__init__(2)
+        self.folder = folder
+
+    def __getitem__(self, index: Any) -> Any:
+        (self.folder / f"{os.getpid()}.pid").touch()
+        time.sleep(600)
