@@ -41,7 +41,7 @@ $(VENV)/.installed: setup.cfg pyproject.toml requirements.txt
 	$(BIN)/python -m pip install -q --upgrade pip
 	$(BIN)/python -m pip install -q -r requirements.txt
 	$(BIN)/python -m pip install -q --no-deps -e .
-	$(BIN)/python -c "from pipeline.process.preload import load_loops; load_loops()"
+	$(BIN)/python -c "from pipeline.tasks.preload import load_loops; load_loops()"
 	touch $@
 
 clean:

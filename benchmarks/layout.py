@@ -55,15 +55,19 @@ def layout(repository: Path = REPOSITORY) -> Layout:
 def single_importers(found: Layout) -> dict[str, str]:
     """Modules that exactly one module imports, which lies in another folder of their layer.
 
-    A module that another layer alone imports is an entry of its layer (a stage of the pipeline),
-    and no helper.
+    A module that another layer alone imports, or the layer's own ``__init__`` or ``__main__``, is
+    an entry of its layer (a stage, a command), and no helper.
     """
     alone = {}
     for name, importers in found.importers.items():
         module = found.modules[name]
         importer = found.modules[min(importers)]
         same_layer = name.partition(".")[0] == importer.name.partition(".")[0]
-        if len(importers) == 1 and same_layer and importer.folder != module.folder:
+        is_entry = importer.folder in LAYERS and (
+            importer.is_init or importer.name.endswith("__main__")
+        )
+        is_elsewhere = same_layer and importer.folder != module.folder and not is_entry
+        if len(importers) == 1 and is_elsewhere:
             alone[name] = importer.name
     return alone
 

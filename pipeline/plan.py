@@ -8,24 +8,22 @@ it is made from by their fingerprints, so a change reaches exactly what depends 
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property, lru_cache
 from pathlib import Path
 from types import ModuleType
 from typing import Any
 
-from pydantic import BaseModel
+from pydantic import BaseModel, create_model
 
 from data.artifacts.object_store import CACHE_VARIABLE, RemoteFolder, reachable
 from data.artifacts.remote_artifact import Manifests, RemoteArtifact
 from data.artifacts.store import ArtifactKey, fingerprint, read_metadata
 from data.errors import ConfigError
 from data.types import Split
-from pipeline.config import config_layer, overrides_with, parse_overrides
-from pipeline.dataset import Dataset
-from pipeline.experiment import experiment_of
-from pipeline.scene_sets import SceneSet, is_scene_set, load_scene_set
+from pipeline.config import Layer, config_layer, load_layers, overrides_with, parse_overrides
+from pipeline.scene_sets import Dataset, SceneSet, is_scene_set, load_scene_set
 from pipeline.steps import STEPS, Input, Origin, Step
 from pipeline.steps.declaration import load, steps_from
 from stages.configs import Experiment
@@ -253,6 +251,42 @@ def cache_root() -> RemoteFolder | None:
     """
     url = os.environ.get(CACHE_VARIABLE, "")
     return reachable(url) if url else None
+
+
+def experiment_of(scene_set: SceneSet, layers: Sequence[Layer]) -> Experiment:
+    """The experiment that a scene set's defaults and further layers give; ConfigError as theirs.
+
+    A teacher that is left without weights gets the published ones that the set names.
+    """
+    defaults: Layer = (f"{scene_set.source}: config", scene_set.config)
+    experiment = load_experiment([defaults, *layers])
+    published = scene_set.published.get(experiment.teacher.name)
+    if published is None or experiment.teacher.lisa.weights:
+        return experiment
+    lisa = published.model_dump(exclude_defaults=True)
+    weights: Layer = (f"{scene_set.source}: published", {"teacher": {"lisa": lisa}})
+    return load_experiment([defaults, weights, *layers])
+
+
+def load_experiment(layers: Sequence[Layer]) -> Experiment:
+    """The experiment that the layers give, with the sections of the steps that they name.
+
+    ``steps`` names modules that declare further steps; each may bring a section of its own.
+    Raises ConfigError for a module that cannot be imported, and as of ``load_layers``.
+    """
+    named: Any = next((layer["steps"] for _, layer in reversed(layers) if "steps" in layer), [])
+    is_list = isinstance(named, list) and all(isinstance(name, str) for name in named)
+    return load_layers(experiment_model(tuple(named)) if is_list else Experiment, layers)
+
+
+@lru_cache(maxsize=32)
+def experiment_model(modules: tuple[str, ...]) -> type[Experiment]:
+    """``Experiment`` with the sections of the steps that modules from outside declare."""
+    sections: dict[str, Any] = {}
+    for step in steps_from(modules):
+        if step.settings is not None:
+            sections[step.section] = (step.settings, step.settings())
+    return create_model("Experiment", __base__=Experiment, **sections) if sections else Experiment
 
 
 @lru_cache(maxsize=128)  # an ablation has a plan for each of its arms

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from pydantic import TypeAdapter
 
-from pipeline.dataset import Dataset
+from pipeline.scene_sets import Dataset
 from pipeline.steps.declaration import Input, Part, Preload, Step, declare
 from pipeline.steps.given import Given
 from pipeline.steps.questions import Questions, questions_given

@@ -13,8 +13,8 @@ from pipeline.process import gpus, process, progress
 from pipeline.steps.declaration import STEPS, Input, Step, holds_labels
 
 if TYPE_CHECKING:
-    from pipeline.dataset import Dataset
     from pipeline.plan import Plan
+    from pipeline.scene_sets import Dataset
     from stages.configs import Experiment
 
 LOG = logging.getLogger("luigi-interface.stages")

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from pipeline.dataset import Dataset
+from pipeline.scene_sets import Dataset
 
 if TYPE_CHECKING:
     from data.queries.hierarchical_search import Search

@@ -10,7 +10,7 @@ from data.artifacts.object_store import Place
 from data.artifacts.store import fingerprint
 from data.queries.formats import DEFAULT_FORMAT, FORMATS, SENTENCES
 from data.types import SPLITS
-from pipeline.dataset import Dataset, digest
+from pipeline.scene_sets import Dataset, digest
 from pipeline.steps.declaration import Input, Part, Preload, Source, Step, declare
 from pipeline.steps.given import LOG, Given
 

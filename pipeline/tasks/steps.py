@@ -16,11 +16,11 @@ from data.artifacts.store import ArtifactKey, writing_anywhere
 from pipeline import latest_results
 from pipeline.plan import Plan, load_plan
 from pipeline.process import gpus, process
-from pipeline.process.preload import preload
 from pipeline.steps import STEPS, Input, Step
 from pipeline.steps.declaration import ON_DECLARED, load
 from pipeline.steps.given import Given
 from pipeline.tasks.base import ArtifactTask
+from pipeline.tasks.preload import preload
 from stages.network_configs import check_processes
 from stages.teacher.identity import require_weights
 

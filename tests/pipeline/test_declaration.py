@@ -87,7 +87,7 @@ def toy(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
         STEPS.pop(name, None)
     sys.modules.pop("toy_steps", None)
     load_plan.__globals__["_load"].cache_clear()
-    importlib.import_module("pipeline.experiment").experiment_model.cache_clear()
+    importlib.import_module("pipeline.plan").experiment_model.cache_clear()
 
 
 def test_a_toy_step_is_planned_run_cached_explained_and_rerun(

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from data.errors import ConfigError
 from pipeline.config import merge, nearest_key, parse_overrides, read_yaml_mapping, valid_keys
-from pipeline.experiment import load_experiment
+from pipeline.plan import load_experiment
 from stages.configs import Experiment
 
 

@@ -156,7 +156,7 @@ def test_preloading_everything_leaves_a_process_that_can_be_forked(tmp_path: Pat
 import sys, threading
 from pipeline.steps import STEPS
 from stages.configs import Experiment
-from pipeline.process.preload import preload
+from pipeline.tasks.preload import preload
 experiment = Experiment.model_validate({"teacher": {"name": "lisa_nano"}})
 for step in STEPS.values():
     preload(step, experiment)
@@ -171,7 +171,7 @@ def test_only_a_lisa_needs_transformers(tmp_path: Path) -> None:
     code = """
 import sys
 from stages.configs import Experiment
-from pipeline.process.preload import preload
+from pipeline.tasks.preload import preload
 from pipeline.steps import STEPS
 preload(STEPS["run_teacher"], Experiment.model_validate({"teacher": {"name": "oracle"}}))
 print("transformers" in sys.modules, "stages.teacher.run_teacher" in sys.modules)
@@ -207,7 +207,7 @@ _RUN_A_SCENE = """
 import sys
 from pathlib import Path
 from numba.core.dispatcher import Dispatcher
-from pipeline.process.preload import load_loops
+from pipeline.tasks.preload import load_loops
 load_loops()
 loops = [
     loop

@@ -12,8 +12,7 @@ import pytest
 
 from data.errors import ConfigError, UserError
 from pipeline.config import parse_overrides
-from pipeline.experiment import load_experiment
-from pipeline.plan import load_plan
+from pipeline.plan import load_experiment, load_plan
 from stages.configs import TeacherConfig
 from stages.teacher import identity as teacher_identity
 from stages.teacher.identity import find_source, locate_weights

@@ -15,8 +15,7 @@ from data.artifacts.teacher import MASK, NO_SEG, read_teacher
 from data.errors import UserError
 from models.lisa.prompts import TASK_SUFFIXES, Conversation, QuestionForm
 from pipeline.config import parse_overrides
-from pipeline.experiment import load_experiment
-from pipeline.plan import load_plan
+from pipeline.plan import load_experiment, load_plan
 from pipeline.steps import STEPS
 from pipeline.tasks.steps import task_of
 from stages.configs import TeacherConfig
