@@ -19,6 +19,7 @@ from pipeline.plan import load_plan
 from stages.configs import Experiment
 from tests.cli import REPOSITORY, luigi
 from tests.doc_pages import PAGES, SHELL, Block, all_blocks, anchors, blocks, links, prose
+from tests.finished_run import FinishedRun
 from tests.tiny_set import write_set
 
 PROGRAMS = ("luigi", "mllm3d", "python", "make", "pip", "hf", "ssh", "luigid")
@@ -32,16 +33,21 @@ SNIPPETS = [
 
 
 @pytest.fixture(scope="session")
-def demo_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def demo_folder(tiny_run: FinishedRun, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder in which ``RunAll --scene-set demo`` ended, its rooms and its student very small."""
     folder = tmp_path_factory.mktemp("docs")
+    stages = (tiny_run.folder / "output" / "tiny").glob("*/")
+    tiny_run.copy_stages(folder, tuple(stage.name for stage in stages), "demo")
     run = luigi(folder, "RunAll", "--scene-set", write_set(folder / "demo.yaml"))
     assert run.returncode == 0, run.stdout
-    (contributing,) = [
-        block for block in blocks(REPOSITORY / "CONTRIBUTING.md") if block.language == "python"
-    ]
-    (folder / "color_teacher.py").write_text(contributing.text)
+    (step,) = [text for text in _examples() if "Step(" in text]
+    (folder / "coverage_step.py").write_text(step)
     return folder
+
+
+def _examples() -> list[str]:
+    contributing = blocks(REPOSITORY / "CONTRIBUTING.md")
+    return [block.text for block in contributing if block.language == "python"]
 
 
 @pytest.fixture
@@ -50,7 +56,6 @@ def in_demo(demo_folder: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.chdir(demo_folder)
     monkeypatch.setenv("MLLM3D_OUTPUT", str(demo_folder / "output"))
     monkeypatch.setattr(sys, "path", [*sys.path])
-    monkeypatch.delitem(sys.modules, "color_teacher", raising=False)
     return demo_folder
 
 
@@ -86,7 +91,10 @@ def test_commands_are_accepted(
     block: Block, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     (tmp_path / "my_experiment.yaml").write_text("student: {lr: 0.02}\n")
+    (step,) = [text for text in _examples() if "Step(" in text]
+    (tmp_path / "coverage_step.py").write_text(step)
     monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "path", [*sys.path])
     for words in block.commands():
         while words and re.fullmatch(r"[A-Z]\w*=.*", words[0]):
             name, _, value = words.pop(0).partition("=")
