@@ -6,6 +6,7 @@ import importlib.util
 import re
 import sys
 from argparse import Namespace
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -15,12 +16,13 @@ from luigi.task_register import Register
 
 from pipeline import __main__ as commands
 from pipeline.config import valid_keys
+from pipeline.experiment import experiment_model
 from pipeline.plan import load_plan
+from pipeline.steps import STEPS
 from stages.configs import Experiment
-from tests.cli import REPOSITORY, luigi
+from tests.cli import REPOSITORY
 from tests.doc_pages import PAGES, SHELL, Block, all_blocks, anchors, blocks, links, prose
 from tests.finished_run import FinishedRun
-from tests.tiny_set import write_set
 
 PROGRAMS = ("luigi", "mllm3d", "python", "make", "pip", "hf", "ssh", "luigid")
 README_LINES = 200
@@ -28,18 +30,16 @@ FILES = (".json", ".html", ".zarr", ".h5")
 CHECKED = [block for block in all_blocks() if block.marker in ("run", "parsed")]
 RUN = [block for block in CHECKED if block.marker == "run"]
 SNIPPETS = [
-    page for page in PAGES if page.parent.name == "docs" and "```python" in page.read_text()
+    page for page in PAGES if page.parent == REPOSITORY / "docs" and "```python" in page.read_text()
 ]
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def demo_folder(tiny_run: FinishedRun, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder in which ``RunAll --scene-set demo`` ended, its rooms and its student very small."""
+    """A folder whose ``output/demo`` is a finished run of very small rooms, only to read."""
     folder = tmp_path_factory.mktemp("docs")
-    stages = (tiny_run.folder / "output" / "tiny").glob("*/")
-    tiny_run.copy_stages(folder, tuple(stage.name for stage in stages), "demo")
-    run = luigi(folder, "RunAll", "--scene-set", write_set(folder / "demo.yaml"))
-    assert run.returncode == 0, run.stdout
+    (folder / "output").mkdir()
+    (folder / "output" / "demo").symlink_to(tiny_run.folder / "output" / "tiny")
     (step,) = [text for text in _examples() if "Step(" in text]
     (folder / "coverage_step.py").write_text(step)
     return folder
@@ -51,12 +51,25 @@ def _examples() -> list[str]:
 
 
 @pytest.fixture
-def in_demo(demo_folder: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """The same as the current folder, and as the place of artifacts."""
-    monkeypatch.chdir(demo_folder)
-    monkeypatch.setenv("MLLM3D_OUTPUT", str(demo_folder / "output"))
+def _own_steps(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """Steps that a command declares are forgotten afterwards."""
+    known = dict(STEPS)
     monkeypatch.setattr(sys, "path", [*sys.path])
-    return demo_folder
+    yield
+    STEPS.clear()
+    STEPS.update(known)
+    sys.modules.pop("coverage_step", None)
+    experiment_model.cache_clear()
+
+
+@pytest.fixture
+def in_demo(
+    demo_folder: Path, tiny_run: FinishedRun, _own_steps: None, monkeypatch: pytest.MonkeyPatch
+) -> str:
+    """The same as the current folder; the scene set that stands for the demo's."""
+    monkeypatch.chdir(demo_folder)
+    monkeypatch.setenv("MLLM3D_OUTPUT", str(tiny_run.folder / "output"))
+    return tiny_run.scene_set
 
 
 def test_readme_is_short() -> None:
@@ -88,13 +101,12 @@ def test_markers_stand_before_blocks_of_commands() -> None:
 
 @pytest.mark.parametrize("block", CHECKED, ids=lambda block: block.name)
 def test_commands_are_accepted(
-    block: Block, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    block: Block, tmp_path: Path, _own_steps: None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     (tmp_path / "my_experiment.yaml").write_text("student: {lr: 0.02}\n")
     (step,) = [text for text in _examples() if "Step(" in text]
     (tmp_path / "coverage_step.py").write_text(step)
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(sys, "path", [*sys.path])
     for words in block.commands():
         while words and re.fullmatch(r"[A-Z]\w*=.*", words[0]):
             name, _, value = words.pop(0).partition("=")
@@ -156,10 +168,10 @@ def _code(arguments: list[str]) -> Any:
 
 
 @pytest.mark.parametrize("block", RUN, ids=lambda block: block.name)
-def test_commands_run(block: Block, in_demo: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_commands_run(block: Block, in_demo: str, capsys: pytest.CaptureFixture[str]) -> None:
     for words in block.commands():
         assert words[0] == "mllm3d", "only mllm3d's commands are run here"
-        small = [f"{in_demo}/demo.yaml" if word == "demo" else word for word in words[1:]]
+        small = [in_demo if word == "demo" else word for word in words[1:]]
         code = _code(small)
         printed = capsys.readouterr()
         assert code == 0, f"{words}: {printed.err}"
@@ -168,7 +180,7 @@ def test_commands_run(block: Block, in_demo: Path, capsys: pytest.CaptureFixture
 
 @pytest.mark.parametrize("page", SNIPPETS, ids=lambda page: page.name)
 def test_python_runs_as_written(
-    page: Path, in_demo: Path, capsys: pytest.CaptureFixture[str]
+    page: Path, in_demo: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     scope: dict[str, Any] = {}
     for block in blocks(page):
