@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import importlib.util
 import re
 import sys
@@ -36,10 +37,14 @@ SNIPPETS = [
 
 @pytest.fixture(scope="module")
 def demo_folder(tiny_run: FinishedRun, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder whose ``output/demo`` is a finished run of very small rooms, only to read."""
+    """A folder whose ``output/demo`` is a finished run of very small rooms, only to read.
+
+    ``output_before/demo``, which commands compare it with, is the same.
+    """
     folder = tmp_path_factory.mktemp("docs")
-    (folder / "output").mkdir()
-    (folder / "output" / "demo").symlink_to(tiny_run.folder / "output" / "tiny")
+    for output in ("output", "output_before"):
+        (folder / output).mkdir()
+        (folder / output / "demo").symlink_to(tiny_run.folder / "output" / "tiny")
     (step,) = [text for text in _examples() if "Step(" in text]
     (folder / "coverage_step.py").write_text(step)
     return folder
@@ -217,6 +222,27 @@ def test_config_keys_exist(page: Path) -> None:
     told = re.findall(rf"`((?:{sections})(?:\.[a-z]\w*)+)(?:=[^`]*|: [^`]*)?`", prose(page))
     keys = {key for key in told if not key.endswith(FILES) and "teacher.options." not in key}
     assert keys <= known, keys - known
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(REPOSITORY)))
+def test_files_and_modules_exist(page: Path) -> None:
+    told = re.findall(
+        r"`((?:data|models|stages|pipeline|configs|docs|tests|web)[./][\w./]*)`", prose(page)
+    )
+    paths = {name for name in told if "/" in name}
+    missing = {path for path in paths if not (REPOSITORY / path).exists()}
+    for name in sorted({*told} - paths):
+        module, _, attribute = name.rpartition(".")
+        if not _is_module(name):
+            missing |= set() if hasattr(importlib.import_module(module), attribute) else {name}
+    assert missing == set()
+
+
+def _is_module(name: str) -> bool:
+    try:
+        return importlib.util.find_spec(name) is not None
+    except ModuleNotFoundError:
+        return False
 
 
 def test_what_was_never_run_is_told_on_one_page() -> None:
