@@ -233,8 +233,10 @@ def test_files_and_modules_exist(page: Path) -> None:
     missing = {path for path in paths if not (REPOSITORY / path).exists()}
     for name in sorted({*told} - paths):
         module, _, attribute = name.rpartition(".")
-        if not _is_module(name):
-            missing |= set() if hasattr(importlib.import_module(module), attribute) else {name}
+        if _is_module(name):
+            continue
+        if not _is_module(module) or not hasattr(importlib.import_module(module), attribute):
+            missing.add(name)
     assert missing == set()
 
 
