@@ -3,7 +3,7 @@ PYTHON ?= python3.11
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: demo test lint bench bench-quick format web clean
+.PHONY: demo test lint docs bench bench-quick format web clean
 
 demo: $(VENV)/.installed
 	$(BIN)/luigi --module pipeline RunAll --scene-set demo
@@ -21,6 +21,10 @@ lint: $(VENV)/.installed
 format: $(VENV)/.installed
 	$(BIN)/isort -q data models stages pipeline configs tests benchmarks mllm3d_command.py
 	$(BIN)/black -q -l 100 --exclude '/\.venv|build|output/' .
+
+# The pages of docs/ into build/docs; a dead link or a warning is an error. Nothing is fetched.
+docs: $(VENV)/.installed
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --quiet --strict
 
 bench: $(VENV)/.installed
 	$(BIN)/python -m benchmarks

@@ -77,7 +77,8 @@ def root(whole: Path, tmp_path: Path) -> Path:
 @pytest.fixture
 def color_teacher(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """The example of CONTRIBUTING.md as a module in the current folder."""
-    (code,) = re.findall(r"```python\n(.*?)```", (REPOSITORY / "CONTRIBUTING.md").read_text(), re.S)
+    blocks = re.findall(r"```python\n(.*?)```", (REPOSITORY / "CONTRIBUTING.md").read_text(), re.S)
+    (code,) = (block for block in blocks if "class ColorTeacher" in block)
     path = tmp_path / "color_teacher.py"
     path.write_text(code)
     monkeypatch.chdir(tmp_path)

@@ -311,7 +311,7 @@ def _machine_row(row: QueryRow) -> dict[str, Any]:
 
 def changed_values(config: Experiment) -> list[tuple[str, Any, Any]]:
     """(dotted key, value, default) of every setting that differs from its default."""
-    defaults = dict(_flat(Experiment()))
+    defaults = dict(_flat(type(config)()))
     return [(key, value, defaults[key]) for key, value in _flat(config) if value != defaults[key]]
 
 
