@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 import shutil
 import sys
@@ -9,10 +10,15 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+# Before torch is imported, here and in processes of tests: where several share the cores, threads
+# that spin between small operations take more time than the operations.
+os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+
 import pytest
 from hypothesis import HealthCheck, settings
 
 from tests.cli import REPOSITORY
+from tests.finished_run import FinishedRun, made_once, run_all
 from tests.scannetpp_tree import write_tree
 
 if TYPE_CHECKING:
@@ -34,6 +40,12 @@ def _own_output(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("MLLM3D_OUTPUT", str(tmp_path / "output"))
     for name in ("MLLM3D_CACHE", "MLLM3D_DATA", "MLLM3D_SCAN"):
         monkeypatch.delenv(name, raising=False)
+
+
+@pytest.fixture(scope="session")
+def tiny_run(tmp_path_factory: pytest.TempPathFactory) -> FinishedRun:
+    """One RunAll of very small rooms, made once for all processes that test; only to read."""
+    return FinishedRun(made_once(tmp_path_factory, "tiny_run", run_all))
 
 
 @pytest.fixture(scope="session")

@@ -22,6 +22,7 @@ from stages import ranks, train_student
 from stages.configs import StudentConfig
 from stages.student_config import SelfTrainingConfig
 from tests.cli import luigi, tasks_done
+from tests.finished_run import LABELS_MADE, FinishedRun
 from tests.rank_work import Troubled, breaks, tells_and_waits
 from tests.tiny_set import write_set
 from tests.training_runs import CFG, Killed, killer, outcome, train
@@ -155,7 +156,8 @@ def test_processes_end_when_their_parent_is_killed(tmp_path: Path) -> None:
     code = (
         "from pathlib import Path\n"
         "from stages import train_student\n"
-        "from tests.rank_work import Endless\n"
+        "from tests.finished_run import LABELS_MADE, FinishedRun
+from tests.rank_work import Endless\n"
         "from tests.training_runs import CFG\n"
         f"folder = Path({str(tmp_path)!r})\n"
         "train_student.run(Endless(folder), CFG, folder, processes=2)\n"
@@ -197,8 +199,9 @@ def test_more_processes_than_gpus_are_refused(monkeypatch: pytest.MonkeyPatch) -
         ranks.check_device("cuda", 2)
 
 
-def test_the_whole_through_luigi(tmp_path: Path) -> None:
+def test_the_whole_through_luigi(tiny_run: FinishedRun, tmp_path: Path) -> None:
     scene_set = write_set(tmp_path / "tiny.yaml")
+    tiny_run.copy_stages(tmp_path, LABELS_MADE)
     asked = ("TrainStudent", "--scene-set", scene_set)
     run = luigi(tmp_path, *asked, "--train-processes", "2")
     assert run.returncode == 0, run.stdout

@@ -13,6 +13,7 @@ import importlib
 import json
 import os
 import random
+import resource
 import signal
 import socket
 import subprocess
@@ -48,13 +49,16 @@ class Forker:
         self._answers = self._socket.makefile("r", encoding="utf-8")
 
     def run(
-        self, line: Sequence[str], folder: Path, env: Mapping[str, str]
+        self, line: Sequence[str], folder: Path, env: Mapping[str, str], limit: int | None = None
     ) -> subprocess.CompletedProcess[str]:
-        """Run ``line`` (see ``_begin``) in ``folder`` to its end; all it printed in ``stdout``."""
+        """Run ``line`` (see ``_begin``) in ``folder`` to its end; all it printed in ``stdout``.
+
+        No file that it writes may get longer than ``limit`` bytes.
+        """
         self._socket.settimeout(LIMIT)
         with tempfile.TemporaryFile() as printed:
             socket.send_fds(self._socket, [b"."], [printed.fileno()])
-            asked = {"line": list(line), "folder": str(folder), "env": dict(env)}
+            asked = {"line": [*line], "folder": str(folder), "env": {**env}, "limit": limit}
             self._socket.sendall(json.dumps(asked).encode() + b"\n")
             pid = int(self._answers.readline())
             try:
@@ -97,14 +101,21 @@ def _import_all() -> None:
         preload.preload(stage, lisa)
 
 
-def _begin(line: list[str], folder: str, env: dict[str, str], own_path: list[str]) -> NoReturn:
+def _begin(
+    line: list[str], folder: str, env: dict[str, str], limit: int | None, own_path: list[str]
+) -> NoReturn:
     """Be the command: ``luigi ARGUMENTS``, or ``python -m pipeline ARGUMENTS``."""
+    if limit is not None:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (limit, resource.RLIM_INFINITY))
     os.chdir(folder)
     os.environ.clear()
     os.environ.update(env)
     first = folder if line[0] == "python" else str(Path(sys.executable).parent)
     given = [one for one in env.get("PYTHONPATH", "").split(os.pathsep) if one]
     sys.path[:] = [first, *given, *own_path]
+    # Processes that the run spawns import its main module again.
+    own: Any = sys.modules["__main__"]
+    own.__spec__, own.__file__ = None, str(Path(sys.executable).with_name("luigi"))
     random.seed()
     fsspec: Any = sys.modules.get("fsspec.config")
     if fsspec is not None:  # It has read the environment of another.
