@@ -9,8 +9,9 @@ import sys
 from collections import Counter
 from pathlib import Path
 
-from tests.warm import LIMIT, REPOSITORY, forker
+from tests import warm
 
+REPOSITORY = warm.REPOSITORY
 LUIGI = Path(sys.executable).parent / "luigi"
 
 
@@ -37,7 +38,7 @@ def luigi(
     env = environment(folder / "output", **extra)
     line = command(*arguments, module=module)
     if not (cold or _is_set_at_import(folder, [*arguments, module], extra)):
-        return forker().run(line, folder, env)
+        return warm.forker().run(line, folder, env)
     return subprocess.run(
         line,
         cwd=folder,
@@ -45,7 +46,7 @@ def luigi(
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,
-        timeout=LIMIT,
+        timeout=warm.LIMIT,
         check=False,
     )
 

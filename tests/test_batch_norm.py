@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from typing import Any
+from unittest.mock import patch
 
 import pytest
 import torch
@@ -10,14 +11,15 @@ from torch import nn
 
 from models.batch_norm import SharedBatchNorm
 from stages import ranks
-from tests.rank_work import ROWS_OF_RANKS, new_norm, normalise, outcome_of, rows_of
+from tests.rank_work import ROWS_OF_RANKS, new_norm, normalise, outcome_of, rows_of, start_warm
 
 
 @pytest.fixture(scope="module")
 def found(tmp_path_factory: pytest.TempPathFactory) -> dict[str, list[dict[str, Any]]]:
     """What each of three processes found, by case."""
     folder = tmp_path_factory.mktemp("norms")
-    ranks.run(normalise, (folder,), "cpu", 3, lambda done, total: None)
+    with patch.object(ranks, "start_processes", start_warm):
+        ranks.run(normalise, (folder,), "cpu", 3, lambda done, total: None)
     names = {case: [folder / f"{case} {rank}.pt" for rank in range(3)] for case in ROWS_OF_RANKS}
     return {case: [torch.load(path) for path in paths] for case, paths in names.items()}
 

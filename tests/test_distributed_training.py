@@ -8,7 +8,9 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
 from pathlib import Path
+from unittest.mock import patch
 
 import numpy as np
 import pytest
@@ -23,7 +25,7 @@ from stages.configs import StudentConfig
 from stages.student_config import SelfTrainingConfig
 from tests.cli import luigi, tasks_done
 from tests.finished_run import LABELS_MADE, FinishedRun
-from tests.rank_work import Troubled, breaks, tells_and_waits
+from tests.rank_work import Troubled, breaks, start_warm, tells_and_waits
 from tests.tiny_set import write_set
 from tests.training_runs import CFG, Killed, killer, outcome, train
 
@@ -31,6 +33,13 @@ from tests.training_runs import CFG, Killed, killer, outcome, train
 # rate one process parts with itself as fast when a batch's scenes are merely put in reverse.
 RATES = {"sgd": 5e-4, "adamw": 1e-5}
 Log = list[dict[str, float]]
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _warm_processes() -> Iterator[None]:
+    """Training processes find their imports done."""
+    with patch.object(ranks, "start_processes", start_warm):
+        yield
 
 
 def config(optimizer: str) -> StudentConfig:
@@ -156,8 +165,7 @@ def test_processes_end_when_their_parent_is_killed(tmp_path: Path) -> None:
     code = (
         "from pathlib import Path\n"
         "from stages import train_student\n"
-        "from tests.finished_run import LABELS_MADE, FinishedRun
-from tests.rank_work import Endless\n"
+        "from tests.rank_work import Endless\n"
         "from tests.training_runs import CFG\n"
         f"folder = Path({str(tmp_path)!r})\n"
         "train_student.run(Endless(folder), CFG, folder, processes=2)\n"

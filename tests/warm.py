@@ -11,6 +11,7 @@ import atexit
 import gc
 import importlib
 import json
+import multiprocessing
 import os
 import random
 import resource
@@ -21,6 +22,7 @@ import sys
 import tempfile
 from collections.abc import Mapping, Sequence
 from functools import cache
+from multiprocessing.context import BaseContext
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -85,6 +87,12 @@ def forker() -> Forker:
     made = Forker()
     atexit.register(made.end)
     return made
+
+
+def forkserver() -> BaseContext:
+    """Like "spawn", but for imports: they were done once, in a process that forks all others."""
+    multiprocessing.set_forkserver_preload(["stages.train_student", "stages.nano.train"])
+    return multiprocessing.get_context("forkserver")
 
 
 def _import_all() -> None:
