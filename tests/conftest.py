@@ -29,6 +29,19 @@ settings.register_profile(
 settings.load_profile("project")
 
 
+_LONGEST = (
+    *("test_two_hosts", "test_central", "test_stopping", "test_ablation_run", "test_pipeline"),
+    *("test_distributed_training", "test_object_storage", "test_verify", "test_nano_command"),
+    *("test_home_runs", "test_bank_runs", "test_transfer", "test_shards", "test_luigi_traps"),
+)
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Begin with the files that take longest, so that none of them is left to one worker's end."""
+    ranks = {name: rank for rank, name in enumerate(_LONGEST)}
+    items.sort(key=lambda item: ranks.get(item.path.stem, len(ranks)))
+
+
 @pytest.fixture(autouse=True)
 def _own_output(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """No test writes outside its temporary folder, or reads the user's datasets."""
