@@ -20,6 +20,7 @@ import socket
 import subprocess
 import sys
 import tempfile
+import threading
 from collections.abc import Mapping, Sequence
 from functools import cache
 from multiprocessing.context import BaseContext
@@ -57,20 +58,20 @@ class Forker:
 
         No file that it writes may get longer than ``limit`` bytes.
         """
-        self._socket.settimeout(LIMIT)
-        with tempfile.TemporaryFile() as printed:
-            socket.send_fds(self._socket, [b"."], [printed.fileno()])
+        reader, writer = os.pipe()
+        with os.fdopen(reader, "rb") as printed:
+            socket.send_fds(self._socket, [b"."], [writer])
+            os.close(writer)
             asked = {"line": [*line], "folder": str(folder), "env": {**env}, "limit": limit}
             self._socket.sendall(json.dumps(asked).encode() + b"\n")
             pid = int(self._answers.readline())
+            guard = threading.Timer(LIMIT, os.kill, (pid, signal.SIGKILL))
+            guard.start()
             try:
+                text = printed.read().decode()
                 code = int(self._answers.readline())
-            except TimeoutError:
-                os.kill(pid, signal.SIGKILL)
-                forker.cache_clear()
-                raise
-            printed.seek(0)
-            text = printed.read().decode()
+            finally:
+                guard.cancel()
         return subprocess.CompletedProcess(list(line), code, text)
 
     def end(self) -> None:
