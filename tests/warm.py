@@ -98,16 +98,22 @@ def forkserver() -> BaseContext:
 
 def _import_all() -> None:
     """Import what stages import, as ``pipeline.warm_worker`` does before it forks tasks."""
+    from luigi.task import flatten
+
+    import pipeline
     from pipeline import process
 
     process.prepare_imports(min(4, process.num_cores()))
     importlib.import_module("pipeline.__main__")
-    from stages import preload
-    from stages.configs import Experiment
-
-    lisa = Experiment.model_validate({"teacher": {"name": "lisa_nano"}})
-    for stage in preload._IMPORTED_LATE:
-        preload.preload(stage, lisa)
+    tasks = [pipeline.RunAll(scene_set="demo", overrides="teacher.name=lisa_nano")]
+    seen = set()
+    while tasks:
+        task = tasks.pop()
+        kind = task.task_family, task.unit() is None
+        if kind not in seen:
+            seen.add(kind)
+            task.preload()
+            tasks.extend(flatten(task.requires()))
 
 
 def _begin(
