@@ -13,6 +13,7 @@ import pytest
 from hypothesis import HealthCheck, settings
 
 from tests.support.cli import REPOSITORY
+from tests.support.finished_run import FinishedRun, made_once, run_all
 from tests.support.scans.scannetpp_tree import write_tree
 
 if TYPE_CHECKING:
@@ -28,12 +29,31 @@ settings.register_profile(
 settings.load_profile("project")
 
 
+_LONGEST = (
+    *("test_two_hosts", "test_central", "test_stopping", "test_ablation_run", "test_pipeline"),
+    *("test_distributed_training", "test_object_storage", "test_verify", "test_nano_command"),
+    *("test_home_runs", "test_bank_runs", "test_transfer", "test_shards", "test_luigi_traps"),
+)
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Begin with the files that take longest, so that none of them is left to one worker's end."""
+    ranks = {name: rank for rank, name in enumerate(_LONGEST)}
+    items.sort(key=lambda item: ranks.get(item.path.stem, len(ranks)))
+
+
 @pytest.fixture(autouse=True)
 def _own_output(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """No test writes outside its temporary folder, or reads the user's datasets."""
     monkeypatch.setenv("MLLM3D_OUTPUT", str(tmp_path / "output"))
     for name in ("MLLM3D_CACHE", "MLLM3D_DATA", "MLLM3D_SCAN", "MLLM3D_WEIGHTS"):
         monkeypatch.delenv(name, raising=False)
+
+
+@pytest.fixture(scope="session")
+def tiny_run(tmp_path_factory: pytest.TempPathFactory) -> FinishedRun:
+    """One RunAll of very small rooms, made once for all processes that test; only to read."""
+    return FinishedRun(made_once(tmp_path_factory, "tiny_run", run_all))
 
 
 @pytest.fixture(scope="session")

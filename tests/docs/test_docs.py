@@ -17,13 +17,12 @@ from luigi.task_register import Register
 
 from pipeline import __main__ as commands
 from pipeline.config import valid_keys
-from pipeline.plan import experiment_model
-from pipeline.plan import load_plan
+from pipeline.plan import experiment_model, load_plan
 from pipeline.steps import STEPS
 from stages.configs import Experiment
-from tests.support.cli import REPOSITORY
 from tests.docs.doc_pages import PAGES, SHELL, Block, all_blocks, anchors, blocks, links, prose
-from tests.finished_run import FinishedRun
+from tests.support.cli import REPOSITORY
+from tests.support.finished_run import FinishedRun
 
 PROGRAMS = ("luigi", "mllm3d", "python", "make", "pip", "hf", "ssh", "luigid")
 README_LINES = 200

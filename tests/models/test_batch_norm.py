@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from typing import Any
+from unittest.mock import patch
 
 import pytest
 import torch
@@ -10,14 +11,22 @@ from torch import nn
 
 from models.sparse.unet import SharedBatchNorm
 from stages.student import distributed
-from tests.support.worlds.rank_work import ROWS_OF_RANKS, new_norm, normalise, outcome_of, rows_of
+from tests.support.worlds.rank_work import (
+    ROWS_OF_RANKS,
+    new_norm,
+    normalise,
+    outcome_of,
+    rows_of,
+    start_warm,
+)
 
 
 @pytest.fixture(scope="module")
 def found(tmp_path_factory: pytest.TempPathFactory) -> dict[str, list[dict[str, Any]]]:
     """What each of three processes found, by case."""
     folder = tmp_path_factory.mktemp("norms")
-    distributed.run(normalise, (folder,), "cpu", 3, lambda done, total: None)
+    with patch.object(distributed, "start_processes", start_warm):
+        distributed.run(normalise, (folder,), "cpu", 3, lambda done, total: None)
     names = {case: [folder / f"{case} {rank}.pt" for rank in range(3)] for case in ROWS_OF_RANKS}
     return {case: [torch.load(path) for path in paths] for case, paths in names.items()}
 

@@ -9,6 +9,7 @@ import pytest
 
 from pipeline.plan import Plan, load_plan
 from tests.support.cli import luigi
+from tests.support.finished_run import LABELS_MADE, FinishedRun, made_once
 from tests.support.tiny_set import ROOMS, STUDENT, TEACHER, write_set
 from tests.support.worlds.text_folders import sentence_folder
 
@@ -34,24 +35,24 @@ class AskedRun:
 
 
 @pytest.fixture(scope="session")
-def made_asked(tmp_path_factory: pytest.TempPathFactory) -> AskedRun:
-    """Made by Luigi, once for all modules that a process tests."""
-    folder = tmp_path_factory.getbasetemp() / "asked"
-    made = AskedRun(str(folder / f"{SET}.yaml"), folder / "output")
-    if folder.exists():
-        return made
-    folder.mkdir()
-    config = {
-        "generate": ROOMS,
-        "teacher": TEACHER,
-        "student": {**STUDENT, "epochs": 20},
-        "text": {"encoder": "sentence", "weights": str(sentence_folder(folder / "weights"))},
-        "predict": {"tokens": "text", "presence": 0.0},
-    }
-    scene_set = write_set(folder / f"{SET}.yaml", config=config)
-    run = luigi(folder, "PredictMasks", "--scene-set", scene_set)
-    assert run.returncode == 0, run.stdout
-    return made
+def made_asked(tiny_run: FinishedRun, tmp_path_factory: pytest.TempPathFactory) -> AskedRun:
+    """Made by Luigi, once for all processes that test."""
+
+    def make(folder: Path) -> None:
+        tiny_run.copy_stages(folder, LABELS_MADE, SET)
+        config = {
+            "generate": ROOMS,
+            "teacher": TEACHER,
+            "student": {**STUDENT, "epochs": 20},
+            "text": {"encoder": "sentence", "weights": str(sentence_folder(folder / "weights"))},
+            "predict": {"tokens": "text", "presence": 0.0},
+        }
+        scene_set = write_set(folder / f"{SET}.yaml", config=config)
+        run = luigi(folder, "PredictMasks", "--scene-set", scene_set)
+        assert run.returncode == 0, run.stdout
+
+    folder = made_once(tmp_path_factory, "asked", make)
+    return AskedRun(str(folder / f"{SET}.yaml"), folder / "output")
 
 
 @pytest.fixture

@@ -9,7 +9,9 @@ import sys
 from collections import Counter
 from pathlib import Path
 
-REPOSITORY = Path(__file__).resolve().parents[2]
+from tests.support import warm
+
+REPOSITORY = warm.REPOSITORY
 LUIGI = Path(sys.executable).parent / "luigi"
 
 
@@ -26,19 +28,34 @@ def command(*arguments: str, module: str = "pipeline") -> list[str]:
 
 
 def luigi(
-    folder: Path, *arguments: str, module: str = "pipeline", **extra: str
+    folder: Path, *arguments: str, module: str = "pipeline", cold: bool = False, **extra: str
 ) -> subprocess.CompletedProcess[str]:
-    """Run to the end in ``folder``; output and errors come back as one text in ``stdout``."""
+    """Run to the end in ``folder``; output and errors come back as one text in ``stdout``.
+
+    The run is forked from a process that has imported what it needs, unless it shall be
+    ``cold`` or is told what is read at import: another module, a scheduler, or ``luigi.cfg``.
+    """
+    env = environment(folder / "output", **extra)
+    line = command(*arguments, module=module)
+    if not (cold or _is_set_at_import(folder, [*arguments, module], extra)):
+        return warm.forker().run(line, folder, env)
     return subprocess.run(
-        command(*arguments, module=module),
+        line,
         cwd=folder,
-        env=environment(folder / "output", **extra),
+        env=env,
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,
-        timeout=240,
+        timeout=warm.LIMIT,
         check=False,
     )
+
+
+def _is_set_at_import(folder: Path, told: list[str], extra: dict[str, str]) -> bool:
+    """Whether a run depends on what only a new process reads."""
+    names = [name for name in extra if not name.startswith(("MLLM3D", "AWS", "FSSPEC"))]
+    schedulers = [one for one in told if one.startswith("--scheduler")]
+    return bool(names or schedulers) or told[-1] != "pipeline" or (folder / "luigi.cfg").exists()
 
 
 def tasks_done(printed: str) -> Counter[str]:

@@ -14,7 +14,7 @@ from pipeline.__main__ import main
 from pipeline.plan import load_plan
 from pipeline.steps import STEPS
 from tests.support.cli import luigi
-from tests.support.tiny_set import write_set
+from tests.support.finished_run import FinishedRun, made_once
 
 CACHED = {
     "GenerateRoom": 3,
@@ -47,15 +47,17 @@ class Runs:
         return self.folder / "output" / "tiny"
 
 
-@pytest.fixture(scope="module")
-def made(tmp_path_factory: pytest.TempPathFactory) -> Runs:
-    """Made by Luigi, to read."""
-    folder = tmp_path_factory.mktemp("run")
-    scene_set = write_set(folder / "tiny.yaml")
-    for overrides in ("", SECOND):
-        run = luigi(folder, "RunAll", "--scene-set", scene_set, "--overrides", overrides)
+@pytest.fixture(scope="session")
+def made(tiny_run: FinishedRun, tmp_path_factory: pytest.TempPathFactory) -> Runs:
+    """Made by Luigi, once for all processes that test; only to read."""
+
+    def make(folder: Path) -> None:
+        scene_set = tiny_run.copy(folder)
+        run = luigi(folder, "RunAll", "--scene-set", scene_set, "--overrides", SECOND)
         assert run.returncode == 0, run.stdout
-    return Runs(folder, scene_set)
+
+    folder = made_once(tmp_path_factory, "two_runs", make)
+    return Runs(folder, str(folder / "tiny.yaml"))
 
 
 @pytest.fixture

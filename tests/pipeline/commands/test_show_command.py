@@ -15,19 +15,15 @@ from pipeline.__main__ import main
 from pipeline.commands import show
 from pipeline.plan import load_plan
 from pipeline.steps.questions import Questions
-from tests.support.cli import luigi
-from tests.support.tiny_set import write_set
+from tests.support.finished_run import FinishedRun
 
 Ask = Callable[..., tuple[int, str, str]]
 
 
-@pytest.fixture(scope="module")
-def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder with a scene set, tiny.yaml, and its finished run."""
-    folder = tmp_path_factory.mktemp("made")
-    run = luigi(folder, "RunAll", "--scene-set", write_set(folder / "tiny.yaml"))
-    assert run.returncode == 0, run.stdout
-    return folder
+@pytest.fixture
+def made(tiny_run: FinishedRun) -> Path:
+    """A folder with a scene set, tiny.yaml, and its finished run; only to read."""
+    return tiny_run.folder
 
 
 @pytest.fixture

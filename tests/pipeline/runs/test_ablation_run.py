@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 
 from tests.support.cli import luigi, tasks_done
+from tests.support.finished_run import LINKS_MADE, ROOMS_MADE, FinishedRun
 from tests.support.tiny_set import ROOMS, STUDENT, write_set
 
 ONE_EPOCH = {**STUDENT, "epochs": 1}
@@ -36,8 +37,9 @@ class Made:
 
 
 @pytest.fixture(scope="module")
-def made(tmp_path_factory: pytest.TempPathFactory) -> Made:
+def made(tiny_run: FinishedRun, tmp_path_factory: pytest.TempPathFactory) -> Made:
     folder = tmp_path_factory.mktemp("ablation")
+    tiny_run.copy_stages(folder, ROOMS_MADE)
     config = {
         "generate": ROOMS,
         "teacher": TEACHER,
@@ -119,7 +121,8 @@ def test_error_curves_are_put_in_place(made: Made) -> None:
     assert again.returncode == 0 and not tasks_done(again.stdout)
 
 
-def test_a_student_is_asked_by_text_alone(tmp_path: Path) -> None:
+def test_a_student_is_asked_by_text_alone(tiny_run: FinishedRun, tmp_path: Path) -> None:
+    tiny_run.copy_stages(tmp_path, LINKS_MADE)
     config = {"generate": ROOMS, "teacher": {"name": "lisa_nano"}, "student": ONE_EPOCH}
     scene_set = write_set(tmp_path / "tiny.yaml", config=config)
     options = ("--scene-set", scene_set, "--arms", "F,G", "--seeds", "1")

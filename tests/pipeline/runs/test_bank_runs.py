@@ -17,6 +17,7 @@ from data.artifacts.teacher import MASK, NO_SEG, read_teacher
 from data.artifacts.teacher_2d import read_judgement
 from pipeline.plan import Plan, load_plan
 from pipeline.steps.questions import questions_of
+from tests.support.finished_run import LINKS_MADE, FinishedRun
 from tests.support.tiny_set import ROOMS, STUDENT, write_set
 from tests.support.whole_plan import run_whole
 
@@ -33,8 +34,9 @@ class Runs:
 
 
 @pytest.fixture(scope="module")
-def runs(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Runs]:
+def runs(tiny_run: FinishedRun, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Runs]:
     folder = tmp_path_factory.mktemp("bank")
+    tiny_run.copy_stages(folder, LINKS_MADE, "")
     teacher = {"name": "oracle", "oracle": {"miss": 0.0, "confuse": 0.0, "hallucinate": 0.0}}
     config = {"generate": ROOMS, "teacher": teacher, "student": STUDENT}
     path = write_set(folder / "tiny.yaml", config=config)

@@ -14,6 +14,7 @@ import pytest
 
 from data.artifacts.soft_masks import read_predictions
 from tests.support.cli import luigi, tasks_done
+from tests.support.finished_run import LABELS_MADE, LINKS_MADE, FinishedRun
 from tests.support.sealed import seal
 from tests.support.tiny_set import ROOMS, STUDENT, write_set
 
@@ -84,15 +85,23 @@ AFTER_TEACHER = {
 
 
 @pytest.mark.parametrize(
-    ("teacher", "made_again"),
-    [("oracle", AFTER_TEACHER), ("lisa_nano", {"run_teacher": "RunTeacher", **AFTER_TEACHER})],
+    ("teacher", "made", "made_again"),
+    [
+        ("oracle", (*LABELS_MADE, "train_student", "predict_masks"), AFTER_TEACHER),
+        ("lisa_nano", LINKS_MADE, {"run_teacher": "RunTeacher", **AFTER_TEACHER}),
+    ],
 )
 def test_garbage_for_ground_truth_changes_no_bit(
-    teacher: str, made_again: dict[str, str], tmp_path: Path
+    teacher: str,
+    made: tuple[str, ...],
+    made_again: dict[str, str],
+    tiny_run: FinishedRun,
+    tmp_path: Path,
 ) -> None:
     """The oracle itself reads ground truth; of what follows it, and of LISA, nothing does."""
     config = {"generate": ROOMS, "teacher": {"name": teacher}, "student": STUDENT}
     scene_set = write_set(tmp_path / "tiny.yaml", config=config)
+    tiny_run.copy_stages(tmp_path, made)
     first = luigi(tmp_path, "PredictMasks", "--scene-set", scene_set)
     assert first.returncode == 0, first.stdout
     results = tmp_path / "output/tiny"

@@ -16,6 +16,7 @@ from data.artifacts.prompts import read_prompts
 from data.artifacts.soft_masks import read_predictions
 from pipeline.plan import load_plan
 from tests.support.cli import luigi, tasks_done
+from tests.support.finished_run import FinishedRun
 from tests.support.tiny_set import write_set
 
 
@@ -33,13 +34,10 @@ class Finished:
 
 
 @pytest.fixture(scope="module")
-def finished(tmp_path_factory: pytest.TempPathFactory) -> Finished:
+def finished(tiny_run: FinishedRun, tmp_path_factory: pytest.TempPathFactory) -> Finished:
     """One RunAll from nothing."""
     folder = tmp_path_factory.mktemp("run")
-    scene_set = write_set(folder / "tiny.yaml")
-    run = luigi(folder, "RunAll", "--scene-set", scene_set)
-    assert run.returncode == 0, run.stdout
-    return Finished(folder, scene_set, run.stdout)
+    return Finished(folder, tiny_run.copy(folder), tiny_run.printed)
 
 
 @pytest.fixture
@@ -124,7 +122,7 @@ def test_a_new_learning_rate_reruns_what_depends_on_it_and_going_back_nothing(
 
 def test_the_same_config_gives_the_same_bits(finished: Finished, tmp_path: Path) -> None:
     scene_set = write_set(tmp_path / "tiny.yaml")
-    run = luigi(tmp_path, "RunAll", "--scene-set", scene_set, "--workers", "1")
+    run = luigi(tmp_path, "PredictMasks", "--scene-set", scene_set, "--workers", "1")
     assert run.returncode == 0, run.stdout
     for pattern in ("train_student/*/model.safetensors", "generate_rooms/*/data/*/scans/*.ply"):
         ours = sorted((tmp_path / "output/tiny").glob(pattern))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 
 import pytest
@@ -49,10 +50,20 @@ def tiny(folder: Path) -> str:
     return write_set(folder / "tiny.yaml", config=config)
 
 
+@pytest.fixture(scope="module")
+def rooms(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """An output folder with rooms and their queries; only to read."""
+    folder = tmp_path_factory.mktemp("rooms")
+    run = luigi(folder, "PreparePrompts", "--scene-set", tiny(folder))
+    assert run.returncode == 0, run.stdout
+    return folder / "output"
+
+
 def test_shards_fill_all_caches_once_and_a_lost_one_is_run_again(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    rooms: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     scene_set = tiny(tmp_path)
+    shutil.copytree(rooms, tmp_path / "output")
     line = ("CacheTeacherMasks", "--scene-set", scene_set, "--num-shards", "2", "--shard-index")
     first = luigi(tmp_path, *line, "0")
     assert first.returncode == 0, first.stdout
@@ -82,10 +93,9 @@ def test_shards_fill_all_caches_once_and_a_lost_one_is_run_again(
     assert keys == {json.loads(path.read_text())["fingerprint"] for path in every.values()}
 
 
-def test_a_broken_scene_fails_alone(tmp_path: Path) -> None:
+def test_a_broken_scene_fails_alone(rooms: Path, tmp_path: Path) -> None:
     scene_set = tiny(tmp_path)
-    rooms = luigi(tmp_path, "PreparePrompts", "--scene-set", scene_set)
-    assert rooms.returncode == 0
+    shutil.copytree(rooms, tmp_path / "output")
     (mesh,) = list((tmp_path / "output").rglob("mesh_aligned_0.05.ply"))[:1]
     size = mesh.stat().st_size
     mesh.write_bytes(mesh.read_bytes()[:200] + bytes(size - 200))

@@ -13,6 +13,7 @@ from data.errors import ConfigError
 from pipeline.plan import load_plan
 from pipeline.tasks.transfer import EvaluateZeroShot, Finetune
 from tests.support.cli import luigi, tasks_done
+from tests.support.finished_run import LABELS_MADE, FinishedRun
 from tests.support.tiny_set import ROOMS, STUDENT, TEACHER, write_set
 
 FINETUNE = {"epochs": 1, "lr": 0.001}
@@ -44,8 +45,9 @@ def write_sets(folder: Path) -> tuple[str, str]:
 
 
 @pytest.fixture(scope="module")
-def made(tmp_path_factory: pytest.TempPathFactory) -> Made:
+def made(tiny_run: FinishedRun, tmp_path_factory: pytest.TempPathFactory) -> Made:
     folder = tmp_path_factory.mktemp("transfer")
+    tiny_run.copy_stages(folder, LABELS_MADE, "home")
     home, abroad = write_sets(folder)
     finetuned = luigi(folder, "Finetune", "--scene-set", home, "--from", home)
     assert finetuned.returncode == 0, finetuned.stdout

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import errno
 import os
-import resource
 import subprocess
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -14,8 +13,10 @@ import pytest
 from data.artifacts.cleanup import artifacts_below
 from data.errors import ConfigError, UserError
 from pipeline.process.full_disk import explained
-from tests.support.cli import command, environment, luigi
+from tests.support.cli import command, environment
+from tests.support.finished_run import LABELS_MADE, ROOMS_MADE, SCENES_MADE, FinishedRun
 from tests.support.tiny_set import write_set
+from tests.support.warm import forker
 
 Run = Callable[..., subprocess.CompletedProcess[str]]
 
@@ -38,22 +39,8 @@ def small_disk(tmp_path: Path) -> Iterator[Path]:
 
 def run_in(folder: Path, output: Path, limit: int | None, *arguments: str) -> tuple[int, str]:
     """Luigi's command with files of at most ``limit`` bytes; exit code and what was printed."""
-
-    def limited() -> None:
-        if limit is not None:
-            resource.setrlimit(resource.RLIMIT_FSIZE, (limit, resource.RLIM_INFINITY))
-
-    done = subprocess.run(
-        command(*arguments),
-        cwd=folder,
-        env={**environment(output), "PYTHONDONTWRITEBYTECODE": "1"},
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-        timeout=240,
-        check=False,
-        preexec_fn=limited,
-    )
+    env = {**environment(output), "PYTHONDONTWRITEBYTECODE": "1"}
+    done = forker().run(command(*arguments), folder, env, limit)
     return done.returncode, done.stdout
 
 
@@ -89,17 +76,20 @@ def room_of(scene_set: str) -> str:
 
 
 @pytest.mark.parametrize(
-    ("task", "limit"), [("PrepareScene", 20_000), ("RunTeacher", 300), ("TrainStudent", 10_000)]
+    ("task", "limit", "made"),
+    [
+        ("PrepareScene", 20_000, ROOMS_MADE),
+        ("RunTeacher", 300, SCENES_MADE),
+        ("TrainStudent", 10_000, LABELS_MADE),
+    ],
 )
-def test_every_kind_of_file_that_cannot_grow_is_told(task: str, limit: int, tmp_path: Path) -> None:
+def test_every_kind_of_file_that_cannot_grow_is_told(
+    task: str, limit: int, made: tuple[str, ...], tiny_run: FinishedRun, tmp_path: Path
+) -> None:
     """HDF5, Zarr and torch meet the limit, each with an error of its own."""
     scene_set = write_set(tmp_path / "tiny.yaml")
     output = tmp_path / "output"
-    needed = {"PrepareScene": "GenerateRooms", "RunTeacher": "PrepareScene"}
-    before = luigi(tmp_path, needed.get(task, "FuseMasks"), "--scene-set", scene_set)
-    assert before.returncode == 0, before.stdout
-    if task == "RunTeacher":
-        assert luigi(tmp_path, "PreparePrompts", "--scene-set", scene_set).returncode == 0
+    tiny_run.copy_stages(tmp_path, made)
     finished = artifacts_below(output).finished
     scene = () if task == "TrainStudent" else ("--scene", room_of(scene_set))
     code, printed = run_in(tmp_path, output, limit, task, "--scene-set", scene_set, *scene)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 from collections import Counter
 from collections.abc import Callable, Iterator
@@ -23,6 +24,7 @@ from benchmarks.two_hosts import (
     wait_until,
 )
 from data.artifacts.store import sha256_of
+from tests.support.warm import forker
 
 LIMIT = 180.0
 """Seconds, three times what a recovery may take: a guard against hanging, no measurement."""
@@ -50,7 +52,9 @@ def run(network: Network, tmp_path: Path) -> Iterator[SharedRun]:
 def local(network: Network, tmp_path_factory: pytest.TempPathFactory) -> Pipeline:
     """The same run, finished by one machine alone (nobody's, where there are no namespaces)."""
     pipeline = local_run(tmp_path_factory.mktemp("local") / "run")
-    assert pipeline.start().wait(timeout=240) == 0, (pipeline.folder / "log").read_text()
+    env = {**os.environ, **pipeline.environment()}
+    done = forker().run(pipeline.command(), pipeline.folder, env)
+    assert done.returncode == 0, done.stdout
     return pipeline
 
 

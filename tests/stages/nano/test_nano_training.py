@@ -7,17 +7,27 @@ import shutil
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from pathlib import Path
+from unittest.mock import patch
 
 import numpy as np
 import pytest
 import torch
 from torch import Tensor
 
+from models.lisa import trainee as trainee_module
 from models.lisa.trainee import NanoTrainee
 from stages.nano import prepare, train
 from stages.nano.batches import NO_COLOR, Batch
 from stages.nano.configs import NanoTrainConfig
-from tests.support.worlds.nano_world import answers, nano_data, untrained, write_shard
+from tests.support.warm import forkserver
+from tests.support.worlds.nano_world import (
+    answers,
+    nano_data,
+    small_config,
+    small_work,
+    untrained,
+    write_shard,
+)
 
 
 @pytest.fixture(scope="module")
@@ -188,6 +198,13 @@ def _every_step_kept(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(train, "_LOG_STEPS", 1)
 
 
+@pytest.fixture(autouse=True)
+def _small_network(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Training is of a small network, in the other process too, which finds its imports done."""
+    monkeypatch.setattr(train, "_work", small_work)
+    monkeypatch.setattr(train.multiprocessing, "get_context", lambda _: forkserver())
+
+
 def test_a_stopped_training_goes_on_to_the_same_bits(
     inputs: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -203,7 +220,8 @@ def test_a_stopped_training_goes_on_to_the_same_bits(
         assert resumed.steps == list(range(step, 6))
         assert resumed.weights == straight.weights
         assert [line["step"] for line in resumed.noted] == [1, 2, 3, 4, 5]
-    start = untrained().network.state_dict()
+    with patch.object(trainee_module, "nano_config", small_config):
+        start = untrained().network.state_dict()
     found = torch.load(straight.folder / "trainee.pt", weights_only=True)
     assert any(not torch.equal(found[f"network.{name}"], p) for name, p in start.items())
     assert {path.name for path in straight.folder.iterdir()} == {"trainee.pt", "log.jsonl"}

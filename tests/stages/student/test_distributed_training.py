@@ -8,7 +8,9 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
 from pathlib import Path
+from unittest.mock import patch
 
 import numpy as np
 import pytest
@@ -23,14 +25,22 @@ from stages.configs import StudentConfig
 from stages.network_configs import SelfTrainingConfig
 from stages.student import distributed, train_student
 from tests.support.cli import luigi, tasks_done
+from tests.support.finished_run import LABELS_MADE, FinishedRun
 from tests.support.tiny_set import write_set
-from tests.support.worlds.rank_work import Troubled, breaks, tells_and_waits
+from tests.support.worlds.rank_work import Troubled, breaks, start_warm, tells_and_waits
 from tests.support.worlds.training_runs import CFG, Killed, killer, outcome, train
 
 # Adam divides gradients by their size, those that are nothing but rounding, too: at its usual
 # rate one process parts with itself as fast when a batch's scenes are merely put in reverse.
 RATES = {"sgd": 5e-4, "adamw": 1e-5}
 Log = list[dict[str, float]]
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _warm_processes() -> Iterator[None]:
+    """Training processes find their imports done."""
+    with patch.object(distributed, "start_processes", start_warm):
+        yield
 
 
 def config(optimizer: str) -> StudentConfig:
@@ -198,8 +208,9 @@ def test_more_processes_than_gpus_are_refused(monkeypatch: pytest.MonkeyPatch) -
         distributed.check_device("cuda", 2)
 
 
-def test_the_whole_through_luigi(tmp_path: Path) -> None:
+def test_the_whole_through_luigi(tiny_run: FinishedRun, tmp_path: Path) -> None:
     scene_set = write_set(tmp_path / "tiny.yaml")
+    tiny_run.copy_stages(tmp_path, LABELS_MADE)
     asked = ("TrainStudent", "--scene-set", scene_set)
     run = luigi(tmp_path, *asked, "--train-processes", "2")
     assert run.returncode == 0, run.stdout

@@ -23,6 +23,7 @@ from stages.network_configs import LisaConfig
 from stages.teacher import make_teacher as teachers
 from stages.teacher.make_teacher import make_custom, make_teacher
 from tests.support.cli import luigi, tasks_done
+from tests.support.finished_run import SCENES_MADE, FinishedRun
 from tests.support.sealed import seal
 from tests.support.tiny_set import write_set
 
@@ -174,12 +175,11 @@ def test_big_teachers_take_turns_on_a_machine(own: Path) -> None:
 
 
 def test_a_plugged_in_teacher_runs_without_labels_and_again_when_its_source_changes(
-    tmp_path: Path,
+    tiny_run: FinishedRun, tmp_path: Path
 ) -> None:
     (tmp_path / "own_teacher.py").write_text(GOOD)
     scene_set = write_set(tmp_path / "tiny.yaml")
-    prepare = luigi(tmp_path, "PreparePrompts", "--scene-set", scene_set)
-    assert prepare.returncode == 0, prepare.stdout
+    tiny_run.copy_stages(tmp_path, SCENES_MADE)
     (truths,) = (tmp_path / "output/tiny/prepare_prompts").glob("*/truths.json")
     truths.write_bytes(b"#" * truths.stat().st_size)
     seal(truths.parent)
@@ -197,7 +197,10 @@ def test_a_plugged_in_teacher_runs_without_labels_and_again_when_its_source_chan
     assert len(list((tmp_path / "output/tiny/run_teacher").glob("*/*/metadata.json"))) == 6
 
 
-def test_one_process_makes_a_teacher_once_for_all_scenes(tmp_path: Path) -> None:
+def test_one_process_makes_a_teacher_once_for_all_scenes(
+    tiny_run: FinishedRun, tmp_path: Path
+) -> None:
+    tiny_run.copy_stages(tmp_path, SCENES_MADE)
     told = tmp_path / "made.txt"
     noted = f"self.seed, self.size = seed, size; print('made', file=open({str(told)!r}, 'a'))"
     (tmp_path / "own_teacher.py").write_text(

@@ -3,18 +3,24 @@
 from __future__ import annotations
 
 import tempfile
+from collections.abc import Sequence
 from dataclasses import replace
 from functools import cache
 from pathlib import Path
+from unittest.mock import patch
 
 import torch
 
 from data.rooms.catalog import STRUCTURE
 from data.rooms.snapshots import Snapshots, small_pictures, write_snapshots
+from data.types import Progress, silent
+from models.lisa import trainee as trainee_module
+from models.lisa.network import LisaConfig
 from models.lisa.tokenizer import LisaTokenizer
-from models.lisa.trainee import NanoTrainee, nano_network
-from stages.nano import prepare
+from models.lisa.trainee import NanoTrainee, nano_config, nano_network
+from stages.nano import prepare, train
 from stages.nano.batches import COLOR_IDS, LABEL_IDS, Answers, NanoData
+from stages.nano.configs import NanoTrainConfig
 
 SEED = (5, 2, 1)
 SPACING = 0.3
@@ -58,3 +64,33 @@ def untrained() -> NanoTrainee:
     torch.manual_seed(3)
     size = answers().tokenizer.seg_id + 1
     return NanoTrainee(nano_network(size), len(LABEL_IDS), len(COLOR_IDS)).eval()
+
+
+_WORK = train._work
+_CHANNELS = 32
+
+
+def small_config(vocab_size: int) -> LisaConfig:
+    """LISA-nano with the same parts and picture sizes, one narrow layer of each."""
+    with patch.object(trainee_module, "_CHANNELS", _CHANNELS):
+        config = nano_config(vocab_size)
+    clip, llama, vision = config.clip, config.llama, config.sam.vision_config
+    for part in (clip, llama, vision):
+        part.num_hidden_layers, part.hidden_size = 1, _CHANNELS
+    clip.intermediate_size = llama.intermediate_size = vision.mlp_dim = 2 * _CHANNELS
+    llama.head_dim = _CHANNELS // llama.num_attention_heads
+    vision.global_attn_indexes = [0]
+    return config
+
+
+def small_work(
+    rank: int,
+    folder: Path,
+    shards: Sequence[Path],
+    tokenizer: Path,
+    cfg: NanoTrainConfig,
+    progress: Progress = silent,
+) -> None:
+    """``stages.nano.train._work`` on the small network; a function that other processes import."""
+    with patch.object(trainee_module, "nano_config", small_config):
+        _WORK(rank, folder, shards, tokenizer, cfg, progress)

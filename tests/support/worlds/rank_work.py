@@ -5,17 +5,22 @@ from __future__ import annotations
 import os
 import signal
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
+from unittest.mock import patch
 
 import numpy as np
 import torch
 from lightning_fabric import Fabric
 from torch import Tensor
+from torch.multiprocessing.spawn import start_processes
 
 from data.errors import DataError
+from data.parallel import THREAD_VARIABLES
 from data.types import Progress
 from models.sparse.unet import SharedBatchNorm, count_rows
+from tests.support.warm import forkserver
 from tests.support.worlds.training_runs import Lazy
 
 ROWS_OF_RANKS = {
@@ -70,6 +75,30 @@ def normalise(fabric: Fabric, progress: Progress, folder: Path) -> None:
         count_rows(torch.nn.Sequential(layer), ranks[fabric.global_rank][1])
         found = outcome_of(layer, *rows_of(case, fabric.global_rank))
         torch.save(found, folder / f"{case} {fabric.global_rank}.pt")
+
+
+def warm_rank(
+    rank: int, environment: dict[str, str], work: Callable[..., Any], *given: Any
+) -> None:
+    """Do ``work`` in a process of the fork server, as in one that was spawned.
+
+    Its parent is the fork server, which ends with the process that tests.
+    """
+    os.environ |= environment
+    torch.set_num_threads(int(environment["OMP_NUM_THREADS"]))
+    with patch("stages.student.distributed.die_with_parent", lambda: None):
+        work(rank, *given)
+
+
+def start_warm(
+    work: Callable[..., Any], given: tuple[Any, ...], processes: int, join: bool, start_method: str
+) -> Any:
+    """Start processes as torch does, by the fork server."""
+    assert start_method == "spawn"
+    forkserver()
+    told = {name: os.environ[name] for name in THREAD_VARIABLES}
+    start: Any = start_processes
+    return start(warm_rank, (told, work, *given), processes, join=join, start_method="forkserver")
 
 
 def breaks(fabric: Fabric, progress: Progress) -> None:

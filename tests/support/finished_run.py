@@ -1,0 +1,78 @@
+"""A finished run of very small rooms, made once for all tests and processes, to copy from."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+from filelock import FileLock
+
+from tests.support.cli import luigi
+from tests.support.tiny_set import write_set
+
+ROOMS_MADE = ("generate_rooms",)
+"""Stages to copy for a run that begins with ``PrepareScene``; and so on."""
+SCENES_MADE = (*ROOMS_MADE, "prepare_scene", "prepare_prompts")
+LINKS_MADE = (*SCENES_MADE, "link_points")
+LABELS_MADE = (*LINKS_MADE, "run_teacher", "fuse_masks")
+_PRINTED = "printed.txt"
+
+
+@dataclass(frozen=True)
+class FinishedRun:
+    """A working folder, its scene set ``tiny.yaml`` and what ``RunAll`` printed; only to read."""
+
+    folder: Path
+
+    @property
+    def scene_set(self) -> str:
+        return str(self.folder / "tiny.yaml")
+
+    @property
+    def printed(self) -> str:
+        return (self.folder / _PRINTED).read_text()
+
+    def copy_stages(self, folder: Path, stages: tuple[str, ...], name: str = "tiny") -> None:
+        """Put the artifacts of some stages where a set ``name`` run in ``folder`` looks for them.
+
+        Such a run takes them for its own where it has the same rooms under the same config.
+        """
+        ignored = shutil.ignore_patterns(".*.lock")
+        for stage in stages:
+            made = self.folder / "output" / "tiny" / stage
+            shutil.copytree(made, folder / "output" / name / stage, ignore=ignored)
+
+    def copy(self, folder: Path) -> str:
+        """Put all of it in ``folder``; its scene set there."""
+        shutil.copytree(self.folder, folder, dirs_exist_ok=True)
+        latest = folder / "output" / "tiny" / "latest.json"
+        latest.write_text(latest.read_text().replace(str(self.folder), str(folder)))
+        return str(folder / "tiny.yaml")
+
+
+def made_once(
+    tmp_path_factory: pytest.TempPathFactory, name: str, make: Callable[[Path], None]
+) -> Path:
+    """A folder that the first of this session's processes to need it makes, for all of them."""
+    base = tmp_path_factory.getbasetemp()
+    shared = base.parent if "PYTEST_XDIST_WORKER" in os.environ else base
+    folder, mark = shared / name, shared / f"{name}.made"
+    with FileLock(shared / f"{name}.lock"):
+        if not mark.exists():
+            shutil.rmtree(folder, ignore_errors=True)
+            folder.mkdir()
+            make(folder)
+            mark.touch()
+    return folder
+
+
+def run_all(folder: Path) -> None:
+    """One RunAll of the tiny set from nothing, in a process that has imported nothing."""
+    scene_set = write_set(folder / "tiny.yaml")
+    run = luigi(folder, "RunAll", "--scene-set", scene_set, cold=True)
+    assert run.returncode == 0, run.stdout
+    (folder / _PRINTED).write_text(run.stdout)
