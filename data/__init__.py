@@ -1,5 +1,5 @@
-"""Files in, typed values out: scans, cameras, prompts and cached artifacts.
+"""Read and write files: scans, cameras, queries and cached artifacts.
 
-In: files of datasets, of users and of earlier stages. Out: the types of ``data.types``.
-Every error of a file names the file, what was found, what was expected and the remedy.
+In: files of datasets, users and earlier stages. Out: the types of ``data.types``.
+Every error about a file names the file, what was expected, what was found and the remedy.
 """

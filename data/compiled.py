@@ -1,4 +1,4 @@
-"""Loops over points, edges and pixels that NumPy cannot say in one pass, compiled by Numba."""
+"""Compile loops over points, edges and pixels with Numba."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ _Function = TypeVar("_Function", bound=Callable[..., Any])
 
 
 def compiled(function: _Function) -> _Function:
-    """Compile a function of arrays and numbers, kept on disk where that can be written.
+    """Compile a function of arrays and numbers; keep the result on disk where that is writable.
 
-    It holds no lock of Python's while it runs, so that ``data.parallel`` can run several at once;
-    Numba's own threads are not used, because they do not survive a fork. Division by zero gives
-    inf or NaN as in NumPy: an exception in a loop would keep it from using vector instructions.
+    The compiled function releases the GIL, so that ``data.parallel`` can run several at once.
+    Numba's threads are not used, because they do not survive a fork. Division by zero gives inf
+    or NaN as in NumPy: an exception in a loop would prevent vector instructions.
     """
     options: dict[str, Any] = {"nogil": True, "error_model": "numpy"}
     made: _Function

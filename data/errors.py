@@ -1,4 +1,4 @@
-"""Errors that are the user's to mend: shown as one message, never a traceback."""
+"""Define the errors that a user can mend; commands show them as one message, not a traceback."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from pathlib import Path
 
 
 class UserError(Exception):
-    """Something the user gave or asked for is wrong; ``str()`` says what and how to mend it."""
+    """An input or request of the user is wrong; ``str()`` tells what is wrong and how to mend it."""
 
 
 class ConfigError(UserError):
@@ -33,4 +33,4 @@ class ArtifactError(DataError):
 
 
 class Failure(Exception):
-    """A command did its work and the outcome is bad, or the machine could not do it."""
+    """A command ran and its outcome is bad, or the machine could not do the work."""

@@ -1,4 +1,4 @@
-"""Find and check a view's image, and map the cells of a teacher's masks to its pixels."""
+"""Find and check the images of views, and resample a teacher's masks to the pixels of an image."""
 
 from __future__ import annotations
 
@@ -26,9 +26,9 @@ _REMEDY = "Download or undistort this image again."
 
 
 def check_image(path: Path, height: int, width: int) -> None:
-    """Raise DataError unless the image is there, whole and of the camera's size.
+    """Raise DataError unless the image exists, is complete and has the camera's size.
 
-    Only the header and the last bytes are read: a JPEG or PNG cut short lacks its end mark.
+    Only the header and the last bytes are read: a truncated JPEG or PNG lacks its end marker.
     """
     expected = f"an image of {width}x{height} pixels, as its camera says"
     try:
@@ -44,11 +44,11 @@ def check_image(path: Path, height: int, width: int) -> None:
         raise DataError(path, expected, f"{size[0]}x{size[1]}", remedy)
     mark = _END_MARKS.get(kind or "", b"")
     if mark not in tail:
-        raise DataError(path, "a whole image", f"a {kind} without its end", _REMEDY)
+        raise DataError(path, "a complete image", f"a {kind} without its end", _REMEDY)
 
 
 def image_size(path: Path, remedy: str = _REMEDY) -> tuple[int, int]:
-    """(height, width) from an image's header; DataError when it has none."""
+    """Read (height, width) from an image's header; DataError when the image cannot be read."""
     try:
         with Image.open(path) as image:
             return image.height, image.width
@@ -66,7 +66,7 @@ def _tail(path: Path) -> bytes:
 
 
 class ImageFolder:
-    """Images of one folder by name; a name with another extension's case still matches."""
+    """The images of one folder, found by name; the extension and its case need not match."""
 
     def __init__(self, folder: Path, remedy: str) -> None:
         if not folder.is_dir():
@@ -77,21 +77,21 @@ class ImageFolder:
             self._by_stem.setdefault(path.stem, path)
 
     def files(self, *suffixes: str) -> list[Path]:
-        """Files of these extensions in small letters, by name, each stem once."""
+        """List the files with these lower-case extensions, sorted by name, each stem once."""
         paths = sorted(self._folder.iterdir())
         by_stem = {path.stem: path for path in reversed(paths) if path.suffix.lower() in suffixes}
         return sorted(by_stem.values())
 
     def find(self, name: str) -> Path:
-        """Path of the image of this name, else of this stem, else where it should be."""
+        """Find the image with this name or, failing that, this stem; else the expected path."""
         exact = self._folder / name
         return exact if exact.exists() else self._by_stem.get(Path(name).stem, exact)
 
 
 def find_masks(folder: Path, names: Sequence[str]) -> dict[str, Path]:
-    """Masks by the names of their images, whose stems they bear; none without the folder.
+    """Find the mask of each image by its stem; return paths by image name, {} without the folder.
 
-    Images that have no mask count as valid everywhere; how many these are is logged.
+    An image without a mask is valid everywhere; the number of such images is logged.
     """
     if not folder.is_dir():
         return {}
@@ -99,23 +99,23 @@ def find_masks(folder: Path, names: Sequence[str]) -> dict[str, Path]:
     found = {name: masks.find(f"{Path(name).stem}.png") for name in names}
     lacking = [name for name, path in found.items() if not path.exists()]
     if lacking:
-        told = f"{len(lacking)} of {len(names)} images have no mask here, {lacking[0]} among them"
-        log.warning("%s: %s; they count as valid everywhere", folder, told)
+        told = f"{len(lacking)} of {len(names)} images have no mask here, such as {lacking[0]}"
+        log.warning("%s: %s; all their pixels are used", folder, told)
     return {name: path for name, path in found.items() if path.exists()}
 
 
 def cells_to_pixels(logits: Array, extent: tuple[float, float], size: tuple[int, int]) -> Array:
-    """Masks (n, h, w) at every pixel centre of an image, (n, H, W) float32, bilinear.
+    """Sample masks (n, h, w) bilinearly at an image's pixel centres: (n, H, W) float32.
 
-    ``extent`` is how many cells (across, down) the image covers, from the grid's corner;
-    ``size`` is (H, W). Within half a cell of the grid's border its outermost cell counts.
+    ``extent`` is the number of cells (across, down) that the image covers, from the grid's top
+    left corner; ``size`` is (H, W). Within half a cell of the border the outermost cell is used.
     """
     rows = _between(np.asarray(logits, np.float32), 1, extent[1], size[0])
     return _between(rows, 2, extent[0], size[1])
 
 
 def _between(values: Array, axis: int, covered: float, pixels: int) -> Array:
-    """Linear along one axis of (n, h, w): as many values as pixels, from those of cells."""
+    """Interpolate (n, h, w) linearly along one axis, from cells to ``pixels`` values."""
     cells = values.shape[axis]
     at = np.clip((np.arange(pixels) + 0.5) / pixels * covered - 0.5, 0, cells - 1)
     low = np.minimum(at.astype(int), max(cells - 2, 0))

@@ -1,4 +1,4 @@
-"""JSON from the user's data, checked while it is read."""
+"""Read text and JSON files of the user's data, and check their fields."""
 
 from __future__ import annotations
 
@@ -13,7 +13,10 @@ if TYPE_CHECKING:
 
 
 def read_text(path: Path, what: str, remedy: str) -> str:
-    """A whole UTF-8 file; DataError when it is missing, unreadable, binary or empty."""
+    """Read a UTF-8 file; DataError when it is missing, unreadable, binary or empty.
+
+    ``what`` describes the expected file and ``remedy`` tells the user what to do.
+    """
     try:
         text = path.read_text(encoding="utf-8")
     except (FileNotFoundError, NotADirectoryError):
@@ -26,7 +29,7 @@ def read_text(path: Path, what: str, remedy: str) -> str:
 
 
 def read_json(path: Path, what: str, remedy: str, finite: bool = True) -> Any:
-    """The content of a JSON file; DataError when it is missing or not JSON.
+    """Read a JSON file; DataError when it is missing or not JSON.
 
     NaN and infinity, which are not JSON, are refused unless ``finite`` is False.
     """
@@ -38,11 +41,11 @@ def read_json(path: Path, what: str, remedy: str, finite: bool = True) -> Any:
 
 
 def _refuse_constant(name: str) -> None:
-    raise ValueError(f"{name} is not a number JSON allows")
+    raise ValueError(f"{name} is no number of JSON")
 
 
 def get_list(content: Any, key: str, path: Path, remedy: str) -> list[Any]:
-    """``content[key]`` of a JSON object, a list; DataError otherwise."""
+    """Return the list ``content[key]`` of a JSON object; DataError for anything else."""
     value = content.get(key) if isinstance(content, dict) else None
     if not isinstance(value, list):
         found = f"the keys {sorted(content)[:8]}" if isinstance(content, dict) else "no object"
@@ -56,8 +59,8 @@ def is_int(value: Any) -> bool:
 
 
 def int_array(values: Any, what: str, path: Path, remedy: str) -> Array:
-    """(n,) int64 from a JSON list of integers; DataError for anything else in it."""
-    import numpy as np  # Plans read JSON, too, and shall stay light.
+    """Convert a JSON list of integers to (n,) int64; DataError for anything else in it."""
+    import numpy as np  # Not at the top: planning a run reads JSON and must start fast.
 
     try:
         array = np.asarray(values)

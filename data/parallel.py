@@ -1,4 +1,4 @@
-"""Threads with a fixed order of results, parent-death signals of processes, and malloc."""
+"""Run functions in threads, end workers with their parent process, and tune malloc."""
 
 from __future__ import annotations
 
@@ -19,24 +19,25 @@ THREAD_VARIABLES = (
     "MKL_NUM_THREADS",
     "NUMBA_NUM_THREADS",
 )
-"""Of the environment; numerical libraries read them once, when they are imported."""
+"""Environment variables for the number of threads; libraries read them when they are imported."""
 _PR_SET_PDEATHSIG = 1
 
 
 def die_with_parent() -> None:
-    """Have the kernel kill this process when its parent dies, however it dies (Linux).
+    """Set the parent-death signal: the kernel kills this process when its parent dies (Linux).
 
-    Without it a killed run leaves workers behind that race the next run for its files. Ctrl-C,
-    which a terminal sends to every process, is left to the parent, and SIGTERM ends this one.
+    Without it a killed run leaves workers behind that compete with the next run for its files.
+    Ctrl-C, which a terminal sends to every process, is ignored here and handled by the parent;
+    SIGTERM ends this process.
     """
     parent = multiprocessing.parent_process()
     if parent is None:
-        return  # Tasks that run in the parent itself.
+        return  # This process is the parent: its tasks run in it.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
     if sys.platform == "linux":
         ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
-        if os.getppid() != parent.pid:  # It died before the kernel was told.
+        if os.getppid() != parent.pid:  # The parent died before the signal was set.
             os.kill(os.getpid(), signal.SIGKILL)
 
 
@@ -45,9 +46,9 @@ _Result = TypeVar("_Result")
 
 
 def num_threads() -> int:
-    """Threads this process may use: what its environment grants it, else the cores it may run on.
+    """Return the number of threads to use: from ``THREAD_VARIABLES``, else the usable cores.
 
-    The pipeline grants each of its workers a share of the machine (``THREAD_VARIABLES``).
+    The pipeline sets these variables to each worker's share of the machine.
     """
     for variable in THREAD_VARIABLES:
         granted = os.environ.get(variable, "")
@@ -63,8 +64,8 @@ def mapped(
 ) -> Iterator[_Result]:
     """Yield ``function(item)`` in the order of the items, ``num_threads()`` at once by default.
 
-    No more than that many results exist before they are asked for. What a call raises is raised
-    at its turn; calls begun by then are waited for.
+    At most that many results exist before they are consumed. An error of a call is raised when
+    its result is due, after the calls that have started have ended.
     """
     threads = num_threads() if threads is None else threads
     if threads <= 1:
@@ -80,20 +81,19 @@ def mapped(
             yield coming.popleft().result()
 
 
-# Numbers of glibc's mallopt(3).
+# Parameters of glibc's mallopt(3).
 _TRIM_THRESHOLD, _MMAP_THRESHOLD, _MMAP_MAX = -1, -3, -4
 _EVERYTHING = 2**31 - 1
-# What glibc itself comes to in a process that has freed large arrays.
+# The values that glibc's automatic tuning reaches after large arrays were freed.
 _USUAL = ((_MMAP_MAX, 65536), (_MMAP_THRESHOLD, 32 << 20), (_TRIM_THRESHOLD, 64 << 20))
 
 
 @contextmanager
 def kept_memory() -> Iterator[None]:
-    """Do not give memory back to the system meanwhile, only after; without glibc nothing changes.
+    """Tune glibc malloc so that large freed arrays are reused instead of returned to the OS.
 
-    A large array is otherwise new pages of the system each time, which it clears one by one at
-    first touch: a tenth of the time of a step of training, whose arrays are those of the step
-    before.
+    Otherwise each large array gets new pages, which the OS clears at first use: a tenth of the
+    time of a training step. At the end the memory is returned. Without glibc nothing changes.
     """
     libc: Any = ctypes.CDLL(None) if sys.platform == "linux" else None
     if not hasattr(libc, "mallopt"):

@@ -1,6 +1,6 @@
-"""Types that every stage shares: cameras, views, point clouds, scans, scenes, prompts, splits.
+"""Define the types of all stages: cameras, views, point clouds, scans, scenes, prompts, splits.
 
-Conventions, stated once and kept everywhere:
+Conventions of the whole project:
 
 - lengths in metres; the world frame is the mesh's (right-handed, z up);
 - ``world_to_camera`` (4, 4) float64, OpenCV axes: x right, y down, z forward;
@@ -8,8 +8,8 @@ Conventions, stated once and kept everywhere:
   (0.5, 0.5), so the pixel under ``uv`` is ``floor(uv)``;
 - image sizes are always (height, width).
 
-Ground truth has types of its own (``GroundTruth``, ``PromptTruth``): a stage that must not
-see labels takes only ``Scene`` and ``Prompt``, which hold none.
+Ground truth has separate types (``GroundTruth``, ``PromptTruth``): a stage that must not see
+labels takes only ``Scene`` and ``Prompt``, which hold none.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-# Plans use these types without arrays; NumPy is imported by the functions that compute.
+# Planning imports these types without arrays; only the functions that compute import NumPy.
 Array: TypeAlias = "NDArray[Any]"
 CameraModel = Literal["PINHOLE", "OPENCV_FISHEYE"]
 NUM_DISTORTION: dict[str, int] = {"PINHOLE": 0, "OPENCV_FISHEYE": 4}
@@ -37,7 +37,7 @@ def _require(condition: bool, message: str) -> None:
 
 @dataclass(frozen=True, eq=False)
 class Camera:
-    """One camera: its model, intrinsics and image size belong together.
+    """A camera's model, intrinsics and image size.
 
     ``K`` is (3, 3) float64 in pixels at resolution (``height``, ``width``); ``distortion`` is
     empty for PINHOLE and (k1, k2, k3, k4) for OPENCV_FISHEYE (Kannala-Brandt, as OpenCV).
@@ -50,7 +50,7 @@ class Camera:
     distortion: tuple[float, ...] = ()
 
     def __post_init__(self) -> None:
-        """Raise ValueError for sizes, intrinsics or parameter counts that cannot be."""
+        """Raise ValueError for impossible sizes or intrinsics, or a wrong number of parameters."""
         import numpy as np
 
         _require(self.model in NUM_DISTORTION, f"unknown camera model {self.model!r}")
@@ -65,7 +65,7 @@ class Camera:
         )
 
     def scaled(self, height: int, width: int) -> Camera:
-        """The same camera read at another resolution (lens and field of view unchanged)."""
+        """Return the same camera at another resolution; lens and field of view stay the same."""
         import numpy as np
 
         scale = np.diag([width / self.width, height / self.height, 1.0])
@@ -76,10 +76,10 @@ class Camera:
 class View:
     """One posed image; ``world_to_camera`` (4, 4) float64, metres, OpenCV axes.
 
-    ``camera`` is that of the image as the stages see it. ``lens`` is the fisheye the picture
-    was taken with where ``camera`` is a pinhole without its distortion; with ``is_distorted``
-    the files still show what the lens saw, and whoever reads them undistorts. ``mask_path``
-    is a mask in the image file's pixels, 255 = valid, where the image has one.
+    ``camera`` is the camera of the image that stages see. ``lens`` is the fisheye camera that
+    took the image, where ``camera`` is the pinhole of the undistorted image; with
+    ``is_distorted`` the image file is still distorted and must be undistorted when it is read.
+    ``mask_path`` is an optional mask in the image file's pixels, 255 = valid.
     """
 
     view_id: str
@@ -96,7 +96,8 @@ class View:
 
         fits = self.lens is None or (self.lens.model, self.camera.model) == _UNDISTORTED
         _require(fits, f"{self.view_id}: a fisheye lens goes with a pinhole camera")
-        _require(not self.is_distorted or self.lens is not None, f"{self.view_id}: without a lens")
+        message = f"{self.view_id}: a distorted image needs its lens"
+        _require(not self.is_distorted or self.lens is not None, message)
         pose = self.world_to_camera
         _require(pose.shape == (4, 4), f"{self.view_id}: pose must be (4, 4), got {pose.shape}")
         _require(bool(np.isfinite(pose).all()), f"{self.view_id}: pose is not finite")
@@ -106,12 +107,12 @@ class View:
 
     @property
     def file_camera(self) -> Camera:
-        """The camera whose pixels the image and mask files have."""
+        """The camera of the image and mask files: the lens while they are distorted."""
         return self.lens if self.lens is not None and self.is_distorted else self.camera
 
     @property
     def camera_center(self) -> Array:
-        """(3,) float64, metres, world frame."""
+        """The camera's position (3,) float64, metres, world frame."""
         import numpy as np
 
         rotation, translation = self.world_to_camera[:3, :3], self.world_to_camera[:3, 3]
@@ -120,7 +121,10 @@ class View:
 
 @dataclass(frozen=True, eq=False)
 class PointCloud:
-    """Mesh vertices: ``points`` (N, 3) float32 m, ``colors`` (N, 3) uint8, unit ``normals``."""
+    """Mesh vertices: ``points`` (N, 3) float32 m, ``colors`` (N, 3) uint8 RGB, ``normals`` (N, 3).
+
+    Normals are float32 of unit length.
+    """
 
     points: Array
     colors: Array
@@ -143,8 +147,8 @@ class PointCloud:
 class Neighbours:
     """Touching superpoints: ``pairs`` (P, 2) int32, first < second, sorted; each pair once.
 
-    ``affinity`` (P,) float32 in [0, 1]: how likely the two are one object; see
-    ``data.geometry.superpoints``.
+    ``affinity`` (P,) float32 in [0, 1] estimates how likely both superpoints belong to one
+    object (``data.geometry.superpoints``).
     """
 
     pairs: Array
@@ -157,9 +161,9 @@ class Scene:
     """A prepared scan without any label.
 
     ``triangles`` (F, 3) int32 index the points; ``superpoint_ids`` (N,) int32 are 0..S-1;
-    ``depths[i]`` is view i's depth, (H, W) float32 metres, 0 where no surface was hit, read
-    when asked for, so a scene of many views stays small in memory. ``neighbours`` are there
-    where they were found before (``data.geometry.superpoints.neighbours_of``).
+    ``depths[i]`` is view i's depth, (H, W) float32 metres, 0 where no surface was hit. Depth is
+    read on access, so a scene of many views needs little memory. ``neighbours`` is None where
+    they were not computed yet (``data.geometry.superpoints.neighbours_of``).
     """
 
     scene_id: str
@@ -189,7 +193,7 @@ class GroundTruth:
 
     Object k has dataset id ``object_ids[k]``, raw class ``labels[k]`` and the points
     ``point_ids[offsets[k]:offsets[k + 1]]`` (int32, sorted). ``ignored_ids`` (n,) int32 are the
-    points a dataset leaves out of evaluation, whatever object they belong to.
+    points that the dataset excludes from evaluation.
     """
 
     object_ids: tuple[int, ...]
@@ -219,13 +223,13 @@ class GroundTruth:
 
     @cached_property
     def left_out(self) -> Array:
-        """(n,) int32, sorted: the points that evaluation ignores, each once."""
+        """(n,) int32, sorted: the points that evaluation excludes, each once."""
         import numpy as np
 
         return np.unique(np.asarray(self.ignored_ids, np.int32))
 
     def counted_points(self, object_ids: Sequence[int]) -> Array:
-        """(n,) ids of the objects' points that evaluation counts, each once, in no set order."""
+        """(n,) ids of the objects' points that evaluation counts, each once, in any order."""
         import numpy as np
 
         taken = np.zeros(self.num_points, bool)
@@ -241,7 +245,7 @@ class GroundTruth:
         return np.concatenate(parts)
 
     def counted(self, mask: Array) -> Array:
-        """A mask (N,), predicted or true, without the points that evaluation ignores.
+        """Return a mask (N,) with the points that evaluation excludes set to False.
 
         Raises ValueError for a mask of another length.
         """
@@ -264,11 +268,11 @@ class Prompt:
 
 @dataclass(frozen=True)
 class PromptTruth:
-    """What a query is about, for evaluation and oracles only; no ids = the object is absent.
+    """The target of a query, for evaluation and oracles only; no ids: the object is absent.
 
-    ``answers`` are the right ones to a question, any of which will do; none where words are not
-    measured. ``scene_id`` is the room that a search (``data.queries.hierarchical_search``) means,
-    "" for all else.
+    ``answers`` are the correct answers in words, any of which counts as correct; empty where
+    answers in words are not scored. ``scene_id`` is the room that a search
+    (``data.queries.hierarchical_search``) means, "" for any other query.
     """
 
     prompt_id: str
@@ -283,9 +287,9 @@ class Scan:
     """A scan's mesh, its annotation and its posed images, in the mesh's world frame.
 
     ``triangles`` (F, 3) int32 index the cloud's points (the mesh's vertices); ``segment_ids``
-    (N,) int64 is the dataset's own over-segmentation (often one segment a vertex); ``views``
-    are sorted by ``view_id``. ``annotation_sha256`` is that of the file the objects stand in,
-    by which versions of a dataset are told apart; "" where a dataset has none.
+    (N,) int64 is the dataset's over-segmentation (often one segment a vertex); ``views`` are
+    sorted by ``view_id``. ``annotation_sha256`` is the SHA-256 of the annotation file, by which
+    versions of a dataset are distinguished; "" where a dataset has no such file.
     """
 
     scene_id: str
@@ -299,8 +303,8 @@ class Scan:
 
 Split = Literal["train", "val", "tune"]
 SPLITS: tuple[Split, ...] = ("train", "val", "tune")
-"""``train`` is learnt from without labels; on ``tune``, which may be empty, settings are chosen;
-``val`` is measured on and decides nothing.
+"""``train`` is for training without labels; ``tune``, which may be empty, for choosing settings;
+``val`` is for measuring only.
 """
 
 

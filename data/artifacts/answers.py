@@ -1,4 +1,8 @@
-"""Artifacts of answers without masks: answers in words, and the room that each search means."""
+"""Read and write the answers that are not masks: answers in words, and rooms of searches.
+
+``answers.json`` (stage AnswerQuestions) holds one answer in words for each query;
+``rooms.json`` (stage FindRooms) holds the room that was chosen for each search.
+"""
 
 from __future__ import annotations
 
@@ -17,10 +21,10 @@ _ANSWERS_REMEDY = "Run AnswerQuestions again."
 
 @dataclass(frozen=True)
 class Said:
-    """What the teacher's views say together.
+    """One query's answer in words, on which the teacher's views voted.
 
-    ``share`` in [0, 1] is the part of their say that agrees, ``view_ids`` are the views that do,
-    the weightiest first; ``num_points`` is the size of the answer's mask.
+    ``share`` in [0, 1] is the fraction of the vote that agrees with the answer, ``view_ids`` are
+    the views that agree, largest weight first; ``num_points`` is the size of the answer's mask.
     """
 
     prompt_id: str
@@ -40,7 +44,7 @@ def write_said(folder: Path, answers: Sequence[Said]) -> None:
 
 
 def read_said(folder: Path) -> dict[str, Said]:
-    """Answers by prompt id; ArtifactError when the artifact cannot be read."""
+    """Read the answers, by prompt id; ArtifactError when the artifact cannot be read."""
     require_complete(folder, _ANSWERS_REMEDY)
     try:
         content = json.loads((folder / ANSWERS_FILE).read_text(encoding="utf-8"))
@@ -60,9 +64,10 @@ _ROOMS_REMEDY = "Run FindRooms again."
 
 @dataclass(frozen=True)
 class RoomChoice:
-    """The scene that a source's answers chose for a search, "" where no room is likely at all.
+    """The room (scene id) that the masks of one source choose for a search.
 
-    ``likely`` tells how likely each room was held, in [0, 1].
+    ``room`` is "" where no room has a likelihood above 0. ``likely`` is each room's likelihood
+    in [0, 1], by scene id.
     """
 
     search_id: str
@@ -79,7 +84,7 @@ def write_rooms(folder: Path, choices: Sequence[RoomChoice]) -> None:
 
 
 def read_rooms(folder: Path) -> dict[tuple[str, str], RoomChoice]:
-    """Choices by (search id, source); ArtifactError when the artifact cannot be read."""
+    """Read the choices, by (search id, source); ArtifactError when the artifact cannot be read."""
     require_complete(folder, _ROOMS_REMEDY)
     try:
         content = json.loads((folder / ROOMS_FILE).read_text(encoding="utf-8"))

@@ -1,12 +1,12 @@
-"""Check and remove artifacts: damaged ones, and those that no kept result was made from.
+"""Find damaged artifacts and artifacts that no kept result needs, and remove artifacts.
 
-Results are kept where a pointer (``latest*.json``) names them, and for some time after they were
-made. Inputs are followed by fingerprint, through all scene sets below one output folder, as a
-student may come from another set.
+A result is kept while a pointer file (``latest*.json``) names it, and for some time after it was
+made. The inputs of kept results are followed by fingerprint through all scene sets below one
+output folder, because a student may come from another set.
 
-A folder is renamed aside first, which is one step, and deleted then; what a crash left of the
-deletion is found by its name and deleted the next time. Locks stay: whoever waits for a lock
-file that was deleted under it would not keep out whoever makes a new one.
+Removal first renames a folder, which is atomic, and then deletes it; a folder that a crash left
+renamed is recognised by its name and deleted by the next removal. Lock files are never deleted:
+a process that waits for a deleted lock file would not exclude a process that creates a new one.
 """
 
 from __future__ import annotations
@@ -48,9 +48,9 @@ _NOTED = {"packages", "host", "wall_seconds", "peak_memory_mb", "finished", CHEC
 
 
 class Finding(NamedTuple):
-    """A file of a finished artifact that is not as it was written, and in what way.
+    """A file of a finished artifact that differs from what was written.
 
-    ``is_extra`` says that the file is there though the metadata does not list it.
+    ``what`` describes the difference; ``is_extra`` marks a file that the metadata does not list.
     """
 
     path: Place
@@ -59,16 +59,17 @@ class Finding(NamedTuple):
 
 
 class Artifacts(NamedTuple):
-    """Artifact folders, outer ones before those that lie in them."""
+    """Finished and unfinished artifact folders; a folder comes before the folders inside it."""
 
     finished: tuple[Path, ...]
     unfinished: tuple[Path, ...]
 
 
 def artifacts_below(start: Path) -> Artifacts:
-    """Artifacts at and below a folder, by their metadata file or, unfinished, by their name.
+    """List the artifacts at and below a folder.
 
-    What a folder without metadata holds inside a finished artifact is that one's to answer for.
+    A folder with a metadata file is finished; a folder that only has an artifact's name is
+    unfinished. A folder inside a finished artifact belongs to that artifact.
     """
     finished: list[Path] = []
     nameless: list[Path] = []
@@ -88,7 +89,7 @@ def artifacts_below(start: Path) -> Artifacts:
 
 
 def place_of(folder: Place, stages: Collection[str]) -> tuple[str, str]:
-    """Stage and scene of an artifact's folder, by where it lies; "" where there is none.
+    """Tell the stage and the scene of an artifact from its path; "" for an unknown one.
 
     ``stages`` are the names of the folders that hold artifacts.
     """
@@ -103,12 +104,12 @@ def place_of(folder: Place, stages: Collection[str]) -> tuple[str, str]:
 
 
 def num_files(folder: Place) -> int:
-    """How many files ``check_artifact`` will compare."""
+    """Count the files that ``check_artifact`` compares."""
     return len(listed_files(read_metadata(folder) or {}) or {})
 
 
 def check_artifact(folder: Path, step: Callable[[], None]) -> list[Finding]:
-    """Compare all files of a finished artifact with its metadata, and that with itself.
+    """Compare all files of a finished artifact with its metadata; check the metadata itself.
 
     ``step`` is called after every file.
     """
@@ -128,7 +129,7 @@ def check_artifact(folder: Path, step: Callable[[], None]) -> list[Finding]:
 
 
 def check_metadata(folder: Place, content: Mapping[str, Any]) -> Iterator[Finding]:
-    """What in an artifact's metadata contradicts itself, or the folder's name."""
+    """Yield the contradictions in an artifact's metadata and between it and the folder's name."""
     path = folder / METADATA
     names = set(content)
     if not _NEEDED <= names <= _NEEDED | _NOTED:
@@ -161,14 +162,14 @@ def _check_file(path: Path, file: Listed) -> str:
 
 
 def differs(size: int, file: Listed) -> str:
-    """In what way a file of so many bytes, -1 for none, is not the one listed; "" if it may be."""
+    """Describe how a file's size in bytes (-1: no file) differs from the listed one, "" if not."""
     if size < 0:
         return "missing"
     return f"damaged: {size} bytes, {file.size} were written" if size != file.size else ""
 
 
 def _unlisted(folder: Path, files: Mapping[str, Listed]) -> list[Finding]:
-    """Files that the metadata does not know; a room without metadata is one finding."""
+    """List the files that the metadata does not list; a room without metadata is one finding."""
     holds_rooms = folder.parent.name == ROOMS_STAGE
     found: dict[Path, Finding] = {}
     for path in files_of(folder):
@@ -184,14 +185,14 @@ def _unlisted(folder: Path, files: Mapping[str, Listed]) -> list[Finding]:
 
 
 class RemoteArtifacts(NamedTuple):
-    """Folders of artifacts, in order."""
+    """Finished and unfinished artifact folders of an object store, by name."""
 
     finished: tuple[RemoteFolder, ...]
     unfinished: tuple[RemoteFolder, ...]
 
 
 def objects_below(start: RemoteFolder) -> RemoteArtifacts:
-    """Artifacts at and below a folder, by their metadata or, unfinished, by their name."""
+    """List the artifacts at and below a folder of an object store, as ``artifacts_below`` does."""
     finished: dict[str, None] = {}
     named: dict[str, None] = {}
     depth = len(start.parts)
@@ -207,7 +208,7 @@ def objects_below(start: RemoteFolder) -> RemoteArtifacts:
 
 
 def check_objects(folder: RemoteFolder, step: Callable[[], None]) -> list[Finding]:
-    """Compare all objects of a finished artifact with its metadata, reading each.
+    """Read all objects of a finished artifact and compare them with its metadata.
 
     ``step`` is called after every object.
     """
@@ -237,11 +238,11 @@ def check_objects(folder: RemoteFolder, step: Callable[[], None]) -> list[Findin
 
 @dataclass(frozen=True)
 class Stored:
-    """An artifact on disk, finished or not.
+    """A finished or unfinished artifact on disk.
 
-    ``names`` are the fingerprints that it is known by: its own, and of generated rooms also each
-    room's. ``inputs`` are those it was made from; ``time`` is when it was finished, of an
-    unfinished one when a file in it last changed, in seconds since 1970.
+    ``names`` holds its fingerprint and, for generated rooms, the fingerprint of each room.
+    ``inputs`` holds the fingerprints of its inputs. ``time`` (seconds since 1970) is when it was
+    finished or, if unfinished, when one of its files last changed.
     """
 
     folder: Path
@@ -253,10 +254,10 @@ class Stored:
 
 
 def stored_in(set_folder: Path, stages: Collection[str]) -> Iterator[Stored]:
-    """A scene set's artifacts below the folders named ``stages``.
+    """Yield the artifacts of a scene set below the folders named ``stages``.
 
-    Rooms that were generated together are one artifact. Folders that the store would not have
-    made, such as a user's own, are none.
+    Rooms that were generated together are one artifact. Folders that the store did not name,
+    such as a user's, are passed over.
     """
     for stage in stages:
         for folder in _visible(set_folder / stage):
@@ -292,7 +293,7 @@ def _stored(folder: Path, stage: str) -> Stored:
 
 
 def _room_name(index: Mapping[str, Any], scene_id: str) -> str:
-    """A room's fingerprint, also of one whose own metadata is damaged."""
+    """Compute a room's fingerprint, which works also where its metadata is damaged."""
     told = (index["stage"], index["schema_version"], index["config"])
     return fingerprint(*told, {"room": scene_id})
 
@@ -311,10 +312,10 @@ def _changed(folder: Path) -> float:
 
 
 def named_results(output_root: Path) -> dict[Path, str]:
-    """Fingerprints of the results that runs left, by pointer file.
+    """Read the fingerprints of the results of all runs, by pointer file (``latest*.json``).
 
     Raises:
-        DataError: a pointer cannot be read, so that nobody knows what it names.
+        DataError: a pointer file cannot be read.
     """
     pointers = [*output_root.glob("*/latest*.json"), *output_root.glob("*/*/latest*.json")]
     named = {}
@@ -322,17 +323,17 @@ def named_results(output_root: Path) -> dict[Path, str]:
         try:
             named[path] = str(json.loads(path.read_text(encoding="utf-8"))["report"])
         except (OSError, ValueError, KeyError, TypeError) as error:
-            remedy = "Run again what it was made by, such as RunAll, or delete it."
+            remedy = "Run the task that made it, such as RunAll, again, or delete the file."
             found = f"{type(error).__name__}: {error}"
             raise DataError(path, "a pointer to results", found, remedy) from error
     return named
 
 
 def kept(everything: Iterable[Stored], named: Iterable[str], since: float) -> set[Path]:
-    """Folders of the artifacts to keep.
+    """Find the folders of the artifacts to keep.
 
-    Those named, those finished or worked on at ``since`` (seconds since 1970) or later, and all
-    that these were made from.
+    These are the artifacts with a fingerprint in ``named``, those finished or changed at
+    ``since`` (seconds since 1970) or later, and all artifacts that these were made from.
     """
     stored = list(everything)
     by_name: dict[str, list[Stored]] = {}
@@ -354,12 +355,12 @@ _ASIDE = ".removed"
 
 
 def locks_of(folder: Path) -> list[Path]:
-    """Locks under which an artifact is written, with those of artifacts inside it."""
+    """List the lock files of an artifact and of the artifacts inside it."""
     return [lock_path(folder), *sorted(folder.glob("*/.*.lock"))]
 
 
 def is_locked(folder: Path) -> bool:
-    """Whether a process is making the artifact, or one inside it; creates no file."""
+    """Whether a process is writing the artifact or one inside it; creates no file."""
     return any(_is_held(path) for path in locks_of(folder) if path.exists())
 
 
@@ -372,9 +373,9 @@ def _is_held(path: Path) -> bool:
 
 
 def remove(folder: Path) -> bool:
-    """Delete an artifact; False, and nothing done, when a process is making it.
+    """Delete an artifact; return False and delete nothing while a process is writing it.
 
-    An artifact that holds this one, as generated rooms do, is then no longer a finished one.
+    An outer artifact, such as the set of generated rooms around a room, becomes unfinished.
     """
     outer = [up for up in folder.parents[:2] if (up / METADATA).exists()]
     locks = [*map(lock_path, outer), *locks_of(folder)]
@@ -396,7 +397,7 @@ def remove(folder: Path) -> bool:
 
 
 def leftovers(start: Path) -> Iterator[Path]:
-    """What interrupted deletions left at and below a folder."""
+    """Yield the folders at and below ``start`` that an interrupted removal left renamed."""
     for place, folders, _ in os.walk(start):
         left = [name for name in folders if name.startswith(".") and name.endswith(_ASIDE)]
         yield from (Path(place) / name for name in sorted(left))

@@ -1,10 +1,11 @@
-"""Artifacts of vectors: text embeddings of classes and image features of superpoints.
+"""Read and write vectors: text embeddings of classes and image features of superpoints.
 
-``embeddings.safetensors`` holds ``embeddings`` (C, D) float32 of unit length; ``classes.json`` the
-classes in their order, the templates and the model; ``<set>_<model>_clip_text.pth`` the same
-tensor by itself, as ``torch.load`` reads it.
+Class embeddings: ``embeddings.safetensors`` holds ``embeddings`` (C, D) float32 of unit length;
+``classes.json`` holds the classes in their order and the templates; and
+``<set>_<model>_clip_text.pth`` holds the same tensor alone, for ``torch.load``.
 
-Stored as float16, which is finer than what views disagree by.
+Features: ``features.zarr`` stores ``features`` (S, C) as float16, whose rounding is smaller than
+the differences between views, and ``seen`` (S,) bool.
 """
 
 from __future__ import annotations
@@ -30,23 +31,25 @@ _CLASSES_REMEDY = "Run EmbedClasses again."
 
 @dataclass(frozen=True, eq=False)
 class ClassEmbeddings:
-    """``embeddings`` (C, D) float32, rows of unit length in the order of ``classes``."""
+    """Text embeddings (C, D) float32: one row of unit length for each of ``classes``."""
 
     classes: tuple[str, ...]
     templates: tuple[str, ...]
     embeddings: Array
 
     def __post_init__(self) -> None:
-        """Raise ValueError unless there is one finite vector a class."""
+        """Raise ValueError unless each class has one finite vector."""
         shape = self.embeddings.shape
         if len(shape) != 2 or shape[0] != len(self.classes) or self.embeddings.dtype != np.float32:
-            raise ValueError(f"{len(self.classes)} classes, but vectors of shape {shape}")
+            raise ValueError(
+                f"expected a float32 row for each of {len(self.classes)} classes, got {shape}"
+            )
         if not np.isfinite(self.embeddings).all():
             raise ValueError("a vector is not finite")
 
 
 def write_class_embeddings(folder: Path, content: ClassEmbeddings, tensor_name: str) -> None:
-    """Write all three files; ``tensor_name`` is that of the plain tensor."""
+    """Write all three files; ``tensor_name`` is the name of the plain tensor's file."""
     import torch
     from safetensors.numpy import save
 
@@ -58,14 +61,14 @@ def write_class_embeddings(folder: Path, content: ClassEmbeddings, tensor_name: 
     write_text_atomic(folder / CLASSES, json.dumps(told, indent=1, ensure_ascii=False) + "\n")
     rows = np.ascontiguousarray(content.embeddings)
     (folder / EMBEDDINGS).write_bytes(save({"embeddings": rows}))
-    # Through memory, for a file's own name would become part of its content.
+    # Saved to memory first: torch.save would write the file's name into its content.
     stream = io.BytesIO()
     torch.save(torch.from_numpy(rows.copy()), stream)
     (folder / tensor_name).write_bytes(stream.getvalue())
 
 
 def read_class_embeddings(folder: Path) -> ClassEmbeddings:
-    """What ``write_class_embeddings`` wrote; ArtifactError when it cannot be read."""
+    """Read what ``write_class_embeddings`` wrote; ArtifactError when it cannot be read."""
     from safetensors import SafetensorError
     from safetensors.numpy import load_file
 
@@ -85,7 +88,7 @@ def read_class_embeddings(folder: Path) -> ClassEmbeddings:
 
 FILE = "features.zarr"
 LARGEST = float(np.finfo(np.float16).max)
-"""No feature may be further from 0, or it could not be stored."""
+"""Largest absolute value that float16 can store."""
 _ROWS = 4096
 _FEATURES_REMEDY = "Run LiftFeatures again."
 
@@ -94,7 +97,7 @@ _FEATURES_REMEDY = "Run LiftFeatures again."
 class LiftedFeatures:
     """Image features of S superpoints: ``features`` (S, C) float32, ``seen`` (S,) bool.
 
-    The rows of superpoints that no view saw are 0.
+    ``seen`` marks superpoints that a view saw; the other rows of ``features`` are 0.
     """
 
     scene_id: str
@@ -102,7 +105,7 @@ class LiftedFeatures:
     seen: Array
 
     def __post_init__(self) -> None:
-        """Raise ValueError when the parts do not fit each other."""
+        """Raise ValueError for shapes, types or values that do not fit each other."""
         features, seen = self.features, self.seen
         if features.ndim != 2 or features.dtype != np.float32 or not features.shape[1]:
             raise ValueError(
@@ -132,7 +135,7 @@ def write_features(folder: Path, lifted: LiftedFeatures) -> None:
 
 
 def read_features(folder: Path) -> LiftedFeatures:
-    """The features of one scene; ArtifactError when the artifact cannot be read."""
+    """Read the features of one scene; ArtifactError when the artifact cannot be read."""
     require_complete(folder, _FEATURES_REMEDY)
     path = folder / FILE
     try:

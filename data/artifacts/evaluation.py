@@ -1,8 +1,9 @@
-"""Artifacts of results: ``metrics.json`` and ``queries.json``, ``ablation.json``, ``report.html``.
+"""Read and write results: metrics, ablations, error curves and reports.
 
-``error_curves.json`` with its chart is the artifact of the controlled-error curves.
-
-That is ``metrics.json``, or ``answers.json`` where no truth is known to measure against.
+Evaluate writes ``metrics.json`` (the summary) and ``queries.json`` (one row a query); Ablation
+writes ``ablation.json``, ``rows.json`` and a chart; the controlled-error curves are
+``error_curves.json`` and a chart. A report is ``report.html`` with an overview picture and
+``metrics.json``, or ``answers.json`` for scenes without ground truth.
 """
 
 from __future__ import annotations
@@ -19,19 +20,19 @@ from data.errors import ArtifactError
 METRICS = "metrics.json"
 QUERIES = "queries.json"
 SOURCES = ("student", "fusion_only", "together")
-"""Whose masks are scored: the student's, the lifted pseudo-labels themselves, and both together."""
+"""Whose masks are scored: the student's, the fused pseudo-labels, or both together."""
 TargetCount = Literal["zero", "single", "multiple"]
 TARGET_COUNTS: tuple[TargetCount, ...] = ("zero", "single", "multiple")
-"""By the number of targets; from two on it is the last."""
+"""Groups of queries by their number of target objects: none, one, or several."""
 _REMEDY = "Run Evaluate again."
 
 
 @dataclass(frozen=True)
 class Score:
-    """One source's answer to one query, counted on original points.
+    """The score of one source's mask for one query; counts are of the scan's original points.
 
-    ``iou`` is the strict convention's (``stages.evaluation.metrics``); ``missing`` tells a
-    prediction that was not there (scored as empty) from one that is empty.
+    ``iou`` follows the strict convention (``stages.evaluation.metrics``). ``missing`` marks a
+    query without a prediction, which is scored as an empty mask.
     """
 
     intersection: int
@@ -43,13 +44,13 @@ class Score:
 
 @dataclass(frozen=True)
 class QueryRow:
-    """One query and how each source answered it.
+    """One query and the score of each source's mask, by source.
 
-    ``group`` and ``official`` are there where the benchmark's convention asks for more than
-    masks (``stages.evaluation.benchmarks``): ``unique`` or ``multiple``, and by source the IoU of
-    boxes (``box_iou``) or their F1 (``f1_25``, ``f1_50``). ``said`` is the answer in words and
-    ``said_by`` the views that gave it; ``right`` are the right answers in words, none for a query
-    that is no question.
+    ``group`` ("unique" or "multiple") and ``official`` are set where the benchmark's convention
+    (``stages.evaluation.benchmarks``) scores boxes: ``official`` holds, by source, the IoU of
+    boxes (``box_iou``) or their F1 (``f1_25``, ``f1_50``). ``said`` is the answer in words,
+    ``said_by`` the views that gave it, and ``right`` the correct answers in words; ``right`` is
+    empty for a query without answers in words.
     """
 
     prompt_id: str
@@ -68,14 +69,14 @@ class QueryRow:
 
 @dataclass(frozen=True)
 class Evaluation:
-    """All rows in the order asked, and the summary that becomes ``metrics.json``."""
+    """The rows of all queries, in their order, and the summary that becomes ``metrics.json``."""
 
     rows: tuple[QueryRow, ...]
     summary: Mapping[str, Any]
 
 
 def metrics_text(summary: Mapping[str, Any]) -> str:
-    """``metrics.json`` as text: keys in the summary's order, every number finite."""
+    """Write a summary as the text of ``metrics.json``; ValueError unless all numbers are finite."""
     return json.dumps(summary, indent=1, allow_nan=False) + "\n"
 
 
@@ -87,7 +88,7 @@ def write_evaluation(folder: Path, evaluation: Evaluation) -> None:
 
 
 def read_evaluation(folder: Path) -> Evaluation:
-    """The evaluation in ``folder``; ArtifactError when it is unfinished or damaged."""
+    """Read the evaluation in ``folder``; ArtifactError when it is unfinished or damaged."""
     require_complete(folder, _REMEDY)
     path = folder / METRICS
     try:
@@ -117,14 +118,15 @@ _ABLATION_REMEDY = "Run Ablation again."
 
 @dataclass(frozen=True)
 class AnswerRow:
-    """One answer to one query, counted on original points (on a picture's cells for the teacher).
+    """The score of one answer to one query in an arm of the ablation.
 
-    ``kind`` is the query's task, "colour" for a referring query that names one; ``wording``
-    tells whether training rooms are asked in these words, "" where that is not known. ``iou`` is
-    the strict convention's (``stages.evaluation.metrics``). ``score`` is how sure the answer is
-    that the object is there, None where nothing tells. ``plain_iou`` stands where a colour decides,
-    for the room has several things of the kind: the strict IoU that the answer to the bank's
-    category would have had, None elsewhere.
+    Counts are of original points or, for the teacher, of the cells of a picture. ``kind`` is the
+    query's task, or "colour" for a referring query that names a colour. ``wording`` tells whether
+    training rooms use the query's wording ("seen") or not ("held_out"); "" means unknown. ``iou``
+    follows the strict convention (``stages.evaluation.metrics``). ``score`` is the confidence
+    that the object is present, None if unknown. ``plain_iou`` is set where only a colour tells
+    the target from other objects of its category: the strict IoU of the answer to the category
+    alone (from the background vocabulary), None elsewhere.
     """
 
     prompt_id: str
@@ -142,9 +144,9 @@ class AnswerRow:
 
 @dataclass(frozen=True)
 class ArmRows:
-    """One arm's answers: a tuple of rows and the seconds of work for each of its seeds.
+    """One arm of the ablation: for each of its seeds, a tuple of rows and the seconds of work.
 
-    ``in_pictures`` tells an arm scored on pictures, with a row for each picture and query.
+    ``in_pictures`` marks an arm scored in 2D, with one row for each picture and query.
     """
 
     name: str
@@ -165,22 +167,23 @@ def write_ablation(
 
 
 def read_ablation(folder: Path) -> dict[str, Any]:
-    """The figures in ``folder``; ArtifactError when they are unfinished or damaged."""
+    """Read the metrics of an ablation; ArtifactError when they are unfinished or damaged."""
     require_complete(folder, _ABLATION_REMEDY)
     path = folder / FIGURES
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
         raise ArtifactError(
-            path, "the figures of an ablation", str(error), _ABLATION_REMEDY
+            path, "the metrics of an ablation", str(error), _ABLATION_REMEDY
         ) from error
     if not isinstance(content, dict) or "arms" not in content:
-        raise ArtifactError(path, "the figures of an ablation", "others", _ABLATION_REMEDY)
+        found = "JSON without the key 'arms'"
+        raise ArtifactError(path, "the metrics of an ablation", found, _ABLATION_REMEDY)
     return content
 
 
 def write_error_curves(folder: Path, figures: Mapping[str, Any], chart: str) -> None:
-    """Write figures and chart (SVG text) into ``folder``."""
+    """Write the metrics and the chart (SVG text) of the error curves into ``folder``."""
     write_text_atomic(folder / CURVES_CHART, chart)
     write_text_atomic(folder / CURVES, json.dumps(figures, indent=1, allow_nan=False) + "\n")
 
@@ -193,7 +196,7 @@ OVERVIEW = "overview.png"
 
 @dataclass(frozen=True)
 class ReportFiles:
-    """What a report consists of, in memory; ``texts`` by the name of their file."""
+    """The contents of a report's files; ``texts`` holds the text files by name."""
 
     html: str
     texts: Mapping[str, str]

@@ -1,8 +1,8 @@
-"""Links artifact: ``links.zarr`` with the points each view sees and where it sees them.
+"""Read and write links: ``links.zarr``, the points that each view sees and their pixels.
 
-One CSR over views: ``offsets`` (V + 1), ``point_ids`` and ``uv`` of all views one after the
-other, in few files (Zarr v3 shards), each view's part read alone. The view ids are written
-last, so a half-written store is never taken for a whole one.
+The arrays form one CSR matrix over V views: ``offsets`` (V + 1), ``point_ids`` and ``uv`` of all
+views, concatenated. They lie in few files (Zarr v3 shards), and each view's slice is read alone.
+The view ids are written last, so an unfinished store is recognised.
 """
 
 from __future__ import annotations
@@ -30,9 +30,9 @@ _SHARD = 1 << 20
 
 @dataclass(frozen=True, eq=False)
 class ViewLinks:
-    """Points one view sees: ``point_ids`` (L,) int32 sorted, ``uv`` (L, 2) float32 pixels.
+    """The points one view sees: ``point_ids`` (L,) int32, sorted, ``uv`` (L, 2) float32 pixels.
 
-    The pixel of a link is ``floor(uv)``, always inside the image.
+    The pixel of a link is ``floor(uv)``, which is always inside the image.
     """
 
     view_id: str
@@ -41,7 +41,7 @@ class ViewLinks:
 
 
 class Links:
-    """Reader of a scene's links; each view is read when asked for."""
+    """A scene's links, open for reading; ``view`` reads one view at a time."""
 
     def __init__(self, group: zarr.Group, path: str) -> None:
         attributes = dict(group.attrs)
@@ -62,7 +62,7 @@ class Links:
         return len(self.view_ids)
 
     def view(self, index: int) -> ViewLinks:
-        """Links of one view; IndexError outside 0..len - 1, ArtifactError when damaged."""
+        """Read one view's links; IndexError outside 0..len - 1, ArtifactError when damaged."""
         if not 0 <= index < len(self):
             raise IndexError(index)
         part = slice(int(self._offsets[index]), int(self._offsets[index + 1]))
@@ -87,7 +87,7 @@ def _array(group: zarr.Group, name: str) -> zarr.Array:
 
 
 class _Appender:
-    """Grows one array by whole shards, so that each shard is written once."""
+    """Appends rows to one array by whole shards, so that each shard is written once."""
 
     def __init__(self, group: zarr.Group, name: str, dtype: str, columns: tuple[int, ...]) -> None:
         self._array = group.create_array(

@@ -1,13 +1,13 @@
-"""An artifact's ``metadata.json``, and the small files that name its writer and last error.
+"""Read and check an artifact's ``metadata.json``; record its writer and its last error.
 
-The metadata holds each file's size and SHA-256, and under ``checksum`` that of its own other
-content. Reading an artifact checks what is small (``require_complete``);
-``data.artifacts.cleanup`` checks everything.
+The metadata holds each file's size and SHA-256, and under ``checksum`` the SHA-256 of its own
+other content. Reading an artifact checks the small files (``check_files``);
+``data.artifacts.cleanup`` checks all.
 
-It tells ``status`` where a stage runs, and keeps a process whose lock was lost with a network disk
-from sealing what another host writes meanwhile.
-
-It is there from the failure until somebody tries again; a process that is killed leaves none.
+The writer file (``.holder.json``) lies in a folder while a process writes it. It tells ``status``
+where a stage runs, and stops a process that lost its lock with a network disk from finishing a
+folder that another host writes. The last error (``.<name>.failed.json``, beside the folder) is
+kept until the next attempt starts; a killed process leaves none.
 """
 
 from __future__ import annotations
@@ -31,16 +31,19 @@ from data.errors import ArtifactError, UserError
 METADATA = "metadata.json"
 CHECKSUM = "checksum"
 CHECKED_ON_READ = 64 * 2**20
-"""Bytes of an artifact that are compared with their checksums when it is read."""
+"""Bytes of an artifact whose checksums are compared when it is read."""
 
 
 def canonical_json(value: Any) -> str:
-    """JSON with sorted keys and no spaces: the same text for the same content."""
+    """Write JSON with sorted keys and no spaces: equal content gives equal text."""
     return json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=True)
 
 
 class Listed(NamedTuple):
-    """A file as the metadata lists it: bytes, 64 hex digits, and in a store its tag, or ""."""
+    """A file as the metadata lists it: size in bytes, SHA-256 (64 hex digits), and ETag.
+
+    ``tag`` is the ETag of an object in an object store, "" for a file on disk.
+    """
 
     size: int
     sha256: str
@@ -48,14 +51,14 @@ class Listed(NamedTuple):
 
     @classmethod
     def of(cls, entry: Mapping[str, Any]) -> Listed:
-        """One entry of the metadata's list; KeyError, TypeError or ValueError when damaged."""
+        """Parse one entry of the list; KeyError, TypeError or ValueError when it is damaged."""
         return cls(int(entry["bytes"]), str(entry.get("sha256")), str(entry.get("tag", "")))
 
 
 def read_metadata(folder: Place) -> dict[str, Any] | None:
-    """The metadata of a folder; None where there is none, or it is damaged.
+    """Read the metadata of a folder; None where it is missing or damaged.
 
-    Metadata without a checksum of its own is an earlier version's, and taken as it is.
+    Metadata without a checksum comes from an earlier version and is accepted.
     """
     try:
         text = (folder / METADATA).read_text(encoding="utf-8")
@@ -65,7 +68,7 @@ def read_metadata(folder: Place) -> dict[str, Any] | None:
 
 
 def parsed_metadata(text: str | bytes) -> dict[str, Any] | None:
-    """The content of a metadata file; None where it is damaged."""
+    """Parse a metadata file; None where it is damaged."""
     try:
         content = json.loads(text)
     except ValueError:
@@ -77,13 +80,13 @@ def parsed_metadata(text: str | bytes) -> dict[str, Any] | None:
 
 
 def content_checksum(content: Mapping[str, Any]) -> str:
-    """SHA-256 (64 hex digits) of a metadata's content but for the checksum itself."""
+    """Compute the SHA-256 (64 hex digits) of metadata, without its entry ``checksum``."""
     others = {name: value for name, value in content.items() if name != CHECKSUM}
     return hashlib.sha256(canonical_json(others).encode()).hexdigest()
 
 
 def listed_files(content: Mapping[str, Any]) -> dict[str, Listed] | None:
-    """The artifact's files by relative path; None where the list is damaged."""
+    """Parse the list of the artifact's files, by relative path; None where it is damaged."""
     files = content.get("files", {})
     try:
         return {str(name): Listed.of(entry) for name, entry in files.items()}
@@ -92,12 +95,12 @@ def listed_files(content: Mapping[str, Any]) -> dict[str, Listed] | None:
 
 
 def metadata_text(content: Mapping[str, Any]) -> str:
-    """The metadata file of a content, byte by byte."""
+    """Write metadata as the exact text of its file."""
     return json.dumps(content, indent=1) + "\n"
 
 
 def size_of(path: Path) -> int:
-    """Bytes of a file; -1 where there is none."""
+    """Size of a file in bytes; -1 where there is no file."""
     try:
         return path.stat().st_size
     except OSError:
@@ -105,22 +108,23 @@ def size_of(path: Path) -> int:
 
 
 def require_complete(folder: Place, remedy: str) -> None:
-    """Raise ArtifactError when ``folder`` is not a finished artifact, or as of ``check_files``."""
+    """Raise ArtifactError unless ``folder`` is a finished artifact that passes ``check_files``."""
     if read_metadata(folder) is None:
         raise ArtifactError(str(folder), "a finished artifact (metadata.json)", "none", remedy)
     check_files(folder, remedy)
 
 
 def check_files(folder: Place, remedy: str) -> None:
-    """Compare a finished artifact's files with its metadata; of an unfinished one, nothing.
+    """Compare a finished artifact's files with its metadata; an unfinished one is not checked.
 
-    Sizes are compared of all files, checksums of the smallest up to ``CHECKED_ON_READ`` bytes
-    in all: large arrays are read in parts, and hashing them whole would take longer than that.
-    What was compared is remembered for the process, until the file changes. Of an object store
-    one listing tells sizes and tags; checksums are compared where a tag is not the one noted.
+    The sizes of all files are compared, and the checksums of the smallest files, up to
+    ``CHECKED_ON_READ`` bytes in total: large arrays are read in parts, and hashing them whole
+    would take longer than reading. A process hashes a file again only when it has changed. For
+    an object store one listing gives sizes and ETags; a checksum is compared where the ETag
+    differs from the one in the metadata.
 
     Raises:
-        ArtifactError: a file is missing, or not as it was written; the error names it.
+        ArtifactError: a file is missing or differs from what was written; the error names it.
     """
     left = CHECKED_ON_READ
     files = listed_files(read_metadata(folder) or {}) or {}
@@ -140,7 +144,7 @@ def check_files(folder: Place, remedy: str) -> None:
         left -= file.size
         if left >= 0 and _digest(path, stat.st_mtime_ns, stat.st_size) != file.sha256:
             expected = f"the content written (SHA-256 {file.sha256[:12]}...)"
-            raise ArtifactError(path, expected, "other content: it was damaged since", again)
+            raise ArtifactError(path, expected, "other content: the file was damaged", again)
 
 
 def _check_objects(folder: RemoteFolder, files: Mapping[str, Listed], again: str) -> None:
@@ -159,24 +163,24 @@ def _check_objects(folder: RemoteFolder, files: Mapping[str, Listed], again: str
     for name, digest in folder.digests(unsure):
         if digest != files[name].sha256:
             expected = f"the content written (SHA-256 {files[name].sha256[:12]}...)"
-            found = "other content: it was replaced since"
+            found = "other content: the object was replaced"
             raise ArtifactError(str(folder / name), expected, found, again)
 
 
 @lru_cache(maxsize=2**14)
 def _digest(path: Path, mtime_ns: int, size: int) -> str:
-    """SHA-256 of a file; time and size are there to tell when to read it again."""
+    """SHA-256 of a file, kept until the file's time or size changes."""
     return sha256_of(path)
 
 
 def sha256_of(path: Path) -> str:
-    """SHA-256 of a file's bytes, read in blocks."""
+    """Compute the SHA-256 (64 hex digits) of a file, read in blocks."""
     with open(path, "rb") as stream:
         return hashlib.file_digest(stream, "sha256").hexdigest()
 
 
 def files_of(folder: Path) -> Iterator[Path]:
-    """The artifact's files; hidden ones are locks, nested artifacts answer for themselves."""
+    """Yield an artifact's files, without hidden files (locks) and nested artifacts."""
     for path in sorted(folder.iterdir()):
         if path.name.startswith(".") or path.name == METADATA:
             continue
@@ -187,20 +191,20 @@ def files_of(folder: Path) -> Iterator[Path]:
 
 
 HOLDER = ".holder.json"
-"""In a folder that is being written: host, pid and start (seconds since 1970) of who writes it."""
+"""The writer file: host, pid and start (seconds since 1970) of the process that writes a folder."""
 
 
 def holder_text() -> str:
-    """Of this process, what ``HOLDER`` holds."""
+    """The writer file's content for this process."""
     told = {"host": platform.node(), "pid": os.getpid(), "started": round(time.time(), 3)}
     return json.dumps(told)
 
 
 @contextmanager
 def named(folder: Path) -> Iterator[None]:
-    """Say who writes a folder; it counts only while the lock is held.
+    """Keep a writer file in ``folder`` while the body runs; the caller holds the folder's lock.
 
-    Raises ArtifactError when the body ends well, but another process took the folder over.
+    Raises ArtifactError when the body succeeds but another process has taken the folder over.
     """
     path, text = folder / HOLDER, holder_text()
     path.write_text(text)
@@ -217,9 +221,9 @@ def _expect_held(folder: Path, told: str) -> None:
     if found != told:
         raise ArtifactError(
             folder,
-            f"to be written by {told}",
-            f"{found or 'nobody'}, who took it over while this host seemed lost",
-            "What the other writes is kept: run the command again",
+            f"the folder to be written by {told}",
+            f"{found or 'no writer'}: another process took it over while this host was offline",
+            "The other process goes on writing it: run the command again",
         )
 
 
@@ -232,7 +236,7 @@ def _text_of(path: Path) -> str | None:
 
 @dataclass(frozen=True)
 class Failure:
-    """The first line of an error, where it happened, and when (seconds since 1970)."""
+    """The last error of an artifact: its first line, the host, and the time (s since 1970)."""
 
     error: str
     host: str
@@ -240,20 +244,20 @@ class Failure:
 
 
 def failure_path(folder: Path) -> Path:
-    """The file that tells of an artifact's failure."""
+    """Path of the file that records an artifact's last error."""
     return folder.with_name(f".{folder.name}.failed.json")
 
 
 @contextmanager
 def noted(folder: Path) -> Iterator[None]:
-    """Keep what stops the body; forget what stopped it before."""
+    """Record an error that the body raises as the folder's last error; delete an earlier record."""
     path = failure_path(folder)
     path.unlink(missing_ok=True)
     try:
         yield
     except Exception as error:
         failure = Failure(told(error), platform.node(), round(time.time(), 3))
-        # On a full disk the error itself is what matters.
+        # On a full disk the record cannot be written; the error itself is raised all the same.
         with contextlib.suppress(OSError):
             aside = path.with_name(f"{path.name}.{os.getpid()}.tmp")
             aside.write_text(json.dumps(asdict(failure)) + "\n", encoding="utf-8")
@@ -262,14 +266,14 @@ def noted(folder: Path) -> Iterator[None]:
 
 
 def told(error: BaseException) -> str:
-    """An error on one line: the first of its message, with its kind where that says more."""
+    """The first line of an error's message, after the error's class unless it is a UserError."""
     lines = str(error).strip().splitlines()
     first = lines[0] if lines else ""
     return first if isinstance(error, UserError) else f"{type(error).__name__}: {first}"
 
 
 def read_failure(folder: Path) -> Failure | None:
-    """What stopped an artifact's last attempt; None where nothing is known to have."""
+    """Read the last error of an artifact; None where none is recorded."""
     try:
         return Failure(**json.loads(failure_path(folder).read_text(encoding="utf-8")))
     except (OSError, ValueError, TypeError):

@@ -1,13 +1,13 @@
-"""Object stores (``s3://bucket/prefix``) through fsspec: file systems, folders and their errors.
+"""Access object stores (``s3://bucket/prefix``) through fsspec: file systems and folders.
 
 For ``s3://`` the driver is s3fs, which reads credentials, region and ``AWS_ENDPOINT_URL`` as all
-AWS tools do; timeouts and retries below give way to those of fsspec's own configuration, such as
-``FSSPEC_S3='{"config_kwargs": {"read_timeout": 120}}'``. Other protocols take their driver's
-defaults.
+AWS tools do. The timeouts and retries below are defaults; fsspec's configuration, such as
+``FSSPEC_S3='{"config_kwargs": {"read_timeout": 120}}'``, replaces them. Other protocols use the
+defaults of their driver.
 
-An object store has no folders, no locks and no renames: a folder is what its objects' names
-begin with, and an object is put whole or not at all. Every failure that the store's client does
-not mend by trying again is a UserError that names the object.
+An object store has no folders, locks or renames: a folder is a common prefix of object names,
+and an object is written whole or not at all. A failure that remains after the client's retries
+is a UserError that names the object.
 """
 
 from __future__ import annotations
@@ -29,26 +29,27 @@ _CLIENT = {
     "max_pool_connections": 64,
     "retries": {"mode": "standard", "max_attempts": 4},
 }
-"""Of botocore; the timeouts in seconds. A server's error and a lost connection are tried again."""
+"""Options of botocore; timeouts in seconds. It retries server errors and lost connections."""
 _TRIES = 2
-"""Of s3fs, over what botocore does not see: a connection lost while an object is being read."""
+"""Attempts of s3fs, which cover a connection lost while an object is read; botocore does not."""
 _OPEN: set[Any] = set()
-"""File systems, kept: one that a forked process inherits would be closed there, and complain."""
+"""File systems in use. The reference keeps a forked child from closing inherited ones, with errors.
+"""
 REFUSED = "Check the credentials, and that they may list, get, put and delete there."
 _REMEDIES = {
     "credentials": "Set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or AWS_PROFILE, or give the "
     "machine a role.",
     "refused": REFUSED,
-    "other": "It was tried several times. Check the network and the store (AWS_ENDPOINT_URL where "
-    "it is not Amazon's) and run the same again: what is there already stays.",
+    "other": "Several attempts failed. Check the network and the store (AWS_ENDPOINT_URL, if it is "
+    "not Amazon's) and run the same command again: finished objects are kept.",
 }
 
 
 def filesystem(url: str, asynchronous: bool = False) -> tuple[Any, str]:
-    """The file system of an address, of fsspec, and the path in it.
+    """Return fsspec's file system for an address, and the path in it.
 
-    To be asked for at each use: fsspec keeps one for each process, and a forked process may not
-    use its parent's. Raises ConfigError when the driver is not installed.
+    Call it at each use: fsspec keeps one file system for each process, and a forked process must
+    not use its parent's. Raises ConfigError when the driver is not installed.
     """
     import fsspec
     from fsspec.config import conf
@@ -78,7 +79,10 @@ def filesystem(url: str, asynchronous: bool = False) -> tuple[Any, str]:
 
 @contextmanager
 def told(url: str, done: str, is_absence_told: bool = False) -> Iterator[None]:
-    """Raise UserError for what a store's client raises; FileNotFoundError passes unless told."""
+    """Turn errors of a store's client into UserError ("<url>: could not be <done> ...").
+
+    FileNotFoundError passes through unless ``is_absence_told``.
+    """
     try:
         yield
     except UserError:
@@ -86,13 +90,13 @@ def told(url: str, done: str, is_absence_told: bool = False) -> Iterator[None]:
     except Exception as error:
         if isinstance(error, FileNotFoundError) and not is_absence_told:
             raise
-        text = " ".join(str(error).split()) or "no more is known"
+        text = " ".join(str(error).split()) or "without a message"
         what = f"{url}: could not be {done} ({type(error).__name__}: {text})"
         raise UserError(f"{what}. {_REMEDIES[_kind(error)]}") from error
 
 
 def _kind(error: BaseException) -> str:
-    # By name: botocore is there only where s3fs is.
+    # Compared by name, because botocore may not be installed.
     names = {type(one).__name__ for one in (error, error.__cause__)}
     if any("Credential" in name or "Profile" in name for name in names):
         return "credentials"
@@ -100,13 +104,13 @@ def _kind(error: BaseException) -> str:
 
 
 _AT_ONCE = 64 * 2**20
-"""Bytes of objects that are held in memory together."""
+"""Bytes of objects that are read into memory at once."""
 PUT: dict[str, str] = {}
-"""SHA-256 of what this process last put below Zarr groups, by path in the store."""
+"""SHA-256 of the objects that this process last wrote into Zarr groups, by path in the store."""
 
 
 class Entry(NamedTuple):
-    """An object as a listing tells it: bytes, and a tag that changes with its content, or ""."""
+    """An object in a listing: size in bytes, and ETag (changes with the content; "" if unknown)."""
 
     size: int
     tag: str
@@ -114,9 +118,10 @@ class Entry(NamedTuple):
 
 @dataclass(frozen=True)
 class RemoteFolder:
-    """A folder of an object store, or one object in it; ``url`` ends without a slash.
+    """A folder of an object store or an object in it; ``url`` has no slash at its end.
 
-    Methods named as those of ``Path`` do the same; all raise UserError when the store fails.
+    Methods that have the name of a method of ``Path`` do the same. All methods raise UserError
+    when the store fails.
     """
 
     url: str
@@ -129,32 +134,32 @@ class RemoteFolder:
 
     @property
     def parts(self) -> tuple[str, ...]:
-        """The parts of the address between slashes."""
+        """The parts of the address, split at slashes."""
         return tuple(self.url.split("/"))
 
     @property
     def name(self) -> str:
-        """The last part."""
+        """The last part of the address."""
         return self.parts[-1]
 
     def read_bytes(self) -> bytes:
-        """The whole object; FileNotFoundError where there is none."""
+        """Read the whole object; FileNotFoundError where there is none."""
         with told(self.url, "read"):
             fs, path = filesystem(self.url)
             return bytes(fs.cat_file(path))
 
     def read_text(self, encoding: str = "utf-8") -> str:
-        """The whole object as text; errors as of ``read_bytes``."""
+        """Read the whole object as text; raises as ``read_bytes`` does."""
         return self.read_bytes().decode(encoding)
 
     def write_text(self, text: str) -> None:
-        """Put an object, whole or not at all, over what is there."""
+        """Write an object, whole or not at all; an existing one is replaced."""
         with told(self.url, "written", is_absence_told=True):
             fs, path = filesystem(self.url)
             fs.pipe_file(path, text.encode())
 
     def exists(self) -> bool:
-        """Whether the object is there."""
+        """Whether the object exists."""
         with told(self.url, "looked for"):
             fs, path = filesystem(self.url)
             try:
@@ -164,7 +169,7 @@ class RemoteFolder:
         return True
 
     def unlink(self) -> None:
-        """Delete the object, where it is there."""
+        """Delete the object if it exists."""
         with told(self.url, "deleted"):
             fs, path = filesystem(self.url)
             try:
@@ -173,7 +178,7 @@ class RemoteFolder:
                 return
 
     def files(self) -> dict[str, Entry]:
-        """All objects below by name from here, in order; one request for each thousand."""
+        """List all objects below, sorted, by name relative to here; one request per thousand."""
         with told(self.url, "listed"):
             fs, path = filesystem(self.url)
             found = fs.find(path, detail=True)
@@ -184,9 +189,9 @@ class RemoteFolder:
         }
 
     def digests(self, sizes: Mapping[str, int]) -> Iterator[tuple[str, str]]:
-        """Name and SHA-256 of objects below, which are read, many at once; "" where none is.
+        """Read objects below, many at once, and yield name and SHA-256; "" for a missing object.
 
-        ``sizes`` are their bytes by name.
+        ``sizes`` holds their sizes in bytes, by name.
         """
         for names in _batches(sizes):
             contents = contents_of([self / name for name in names])
@@ -194,12 +199,12 @@ class RemoteFolder:
                 yield name, hashlib.sha256(content).hexdigest() if content is not None else ""
 
     def put_digests(self) -> dict[str, str]:
-        """SHA-256 of what this process last put into Zarr groups below, by name from here."""
+        """SHA-256 of the objects below that this process last wrote into Zarr groups, by name."""
         start = f"{filesystem(self.url)[1]}/"
         return {path.removeprefix(start): d for path, d in PUT.items() if path.startswith(start)}
 
     def forget_puts(self) -> None:
-        """Note nothing any more of what was put below."""
+        """Forget which objects this process wrote below."""
         start = f"{filesystem(self.url)[1]}/"
         for path in [path for path in PUT if path.startswith(start)]:
             del PUT[path]
@@ -212,14 +217,14 @@ class RemoteFolder:
         with told(self.url, "deleted"):
             fs, path = filesystem(self.url)
             fs.rm([f"{path}/{name}" for name in names])
-        # S3 answers a deletion of many objects with success, whatever became of each.
+        # S3 reports success for a deletion of many objects even where single ones failed.
         kept = [name for name in self.files() if name in names]
         if kept:
             raise UserError(f"{self / kept[0]}: could not be deleted. {REFUSED}")
 
 
 Place = Path | RemoteFolder
-"""Where an artifact lies."""
+"""A folder or file of an artifact: on disk, or in an object store."""
 
 
 def _tag(info: Mapping[str, Any]) -> str:
@@ -240,7 +245,7 @@ def _batches(sizes: Mapping[str, int]) -> Iterator[list[str]]:
 
 
 def contents_of(objects: Iterable[RemoteFolder]) -> list[bytes | None]:
-    """Objects of one store, read at the same time; None for each that is not there."""
+    """Read objects of one store concurrently; None for each missing object."""
     urls = [one.url for one in objects]
     if not urls:
         return []
@@ -261,15 +266,15 @@ def contents_of(objects: Iterable[RemoteFolder]) -> list[bytes | None]:
 
 @lru_cache(maxsize=None)
 def reachable(url: str) -> RemoteFolder:
-    """The folder of an address that a user gave, once its bucket has answered.
+    """Return the folder of a user's address after checking that its bucket can be reached.
 
-    Raises ConfigError for what is no address, a driver that is not installed and a bucket that
-    is not there; UserError for a store that does not answer, or refuses.
+    Raises ConfigError for a malformed address, a driver that is not installed or a bucket that
+    does not exist; UserError for a store that does not answer or refuses access.
     """
     if "://" not in url:
         raise ConfigError(
             f"{CACHE_VARIABLE}: expected an address such as s3://bucket/prefix, found {url!r}. "
-            "Where a folder is meant, MLLM3D_OUTPUT is its variable."
+            "To cache in a folder on disk, set MLLM3D_OUTPUT instead."
         )
     fs, path = filesystem(url)
     bucket = path.split("/")[0]
@@ -278,7 +283,7 @@ def reachable(url: str) -> RemoteFolder:
             fs.info(bucket)
     except FileNotFoundError as error:
         raise ConfigError(
-            f"{CACHE_VARIABLE}: {url}: there is no bucket {bucket!r} there. Make it first, or "
-            "mend the name (AWS_ENDPOINT_URL says where, if it is not Amazon's)."
+            f"{CACHE_VARIABLE}: {url}: expected an existing bucket, found no bucket {bucket!r}. "
+            "Create it or correct its name (AWS_ENDPOINT_URL names the server, if not Amazon's)."
         ) from error
     return RemoteFolder(url.rstrip("/"))

@@ -1,6 +1,6 @@
-"""Prompts artifact: ``prompts.json`` with queries and searches and, apart, ``truths.json``.
+"""Read and write queries: ``prompts.json``, and their ground truth in ``truths.json``.
 
-Stages that must not see labels read only the first.
+Stages that must not see labels read only ``prompts.json``, which holds queries and searches.
 """
 
 from __future__ import annotations
@@ -31,9 +31,10 @@ def write_prompts(
     lacking: Mapping[str, Sequence[int]] | None = None,
     searches: Mapping[str, Sequence[Search]] | None = None,
 ) -> None:
-    """Write both files; ``prompts`` and ``searches`` by split.
+    """Write both files; ``prompts`` and ``searches`` are by split.
 
-    For the record: ``id_space``, and by prompt the ids ``lacking`` from its scene, if any.
+    ``truths.json`` also records ``id_space`` (``data.queries.prompts.IdSpace``) and ``lacking``:
+    by prompt id, the object ids that its scene does not have.
     """
     rows = {
         truth.prompt_id: {key: value for key, value in asdict(truth).items() if key != "prompt_id"}
@@ -47,7 +48,7 @@ def write_prompts(
 
 
 def read_prompts(folder: Path) -> dict[str, list[Prompt]]:
-    """Queries by split, without any label; ArtifactError when they cannot be read."""
+    """Read the queries by split, without labels; ArtifactError when they cannot be read."""
     path = folder / PROMPTS_FILE
     splits = _read(path, "splits")
     try:
@@ -57,7 +58,7 @@ def read_prompts(folder: Path) -> dict[str, list[Prompt]]:
 
 
 def read_searches(folder: Path) -> dict[str, list[Search]]:
-    """Searches by split, without any label; ArtifactError when they cannot be read."""
+    """Read the searches by split, without labels; ArtifactError when they cannot be read."""
     path = folder / PROMPTS_FILE
     splits = _read(path, "searches")
     try:
@@ -70,7 +71,10 @@ def read_searches(folder: Path) -> dict[str, list[Search]]:
 
 
 def read_truths(folder: Path) -> dict[str, PromptTruth]:
-    """What each query is about, by prompt id; for evaluation and oracles only."""
+    """Read the target objects of each query, by prompt id; for evaluation and oracles only.
+
+    Raises ArtifactError when they cannot be read.
+    """
     path = folder / TRUTHS_FILE
     rows = _read(path, "truths")
     try:
@@ -101,5 +105,6 @@ def _read(path: Path, key: str) -> dict[str, Any]:
         raise ArtifactError(path, f"a JSON file of {key}", str(error), _REMEDY) from error
     fits = isinstance(content, dict) and content.get("schema_version") == SCHEMA_VERSION
     if not fits or not isinstance(content.get(key), dict):
-        raise ArtifactError(path, f"{key} of schema {SCHEMA_VERSION}", "others", _REMEDY)
+        found = "JSON of another schema"
+        raise ArtifactError(path, f"{key} of schema {SCHEMA_VERSION}", found, _REMEDY)
     return dict(content[key])

@@ -1,13 +1,15 @@
-"""Artifacts in an object store: whether they are finished, and how they are made.
+"""Write artifacts into an object store, and tell whether they are finished.
 
-An artifact is finished when its ``metadata.json`` is there, which is put last, after every
-object has been read back and is what this process put, or what an earlier attempt left. Hosts
-share no lock there. Two that make one artifact at a time, which shards and luigid avoid, put
-objects of the same names; whoever finds at the end that objects are not its own puts no
-metadata, and says so. A teacher's writer looks before every view whether another host has
-finished meanwhile, and stops; where its own last view may have replaced what that host's metadata
-tells, it takes that metadata away and goes on (``stop_if_finished``). What a host that dies in
-that moment leaves is found by every reader, as sizes, tags and checksums tell.
+An artifact is finished when its ``metadata.json`` exists. It is written last, after every object
+was read back and equals what this process wrote or what an earlier attempt left.
+
+Hosts share no lock in an object store. Two hosts that write one artifact at the same time, which
+shards and luigid avoid, write objects of the same names; a host that finds changed objects at
+the end writes no metadata and reports it. A teacher's writer checks before every view whether
+another host has finished the cache, and stops if so. If its own last view may have replaced an
+object of the finished cache, it deletes the other host's metadata and goes on
+(``stop_if_finished``). If a host dies at that moment, readers find the damage by sizes, ETags
+and checksums.
 """
 
 from __future__ import annotations
@@ -31,17 +33,17 @@ from data.artifacts.object_store import RemoteFolder, contents_of
 from data.errors import ArtifactError, UserError
 
 Describe = Callable[[float, Mapping[str, Mapping[str, Any]]], dict[str, Any]]
-"""The metadata's content, of the seconds it took and the files by name."""
+"""Makes the metadata's content from the seconds of work and the files by name."""
 _FRESH = 60.0
-"""Seconds for which it is believed that an artifact is not there."""
+"""Seconds for which a missing artifact is remembered as missing."""
 
 
 class Manifests:
-    """The metadata of a stage's artifacts, asked for together.
+    """The metadata of a stage's artifacts, fetched together.
 
-    The first question about any of ``folders`` asks the store for all of them at once: a request
-    each, many at a time. What is finished stays finished for this process. What was not is said
-    once, and asked for anew when it is asked about again, for another host may have made it.
+    The first lookup fetches the metadata of all ``folders`` concurrently, one request each. A
+    finished artifact stays finished for this process. A missing one is reported as missing once
+    and fetched again at the next lookup, because another host may have made it.
     """
 
     def __init__(self, folders: Callable[[], Iterable[RemoteFolder]]) -> None:
@@ -52,7 +54,7 @@ class Manifests:
         self._is_asked = False
 
     def of(self, folder: RemoteFolder) -> dict[str, Any] | None:
-        """A folder's metadata; None where it is not there, or damaged."""
+        """Return a folder's metadata; None where it is missing or damaged."""
         if not self._is_asked:
             self._ask_all()
         if folder.url not in self._found:
@@ -64,7 +66,7 @@ class Manifests:
         return self._found.get(folder.url)
 
     def note(self, folder: RemoteFolder, content: dict[str, Any] | None) -> None:
-        """Remember metadata that was read or put."""
+        """Remember metadata that was read or written."""
         if content is not None:
             self._found[folder.url] = content
 
@@ -80,13 +82,13 @@ class Manifests:
 
 @dataclass(frozen=True, eq=False)
 class RemoteArtifact:
-    """Where an artifact lies in an object store, and what is known of others of its stage."""
+    """An artifact's folder in an object store, and the metadata of its stage's artifacts."""
 
     folder: RemoteFolder
     stage: Manifests
 
     def manifest(self) -> dict[str, Any] | None:
-        """Its metadata; None where it is not finished."""
+        """Return the artifact's metadata; None while it is not finished."""
         return self.stage.of(self.folder)
 
 
@@ -95,10 +97,10 @@ class FinishedElsewhere(Exception):
 
 
 def stop_if_finished(folder: RemoteFolder) -> None:
-    """Raise FinishedElsewhere when another host has finished the artifact, and it is whole.
+    """Raise FinishedElsewhere when another host has finished the artifact and it is intact.
 
-    Metadata that what lies there does not fit is taken away: this process spoiled it, and will
-    put its own.
+    Metadata that does not match the objects is deleted: this process has replaced an object,
+    and will write its own metadata.
     """
     if read_metadata(folder) is None:
         return
@@ -114,12 +116,12 @@ def stop_if_finished(folder: RemoteFolder) -> None:
 def writing_objects(
     artifact: RemoteArtifact, resumable: bool, describe: Describe
 ) -> Iterator[RemoteFolder]:
-    """Yield the folder for writing, and put its metadata on success, as ``store.writing`` does.
+    """Yield the folder for writing and write its metadata on success, as ``store.writing`` does.
 
-    Something is put before the body runs, so that a store that takes nothing is told of early.
+    The writer file is put before the body runs, so that a store without write access fails early.
 
     Raises:
-        UserError: the store fails, or another process changed objects meanwhile.
+        UserError: the store fails, or another process changed objects while the body ran.
     """
     folder, start = artifact.folder, time.monotonic()
     folder.forget_puts()
@@ -140,7 +142,7 @@ def writing_objects(
 
 
 def _as_put(folder: RemoteFolder) -> dict[str, dict[str, Any]]:
-    """Size, checksum and tag of every object, each read back; UserError where one changed."""
+    """Read every object back: size, SHA-256 and ETag by name; UserError where one has changed."""
     listed = _listed(folder)
     digests = dict(folder.digests({name: entry.size for name, entry in listed.items()}))
     own = folder.put_digests()
@@ -149,7 +151,7 @@ def _as_put(folder: RemoteFolder) -> dict[str, dict[str, Any]]:
         name = changed[0] if changed else ""
         raise UserError(
             f"{folder}{f'/{name}' if name else ''}: another process wrote there at the same time, "
-            "so that it was not finished. Wait until that one is done, and run the same again."
+            "so the artifact was not finished. Wait for the other process, and run this one again."
         )
     return {
         name: {

@@ -1,10 +1,11 @@
-"""Scene artifact: ``scene.h5`` with the scan's geometry, its views and, apart, its labels.
-
-When HDF5 cannot write, it fails again on everything it then closes, and may crash the process.
-So it never hears of it: what the disk does not take stays in memory, and is an error at the end.
+"""Read and write scenes: ``scene.h5`` with a scan's geometry, its views and its labels.
 
 ``read_scene`` never opens the ``ground_truth`` group; only ``read_ground_truth`` does. Paths of
-images and masks are kept relative to the dataset's folder, which may move between two runs.
+images and masks are stored relative to the dataset's folder, which may move between two runs.
+
+After a failed write, HDF5 fails again for everything it closes and may crash the process. The
+file object that it writes to therefore never fails: bytes that the disk did not take stay in
+memory, and the error is raised at the end (``create_hdf``).
 """
 
 from __future__ import annotations
@@ -25,7 +26,7 @@ from data.types import Array, Camera, GroundTruth, Neighbours, PointCloud, Scene
 
 
 class _PatientFile(io.RawIOBase):
-    """A file to write and read, whose writes never fail; ``error`` is the first that did."""
+    """A file whose writes never raise; ``error`` is the first error of the disk, if any."""
 
     def __init__(self, path: Path) -> None:
         super().__init__()
@@ -82,7 +83,7 @@ class _PatientFile(io.RawIOBase):
 
 @contextmanager
 def create_hdf(path: Path) -> Iterator[h5py.File]:
-    """A new HDF5 file to fill; at the end OSError, when the disk did not take all of it."""
+    """Yield a new HDF5 file to fill; raise OSError at the end if a write to the disk failed."""
     stream = _PatientFile(path)
     try:
         with h5py.File(stream, "w") as file:
@@ -99,7 +100,7 @@ _REMEDY = "Run PrepareScene again."
 
 
 class _Depths(Sequence[Array]):
-    """Depth maps read from the file one at a time: uint16 mm on disk, float32 m in hand."""
+    """Depth maps, read from the file one at a time: uint16 mm on disk, float32 m in memory."""
 
     def __init__(self, path: Path, count: int) -> None:
         self._path, self._count = path, count
@@ -130,10 +131,10 @@ def write_scene(
     annotation_sha256: str = "",
     neighbours: Neighbours | None = None,
 ) -> None:
-    """Write ``scene.h5``; ``depths`` are float32 metres, taken one at a time.
+    """Write ``scene.h5``; ``depths`` (H, W) are float32 metres, consumed one at a time.
 
-    Paths of images and masks are stored relative to ``image_root`` (to the working folder when
-    left out). ``annotation_sha256`` tells later which version of the labels these are.
+    Paths of images and masks are stored relative to ``image_root`` (by default the working
+    folder). ``annotation_sha256`` identifies the version of the labels.
     """
     with create_hdf(folder / FILE) as file:
         file.attrs["scene_id"] = scene_id
@@ -203,7 +204,7 @@ def _read_camera(group: h5py.Group) -> Camera:
 
 
 def read_scene(folder: Path, image_root: Path = Path()) -> Scene:
-    """The scene without its labels; ``image_root`` is where the dataset lies now.
+    """Read the scene without its labels; ``image_root`` is the dataset's present folder.
 
     Raises ArtifactError when the artifact cannot be read.
     """
@@ -239,7 +240,10 @@ def _views(file: h5py.File, image_root: Path) -> Iterator[View]:
 
 
 def read_ground_truth(folder: Path) -> GroundTruth:
-    """The labels of a scene, for evaluation, oracles and fine-tuning only."""
+    """Read the labels of a scene; for evaluation, oracles and fine-tuning only.
+
+    Raises ArtifactError when the artifact cannot be read.
+    """
     require_complete(folder, _REMEDY)
     path = folder / FILE
     try:
@@ -258,7 +262,10 @@ def read_ground_truth(folder: Path) -> GroundTruth:
 
 
 def read_annotation_sha256(folder: Path) -> str:
-    """SHA-256 (64 hex digits) of the file the labels came from; "" where the reader told none."""
+    """Read the SHA-256 (64 hex digits) of the annotation file; "" if the reader gave none.
+
+    Raises ArtifactError when the artifact cannot be read.
+    """
     require_complete(folder, _REMEDY)
     path = folder / FILE
     try:

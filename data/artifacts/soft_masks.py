@@ -1,10 +1,9 @@
-"""Artifacts of soft masks on points: fused pseudo-labels and the student's predictions.
+"""Read and write soft masks on points: fused pseudo-labels and the student's predictions.
 
-Soft labels and confidences are stored as uint8, n / 255; a confidence above 0 never rounds
-to 0, because 0 means "unlabelled". One file per array, one chunk per query inside.
-
-Probabilities are stored as uint8, n / 255; masks as packed bits, eight points a byte, the
-first point in the highest bit. One chunk per query.
+``pseudo.zarr`` stores soft labels and confidences as uint8, n / 255; a confidence above 0 never
+rounds to 0, because 0 means "unlabelled". ``predictions.zarr`` stores probabilities as uint8,
+n / 255, and masks as packed bits, eight points a byte, the first point in the highest bit. Both
+have one file per array and one chunk per query.
 """
 
 from __future__ import annotations
@@ -33,13 +32,13 @@ class PseudoLabels:
     """Fused labels of one scene: Q queries, N points, V views, D embedding dimensions.
 
     ``soft`` (Q, N) float32 in [0, 1]; ``confidence`` (Q, N) float32 in [0, 1], 0 = unlabelled
-    (seen by no view that had a say); ``view_weights`` (Q, V) float32, rows sum to 1 or are all
-    0; ``drop_reasons`` (Q, V) text, "" = kept; ``query_tokens`` (Q, D) float32 unit vectors,
-    zero rows where no view has a weight; ``thresholds`` (Q,) float32, the label from which on
-    a point counts as part of the answer, above 1 for a query taken to have no object.
+    (no view with a weight sees the point); ``view_weights`` (Q, V) float32, rows sum to 1 or are
+    all 0; ``drop_reasons`` (Q, V) text, "" = kept; ``query_tokens`` (Q, D) float32 unit vectors,
+    zero rows where no view has a weight; ``thresholds`` (Q,) float32, the smallest soft label
+    that counts as part of the answer, above 1 for a query without an object in the scene.
 
-    ``view_tokens`` (Q, V, D) and ``view_beliefs`` (Q, V) float32 are each view's [SEG] vector
-    and how far the teacher believed it; 0 where it drew nothing.
+    ``view_tokens`` (Q, V, D) float32 are each view's [SEG] embedding and ``view_beliefs`` (Q, V)
+    float32 the teacher's confidence in its mask; both are 0 where the view has no mask.
     """
 
     scene_id: str
@@ -78,11 +77,11 @@ class PseudoLabels:
             raise ValueError("drop_reasons must hold one text per query and view")
 
     def answers(self) -> Array:
-        """(Q, N) bool: the lifted labels taken as answers by themselves."""
+        """(Q, N) bool: the masks that the soft labels give by their thresholds."""
         return np.asarray(self.soft >= self.thresholds[:, None])
 
     def scores(self) -> Array:
-        """(Q,) float32: each query's largest label, how sure it is that its object is there."""
+        """(Q,) float32: each query's largest soft label, the confidence that its object exists."""
         return np.asarray(self.soft.max(axis=1, initial=0), np.float32)
 
 
@@ -114,7 +113,7 @@ def write_pseudo(folder: Path, labels: PseudoLabels) -> None:
 
 
 def read_pseudo(folder: Path) -> PseudoLabels:
-    """The labels of one scene; ArtifactError when the artifact cannot be read."""
+    """Read the labels of one scene; ArtifactError when the artifact cannot be read."""
     require_complete(folder, _PSEUDO_REMEDY)
     path = folder / PSEUDO_FILE
     try:
@@ -143,11 +142,12 @@ _PREDICTIONS_REMEDY = "Run PredictMasks again."
 
 @dataclass(frozen=True, eq=False)
 class Predictions:
-    """What is answered on one scene of N points to Q queries.
+    """The answers to Q queries on one scene of N points.
 
-    ``probs`` (Q, N) float32 and ``masks`` (Q, N) bool are the student's; ``together`` (Q, N)
-    bool are the masks of student and lifted labels together, the student's own where it had
-    only words; ``scores`` (Q, 2) float32 tell how sure either is that the object is there.
+    ``probs`` (Q, N) float32 and ``masks`` (Q, N) bool are the student's. ``together`` (Q, N) bool
+    are masks of student and pseudo-labels combined, or the student's alone where a query has no
+    pseudo-labels. ``scores`` (Q, 2) float32 are the confidences of "student" and "together" that
+    the object exists.
     """
 
     scene_id: str
@@ -172,13 +172,13 @@ class Predictions:
             raise ValueError(f"probs, masks, together are {shapes}, scores {self.scores.shape}")
 
     def only(self, prompt_ids: Sequence[str]) -> Predictions:
-        """Those of some prompts, in their order; ValueError for one that is not there."""
+        """Select the rows of ``prompt_ids``, in their order; ValueError for an unknown id."""
         rows = [self.prompt_ids.index(prompt_id) for prompt_id in prompt_ids]
         arrays = (self.probs, self.masks, self.together, self.scores)
         return Predictions(self.scene_id, tuple(prompt_ids), *(array[rows] for array in arrays))
 
     def score(self, source: Literal["student", "together"]) -> Array:
-        """(Q,) float32: how sure one of the answers is that the object is there."""
+        """(Q,) float32: the confidence of one source that each query's object exists."""
         return np.asarray(self.scores[:, ("student", "together").index(source)])
 
 
@@ -201,7 +201,7 @@ def write_predictions(folder: Path, predictions: Predictions) -> None:
 
 
 def read_predictions(folder: Path) -> Predictions:
-    """The predictions of one scene; ArtifactError when the artifact cannot be read."""
+    """Read the predictions of one scene; ArtifactError when the artifact cannot be read."""
     require_complete(folder, _PREDICTIONS_REMEDY)
     path = folder / PREDICTIONS_FILE
     try:

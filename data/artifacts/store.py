@@ -1,14 +1,13 @@
-"""Identity and completeness of cached work: fingerprints, locks and metadata.
+"""Fingerprint, lock and complete cached artifacts.
 
-An artifact is a folder named by the first 12 digits of its fingerprint. It is complete only
-when ``metadata.json`` is there, carries the same fingerprint, and every file it lists has the
-size it lists; the metadata is written last (aside, synced, renamed), so a killed job leaves an
+An artifact is a folder named by the first 12 digits of its fingerprint. It is complete only when
+``metadata.json`` exists, carries the same fingerprint, and every file has its listed size. The
+metadata is written last (to a temporary file, synced, renamed), so a killed job leaves an
 incomplete folder and never a wrong one. A stage that can resume finds its earlier files in the
-folder; one that cannot starts from an empty one. A file lock keeps two processes off the same
-folder; the kernel frees it however the holder dies.
+folder; any other stage starts with an empty folder. A file lock keeps a second process out of
+the folder; the kernel frees it however its owner dies.
 
-Artifacts in an object store are made the same way, but for renames, which it does not have:
-see ``data.artifacts.remote_artifact``.
+An object store has no renames and no locks: see ``data.artifacts.remote_artifact``.
 """
 
 from __future__ import annotations
@@ -70,7 +69,7 @@ _PACKAGES = ("numpy", "torch", "spconv-cu118", "open3d-cpu", "open3d", "h5py", "
 def fingerprint(
     stage: str, schema_version: int, config: Mapping[str, Any], inputs: Mapping[str, str]
 ) -> str:
-    """SHA-256 (64 hex digits) over everything that may change an artifact's content."""
+    """Compute the SHA-256 (64 hex digits) of everything that decides an artifact's content."""
     identity = {
         "stage": stage,
         "schema_version": schema_version,
@@ -82,11 +81,11 @@ def fingerprint(
 
 @dataclass(frozen=True)
 class ArtifactKey:
-    """Where an artifact lies and what it must be.
+    """An artifact's folder and fingerprint.
 
-    ``folder`` is ``<output>/<scene-set>/<stage>/[<scene>/]<fingerprint[:12]>``; ``config`` and
-    ``inputs`` are what the fingerprint was made from, kept for the metadata. Of an artifact in
-    an object store ``remote`` says where, and beside ``folder`` lies its lock alone.
+    ``folder`` is ``<output>/<scene-set>/<stage>/[<scene>/]<fingerprint[:12]>``. ``config`` and
+    ``inputs`` enter the fingerprint and are recorded in the metadata. ``remote`` is set for an
+    artifact in an object store; then only the lock file lies beside ``folder``.
     """
 
     folder: Path
@@ -99,7 +98,7 @@ class ArtifactKey:
 
     @property
     def place(self) -> Place:
-        """Where its files are: ``folder``, or in an object store."""
+        """The folder of the artifact's files: ``folder``, or the one in the object store."""
         return self.remote.folder if self.remote else self.folder
 
     @classmethod
@@ -112,16 +111,16 @@ class ArtifactKey:
         inputs: Mapping[str, str],
         scene_id: str | None = None,
     ) -> ArtifactKey:
-        """Key of one artifact below ``root`` (``<output>/<scene-set>``)."""
+        """Make the key of an artifact below ``root`` (``<output>/<scene-set>``)."""
         digest = fingerprint(stage, schema_version, config, inputs)
         parent = root / stage / scene_id if scene_id else root / stage
         return cls(parent / digest[:12], digest, stage, schema_version, config, inputs)
 
 
 def is_complete(key: ArtifactKey) -> bool:
-    """Whether the artifact is whole: metadata of this fingerprint, all files at their size.
+    """Whether the metadata has this fingerprint and all files have their listed sizes.
 
-    Of an object store the metadata alone is asked for: it is put last, and objects are whole.
+    In an object store only the metadata is checked: it is written last, and objects are whole.
     """
     if key.remote is not None:
         return (key.remote.manifest() or {}).get("fingerprint") == key.fingerprint
@@ -135,7 +134,7 @@ def is_complete(key: ArtifactKey) -> bool:
 
 
 def lock_path(folder: Path) -> Path:
-    """The file whose lock whoever writes or removes an artifact holds."""
+    """Path of the file that a process locks while it writes or removes an artifact."""
     return folder.with_name(f".{folder.name}.lock")
 
 
@@ -143,11 +142,13 @@ def lock_path(folder: Path) -> Path:
 def writing(key: ArtifactKey, resumable: bool = False) -> Iterator[Path | None]:
     """Lock the artifact's folder, yield it for writing, and write its metadata on success.
 
-    Yields None when another process finished the artifact while this one waited. Unless
-    ``resumable``, files left by an earlier, unfinished attempt are removed first. When the
-    body raises, no metadata is written, and what it raised is kept for ``status``; nor is any
-    when another host took the folder over, as may happen on a network disk whose lock this one
-    lost with its connection: ArtifactError.
+    Yields None when another process finished the artifact while this one waited for the lock.
+    Unless ``resumable``, files of an earlier, unfinished attempt are removed first. When the body
+    raises, no metadata is written and the error is recorded for ``status``.
+
+    Raises:
+        ArtifactError: another host took the folder over, as may happen when this host lost its
+            connection to a network disk and with it the lock; no metadata is written.
     """
     key.folder.parent.mkdir(parents=True, exist_ok=True)
     with FileLock(lock_path(key.folder)):
@@ -158,8 +159,9 @@ def writing(key: ArtifactKey, resumable: bool = False) -> Iterator[Path | None]:
         if not resumable and key.folder.exists():
             shutil.rmtree(key.folder)
         key.folder.mkdir(parents=True, exist_ok=True)
-        for left in key.folder.glob(f".{METADATA}.*.tmp"):  # Of one killed as it finished.
-            left.unlink(missing_ok=True)
+        # A process that was killed while it wrote the metadata leaves a temporary file.
+        for temporary in key.folder.glob(f".{METADATA}.*.tmp"):
+            temporary.unlink(missing_ok=True)
         start = time.monotonic()
         with metadata.noted(key.folder), metadata.named(key.folder):
             yield key.folder
@@ -168,7 +170,10 @@ def writing(key: ArtifactKey, resumable: bool = False) -> Iterator[Path | None]:
 
 @contextmanager
 def writing_anywhere(key: ArtifactKey, resumable: bool = False) -> Iterator[Place | None]:
-    """``writing``, of an artifact in an object store, too; then also as of ``writing_objects``."""
+    """Write an artifact on disk, as ``writing`` does, or in an object store.
+
+    In an object store it raises as ``writing_objects`` does.
+    """
     if key.remote is None:
         with writing(key, resumable) as folder:
             yield folder
@@ -184,7 +189,7 @@ def writing_anywhere(key: ArtifactKey, resumable: bool = False) -> Iterator[Plac
 
 
 def write_text_atomic(path: Path, text: str) -> None:
-    """Write a whole file or nothing: aside, synced, renamed."""
+    """Write a file whole or not at all: to a temporary file, synced, then renamed."""
     aside = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
         with open(aside, "w", encoding="utf-8") as stream:
@@ -211,7 +216,7 @@ def _finish(key: ArtifactKey, seconds: float) -> None:
 def _content(
     key: ArtifactKey, seconds: float, files: Mapping[str, Mapping[str, Any]]
 ) -> dict[str, Any]:
-    """The metadata of an artifact that is whole, its own checksum included."""
+    """Make the metadata of a complete artifact, with its checksum."""
     content = {
         "stage": key.stage,
         "fingerprint": key.fingerprint,
@@ -225,14 +230,14 @@ def _content(
         "finished": time.strftime("%Y-%m-%dT%H:%M:%S%z"),
         "files": dict(files),
     }
-    # As it will be read: JSON makes texts of all keys.
+    # The checksum is of the content as it will be read: JSON turns all keys into text.
     content = dict(json.loads(metadata_text(content)))
     content[CHECKSUM] = content_checksum(content)
     return content
 
 
 def _peak_memory_mb() -> int:
-    """The most that this process, or any that it started and that ended, held at once."""
+    """Peak memory (MB) of this process, or of the largest of its finished child processes."""
     own, started = (
         resource.getrusage(who).ru_maxrss // 1024  # Kilobytes on Linux.
         for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)

@@ -1,11 +1,12 @@
-"""Artifacts of training: the student's weights and state, and the text student's.
+"""Read and write what training leaves: the student's weights and state, and the text student.
 
-``model.safetensors`` (weights), ``config.yaml`` (what builds the network), ``metrics.jsonl``
-(one line an epoch) and ``state.pt`` (tensors, numbers and texts only; read without pickle's
-code). The state carries the log, so after a kill at any moment the log is rewritten from it.
+The student is ``model.safetensors`` (weights), ``config.yaml`` (the network's parameters),
+``metrics.jsonl`` (one line an epoch) and ``state.pt`` (the last checkpoint: tensors, numbers and
+texts only, read without running pickled code). The checkpoint contains the log, from which the
+log file is rewritten after a kill.
 
-``adapter.safetensors`` holds the adapter and, for the teacher's own language model, the mean
-image; ``text.json`` names the encoder and says how well left-out sentences were predicted.
+The text student is ``adapter.safetensors`` (the adapter and, for the teacher's language model,
+the mean image's tokens) and ``text.json`` (the encoder's name and the fit's quality).
 """
 
 from __future__ import annotations
@@ -40,7 +41,8 @@ _STUDENT_REMEDY = "Run TrainStudent again."
 def write_state(folder: Path, state: Mapping[str, Any], log: Sequence[Mapping[str, Any]]) -> None:
     """Write a checkpoint and then the log, each whole or not at all.
 
-    ``state`` holds tensors, numbers, texts, lists and dicts of those; ``log`` the epochs.
+    ``state`` holds tensors, numbers, texts, and lists and dicts of those; ``log`` holds one
+    mapping an epoch.
     """
     import torch
 
@@ -59,10 +61,10 @@ def write_log(folder: Path, log: Sequence[Mapping[str, Any]]) -> None:
 
 
 def read_state(folder: Path) -> dict[str, Any] | None:
-    """The last checkpoint on the CPU, its log under ``log``; None where there is none.
+    """Read the last checkpoint onto the CPU, its log under ``log``; None where there is none.
 
     Raises:
-        ArtifactError: the file is there and cannot be read.
+        ArtifactError: the file exists but cannot be read.
     """
     import torch
 
@@ -79,7 +81,10 @@ def read_state(folder: Path) -> dict[str, Any] | None:
 
 
 def read_log(folder: Path) -> list[dict[str, Any]]:
-    """The epochs logged so far; an empty list where there is no log."""
+    """Read the log, one mapping an epoch; an empty list where there is no log.
+
+    Raises ArtifactError when it cannot be read.
+    """
     path = folder / METRICS
     if not path.exists():
         return []
@@ -90,7 +95,7 @@ def read_log(folder: Path) -> list[dict[str, Any]]:
 
 
 def write_model(folder: Path, weights: Mapping[str, Tensor], config: Mapping[str, Any]) -> None:
-    """Write the trained weights and what builds the network."""
+    """Write the trained weights and the network's parameters (``config``)."""
     from safetensors.torch import save_file
 
     write_text_atomic(folder / CONFIG, yaml.safe_dump(dict(config), sort_keys=True))
@@ -100,7 +105,7 @@ def write_model(folder: Path, weights: Mapping[str, Tensor], config: Mapping[str
 
 
 def read_model(folder: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
-    """Weights (on the CPU) and config of a finished student.
+    """Read the weights (onto the CPU) and the config of a finished student.
 
     Raises:
         ArtifactError: the folder is not a finished artifact or a file is damaged.
@@ -132,16 +137,17 @@ class TextStudent:
     """An adapter from E-dimensional text features to D-dimensional query tokens.
 
     Attributes:
-        encoder: "teacher", "sentence" or "clip".
-        identity: the encoder's weights by a hash of their content.
-        weight: (E, D) float32; a unit feature times it, plus ``bias``, points like the token.
+        encoder: the text encoder: "teacher", "sentence" or "clip".
+        identity: the encoder's weights, by a hash of their content.
+        weight: (E, D) float32; a unit feature times ``weight`` plus ``bias`` has the direction
+            of the query token.
         bias: (D,) float32.
-        mean_tokens: (T, C) float32, the mean image's tokens, with "teacher" only.
-        num_sentences: distinct sentences it was fitted to.
-        left_out_cosine: mean cosine of each sentence's token to what the other sentences
-            predict for it; None where there was but one sentence.
+        mean_tokens: (T, C) float32, the mean image's tokens; with "teacher" only.
+        num_sentences: number of distinct sentences in the fit.
+        left_out_cosine: leave-one-out quality: the mean cosine between each sentence's token and
+            the prediction fitted to the other sentences; None with a single sentence.
         penalty: the ridge penalty that was chosen.
-        residual: whether it was shrunk to the identity rather than to 0.
+        residual: whether the weight was shrunk to the identity rather than to 0.
     """
 
     encoder: str
@@ -169,12 +175,12 @@ class TextStudent:
             raise ValueError("left_out_cosine must be finite or None")
 
     def arrays(self) -> dict[str, Array]:
-        """What ``adapter.safetensors`` holds, by name."""
+        """The arrays of ``adapter.safetensors``, by name."""
         arrays = {"weight": self.weight, "bias": self.bias}
         return arrays if self.mean_tokens is None else arrays | {"mean_tokens": self.mean_tokens}
 
     def facts(self) -> dict[str, Any]:
-        """What ``text.json`` holds."""
+        """The content of ``text.json``."""
         return {
             "encoder": self.encoder,
             "identity": dict(self.identity),
@@ -191,7 +197,7 @@ def write_text_student(folder: Path, student: TextStudent) -> None:
 
     arrays = {name: np.ascontiguousarray(array) for name, array in student.arrays().items()}
     aside = folder / f".{ADAPTER}.tmp"
-    # safetensors' own save_file makes files that only their owner can read.
+    # save_file of safetensors makes files that only their owner can read.
     with open(aside, "wb") as stream:
         stream.write(save(arrays))
         stream.flush()
@@ -201,7 +207,7 @@ def write_text_student(folder: Path, student: TextStudent) -> None:
 
 
 def read_text_student(folder: Path) -> TextStudent:
-    """A finished text student.
+    """Read a finished text student.
 
     Raises:
         ArtifactError: the folder is not a finished artifact or a file is damaged.

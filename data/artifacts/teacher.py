@@ -1,17 +1,15 @@
-"""Teacher cache: ``teacher.zarr``, every answer of a 2D teacher on one scene, resumable.
+"""Read and write the teacher cache ``teacher.zarr``: a 2D teacher's answers on one scene.
 
-One array per kind of value would be six writes of Zarr's a view, some 1.5 ms each, and files
-that are written anew for every view.
+For each (view, query) it holds a status, the probability of [SEG] (presence), one mask as 8-bit
+logits, its predicted IoU, its [SEG] embedding, and the answer's text. An answer with several
+[SEG] stores the union of its masks (the largest logit), their mean embedding and their mean
+predicted IoU. For an answer without [SEG] the mask is the withheld one, if the teacher gives it.
 
-Per (view, query) it holds a status, how likely [SEG] was, one mask as 8-bit logits, its
-predicted IoU and its [SEG] embedding, and the answer's text. An answer with several [SEG] keeps
-the union of its masks (the largest logit), their mean embedding and their mean predicted IoU; of
-an answer without [SEG] the mask is the one that the teacher held back, where it tells it.
-
-The group's one array, ``views``, holds a record of bytes per view
-(``data.artifacts.teacher_record``), a file each: a view's answers are there whole, or not at all,
-and a killed job loses at most the view it was on. One process of a host writes a cache at a time
-(the store's lock sees to that); the cache may lie in an object store.
+The group has one array, ``views``, with one record of bytes per view
+(``data.artifacts.teacher_record``) and one file per record. A view's answers are therefore
+stored whole or not at all, and a killed job loses at most one view. (One array per kind of value
+would take six Zarr writes per view.) The store's lock admits one writing process per host; the
+cache may lie in an object store.
 """
 
 from __future__ import annotations
@@ -50,11 +48,11 @@ from data.types import Array
 FILE = "teacher.zarr"
 ARRAY = "views"
 _AT_ONCE = 16
-"""Records asked for together."""
+"""Records that are read together."""
 
 
 def create_records(path: Place, num_views: int, attributes: dict[str, Any]) -> Any:
-    """A new group with these attributes, over what was there; its array (V,) of bytes, empty."""
+    """Create a group with these attributes and an empty array (V,) of bytes; replace an old one."""
     with _bytes_known():
         place = zarr_place(path)
         group = zarr.create_group(place, overwrite=True, zarr_format=3, attributes=attributes)
@@ -69,7 +67,7 @@ def create_records(path: Place, num_views: int, attributes: dict[str, Any]) -> A
 
 
 def open_records(path: Place, mode: str) -> tuple[dict[str, Any], Any]:
-    """The group's attributes and its array; whatever Zarr raises where there is none."""
+    """Open a group: its attributes and its array; raises Zarr's errors where there is none."""
     with _bytes_known():
         place = zarr_place(path, read_only=mode == "r")
         group = zarr.open_group(place, mode=mode, zarr_format=3)
@@ -77,7 +75,7 @@ def open_records(path: Place, mode: str) -> tuple[dict[str, Any], Any]:
 
 
 def each_record(array: Any) -> Iterator[tuple[int, bytes]]:
-    """Index and record of each view, b"" where there is none; a few are in memory at a time."""
+    """Yield index and record of each view, b"" for a missing record; few at a time in memory."""
     for start in range(0, array.shape[0], _AT_ONCE):
         for place, record in enumerate(array[start : start + _AT_ONCE]):
             yield start + place, bytes(record)
@@ -85,7 +83,7 @@ def each_record(array: Any) -> Iterator[tuple[int, bytes]]:
 
 @contextmanager
 def _bytes_known() -> Iterator[None]:
-    """Zarr warns that its type of bytes has no specification yet: its version is pinned."""
+    """Suppress Zarr's warning that its bytes type has no specification: its version is pinned."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", UnstableSpecificationWarning)
         yield
@@ -108,11 +106,11 @@ __all__ = (
 _REMEDY = "Run RunTeacher again."
 _DAMAGE = (OSError, KeyError, ValueError, TypeError, RuntimeError)
 _HELD = 64 * 2**20
-"""Bytes of records, as they are stored, that an open cache keeps."""
+"""Bytes of stored records that an open cache keeps in memory."""
 
 
 class TeacherWriter:
-    """Fills the cache of one scene; goes on where an earlier, unfinished attempt stopped."""
+    """Writes the cache of one scene; resumes where an earlier, unfinished attempt stopped."""
 
     def __init__(self, folder: Place, view_ids: Sequence[str], prompt_ids: Sequence[str]) -> None:
         self._folder, self._path = folder, folder / FILE
@@ -148,9 +146,10 @@ class TeacherWriter:
     def begin(
         self, mask_shape: tuple[int, int], mask_extent: tuple[float, float], embedding_dim: int
     ) -> None:
-        """Create the array, or check that the one found was made for the same teacher.
+        """Create the array, or raise ArtifactError if an existing one has another layout.
 
-        ``mask_shape`` (h, w) cells; ``mask_extent`` (x, y) cells the image covers.
+        ``mask_shape`` is (h, w) in cells; ``mask_extent`` (x, y) is the number of cells that the
+        image covers.
         """
         layout = {
             "mask_shape": list(mask_shape),
@@ -170,11 +169,11 @@ class TeacherWriter:
 
     @property
     def begun(self) -> bool:
-        """Whether the array exists, from this attempt or an earlier one."""
+        """Whether the array exists."""
         return self._layout is not None
 
     def missing_views(self) -> list[int]:
-        """Indices of views to compute: not done, or failed in an attempt that never finished."""
+        """Indices of the views to compute: views without answers, or with a failed answer."""
         if not self._prompt_ids:
             return []
         todo = (self.status == NOT_DONE) | (self.status == FAILED)
@@ -183,8 +182,8 @@ class TeacherWriter:
     def write_view(self, index: int, answers: ViewAnswers) -> None:
         """Store all answers on one view; ``begin`` must have been called.
 
-        Raises ValueError for answers that ``ViewAnswers.check`` refuses or of another size than
-        the cache; in an object store also as of ``stop_if_finished``.
+        Raises ValueError for answers that ``ViewAnswers.check`` refuses or whose shapes differ
+        from the cache's; in an object store also as ``stop_if_finished`` does.
         """
         where = f"view {self._view_ids[index]}"
         self._check_size(answers, where)
@@ -214,13 +213,13 @@ class TeacherWriter:
 class TeacherCache:
     """A finished cache, open for reading; masks are unpacked one view at a time.
 
-    ``status`` (V, Q) uint8; ``drawn`` (V, Q) bool, where there is a mask: wherever the status is
-    MASK, and where a teacher held one back; ``predicted_iou`` (V, Q) float32 and
-    ``seg_embeddings`` (V, Q, D) float32, 0 where nothing is drawn; ``presence`` (V, Q) float32 in
-    [0, 1], how likely [SEG] was, 0 where the status is FAILED; ``answers`` V rows of Q texts;
-    ``mask_shape`` (h, w) cells; ``mask_extent`` (2,) float64, cells that the image's width and
-    height cover: pixel u of W lies at ``u / W * mask_extent[0]`` cells from the left edge.
-    Several threads may read masks at once.
+    ``status`` (V, Q) uint8; ``drawn`` (V, Q) bool marks answers with a mask: those whose status
+    is MASK and those with a withheld mask; ``predicted_iou`` (V, Q) float32 and
+    ``seg_embeddings`` (V, Q, D) float32 are 0 where there is no mask; ``presence`` (V, Q) float32
+    in [0, 1] is the probability of [SEG], 0 where the status is FAILED; ``answers`` are V rows of
+    Q texts; ``mask_shape`` is (h, w) in cells; ``mask_extent`` (2,) float64 is the number of
+    cells that the image's width and height cover: pixel u of W lies at
+    ``u / W * mask_extent[0]`` cells from the left edge. Several threads may read masks at once.
     """
 
     def __init__(self, path: Place) -> None:
@@ -247,7 +246,7 @@ class TeacherCache:
             raise ValueError("masks of answers are missing")
 
     def _read_heads(self) -> tuple[tuple[str, ...], ...]:
-        """Fill the arrays; the texts of each view."""
+        """Fill the arrays from the records; return the texts of each view."""
         texts, room = [], _HELD
         for index, record in each_record(self._views):
             if not record:
@@ -264,9 +263,9 @@ class TeacherCache:
         return tuple(texts)
 
     def mask_steps(self, view_index: int) -> Array:
-        """(Q, h, w) int8 logits of one view in units of LOGIT_STEP, 0 where none is drawn.
+        """Read (Q, h, w) int8 logits of one view in units of LOGIT_STEP, 0 where there is no mask.
 
-        Raises ArtifactError when masks that were answered cannot be read.
+        Raises ArtifactError when the masks cannot be read.
         """
         drawn = self.drawn[view_index]
         if not drawn.any():
@@ -278,9 +277,9 @@ class TeacherCache:
             raise ArtifactError(self._path, "readable masks", str(error), _REMEDY) from error
 
     def mask_logits(self, view_index: int) -> Array:
-        """(Q, h, w) float32 logits of one view, meaningful where one is drawn.
+        """Read (Q, h, w) float32 logits of one view, 0 where there is no mask.
 
-        Raises ArtifactError when masks that were answered cannot be read.
+        Raises ArtifactError when the masks cannot be read.
         """
         return np.asarray(self.mask_steps(view_index) * np.float32(LOGIT_STEP))
 

@@ -1,6 +1,6 @@
-"""Judgement artifact: ``teacher_2d.npz``, a teacher's masks against ground truth in 2D.
+"""Read and write ``teacher_2d.npz``: the overlap of a teacher's 2D masks with ground truth.
 
-It is made of labels: evaluation and report may read it, what must stay label-free may not.
+The artifact depends on labels: evaluation and report may read it, label-free steps may not.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from data.types import Array
 
 SCHEMA_VERSION = 2
 FILE = "teacher_2d.npz"
-_REMEDY = "Run JudgeTeacher again."
+_REMEDY = "Run EvaluateTeacher2D again."
 _DTYPES = {
     "status": np.uint8,
     "covered": np.int32,
@@ -29,12 +29,13 @@ _DTYPES = {
 
 @dataclass(frozen=True, eq=False)
 class Judgement:
-    """One scene's answers, marked: V views, Q queries, pictures of ``cells`` cells.
+    """The teacher's masks of one scene, compared with ground truth: V views, Q queries.
 
-    All arrays are (V, Q). ``status`` uint8 is the teacher cache's; ``covered`` int32 counts the
-    picture's cells that show the query's target; ``intersection`` and ``union`` int32 count
-    cells of the teacher's mask and the target, an answer without a mask as an empty one;
-    ``predicted_iou`` float32 is the teacher's own, 0 without a mask.
+    ``cells`` is the number of mask cells in a picture. All arrays are (V, Q). ``status`` uint8 is
+    the status in the teacher cache; ``covered`` int32 counts the cells that show the query's
+    target; ``intersection`` and ``union`` int32 count cells of the teacher's mask and the target,
+    where an answer without a mask counts as an empty mask; ``predicted_iou`` float32 is the
+    teacher's prediction, 0 without a mask.
     """
 
     scene_id: str
@@ -76,7 +77,7 @@ def write_judgement(folder: Path, judgement: Judgement) -> None:
 
 
 def read_judgement(folder: Path) -> Judgement:
-    """The judgement of one scene; ArtifactError when it is unfinished or cannot be read."""
+    """Read the comparison of one scene; ArtifactError when it is unfinished or damaged."""
     require_complete(folder, _REMEDY)
     path = folder / FILE
     try:
@@ -92,4 +93,4 @@ def read_judgement(folder: Path) -> Judgement:
             )
     except (OSError, EOFError, KeyError, ValueError, TypeError, zipfile.BadZipFile) as error:
         found = f"{type(error).__name__}: {error}"
-        raise ArtifactError(path, "a judgement of this schema", found, _REMEDY) from error
+        raise ArtifactError(path, "2D overlaps of this schema", found, _REMEDY) from error

@@ -1,21 +1,23 @@
-"""Encode a teacher's answers on one view as bytes, and decode them: all or an error.
+"""Encode a teacher's answers on one view as bytes, and decode them.
 
-Logits are stored as int8 in steps of 1/8 from -127/8 to 127/8.
+Mask logits are stored as int8 in steps of 1/8, from -127/8 to 127/8. Damaged bytes raise
+ValueError.
 
-A record is the length of its head (uint32), the head and the masks, the two of them compressed
-apart (zstd), so that a scene's answers can be listed without unpacking a mask. All numbers are
-little-endian. For Q queries, n drawn masks of (h, w) cells and embeddings of length D:
+A record is the length of its head (uint32), the head and the masks. Head and masks are
+compressed separately (zstd), so that a scene's answers are listed without unpacking a mask. All
+numbers are little-endian. For Q queries, n masks of (h, w) cells and embeddings of length D:
 
 - head: status (Q) uint8, drawn (Q) uint8, presence (Q) float32, predicted IoU (n) float32, [SEG]
   embeddings (n, D) float32, bytes of each text (Q) uint32, the texts in UTF-8;
-- masks: one byte that tells their form, then
-  0: (n, h, w) int8 steps, each but the first row's less the one above it, modulo 256;
-  1: the lower and the upper int8 step there is, then one bit a cell in reading order, first cell
-  highest, set where the step is the upper one. An oracle's masks have two levels, and a
-  bit each is then an eighth of the bytes to compress.
+- masks: one byte that gives their form, then
+  form 0: (n, h, w) int8 steps; from each row but the first the row above is subtracted, modulo
+  256;
+  form 1: the two int8 steps that occur, the lower first, then one bit a cell in row-major order,
+  the first cell in the highest bit, set where the step is the upper one. An oracle's masks have
+  two levels, and one bit a cell is an eighth of the bytes to compress.
 
-Differences down the rows make zstd's work a tenth to a third smaller, and are undone a row at
-a time; differences along the row as well save little more and take longer to undo.
+Row differences make the compressed masks a tenth to a third smaller, and are undone a row at a
+time; differences along the rows as well save little more and take longer to undo.
 """
 
 from __future__ import annotations
@@ -34,7 +36,7 @@ LOGIT_LIMIT = 127 * LOGIT_STEP
 
 
 def quantise_logits(logits: Array) -> Array:
-    """Float logits to int8 steps; the error is at most half a step within the limits."""
+    """Round float logits to int8 steps; within the limits the error is at most half a step."""
     steps = np.multiply(logits, np.float32(1 / LOGIT_STEP), dtype=np.float32)
     np.rint(steps, out=steps)
     np.clip(steps, -127, 127, out=steps)
@@ -45,11 +47,11 @@ def quantise_logits(logits: Array) -> Array:
 class ViewAnswers:
     """A teacher's answers to all Q queries on one view.
 
-    ``status`` (Q,) uint8; ``mask_logits`` (Q, h, w) float32 and ``seg_embeddings`` (Q, D),
-    ``predicted_iou`` (Q,) float32, read only where a mask is drawn; ``texts`` (Q), the reason
-    where the status is FAILED; ``presence`` (Q,) float32 in [0, 1], how likely [SEG] was, None
-    for 1 where the status is MASK and 0 elsewhere; ``unsaid`` (Q,) bool, the answers without
-    [SEG] whose mask was held back, None for none.
+    ``status`` (Q,) uint8; ``mask_logits`` (Q, h, w), ``seg_embeddings`` (Q, D) and
+    ``predicted_iou`` (Q,) float32 are read only for answers with a mask; ``texts`` (Q) are the
+    answers, or the error where the status is FAILED; ``presence`` (Q,) float32 in [0, 1] is the
+    probability of [SEG], where None means 1 for the status MASK and 0 for any other; ``unsaid``
+    (Q,) bool marks answers without [SEG] that have a withheld mask, None for no such answer.
     """
 
     status: Array
@@ -62,21 +64,21 @@ class ViewAnswers:
 
     @property
     def drawn(self) -> Array:
-        """(Q,) bool, where there is a mask, said or held back."""
-        said = self.status == MASK
-        return np.asarray(said if self.unsaid is None else said | self.unsaid)
+        """(Q,) bool: the answers with a mask, with [SEG] or withheld."""
+        has_seg = self.status == MASK
+        return np.asarray(has_seg if self.unsaid is None else has_seg | self.unsaid)
 
     @property
     def presences(self) -> Array:
-        """(Q,) float32 in [0, 1], how likely [SEG] was, as far as it can be told."""
-        given = self.status == MASK if self.presence is None else self.presence
-        return np.asarray(given, np.float32)
+        """(Q,) float32 in [0, 1]: the probability of [SEG]; 1 or 0 by the status where unknown."""
+        presence = self.status == MASK if self.presence is None else self.presence
+        return np.asarray(presence, np.float32)
 
     def check(self, where: str) -> None:
-        """Raise ValueError, beginning with ``where``, for what no cache may hold.
+        """Raise ValueError, whose message begins with ``where``, for answers not to be stored.
 
-        That is a query without an answer, a mask whose values are not finite, a mask held back
-        in another answer than one without [SEG], and a presence outside [0, 1].
+        These are a query without an answer, a mask whose values are not finite, a withheld mask
+        in an answer with [SEG], and a presence outside [0, 1].
         """
         for name in ("mask_logits", "predicted_iou", "seg_embeddings"):
             values, drawn = getattr(self, name), self.drawn
@@ -85,7 +87,7 @@ class ViewAnswers:
         if np.any(self.status == NOT_DONE):
             raise ValueError(f"{where}: a query without an answer")
         if self.unsaid is not None and np.any(self.status[self.unsaid] != NO_SEG):
-            raise ValueError(f"{where}: unsaid is of answers without [SEG] only")
+            raise ValueError(f"{where}: a withheld mask belongs to an answer without [SEG]")
         if not np.all((self.presences >= 0) & (self.presences <= 1)):
             raise ValueError(f"{where}: presence is not in [0, 1]")
 
@@ -97,10 +99,10 @@ _ROWS, _TWO_LEVELS = 0, 1
 
 @dataclass(frozen=True, eq=False)
 class ViewHead:
-    """What a view's answers are besides their masks.
+    """A view's answers without their masks.
 
     ``status`` (Q,) uint8, ``drawn`` (Q,) bool, ``presence`` (Q,) float32, ``predicted_iou`` (Q,)
-    and ``seg_embeddings`` (Q, D) float32, both 0 where nothing is drawn, ``texts`` (Q).
+    and ``seg_embeddings`` (Q, D) float32, both 0 where there is no mask, ``texts`` (Q).
     """
 
     status: Array
@@ -112,7 +114,7 @@ class ViewHead:
 
 
 def pack_view(answers: ViewAnswers) -> bytes:
-    """The record of one view's answers, which ``ViewAnswers.check`` must have accepted."""
+    """Encode one view's answers, which ``ViewAnswers.check`` must have accepted."""
     drawn = answers.drawn
     texts = [text.encode() for text in answers.texts]
     head = b"".join(
@@ -132,7 +134,7 @@ def pack_view(answers: ViewAnswers) -> bytes:
 
 
 def unpack_head(record: bytes, num_queries: int, embedding_dim: int) -> ViewHead:
-    """All of a record but the masks; ValueError for bytes that are none of that size."""
+    """Decode all of a record but the masks; ValueError for damaged bytes or other sizes."""
     packed, _ = _parts(record)
     head = _Fields(_unpacked(packed))
     status = head.take(num_queries, "u1")
@@ -150,7 +152,10 @@ def unpack_head(record: bytes, num_queries: int, embedding_dim: int) -> ViewHead
 
 
 def unpack_masks(record: bytes, drawn: Array, mask_shape: tuple[int, int]) -> Array:
-    """(Q, h, w) int8 steps of a record's masks, 0 where ``drawn`` (Q,) is not; errors as above."""
+    """Decode the masks of a record: (Q, h, w) int8 steps, 0 where ``drawn`` (Q,) is False.
+
+    Raises ValueError for damaged bytes or other sizes.
+    """
     _, packed = _parts(record)
     shape = (int(drawn.sum()), *mask_shape)
     steps = _unpack_masks(_unpacked(packed), shape)
@@ -192,7 +197,7 @@ def _unpack_masks(content: bytes, shape: tuple[int, int, int]) -> Array:
         bits = fields.take(-(-cells // 8), "u1")
         fields.require_end()
         set_cells = np.unpackbits(bits, count=cells).view(np.int8).reshape(shape)
-        # int8 wraps round, so the sum is right even where the difference is not.
+        # int8 wraps around, so the sum is right even where the difference overflows.
         with np.errstate(over="ignore"):
             return np.asarray(set_cells * np.subtract(high, low) + low)
     if form != _ROWS:
@@ -205,13 +210,13 @@ def _unpack_masks(content: bytes, shape: tuple[int, int, int]) -> Array:
 
 
 class _Fields:
-    """Arrays that lie one after another in bytes."""
+    """Reads arrays that are concatenated in bytes."""
 
     def __init__(self, content: bytes) -> None:
         self._content, self._at = content, 0
 
     def take(self, count: int, dtype: str) -> Array:
-        """The next ``count`` values, read-only; ValueError where there are not that many."""
+        """Return the next ``count`` values, read-only; ValueError where fewer are left."""
         size = count * np.dtype(dtype).itemsize
         if self._at + size > len(self._content):
             raise ValueError("a view's record that is cut off")
@@ -220,6 +225,6 @@ class _Fields:
         return values
 
     def require_end(self) -> None:
-        """Raise ValueError unless everything was taken."""
+        """Raise ValueError if bytes are left."""
         if self._at != len(self._content):
             raise ValueError("a view's record with bytes too many")

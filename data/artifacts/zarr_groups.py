@@ -1,4 +1,4 @@
-"""Zarr groups on disk or in an object store, and arrays with one row a query."""
+"""Open Zarr groups on disk or in an object store, and write arrays with one chunk a query."""
 
 from __future__ import annotations
 
@@ -16,13 +16,13 @@ from data.artifacts.object_store import PUT, Place, RemoteFolder, filesystem, to
 from data.types import Array
 
 _HELD = 256 * 2**20
-"""Bytes of objects that a reader holds."""
+"""Bytes of objects that a ``ReadingStore`` keeps in memory."""
 
 
 class BucketStore(FsspecStore):  # type: ignore[misc]  # Zarr is not followed by mypy.
-    """Zarr's store over fsspec, whose failures name the object, as UserError.
+    """Zarr's fsspec store that raises UserError naming the object when the store fails.
 
-    What this process puts is noted in ``PUT``.
+    The SHA-256 of every object that it writes is recorded in ``PUT``.
     """
 
     def _url(self, key: str) -> str:
@@ -30,34 +30,34 @@ class BucketStore(FsspecStore):  # type: ignore[misc]  # Zarr is not followed by
         return str(self.fs.unstrip_protocol(name))
 
     async def get(self, key: str, prototype: Any, byte_range: Any = None) -> Any:
-        """The bytes of a key; None where there is none."""
+        """Read the bytes of a key; None where there is none."""
         with told(self._url(key), "read"):
             return await super().get(key, prototype, byte_range)
 
     async def get_partial_values(self, prototype: Any, key_ranges: Any) -> Any:
-        """Parts of several keys' bytes."""
+        """Read byte ranges of several keys."""
         with told(self._url(""), "read"):
             return await super().get_partial_values(prototype, key_ranges)
 
     async def set(self, key: str, value: Any, byte_range: Any = None) -> None:
-        """Put the bytes of a key."""
+        """Write the bytes of a key."""
         url = self._url(key)
         with told(url, "written", is_absence_told=True):
             await super().set(key, value, byte_range)
         PUT[f"{self.path}/{key}"] = hashlib.sha256(value.to_bytes()).hexdigest()
 
     async def delete(self, key: str) -> None:
-        """Delete a key, where it is there."""
+        """Delete a key if it exists."""
         with told(self._url(key), "deleted"):
             await super().delete(key)
         PUT.pop(f"{self.path}/{key}", None)
 
 
 class ReadingStore(BucketStore):
-    """A store of finished groups, which gets each object whole and once while it has room.
+    """A store of finished groups that fetches whole objects and keeps up to ``_HELD`` bytes.
 
-    Stages read a scene's views several times, and of large objects parts that lie beside each
-    other: a request each would cost more than the bytes do.
+    Stages read a scene's views several times and read adjacent parts of large objects: one
+    request for each part would cost more than fetching the whole object once.
     """
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
@@ -66,7 +66,7 @@ class ReadingStore(BucketStore):
         self._size = 0
 
     async def get(self, key: str, prototype: Any, byte_range: Any = None) -> Any:
-        """The bytes of a key, or of a part of it; None where there is none."""
+        """Read the bytes of a key or a range of them; None where there is no such key."""
         if key in self._objects:
             self._objects.move_to_end(key)
         else:
@@ -94,7 +94,7 @@ def _part(value: Any, byte_range: Any) -> Any:
 
 
 def zarr_place(place: Place, read_only: bool = False) -> Path | BucketStore:
-    """What ``zarr.open_group`` takes for a group at ``place``."""
+    """Return the argument that ``zarr.open_group`` takes for a group at ``place``."""
     if not isinstance(place, RemoteFolder):
         return place
     fs, path = filesystem(place.url, asynchronous=True)
@@ -106,7 +106,7 @@ def zarr_place(place: Place, read_only: bool = False) -> Path | BucketStore:
 
 
 def write_rows(group: zarr.Group, name: str, array: Array) -> None:
-    """Store ``array`` (Q, ...) in one file, each row a chunk of its own with a checksum."""
+    """Store ``array`` (Q, ...) in one file; each row is one chunk with a checksum."""
     rows, *rest = (max(size, 1) for size in array.shape)
     stored = group.create_array(
         name,

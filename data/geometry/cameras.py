@@ -1,9 +1,9 @@
-"""Projection and its inverse for every camera model: the one place that knows lenses.
+"""Project points to pixels and pixels to rays, for every camera model.
 
 The fisheye is OpenCV's (Kannala-Brandt): with a = x/z, b = y/z, r = hypot(a, b) and
 theta = atan(r), the distorted angle is theta * (1 + k1 theta^2 + ... + k4 theta^8). Points
-need z > 0; pixel coordinates follow ``data.types``. Where the polynomial turns back before 90
-degrees, the lens ends: points further out would land on pixels that see something else.
+need z > 0; pixel coordinates follow ``data.types``. If the polynomial reaches a maximum below 90
+degrees, the lens ends at that angle: points beyond it would fall on pixels of other points.
 """
 
 from __future__ import annotations
@@ -18,9 +18,9 @@ _NEWTON_STEPS = 12
 
 
 def rotate(rotation: Array, vectors: Array) -> Array:
-    """Apply a (3, 3) matrix to (N, 3) vectors, in the vectors' own precision.
+    """Apply a (3, 3) matrix to (N, 3) vectors, in the precision of the vectors.
 
-    Not ``@``: on so thin an array BLAS spends its time handing work to threads.
+    This is not ``@``: for so narrow an array BLAS spends its time distributing work to threads.
     """
     x, y, z = vectors.T
     rows = rotation.astype(vectors.dtype)
@@ -28,13 +28,13 @@ def rotate(rotation: Array, vectors: Array) -> Array:
 
 
 def transform(matrix: Array, points: Array) -> Array:
-    """Apply a rigid (4, 4) transform to (N, 3) points, in the points' own precision."""
+    """Apply a rigid (4, 4) transform to (N, 3) points, in the precision of the points."""
     return np.asarray(rotate(matrix[:3, :3], points) + matrix[:3, 3].astype(points.dtype))
 
 
 @functools.cache
 def lens_end(k: tuple[float, ...]) -> float:
-    """Largest angle up to which ``_distort`` grows, pi / 2 where it never turns back."""
+    """Return the angle (radians) at which ``_distort`` stops growing, at most pi / 2."""
     k1, k2, k3, k4 = k
     squares = np.roots([9 * k4, 7 * k3, 5 * k2, 3 * k1, 1.0])
     real = squares.real[(np.abs(squares.imag) < 1e-9) & (squares.real > 0)]
@@ -51,7 +51,7 @@ def _distort(theta: Array, k: tuple[float, ...]) -> Array:
 def _undistort(theta_d: Array, k: tuple[float, ...]) -> Array:
     """Invert ``_distort`` to float64 rounding; NaN for angles the lens does not reach.
 
-    Newton's method, kept inside a shrinking bracket.
+    It uses Newton's method, with bisection where a step leaves the bracket.
     """
     k1, k2, k3, k4 = k
     low, high = np.zeros_like(theta_d), np.full_like(theta_d, lens_end(k))
@@ -69,10 +69,10 @@ def _undistort(theta_d: Array, k: tuple[float, ...]) -> Array:
 
 
 def project(camera: Camera, points_in_camera: Array) -> Array:
-    """Pixels (N, 2), x then y, of points (N, 3) in the camera frame.
+    """Project points (N, 3) in the camera frame to pixels (N, 2), x then y.
 
-    Rows with z <= 0 or beyond the lens's end are NaN: they have no pixel, and NaN compares
-    false with every border.
+    Points with z <= 0 or beyond the lens's end have no pixel: their rows are NaN, which compares
+    false with every image border.
     """
     x, y, z = points_in_camera[:, 0], points_in_camera[:, 1], points_in_camera[:, 2]
     safe_z = np.where(z > 0, z, np.nan)
@@ -89,10 +89,10 @@ def project(camera: Camera, points_in_camera: Array) -> Array:
 
 
 def unproject(camera: Camera, uv: Array) -> Array:
-    """Rays (N, 3) float64 in the camera frame through pixels (N, 2), scaled to z = 1.
+    """Return rays (N, 3) float64 in the camera frame through pixels (N, 2), scaled to z = 1.
 
-    With z = 1 the distance along a ray *is* the depth. Fisheye angles of 90 degrees or more,
-    or beyond the lens's end, have no such ray: those rows are NaN.
+    With z = 1 the distance along a ray equals the depth. Pixels with fisheye angles of 90 degrees
+    or more, or beyond the lens's end, have no such ray: their rows are NaN.
     """
     K = camera.K
     a = (uv[:, 0].astype(np.float64) - K[0, 2]) / K[0, 0]
@@ -108,9 +108,10 @@ def unproject(camera: Camera, uv: Array) -> Array:
 
 
 def widest_angle(camera: Camera) -> float:
-    """An angle to the optical axis, radians, beyond which nothing is within a pixel of the image.
+    """Return an angle to the optical axis (radians) beyond which no point falls into the image.
 
-    At most 90 degrees; of a fisheye at most where its lens ends.
+    The image is counted one pixel larger on every side. The angle is at most 90 degrees and, for
+    a fisheye, at most the lens's end.
     """
     K = camera.K
     across = max(K[0, 2], camera.width - K[0, 2]) + 1
@@ -123,6 +124,6 @@ def widest_angle(camera: Camera) -> float:
 
 
 def pixel_centers(height: int, width: int) -> Array:
-    """(H * W, 2) float64 pixel centres in row-major order."""
+    """Return the (H * W, 2) float64 pixel centres, x then y, in row-major order."""
     v, u = np.meshgrid(np.arange(height) + 0.5, np.arange(width) + 0.5, indexing="ij")
     return np.stack([u.ravel(), v.ravel()], axis=1)

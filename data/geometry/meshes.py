@@ -1,4 +1,4 @@
-"""Triangle meshes from PLY files, with the checks a scan needs, and to PLY files."""
+"""Read triangle meshes from PLY files, check them, write them, and compute vertex normals."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ _FACE_LISTS = ("vertex_indices", "vertex_index")
 
 @dataclass(frozen=True, eq=False)
 class Mesh:
-    """``points`` (V, 3) float32 m, ``colors`` (V, 3) uint8, ``triangles`` (F, 3) int32."""
+    """A mesh: ``points`` (V, 3) float32 m, ``colors`` (V, 3) uint8, ``triangles`` (F, 3) int32."""
 
     points: Array
     colors: Array
@@ -29,7 +29,7 @@ def read_mesh(path: Path) -> Mesh:
 
     Raises:
         DataError: the file is missing, truncated or no PLY; it lacks x, y, z, red, green,
-            blue or triangles; a vertex is not finite; a triangle names a vertex not there.
+            blue or triangles; a vertex is not finite; a triangle's vertex does not exist.
     """
     content = _parse(path)
     vertex = _element(content, "vertex", path)
@@ -44,7 +44,7 @@ def read_mesh(path: Path) -> Mesh:
         raise DataError(path, "colours as uchar (0 to 255)", found, _REMEDY)
     bad = ~np.isfinite(points).all(axis=1)
     if bad.any():
-        found = f"{int(bad.sum())} vertices that are not, the first number {int(bad.argmax())}"
+        found = f"{int(bad.sum())} vertices that are not, the first with index {int(bad.argmax())}"
         raise DataError(path, "finite vertices", found, _REMEDY)
     return Mesh(points, np.stack(channels, axis=1), _triangles(content, path, len(points)))
 
@@ -85,9 +85,10 @@ def _triangles(content: PlyData, path: Path, num_vertices: int) -> Array:
 
 
 def write_ply(path: Path, vertices: Array, triangles: Array) -> None:
-    """Binary little-endian mesh; ``vertices`` is a structured array, its fields the properties.
+    """Write a binary little-endian PLY; the fields of ``vertices`` (V,) become its properties.
 
-    Types are f4, u1 and i4. plyfile would take a second for the faces of one room.
+    ``vertices`` is a structured array of types f4, u1 and i4; ``triangles`` is (F, 3). The
+    package plyfile would take a second for the faces of one room.
     """
     types = {"f4": "float", "u1": "uchar", "i4": "int"}
     table = vertices.astype(vertices.dtype.newbyteorder("<"))
@@ -102,9 +103,10 @@ def write_ply(path: Path, vertices: Array, triangles: Array) -> None:
 
 
 def vertex_normals(points: Array, triangles: Array) -> Array:
-    """Unit normals (V, 3) float32: the mean of each vertex's faces, weighted by their area.
+    """Return unit normals (V, 3) float32: each vertex's mean face normal, weighted by area.
 
-    The winding decides the side. A vertex without a face of any area gets (0, 0, 1).
+    The winding of the faces decides the direction. A vertex without a face of positive area gets
+    (0, 0, 1).
     """
     corners = points[triangles].astype(np.float64)
     face_normals = np.cross(corners[:, 1] - corners[:, 0], corners[:, 2] - corners[:, 0])

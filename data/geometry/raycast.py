@@ -1,16 +1,16 @@
-"""Depth, triangle and first hit of rays on triangle meshes; the only importer of Open3D.
+"""Cast rays on triangle meshes and rasterise meshes to depth and triangle ids; import Open3D.
 
-Open3D's library wants libusb-1.0 from the system. Where it is missing, the copy that PyPI's
-``libusb-package`` ships is loaded first; for any other missing library the error names the
-apt line (most servers need none).
+Only this module imports Open3D, whose library needs libusb-1.0. If the system lacks it, the copy
+in the package ``libusb-package`` is loaded first; for any other missing library the error names
+the apt-get command (most servers need none).
 
-Homogeneous rasterisation (Olano and Greer 1997): in the camera frame the ray through a pixel has
-the direction d = (a, b, 1), and hits the triangle (v0, v1, v2) where the three determinants
-e_i = det(d, v_j, v_k) have the sign of det(v0, v1, v2), at 1 / z = (n . d) / (n . v0), n the
-triangle's normal. All of these are linear in a and b, and nothing is divided by a vertex's z, so
-triangles that reach behind the camera need no clipping. Edges are moved outwards by more than
-rounding may be off, and by about a millionth of a pixel: where two triangles share an edge, each
-pixel is in one of them at least, and a closed mesh has no holes.
+Rasterisation is homogeneous (Olano and Greer 1997): in the camera frame the ray through a pixel
+has the direction d = (a, b, 1). It hits the triangle (v0, v1, v2) where the three determinants
+e_i = det(d, v_j, v_k) have the sign of det(v0, v1, v2), at 1 / z = (n . d) / (n . v0), where n
+is the triangle's normal. All of these are linear in a and b, and nothing is divided by a
+vertex's z, so triangles that reach behind the camera need no clipping. Edges are moved outwards
+by more than the rounding error, about a millionth of a pixel: where two triangles share an edge,
+each pixel lies in at least one of them, and a closed mesh has no holes.
 """
 
 from __future__ import annotations
@@ -46,14 +46,14 @@ def open3d() -> ModuleType:
     return library
 
 
-# Relative error of a determinant of three float64 vectors, well rounded up.
+# Upper bound of the relative error of a determinant of three float64 vectors.
 _ROUNDING = 1e-14
-# Pixels by which a triangle's box is larger than its vertices' projections, for the same reason.
+# Pixels by which a triangle's bounding box is enlarged, because of rounding errors.
 _MARGIN = 1e-6
 
 
 class Rasteriser:
-    """Draws one mesh through pinhole cameras; may be asked by several threads at once."""
+    """Rasterises one mesh for pinhole cameras; several threads may call ``render`` at once."""
 
     def __init__(self, vertices: Array, triangles: Array) -> None:
         """Keep ``vertices`` (V, 3) metres, rounded to float32, and ``triangles`` (F, 3).
@@ -61,7 +61,7 @@ class Rasteriser:
         Triangles with a vertex that is not finite are never seen.
 
         Raises:
-            ValueError: a triangle has a vertex that is not there.
+            ValueError: a triangle's vertex does not exist.
         """
         self.vertices = np.ascontiguousarray(vertices, np.float32)
         self.triangles = np.ascontiguousarray(triangles, np.int32)
@@ -71,9 +71,10 @@ class Rasteriser:
         self._threads = threading.local()
 
     def render(self, camera: Camera, world_to_camera: Array) -> tuple[Array, Array]:
-        """Depth (H, W) float32 metres along z, 0 = no hit, and triangle ids (H, W) int32, -1.
+        """Return depth (H, W) float32 and triangle ids (H, W) int32 of the nearest surface.
 
-        What a ray through each pixel's centre hits first; of triangles equally far, the first.
+        Depth is in metres along z at each pixel's centre, 0 = no hit, where the id is -1. Of
+        triangles at equal depth the first one is taken.
 
         Raises:
             ValueError: the camera is no pinhole.
@@ -96,7 +97,7 @@ class Rasteriser:
 
 @compiled
 def _project(vertices: Array, pose: Array, lens: Array, projected: Array) -> None:
-    """Rows (x, y, z, u, v) of vertices: metres in the camera frame, and pixels where z > 0.
+    """Fill ``projected`` (V, 5): x, y, z in metres, camera frame, and u, v in pixels where z > 0.
 
     z is NaN for a vertex that is not finite.
     """
@@ -122,9 +123,10 @@ def _draw(
     nearness: Array,
     ids: Array,
 ) -> None:
-    """Draw all triangles in their order into ``nearness`` (H, W), 1 / z, 0 before, and ``ids``.
+    """Draw all triangles in their order into ``nearness`` (H, W), which is 1 / z, and ``ids``.
 
-    ``across`` (W,) and ``along`` (H,) are x / z and y / z of the rays of columns and rows.
+    ``nearness`` is 0 at the start. ``across`` (W,) is x / z of the rays of the columns and
+    ``along`` (H,) is y / z of the rays of the rows.
     """
     height, width = nearness.shape
     farthest_out = max(abs(across[0]), abs(across[-1]), abs(along[0]), abs(along[-1]), 1.0)
@@ -136,7 +138,7 @@ def _draw(
         if np.isnan(zi + zj + zk) or far <= 0:
             continue
         left, right, top, bottom = 0, width - 1, 0, height - 1
-        if near > 0:  # Else it reaches behind the camera, and may cover any pixel.
+        if near > 0:  # A triangle that reaches behind the camera may cover any pixel.
             ui, uj, uk = projected[i, 3], projected[j, 3], projected[k, 3]
             vi, vj, vk = projected[i, 4], projected[j, 4], projected[k, 4]
             left = _first(min(ui, min(uj, uk)), width)
@@ -156,7 +158,7 @@ def _draw(
 
 @compiled
 def _is_beside(projected: Array, i: int, j: int, k: int, across: Array, along: Array) -> bool:
-    """Whether all three vertices lie beyond the same side of the pyramid of rays."""
+    """Whether all three vertices lie outside the same side plane of the view frustum."""
     for axis, rays in ((0, across), (1, along)):
         x, y, z = projected[i, axis], projected[j, axis], projected[k, axis]
         low, high = rays[0], rays[-1]
@@ -172,7 +174,7 @@ def _is_beside(projected: Array, i: int, j: int, k: int, across: Array, along: A
 
 @compiled
 def _first(lowest: float, count: int) -> int:
-    """The first of ``count`` pixels whose centre is not before ``lowest``."""
+    """Return the first of ``count`` pixels whose centre is at ``lowest`` or after it."""
     start = lowest - 0.5 - _MARGIN
     if start <= 0:
         return 0
@@ -181,7 +183,7 @@ def _first(lowest: float, count: int) -> int:
 
 @compiled
 def _last(highest: float, count: int) -> int:
-    """The last of ``count`` pixels whose centre is not after ``highest``, -1 for none."""
+    """Return the last of ``count`` pixels whose centre is at ``highest`` or before it, or -1."""
     end = highest - 0.5 + _MARGIN
     if end >= count - 1:
         return count - 1
@@ -190,9 +192,10 @@ def _last(highest: float, count: int) -> int:
 
 @compiled
 def _planes(projected: Array, i: int, j: int, k: int, farthest_out: float, planes: Array) -> bool:
-    """Fill ``planes`` (4, 3) of a triangle; False for one that covers no pixel.
+    """Fill a triangle's ``planes`` (4, 3); return False for a triangle that covers no pixel.
 
-    A ray d hits it where planes 0 to 2 times d are all >= 0; plane 3 times d is then 1 / z.
+    A ray d hits the triangle where the dot products of planes 0 to 2 with d are all >= 0; the
+    dot product of plane 3 with d is then 1 / z.
     """
     px, py, pz = projected[i, 0], projected[i, 1], projected[i, 2]
     qx, qy, qz = projected[j, 0], projected[j, 1], projected[j, 2]
@@ -207,14 +210,14 @@ def _planes(projected: Array, i: int, j: int, k: int, farthest_out: float, plane
         abs(rx) + abs(ry) + abs(rz),
     )
     if abs(volume) <= _ROUNDING * sp * (abs(nx) + abs(ny) + abs(nz)):
-        return False  # Without area, or seen from its side.
+        return False  # The triangle has no area, or is seen edge-on.
     inverse = 1 / volume
     planes[3, 0] = nx * inverse
     planes[3, 1] = ny * inverse
     planes[3, 2] = nz * inverse
     sign = 1.0 if volume > 0 else -1.0
     widening = _ROUNDING * farthest_out
-    # Zero is added because -0.0 would turn an edge along the rows from one side to the other.
+    # Adding 0.0 turns -0.0 into 0.0, which keeps an edge along the rows on its side.
     planes[0, 0] = sign * (qy * rz - qz * ry) + 0.0
     planes[0, 1] = sign * (qz * rx - qx * rz)
     planes[0, 2] = sign * (qx * ry - qy * rx) + widening * sq * sr
@@ -240,13 +243,14 @@ def _fill(
     nearness: Array,
     ids: Array,
 ) -> None:
-    """Draw a triangle's pixels within ``box``, row by row from its left edge to its right one.
+    """Draw a triangle's pixels within ``box``, row by row from its left to its right edge.
 
-    ``least`` and ``most`` are 1 / z of its vertices; beyond them is nothing but rounding.
+    ``least`` and ``most`` are the smallest and largest 1 / z of its vertices; values beyond them
+    are rounding errors and are clipped.
     """
     left, right, top, bottom = box
     focal, middle = lens[0], lens[1] - 0.5
-    # Where an edge runs along the rows, it bounds a row wholly or, at infinity, not at all.
+    # An edge along the rows has its crossing at infinity: it cuts off a whole row or nothing.
     f0, f1, f2 = focal / planes[0, 0], focal / planes[1, 0], focal / planes[2, 0]
     is_left0, is_left1, is_left2 = planes[0, 0] >= 0, planes[1, 0] >= 0, planes[2, 0] >= 0
     y0, y1, y2 = planes[0, 1], planes[1, 1], planes[2, 1]
@@ -262,7 +266,7 @@ def _fill(
         end = min(right if is_left0 else c0, right if is_left1 else c1)
         end = max(min(min(end, right if is_left2 else c2), right), left - 1)
         rest = planes[3, 1] * b + planes[3, 2]
-        # What is no number becomes no index outside the box.
+        # Clipping keeps the index inside the box where the crossing is NaN.
         first = max(int(np.ceil(start - _MARGIN)), left)
         last = min(int(np.floor(end + _MARGIN)), right)
         for column in range(first, last + 1):
@@ -274,7 +278,7 @@ def _fill(
 
 @compiled
 def _invert(values: Array) -> None:
-    """1 / value in place; 0 stays."""
+    """Replace each value by 1 / value in place; 0 stays 0."""
     for i in range(len(values)):
         values[i] = np.float32(1) / values[i] if values[i] > 0 else np.float32(0)
 
@@ -288,22 +292,21 @@ def warm() -> None:
 
 @lru_cache(maxsize=2)
 def _rays(camera: Camera) -> tuple[Array, Array]:
-    """Usable rays of ``unproject`` and (H * W,) bool, which pixels have one; views share them."""
+    """Return the finite rays of ``unproject`` and (H * W,) bool: the pixels that have a ray."""
     rays_in_camera = unproject(camera, pixel_centers(camera.height, camera.width))
     usable = np.asarray(np.isfinite(rays_in_camera).all(axis=1))
     return rays_in_camera[usable], usable
 
 
 class Raycaster:
-    """Nearest hits of rays on one mesh: ``vertices`` (V, 3) metres, ``triangles`` (F, 3).
+    """Finds the nearest hits of rays on one mesh: ``vertices`` (V, 3) metres, ``triangles`` (F, 3).
 
-    Rays of any origin and direction are cast by Open3D; those of a pinhole camera's pixels are
-    drawn triangle by triangle, which is several times as fast and needs no tree of the mesh. Both
-    see vertices rounded to float32.
+    Open3D casts rays of any origin and direction. Images of pinhole cameras are rasterised, which
+    is several times as fast and needs no tree of the mesh. Both round vertices to float32.
     """
 
     def __init__(self, vertices: Array, triangles: Array) -> None:
-        """Raise ValueError for a triangle whose vertex is not there."""
+        """Keep the mesh; raise ValueError when a triangle's vertex does not exist."""
         self._rasteriser = Rasteriser(vertices, triangles)
 
     @cached_property
@@ -317,7 +320,7 @@ class Raycaster:
         return scene
 
     def cast(self, origins: Array, directions: Array) -> tuple[Array, Array]:
-        """Hit distance (N,) float32 in units of each direction, and triangle (N,) int64.
+        """Return hit distances (N,) float32, in lengths of each direction, and triangles (N,) int64.
 
         ``origins`` is (N, 3) or (3,), ``directions`` (N, 3); misses are (inf, -1).
         """
@@ -330,7 +333,7 @@ class Raycaster:
         return hits["t_hit"].numpy(), triangle
 
     def occluded(self, origins: Array, directions: Array, far: float) -> Array:
-        """(N,) bool: something lies between a ray's origin and ``far`` of its direction."""
+        """(N,) bool: a surface lies between a ray's origin and ``far`` lengths of its direction."""
         rays = np.empty((len(directions), 6), np.float32)
         rays[:, :3] = origins
         rays[:, 3:] = directions
@@ -338,10 +341,10 @@ class Raycaster:
         return np.asarray(self._scene.test_occlusions(tensor, tfar=far).numpy())
 
     def render(self, camera: Camera, world_to_camera: Array) -> tuple[Array, Array]:
-        """Depth (H, W) float32 metres along z (0 = no hit) and triangle ids (H, W) int32.
+        """Return depth (H, W) float32 metres along z (0 = no hit) and triangle ids (H, W) int32.
 
-        One ray through every pixel centre; pixels without a ray (beyond a fisheye's 90
-        degrees) count as misses. May be called by several threads at once for pinholes.
+        Each pixel's centre has one ray; pixels without a ray (beyond a fisheye's 90 degrees) are
+        misses, with id -1. For pinholes several threads may call it at once.
         """
         if camera.model == "PINHOLE":
             return self._rasteriser.render(camera, world_to_camera)

@@ -1,23 +1,20 @@
-"""Superpoints: small pieces of surface from a mesh's edges, and which of them touch.
+"""Cut a mesh into superpoints (small pieces of surface), and find the superpoints that touch.
 
-Found from the points alone, not from the mesh: real scans are one mesh and generated rooms are
-many, and what touches should be the same in both.
+Superpoints come from graph-based segmentation (Felzenszwalb and Huttenlocher 2004) of the mesh,
+as in ScanNet's segmentator: edges are taken in order of weight and join two pieces if the weight
+is at most each piece's largest edge plus ``threshold / size``; then pieces below a minimal size
+join the neighbour across their lightest edge. The weight of an edge is 1 - cos of the angle
+between its normals, squared where the surface is convex (edges within an object are mostly
+convex, borders between objects mostly concave). Unlike the original, coincident vertices count
+as connected, so that meshes whose faces do not share vertices keep their neighbours; coincident
+vertices are found by hashing their coordinates.
 
-Every edge is listed at its lower vertex, so that the edges of a vertex lie together: they are
-counted, put in their places and sorted a handful at a time, and nothing as long as the mesh is
-ever sorted. Coincident vertices count as joined, so that meshes whose faces do not share vertices
-keep their neighbours; they are found by hashing their coordinates.
+Edges are grouped by their lower vertex, so that only short lists are sorted. Weights are
+computed in float32, each operation rounded, in the order of the code; the dot product of rows of
+three is (x + y) + z, which gives the same bits as NumPy's ``einsum``.
 
-Weights are computed in float32, each operation rounded, in the order that is written here; the
-dot product of rows of three is (x + y) + z. NumPy's ``einsum`` gives the same bits.
-
-Graph-based segmentation (Felzenszwalb and Huttenlocher 2004) of the mesh, as ScanNet's
-segmentator applies it: edges join in order of weight as long as the weight is not above either
-side's own largest edge plus ``threshold / size``; then pieces under a minimal size join the
-neighbour of their lightest edge. The weight of an edge is 1 - cos of its normals' angle,
-squared where the surface is convex there (an object's own edges are mostly convex, borders
-between objects mostly concave). Unlike the original, coincident vertices count as joined, so
-that meshes whose faces do not share vertices keep their neighbours (``data.geometry.superpoints``).
+Touching superpoints are found from the points, not the mesh: a real scan is one mesh and a
+generated room is many, and both must give the same neighbours.
 """
 
 from __future__ import annotations
@@ -31,23 +28,23 @@ from data.parallel import num_threads
 from data.types import Array, Neighbours, PointCloud, Scene
 
 REACH = 0.1
-"""Superpoints with points this close touch, metres."""
+"""Distance in metres below which the points of two superpoints touch."""
 _NEIGHBOURS = 9
-"""Nearest points looked at around each, itself among them."""
+"""Number of nearest points that are examined for each point, the point itself included."""
 _COLOR_SCALE = 40.0
-"""Difference of mean colours, in 8-bit steps, at which an affinity falls to 1/e."""
+"""Difference of mean colours, in 8-bit steps, at which an affinity falls to 1/e of its value."""
 _FEW_CONTACTS = 4.0
 
 
 def neighbours_of(scene: Scene) -> Neighbours:
-    """A scene's touching superpoints: as they were found when it was prepared, else found now."""
+    """Return a scene's touching superpoints; compute them if the scene does not hold them."""
     if scene.neighbours is not None:
         return scene.neighbours
     return touching_superpoints(scene.cloud, scene.superpoint_ids, REACH)
 
 
 def affinity_matrix(neighbours: Neighbours) -> sparse.csr_matrix:
-    """(S, S) symmetric matrix of affinities, 0 where two superpoints do not touch."""
+    """Return the (S, S) symmetric sparse matrix of affinities; 0 where superpoints do not touch."""
     first, second = neighbours.pairs.T
     values = np.concatenate([neighbours.affinity, neighbours.affinity])
     where = np.concatenate([first, second]), np.concatenate([second, first])
@@ -56,15 +53,16 @@ def affinity_matrix(neighbours: Neighbours) -> sparse.csr_matrix:
 
 
 def touching_superpoints(cloud: PointCloud, superpoint_ids: Array, reach: float) -> Neighbours:
-    """Superpoints that have points within ``reach`` metres of each other.
+    """Find the pairs of superpoints that have points within ``reach`` metres of each other.
 
-    An affinity is near 1 for two of like colour that meet in many points without a crease, near 0
-    where a concave crease, as between a thing and what it stands on, or another colour parts them.
+    The affinity of a pair is near 1 if their colours are similar and they meet in many points
+    without a crease. It is near 0 if their colours differ or a concave crease separates them, as
+    between an object and its support.
 
     Args:
         cloud: N points with colours and normals.
         superpoint_ids: (N,) int32, 0..S-1.
-        reach: metres; only the nearest eight points of each are looked at.
+        reach: metres; only the nearest eight points of each point are examined.
     """
     num = int(superpoint_ids.max(initial=-1)) + 1
     count = max(1, min(_NEIGHBOURS, len(cloud)))
@@ -88,7 +86,7 @@ def touching_superpoints(cloud: PointCloud, superpoint_ids: Array, reach: float)
 
 
 def _creases(cloud: PointCloud, here: Array, there: Array) -> Array:
-    """(P,) how concave the surface is between two points: 0 flat or convex, 1 a right angle."""
+    """(P,) concavity of the surface between two points: 0 if flat or convex, 1 at a right angle."""
     step = cloud.points[there] - cloud.points[here]
     length = np.maximum(np.linalg.norm(step, axis=1, keepdims=True), 1e-9)
     rise = np.einsum("ij,ij->i", cloud.normals[here], step / length)
@@ -104,19 +102,19 @@ def _mean_colors(colors: Array, superpoint_ids: Array, num: int) -> Array:
 
 
 _MANY_EDGES = 32
-"""Of a vertex; up to here moving each into place is the quickest sort."""
+"""Number of a vertex's edges up to which insertion sort is the fastest."""
 
 
 def mesh_edges(points: Array, triangles: Array) -> Array:
-    """Edges (E, 2) int32 of a mesh, smaller vertex first, each once, sorted.
+    """Return the edges (E, 2) int32 of a mesh, smaller vertex first, each once, sorted.
 
     Args:
-        points: (N, 3) float32; those that stand on one another are chained by edges in order of
-            their numbers. A point with a NaN stands on no other.
-        triangles: (F, 3) of whole numbers in [0, N).
+        points: (N, 3) float32; coincident points are connected by edges, in order of their
+            indices. A point with a NaN coincides with no other.
+        triangles: (F, 3) integers in [0, N).
 
     Raises:
-        ValueError: a triangle has a vertex that is not there.
+        ValueError: a triangle's vertex does not exist.
     """
     triangles = np.ascontiguousarray(triangles)
     if triangles.size and not 0 <= triangles.min() <= triangles.max() < len(points):
@@ -126,10 +124,11 @@ def mesh_edges(points: Array, triangles: Array) -> Array:
 
 
 def edge_weights(points: Array, normals: Array, edges: Array) -> Array:
-    """Weights (E,) float32 in [0, 2] of mesh edges (E, 2): 1 - cos of their normals' angle.
+    """Return weights (E,) float32 in [0, 2] of mesh edges (E, 2): 1 - cos of the normals' angle.
 
-    Squared where the surface is convex, which is where the second vertex lies above the first
-    along its own normal. ``points`` and ``normals`` (N, 3) float32. NaN where a normal has one.
+    A weight is squared where the surface is convex: where the first vertex lies below the second
+    one's tangent plane. ``points`` and ``normals`` are (N, 3) float32. The weight is NaN where a
+    normal has a NaN.
     """
     points, normals = (np.ascontiguousarray(part, np.float32) for part in (points, normals))
     return np.asarray(_weights(points, normals, edges))
@@ -137,11 +136,11 @@ def edge_weights(points: Array, normals: Array, edges: Array) -> Array:
 
 @compiled
 def _twins(points: Array) -> Array:
-    """The last point before each that has the same coordinates, (N,) int32; -1 for none."""
+    """Return (N,) int32: the last earlier point with the same coordinates as each; -1 for none."""
     size = 1
     while size < 2 * len(points):
         size *= 2
-    # Adding 0 makes one of both zeros, which are equal but not of the same bits.
+    # Adding 0 turns -0.0 into 0.0: both are equal but have different bits.
     bits = (points + np.float32(0)).view(np.uint32)
     table = np.full(size, -1, np.int32)
     twins = np.full(len(points), -1, np.int32)
@@ -192,8 +191,9 @@ def _edges(triangles: Array, twins: Array) -> Array:
 
 @compiled
 def _listed(triangles: Array, twins: Array) -> tuple[Array, Array]:
-    """Sides of all triangles by their lower vertex: ``start`` (N + 1,), upper vertices (H,)."""
-    start = np.zeros(len(twins) + 2, np.int64)  # Counted two places on, filled one place on.
+    """Group the edges by their lower vertex: offsets ``start`` (N + 1,), upper vertices (H,)."""
+    # Counts are stored two entries later and write positions one entry later.
+    start = np.zeros(len(twins) + 2, np.int64)
     for face in range(len(triangles)):
         a, b, c = triangles[face, 0], triangles[face, 1], triangles[face, 2]
         start[min(a, b) + 2] += a != b
@@ -237,7 +237,7 @@ def _weights(points: Array, normals: Array, edges: Array) -> Array:
     return weights
 
 
-_DIGIT, _DIGITS = 11, 3  # Bits of a digit, and digits of a float32.
+_DIGIT, _DIGITS = 11, 3  # Radix sort: bits of a digit, and digits of a float32.
 _DIGIT_MASK = np.uint64((1 << _DIGIT) - 1)
 _NAN = np.uint64(0x7FC00000)
 
@@ -255,11 +255,11 @@ def superpoints(
         points: (N, 3) float32 metres.
         normals: (N, 3) float32 unit.
         triangles: (F, 3) int32.
-        threshold: scale of the pieces; larger joins more.
-        min_points: smaller pieces join a neighbour, where they have one.
+        threshold: scale of the pieces; a larger value gives larger pieces.
+        min_points: pieces with fewer points join a neighbour if they have one.
 
     Raises:
-        ValueError: a triangle has a vertex that is not there.
+        ValueError: a triangle's vertex does not exist.
     """
     edges = mesh_edges(points, triangles)
     ends, costs = _taken(edges, _by_weight(edge_weights(points, normals, edges)))
@@ -267,7 +267,7 @@ def superpoints(
 
 
 def compact_segments(segment_ids: Array) -> Array:
-    """A dataset's own segments (N,) as superpoint ids 0..S-1, int32, in order of first point."""
+    """Renumber a dataset's segments (N,) as superpoint ids 0..S-1, int32, by their first point."""
     _, first, inverse = np.unique(segment_ids, return_index=True, return_inverse=True)
     rank = np.empty(len(first), np.int32)
     rank[np.argsort(first)] = np.arange(len(first), dtype=np.int32)
@@ -276,10 +276,10 @@ def compact_segments(segment_ids: Array) -> Array:
 
 @compiled
 def _by_weight(weights: Array) -> Array:
-    """Keys (E,) uint64 of the edges in order of weight, NaN last, equal ones in order of number.
+    """Sort edges by weight with a radix sort: return keys (E,) uint64, NaN last, stable.
 
-    A key is the weight's bits above the edge's number. A radix sort: floats that are not negative
-    have the order of their bits.
+    A key holds the weight's bits above the edge's index. Non-negative floats have the order of
+    their bits.
     """
     bits = weights.view(np.uint32)
     keys, spare = np.empty(len(weights), np.uint64), np.empty(len(weights), np.uint64)
@@ -303,7 +303,7 @@ def _by_weight(weights: Array) -> Array:
 
 @compiled
 def _taken(edges: Array, keys: Array) -> tuple[Array, Array]:
-    """Edges (E, 2) and costs (E,) in order of ``keys``, so that joining reads them one by one."""
+    """Return edges (E, 2) and weights (E,) in order of ``keys``, for sequential reading."""
     ends, bits = np.empty((len(keys), 2), np.int32), np.empty(len(keys), np.uint32)
     for i in range(len(keys)):
         edge = np.uint32(keys[i])
@@ -329,9 +329,9 @@ def _find(parent: Array, item: int) -> int:
 def _segment(
     ends: Array, costs: Array, num_points: int, threshold: float, min_points: int
 ) -> Array:
-    """Superpoint (N,) int32 of every point; edges stand in order of cost, and are used up."""
+    """Return the superpoint (N,) int32 of each point; ``ends`` is sorted by cost and overwritten."""
     parent = np.arange(num_points).astype(np.int32)
-    pieces = np.empty((num_points, 2))  # Limit and size side by side: both are read together.
+    pieces = np.empty((num_points, 2))  # Limit and size of a piece; both are read together.
     pieces[:, 0], pieces[:, 1] = threshold, 1
     left = 0
     for i in range(len(ends)):
@@ -344,7 +344,7 @@ def _segment(
             pieces[low, 1] += pieces[high, 1]
             pieces[low, 0] = costs[i] + threshold / pieces[low, 1]
         elif pieces[a, 1] < min_points or pieces[b, 1] < min_points:
-            ends[left, 0], ends[left, 1] = a, b  # No piece shrinks: other edges are done with.
+            ends[left, 0], ends[left, 1] = a, b  # Kept for small pieces; pieces never shrink.
             left += 1
     for i in range(left):
         a, b = _find(parent, ends[i, 0]), _find(parent, ends[i, 1])
@@ -357,7 +357,7 @@ def _segment(
 
 @compiled
 def _numbered(parent: Array) -> Array:
-    """Pieces numbered by their first point, which is their root: every parent stands earlier."""
+    """Number the pieces by their first point, which is the root: parents come before children."""
     ids = np.empty(len(parent), np.int32)
     count = 0
     for i in range(len(parent)):

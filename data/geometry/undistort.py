@@ -1,7 +1,7 @@
-"""Fisheye pictures to pinhole ones, by ScanNet++'s recipe.
+"""Undistort fisheye images to pinhole images, as the ScanNet++ toolkit does.
 
-OpenCV counts pixels from the centre of the first one; the shift of half a pixel against
-``data.types`` is made here, around the OpenCV calls only.
+OpenCV's pixel coordinates start at the centre of the first pixel, those of ``data.types`` at its
+corner; the half pixel is added and subtracted here, around the OpenCV calls.
 """
 
 from __future__ import annotations
@@ -16,18 +16,18 @@ from data.geometry.cameras import lens_end
 from data.types import Array, Camera, CameraModel
 
 _HALF_PIXEL = np.array([[0, 0, 0.5], [0, 0, 0.5], [0, 0, 0]])
-# The recipe's picture is nearly whole; with less than this the lens's values are wrong.
+# Least share of the pinhole image that the fisheye image must cover; less means wrong parameters.
 _LEAST_SEEN = 0.5
 
 
 def undistorted_camera(fisheye: Camera) -> Camera:
-    """The pinhole of ScanNet++'s recipe, of the fisheye's size.
+    """Return ScanNet++'s pinhole camera for a fisheye camera; both have the same image size.
 
-    Its focal lengths are OpenCV's at balance 0 without rotation; its principal point is then
-    moved to the middle of the image, (W / 2, H / 2).
+    Its focal lengths are OpenCV's estimate at balance 0 without rotation; its principal point is
+    the middle of the image, (W / 2, H / 2).
 
     Raises:
-        ValueError: no pinhole picture can be made of what the lens shows.
+        ValueError: the fisheye image covers too little of any pinhole image.
     """
     K, distortion = fisheye.K - _HALF_PIXEL, np.array(fisheye.distortion)
     size = (fisheye.width, fisheye.height)
@@ -42,17 +42,17 @@ def undistorted_camera(fisheye: Camera) -> Camera:
     camera = Camera("PINHOLE", pinhole, fisheye.height, fisheye.width)
     seen = 1 - float(undistorter_between(fisheye, camera).outside.mean())
     if seen < _LEAST_SEEN:
-        raise ValueError(f"only {seen:.0%} of the undistorted picture is in the lens's")
+        raise ValueError(f"the fisheye image covers only {seen:.0%} of the undistorted image")
     return camera
 
 
 @dataclass(frozen=True, eq=False)
 class Undistorter:
-    """From pictures of a fisheye to those of the pinhole ``camera``.
+    """Resamples images of a fisheye camera to the pinhole ``camera``.
 
-    ``map_x`` and ``map_y`` (H, W) float32 say where each pinhole pixel lies in the fisheye
-    picture, in OpenCV's pixels; ``outside`` (H, W) bool marks those that lie in none: what a
-    picture holds there is mirrored from inside.
+    ``map_x`` and ``map_y`` (H, W) float32 are each pinhole pixel's position in the fisheye image,
+    in OpenCV's pixel coordinates. ``outside`` (H, W) bool marks pixels outside the fisheye image;
+    images are mirrored there.
     """
 
     camera: Camera
@@ -62,12 +62,12 @@ class Undistorter:
 
     @classmethod
     def make(cls, fisheye: Camera) -> Undistorter:
-        """To the camera of ScanNet++'s recipe."""
+        """Make the maps to the camera of ``undistorted_camera``."""
         return cls.between(fisheye, undistorted_camera(fisheye))
 
     @classmethod
     def between(cls, fisheye: Camera, pinhole: Camera) -> Undistorter:
-        """To a pinhole camera that stands and looks as the fisheye does."""
+        """Make the maps to a pinhole camera with the fisheye's pose."""
         map_x, map_y = cv2.fisheye.initUndistortRectifyMap(
             fisheye.K - _HALF_PIXEL,
             np.array(fisheye.distortion),
@@ -80,12 +80,12 @@ class Undistorter:
         inside &= (map_y >= 0) & (map_y <= fisheye.height - 1)
         a = (np.arange(pinhole.width) + 0.5 - pinhole.K[0, 2]) / pinhole.K[0, 0]
         b = (np.arange(pinhole.height) + 0.5 - pinhole.K[1, 2]) / pinhole.K[1, 1]
-        # Beyond its end the lens's polynomial turns back into the picture.
+        # Beyond the lens's end the polynomial maps pixels back into the image.
         inside &= np.arctan(np.hypot(a[None], b[:, None])) <= lens_end(fisheye.distortion)
         return cls(pinhole, map_x, map_y, ~inside)
 
     def image(self, fisheye_image: Array) -> Array:
-        """(H, W, 3) uint8, bilinear, borders mirrored."""
+        """Undistort an image bilinearly, (H, W, 3) uint8; borders are mirrored."""
         return np.asarray(
             cv2.remap(
                 fisheye_image,
@@ -97,7 +97,7 @@ class Undistorter:
         )
 
     def mask(self, fisheye_mask: Array) -> Array:
-        """(H, W) uint8, 255 = valid; 0 also where the picture is mirrored past its border."""
+        """Undistort a mask, (H, W) uint8, 255 = valid; mirrored pixels are 0."""
         out = np.full(self.map_x.shape, 255, np.uint8)
         if not fisheye_mask.all():
             soft = cv2.remap(
@@ -112,7 +112,7 @@ _Values = tuple[CameraModel, bytes, int, int, tuple[float, ...]]
 
 
 def undistorter_between(fisheye: Camera, pinhole: Camera) -> Undistorter:
-    """``Undistorter.between``, kept for the next views: those of a scene share their lens."""
+    """Call ``Undistorter.between`` with a cache, because the views of a scene share their lens."""
     return _between(_values(fisheye), _values(pinhole))
 
 

@@ -1,19 +1,17 @@
-"""Which points of a cloud a view sees, for every camera model, as compiled loops over blocks.
-
-Points are sorted along a Morton curve (the bits of their three grid coordinates interleaved), so
-that ``BLOCK`` points one after the other lie close together in one small box. A view then passes
-over all boxes outside its field of view, and the pixels of one block lie close together, too.
-
-Coordinates are computed in float64 as ``data.geometry.cameras`` computes them, one block of a
-``PointIndex`` after the other, so that what a block needs stays in the fastest cache. Each loop
-does one simple thing to a whole block: such loops become vector instructions.
+"""Find the points of a cloud that a view sees, for every camera model, with compiled loops.
 
 A point is visible when its z in the camera frame exceeds ``near``, its pixel lies inside the
-image, the depth there is known (> 0), and |depth - z| <= max(absolute, relative * z). The
-depth is read at the nearest pixel centre, which is the pixel that holds the projection.
+image, the depth there is known (> 0), and |depth - z| <= max(absolute, relative * z). The depth
+is read at the pixel that contains the projection. ``stages.scene.link_points`` has the same rule
+for a GPU.
 
-The loops stand in ``data.geometry.visibility``; the same rule for a GPU in
-``stages.scene.gpu_visibility``.
+Points are sorted along a Morton curve (the bits of their three grid coordinates interleaved), so
+that ``BLOCK`` consecutive points lie in one small box. A view skips all boxes outside its field
+of view, and the pixels of one block lie close together.
+
+Coordinates are computed in float64 as in ``data.geometry.cameras``, one block at a time, so that
+a block's data stays in the fastest cache. Each loop does one simple operation on a whole block,
+which compiles to vector instructions.
 """
 
 from __future__ import annotations
@@ -30,17 +28,18 @@ from data.geometry.cameras import lens_end, widest_angle
 from data.types import Array, Camera
 
 BLOCK = 512
-_CELLS = 1024  # Of the grid, along each axis; three times 10 bits.
-# A point's camera coordinates and a box's are rounded differently, by far less than this.
+_CELLS = 1024  # Cells of the Morton grid along each axis: 10 bits.
+# Far more than the difference between the rounding errors of points and of boxes.
 _ROUNDING = 1e-9
 
 
 class PointIndex:
-    """The points that are finite, sorted, in blocks; made once per scene and never changed.
+    """The finite points of a cloud, sorted and divided into blocks; never changed.
 
-    ``points`` (3, M) in the precision given are those of the ids ``ids`` (M,) int32; block b holds
-    columns ``b * BLOCK`` to ``(b + 1) * BLOCK``, within ``centers[b] +- halves[b]`` (B, 3) float64
-    metres. ``size`` is the number of points given, finite or not.
+    ``points`` (3, M), in the precision of the cloud, are the points ``ids`` (M,) int32. Block b
+    holds the columns ``b * BLOCK`` to ``(b + 1) * BLOCK``, inside the box
+    ``centers[b] +- halves[b]`` (B, 3) float64 metres. ``size`` is the number of all points,
+    finite or not.
     """
 
     def __init__(self, points: Array) -> None:
@@ -56,14 +55,14 @@ class PointIndex:
             high = np.maximum.reduceat(self.points, starts, axis=1).T.astype(np.float64)
         else:
             low = high = np.zeros((0, 3))
-        # Halved first: the sum of two large numbers may not be one.
+        # Halved before the sum, which might overflow.
         self.centers, self.halves = low / 2 + high / 2, high / 2 - low / 2
         self._reach = float(np.abs(np.concatenate([low, high])).max(initial=0))
 
     def blocks_in_view(self, camera: Camera, world_to_camera: Array, near: float) -> Array:
-        """Blocks (n,) int64, ascending, that may hold a point the camera sees beyond ``near``.
+        """Return the blocks (n,) int64, ascending, that may hold a point visible beyond ``near``.
 
-        None that does is missing; some that do not may be among them.
+        Every block with a visible point is included; blocks without one may be included too.
         """
         rotation, offset = world_to_camera[:3, :3], world_to_camera[:3, 3]
         slack = _ROUNDING * (self._reach + float(np.abs(offset).max()))
@@ -83,9 +82,10 @@ class PointIndex:
 
 
 def _planes(camera: Camera, near: float) -> Array:
-    """(P, 4) in the camera frame: points that are seen have plane . (x, y, z, 1) >= 0.
+    """Return the frustum's planes (P, 4): visible points have plane . (x, y, z, 1) >= 0.
 
-    The image counts one pixel larger on every side, so that no rounding matters.
+    The points are in the camera frame. The image is counted one pixel larger on every side, so
+    that rounding errors do not matter.
     """
     front = [0.0, 0.0, 1.0, -near]
     if camera.model != "PINHOLE":
@@ -103,7 +103,7 @@ def _planes(camera: Camera, near: float) -> Array:
 
 
 def _along_curve(points: Array) -> Array:
-    """Ids (M,) int32 of the finite points, in the order of a Morton curve through their box."""
+    """Return the ids (M,) int32 of the finite points in the order of a Morton curve."""
     keys, ids = np.empty(len(points), np.uint32), np.empty(len(points), np.int32)
     count = _morton_keys(points, keys, ids)
     keys, ids = keys[:count], ids[:count]
@@ -118,7 +118,7 @@ def _along_curve(points: Array) -> Array:
 def _sort_by_digit(
     keys: Array, ids: Array, shift: int, sorted_keys: Array, sorted_ids: Array
 ) -> None:
-    """One step of a radix sort: stable, by the ten bits of the keys from ``shift`` on."""
+    """Do one stable step of a radix sort, by the ten bits of the keys from ``shift`` on."""
     places = np.zeros(_CELLS + 1, np.int64)
     for key in keys:
         places[((key >> shift) & (_CELLS - 1)) + 1] += 1
@@ -133,7 +133,7 @@ def _sort_by_digit(
 
 @compiled
 def _morton_keys(points: Array, keys: Array, ids: Array) -> int:
-    """Fill ``keys`` (N,), places on the curve, and ``ids`` (N,) of finite points; how many."""
+    """Fill ``keys`` (N,), Morton codes, and ``ids`` (N,) of the finite points; return their count."""
     low = np.full(3, np.inf)
     high = np.full(3, -np.inf)
     for i in range(len(points)):
@@ -158,13 +158,13 @@ def _morton_keys(points: Array, keys: Array, ids: Array) -> int:
 
 @compiled
 def _cell(coordinate: float) -> int:
-    # What is no number, in a box too large for one, lands in the last cell as well.
+    # A coordinate that is NaN, as in a box of overflowing size, gets the last cell.
     return int(coordinate) if coordinate < _CELLS else _CELLS - 1
 
 
 @compiled
 def _spread(bits: int) -> int:
-    """Ten bits with two zeros between each and the next."""
+    """Insert two zero bits after each of ten bits."""
     bits = (bits | bits << 16) & 0x030000FF
     bits = (bits | bits << 8) & 0x0300F00F
     bits = (bits | bits << 4) & 0x030C30C3
@@ -190,16 +190,16 @@ def find(
     found_uv: Array,
     words: Array,
 ) -> int:
-    """Write ids and pixels of the visible points, block by block; how many.
+    """Write ids and pixels of the visible points, block by block; return their number.
 
-    Each one's bit in ``words``, all 0 before, is set.
+    The bit of each visible point is set in ``words``, which is all 0 at the start.
     """
     surfaces, shown = depth.ravel(), valid.ravel()
     count = 0
     for block in blocks:
         start = block * BLOCK
         end = min(start + BLOCK, len(ids))
-        size = end - start  # Rows are cut one by one: of a cut-out of all, none counts as dense.
+        size = end - start  # Rows are sliced singly, so that Numba knows them to be contiguous.
         u, v = scratch[0, :size], scratch[1, :size]
         z, surface = scratch[2, :size], scratch[3, :size]
         _project(points[0, start:end], points[1, start:end], points[2, start:end], pose, u, v, z)
@@ -213,9 +213,9 @@ def find(
 
 @compiled
 def _project(xs: Array, ys: Array, zs: Array, pose: Array, a: Array, b: Array, z: Array) -> None:
-    """Camera coordinates of points (n,): ``a`` = x / z, ``b`` = y / z, and z.
+    """Compute the camera coordinates of points (n,): ``a`` = x / z, ``b`` = y / z, and z.
 
-    Sums in the order of ``data.geometry.cameras.transform``, so that both round alike.
+    Sums have the order of ``data.geometry.cameras.transform``, so that both round alike.
     """
     for i in range(len(z)):
         x, y, up = float(xs[i]), float(ys[i]), float(zs[i])
@@ -251,10 +251,10 @@ def _to_pixels(
     size: tuple[int, int],
     pixels: Array,
 ) -> None:
-    """``a`` and ``b`` become columns and rows, rounded as they are stored.
+    """Turn ``a`` and ``b`` into columns and rows in pixels, rounded to float32.
 
-    ``pixels`` (n,) is which pixel of the image that is. Points outside it, or too near, get
-    pixel 0 and z NaN, which compares false with every depth.
+    ``pixels`` (n,) becomes the flat index of each point's pixel. Points outside the image or
+    too near get pixel 0 and z NaN, which compares false with every depth.
     """
     height, width = size
     for i in range(len(a)):
@@ -279,9 +279,9 @@ def _compare(
     surface: Array,
     seen: Array,
 ) -> None:
-    """Whether each point (n,) stands on the surface that its pixel shows: ``seen`` (n,) bool."""
+    """Set ``seen`` (n,) bool: whether each point lies on the surface that its pixel shows."""
     absolute, relative = tolerance[1], tolerance[2]
-    # Nothing in this loop waits for what it reads, so that many pixels are on their way at once.
+    # This loop only reads, so that many memory accesses are in flight at once.
     for i in range(len(z)):
         surface[i] = surfaces[pixels[i]]
     if is_masked:
@@ -303,7 +303,7 @@ def _keep(
     found_uv: Array,
     words: Array,
 ) -> int:
-    """Append those of the points (n,) that are seen to the ``count`` found; the new count."""
+    """Append the points (n,) that are seen to the ``count`` found ones; return the new count."""
     for i in range(len(ids)):
         if seen[i]:
             point = ids[i]
@@ -319,9 +319,10 @@ def _keep(
 def order(
     found_ids: Array, found_uv: Array, words: Array, ranks: Array, ids: Array, uv: Array
 ) -> None:
-    """Write what was found in the order of its ids: (L,), (L, 2); the bits are cleared again.
+    """Write the found points in the order of their ids: ``ids`` (L,), ``uv`` (L, 2).
 
-    A point's place is the number of bits before its own.
+    A point's position is the number of bits set before its bit in ``words``. ``words`` is
+    cleared at the end.
     """
     one = np.uint64(1)
     count = 0
@@ -345,7 +346,7 @@ def order(
 
 @compiled
 def _ones(word: Any) -> Any:
-    """Bits that are set in a uint64."""
+    """Count the bits that are set in a uint64."""
     word = word - ((word >> np.uint64(1)) & np.uint64(0x5555555555555555))
     pairs = np.uint64(0x3333333333333333)
     word = (word & pairs) + ((word >> np.uint64(2)) & pairs)
@@ -358,7 +359,7 @@ _WORD = 64
 
 @dataclass(frozen=True)
 class Tolerance:
-    """``near`` and ``absolute`` in metres, ``relative`` as a share of z."""
+    """Limits of the visibility rule: ``near`` and ``absolute`` in metres, ``relative`` to z."""
 
     near: float
     absolute: float
@@ -366,10 +367,10 @@ class Tolerance:
 
 
 class Visibility:
-    """Asks which points of one cloud views see; may be asked by several threads at once."""
+    """Finds the points of one cloud that views see; several threads may use it at once."""
 
     def __init__(self, points: Array) -> None:
-        """Sort ``points`` (N, 3) metres in the world; those that are not finite are never seen."""
+        """Sort ``points`` (N, 3) metres in the world; points that are not finite are never seen."""
         self._index = PointIndex(points)
         self._threads = threading.local()
 
@@ -381,10 +382,10 @@ class Visibility:
         tolerance: Tolerance,
         valid: Array | None = None,
     ) -> tuple[Array, Array]:
-        """Ids (L,) int32, ascending, and pixels ``uv`` (L, 2) float32 of the visible points.
+        """Return ids (L,) int32, ascending, and pixels ``uv`` (L, 2) float32 of visible points.
 
         ``depth`` is (H, W) float32 metres at the camera's size, 0 where no surface was hit. No
-        point is visible on a pixel where ``valid`` (H, W) bool is False.
+        point is visible in a pixel where ``valid`` (H, W) bool is False.
 
         Raises:
             ValueError: the depth map or ``valid`` is not of the camera's size.
@@ -417,7 +418,7 @@ class Visibility:
         return ids, uv
 
     def _scratch(self) -> _Scratch:
-        """This thread's own; kept, because fresh memory costs more than what is done in it."""
+        """Return this thread's scratch memory, kept because allocation costs more than the work."""
         if not hasattr(self._threads, "scratch"):
             self._threads.scratch = _Scratch(self._index)
         scratch: _Scratch = self._threads.scratch
@@ -432,7 +433,7 @@ def check_size(name: str, image: Array, camera: Camera) -> None:
 
 
 class _Scratch:
-    """What a thread writes on its way: of ``ids`` and ``uv`` as much as a view sees is touched."""
+    """Scratch memory of one thread; of ``ids`` and ``uv`` only as much as a view sees is used."""
 
     def __init__(self, index: PointIndex) -> None:
         self.block = np.empty((4, BLOCK))
@@ -445,7 +446,7 @@ class _Scratch:
 
 
 def _numbers(camera: Camera) -> Array:
-    """(9,) float64: fx, cx, fy, cy, and of a fisheye its distortion and the lens's end."""
+    """Return (9,) float64: fx, cx, fy, cy and, for a fisheye, its distortion and lens end."""
     K, numbers = camera.K, np.zeros(9)
     numbers[:4] = K[0, 0], K[0, 2], K[1, 1], K[1, 2]
     if camera.model == "OPENCV_FISHEYE":
@@ -454,7 +455,7 @@ def _numbers(camera: Camera) -> Array:
 
 
 def warm() -> None:
-    """Load the compiled loops of this rule, or compile them."""
+    """Load this module's compiled loops, or compile them."""
     camera = Camera("PINHOLE", np.eye(3), 2, 2)
     point, depth = np.ones((1, 3), np.float32), np.ones((2, 2), np.float32)
     Visibility(point).visible_points(camera, np.eye(4), depth, Tolerance(0.1, 0.1, 0.0))

@@ -1,4 +1,4 @@
-"""Points to voxels and back."""
+"""Voxelise points, and pool values of points by group (voxel or superpoint)."""
 
 from __future__ import annotations
 
@@ -11,21 +11,25 @@ from data.types import Array
 
 
 class Voxels(NamedTuple):
-    """``grid_coords`` (M, 3) int32 from 0, sorted by x, y, z; ``point_to_voxel`` (N,) int64."""
+    """Occupied voxels: ``grid_coords`` (M, 3) int32 from 0, sorted by x, y, z.
+
+    ``point_to_voxel`` (N,) int64 is the row of each point's voxel.
+    """
 
     grid_coords: Array
     point_to_voxel: Array
 
 
 def voxelise(points: Array, voxel_size: float) -> Voxels:
-    """The occupied cells of a grid whose cells are [k, k + 1) * ``voxel_size`` on each axis.
+    """Find the occupied cells of a grid with cells [k, k + 1) * ``voxel_size`` on each axis.
 
     Args:
         points: (N, 3) floating point, metres.
         voxel_size: edge of a voxel, metres.
 
     Returns:
-        Cells relative to the smallest one, in lexicographic order, and each point's cell.
+        The cells, relative to the smallest coordinates, in lexicographic order, and each
+        point's cell.
 
     Raises:
         ValueError: no points, a value that is not finite, or an extent of 2**21 cells or more.
@@ -47,7 +51,7 @@ def voxelise(points: Array, voxel_size: float) -> Voxels:
 
 
 def _argsort(keys: Array, bound: int) -> tuple[Array, Array]:
-    """Sorted keys in [0, bound) and their order, equal keys in order of their rows."""
+    """Sort keys in [0, bound) stably: return the sorted keys and their row numbers."""
     bits = len(keys).bit_length()
     if bound.bit_length() + bits > 62:
         order = np.argsort(keys, kind="stable")
@@ -72,16 +76,16 @@ def _from_keys(keys: Array, sizes: list[int]) -> Voxels:
 
 
 def sum_by_group(values: Array, groups: Array, num_groups: int) -> Array:
-    """(num_groups, C) float64: sums of the rows of ``values`` (N, C) by ``groups`` (N,)."""
+    """Sum the rows of ``values`` (N, C) by ``groups`` (N,): (num_groups, C) float64."""
     columns = [np.bincount(groups, column, num_groups) for column in values.T]
     return np.stack(columns, 1) if columns else np.zeros((num_groups, 0))
 
 
 def mean_by_group(values: Array, groups: Array, num_groups: int) -> Array:
-    """(num_groups, C) float32: means by group; 0 for a group without a row.
+    """Average the rows of ``values`` (N, C) by ``groups`` (N,): (num_groups, C) float32.
 
-    Used to pool points into voxels and superpoints; the order of summation is the order of
-    the rows, so the result is the same bits on every run.
+    A group without a row gets 0. Rows are summed in their order, so every run gives the same
+    bits.
     """
     counts = np.bincount(groups, minlength=num_groups)[:, None]
     return np.asarray(sum_by_group(values, groups, num_groups) / np.maximum(counts, 1), np.float32)
