@@ -6,7 +6,7 @@ from pathlib import Path
 
 
 class UserError(Exception):
-    """An input or request of the user is wrong; ``str()`` tells what is wrong and how to mend it."""
+    """An input or request of the user is wrong; the message tells what is wrong and the remedy."""
 
 
 class ConfigError(UserError):

@@ -320,7 +320,7 @@ class Raycaster:
         return scene
 
     def cast(self, origins: Array, directions: Array) -> tuple[Array, Array]:
-        """Return hit distances (N,) float32, in lengths of each direction, and triangles (N,) int64.
+        """Return hit distances (N,) float32, in units of the direction, and triangles (N,) int64.
 
         ``origins`` is (N, 3) or (3,), ``directions`` (N, 3); misses are (inf, -1).
         """

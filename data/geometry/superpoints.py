@@ -329,7 +329,7 @@ def _find(parent: Array, item: int) -> int:
 def _segment(
     ends: Array, costs: Array, num_points: int, threshold: float, min_points: int
 ) -> Array:
-    """Return the superpoint (N,) int32 of each point; ``ends`` is sorted by cost and overwritten."""
+    """Return each point's superpoint (N,) int32; ``ends`` is sorted by cost and overwritten."""
     parent = np.arange(num_points).astype(np.int32)
     pieces = np.empty((num_points, 2))  # Limit and size of a piece; both are read together.
     pieces[:, 0], pieces[:, 1] = threshold, 1

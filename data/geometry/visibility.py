@@ -2,8 +2,8 @@
 
 A point is visible when its z in the camera frame exceeds ``near``, its pixel lies inside the
 image, the depth there is known (> 0), and |depth - z| <= max(absolute, relative * z). The depth
-is read at the pixel that contains the projection. ``stages.scene.link_points`` has the same rule
-for a GPU.
+is read at the pixel that contains the projection. ``stages.scene.gpu_visibility`` has the same
+rule for a GPU.
 
 Points are sorted along a Morton curve (the bits of their three grid coordinates interleaved), so
 that ``BLOCK`` consecutive points lie in one small box. A view skips all boxes outside its field
@@ -133,7 +133,7 @@ def _sort_by_digit(
 
 @compiled
 def _morton_keys(points: Array, keys: Array, ids: Array) -> int:
-    """Fill ``keys`` (N,), Morton codes, and ``ids`` (N,) of the finite points; return their count."""
+    """Fill ``keys`` (N,), Morton codes, and ``ids`` (N,) of finite points; return their count."""
     low = np.full(3, np.inf)
     high = np.full(3, -np.inf)
     for i in range(len(points)):

@@ -1,17 +1,17 @@
-"""Class lists of query files, named sets of classes, and CLIP's prompt templates for them.
+"""Read class lists of query files, name sets of classes, and give CLIP's templates for them.
 
-The lists are the user's to give. One is
+The user provides the lists. A list is
 
-- a text of one class a line, the first line being class 0 (ScanNet200's list of 200), each a
-  name, or the number in the column ``id`` of ScanNet's label table; or
+- a text file with one class a line, where the first line is class 0 (ScanNet200's list of 200);
+  a line is a name, or a number of the column ``id`` of ScanNet's label table; or
 - a table with the column ``raw_category`` (Matterport3D's ``category_mapping.tsv``), whose
-  classes are numbered by the column ``index``, or by their row from 0 on where it has none.
+  classes are numbered by the column ``index`` or, without that column, by their row from 0 on.
 
-Annotated labels are matched by name. ScanNet's are raw words of which several are one class; its
-label table (``scannetv2-labels.combined.tsv``: ``raw_category``, ``id``) tells which.
+Annotated labels are matched by name. In ScanNet several raw labels form one class, as its label
+table (``scannetv2-labels.combined.tsv``, columns ``raw_category`` and ``id``) defines.
 
-Only ScanNet's twenty names stand here. The other lists belong to their data sets and are read
-from where the user keeps those.
+Only ScanNet's twenty classes are listed here. The other lists belong to their datasets and are
+read from the dataset's folder.
 """
 
 from __future__ import annotations
@@ -25,13 +25,13 @@ from data.errors import ConfigError, DataError
 from data.jsonio import read_text
 from data.queries.prompts import GroupsOf, PromptRecord, normalized_name
 
-_REMEDY = "Give the class list whose numbers the queries use, whole and in its order."
+_REMEDY = "Give the class list that the queries' numbers refer to, complete and in its order."
 _TABLE_REMEDY = "Give the label table as it is published, tab-separated with its header."
 
 
 @dataclass(frozen=True)
 class ClassTable:
-    """``names`` by class index, and the class index of every label that belongs to one."""
+    """Class names by class index, and the class index of each label that belongs to a class."""
 
     source: Path
     names: Mapping[int, str]
@@ -41,7 +41,7 @@ class ClassTable:
     def make(
         cls, source: Path, names: Mapping[int, str], members: Iterable[tuple[str, int]]
     ) -> ClassTable:
-        """A table of ``members`` (label, class index); of labels that come twice the first."""
+        """Make a table from ``members`` (label, class index); a label's first entry counts."""
         index_of: dict[str, int] = {}
         pairs = list(members)
         for label, index in pairs:
@@ -51,16 +51,16 @@ class ClassTable:
         return cls(source, names, index_of)
 
     def index_of(self, label: str) -> int | None:
-        """The class of a label as it is written, or else written without case and blanks."""
+        """Return the class of a label, matched exactly or else by its normalised name."""
         return self.index_of_label.get(label, self.index_of_label.get(normalized_name(label)))
 
 
 def read_classes(path: Path, label_table: Path | None = None) -> ClassTable:
-    """Read a class list, and where given the table that says which labels a class has.
+    """Read a class list and, if given, the table with the labels of each class.
 
     Raises:
         DataError: missing, empty or damaged file; a class twice; a blank line between classes;
-            numbers without a label table; a class the label table does not have.
+            numbers without a label table; a class that the label table does not have.
     """
     text = read_text(path, "a list of classes", _REMEDY)
     first = text.split("\n", 1)[0]
@@ -69,13 +69,13 @@ def read_classes(path: Path, label_table: Path | None = None) -> ClassTable:
     lines = [line.strip() for line in text.rstrip().split("\n")]
     if not all(lines):
         found = f"line {lines.index('') + 1} blank"
-        raise DataError(path, "a class in every line: its place is its number", found, _REMEDY)
+        raise DataError(path, "a class in every line: line n is class n - 1", found, _REMEDY)
     rows = _rows(label_table, ("raw_category", "id")) if label_table else []
     keys = [_key(line) for line in lines]
     _refuse_double(keys, path)
     if not label_table:
         if all(isinstance(key, int) for key in keys):
-            remedy = "Name the label table, too (label_table in the scene set)."
+            remedy = "Name the label table as well (label_table in the scene set)."
             raise DataError(path, "names of classes", "numbers", remedy)
         members = [(line, index) for index, line in enumerate(lines)]
         return ClassTable.make(path, dict(enumerate(lines)), members)
@@ -94,7 +94,7 @@ def _refuse_double(keys: Sequence[int | str], path: Path) -> None:
 
 
 def _rows(path: Path, columns: Sequence[str]) -> list[dict[str, str]]:
-    """Rows of a tab-separated table with a header, "None" kept as the text it is."""
+    """Read the rows of a tab-separated table with a header; "None" stays a text."""
     text = read_text(path, "a table of labels", _TABLE_REMEDY)
     lines = [line.rstrip("\r") for line in text.split("\n")]
     header = lines[0].split("\t")
@@ -113,7 +113,7 @@ def _rows(path: Path, columns: Sequence[str]) -> list[dict[str, str]]:
             raise DataError(path, f"{len(header)} cells a line", found, _TABLE_REMEDY)
         rows.append(dict(zip(header, (cell.strip() for cell in cells))))
     if not rows:
-        raise DataError(path, "labels", "a header alone", _TABLE_REMEDY)
+        raise DataError(path, "rows of labels", "only a header", _TABLE_REMEDY)
     return rows
 
 
@@ -138,7 +138,7 @@ def _from_table(path: Path) -> ClassTable:
 def _joined(
     path: Path, lines: Sequence[str], rows: Sequence[Mapping[str, str]], table: Path
 ) -> ClassTable:
-    """The classes of a list, each with all labels that the table gives the same ``id``."""
+    """Make the classes of a list, each with all labels that have its ``id`` in the table."""
     label_ids = [(row["raw_category"], _whole(row, "id", table)) for row in rows]
     id_of_name: dict[str, int] = {}
     words: dict[int, str] = {}
@@ -165,7 +165,7 @@ def _joined(
 
 
 def check_names(records: Sequence[PromptRecord], classes: ClassTable, min_agreement: float) -> None:
-    """Compare each record's name with its class's, as ids and labels are compared elsewhere.
+    """Check that the records' object names agree with the names of their classes.
 
     Raises:
         DataError: a number that is no class; fewer than ``min_agreement`` of the names agree.
@@ -181,10 +181,10 @@ def check_names(records: Sequence[PromptRecord], classes: ClassTable, min_agreem
     }
     if agreeing[0] >= min_agreement * len(named):
         return
-    found = f"{agreeing[0]} of {len(named)} names that are the class's"
+    found = f"{agreeing[0]} of {len(named)} names that agree with their class"
     better = max((-1, 1), key=lambda shift: agreeing[shift])
     if agreeing[better] > agreeing[0]:
-        found += f", but {agreeing[better]} that are the class's numbered {better:+d}"
+        found += f", but {agreeing[better]} that agree with the class numbered {better:+d}"
     expected = f"categories of {classes.source} (at least {min_agreement:.0%} agreeing)"
     raise DataError(records[0].source, expected, found, _REMEDY)
 
@@ -197,7 +197,7 @@ def _is_named(record: PromptRecord, classes: ClassTable, shift: int) -> bool:
 
 
 def members_of(record: PromptRecord, classes: ClassTable, groups_of: GroupsOf) -> tuple[int, ...]:
-    """The objectIds of every instance of the record's categories, in the annotation's order."""
+    """Return the objectIds of all instances of the record's categories, in annotation order."""
     wanted = set(record.raw_ids)
     return tuple(
         group.object_id
@@ -216,7 +216,7 @@ SCANNET20 = (
 
 @dataclass(frozen=True)
 class _Listed:
-    """A list that lies in its data set: the folder's usual name, and files within it."""
+    """A class list of a dataset: the dataset folder's usual name, and the files within it."""
 
     dataset: str
     file: str
@@ -242,14 +242,15 @@ NAMES = ("scannet20", *_LISTED)
 
 
 def dataset_of(name: str) -> str:
-    """Usual name of the data set's folder; "" for a set that needs none."""
+    """Return the usual name of the dataset's folder; "" for a set that needs no folder."""
     return _LISTED[name].dataset if name in _LISTED else ""
 
 
 def file_of(name: str, root: Path | None) -> Path | None:
-    """The list's file: below ``root`` for a known set, the name itself for any other list.
+    """Return the file of a list: below ``root`` for a known set, else ``name`` as a path.
 
-    None for a set that stands here. Raises ConfigError for a name that is neither.
+    Returns None for "scannet20", which needs no file. Raises ConfigError for a name that is
+    neither a known set nor a file.
     """
     if name in _LISTED:
         return (root or Path()) / _LISTED[name].file
@@ -259,24 +260,23 @@ def file_of(name: str, root: Path | None) -> Path | None:
     if path.suffix in (".txt", ".tsv") or path.is_file():
         return path
     raise ConfigError(
-        f"--classes: no set {name!r}. Known sets: {', '.join(NAMES)}; a list of your own is given "
-        "as the path of a text file, one class a line."
+        f"--classes: no set {name!r}. Known sets: {', '.join(NAMES)}; give another list as the "
+        "path of a text file, one class a line."
     )
 
 
 def class_names(name: str, root: Path | None) -> tuple[str, ...]:
-    """Names of a set's classes in their order, without underscores.
+    """Return the names of a set's classes in their order, without underscores.
 
-    ``root`` is the data set's folder. Raises DataError for a missing or damaged list (a list of
-    one class a line has each once, a table tells rows apart by their numbers); ConfigError as of
-    ``file_of``.
+    ``root`` is the dataset's folder. Raises DataError for a missing or damaged list (a text list
+    has each class once, a table has each number once), and ConfigError as ``file_of`` does.
     """
     path = file_of(name, root)
     if path is None:
         return SCANNET20
     listed = _LISTED.get(name)
     if listed is not None and not path.is_file():
-        remedy = f"Put it there, or name the data set's folder with --data-root ({listed.what})."
+        remedy = f"Put it there, or name the dataset's folder with --data-root ({listed.what})."
         raise DataError(path, f"the list of {name}", "no such file", remedy)
     table = (root or Path()) / listed.label_table if listed and listed.label_table else None
     classes = read_classes(path, table if table and _is_numbered(path) else None)
@@ -294,7 +294,7 @@ HUB_IDS: Mapping[str, str] = {
     "ViT-L/14": "openai/clip-vit-large-patch14",
 }
 FILE_NAMES: Mapping[str, str] = {"ViT-B/16": "ViT16", "ViT-B/32": "ViT32", "ViT-L/14": "ViTL14"}
-"""How the original scripts abbreviate a model in the name of its file."""
+"""Abbreviation of a model in a file's name, as in the scripts of CLIP2Scene."""
 
 TEMPLATES: Mapping[str, tuple[str, ...]] = {
     "name": ("{}",),
@@ -310,19 +310,19 @@ TEMPLATES: Mapping[str, tuple[str, ...]] = {
         "part of a {}.",
     ),
 }
-"""``{}`` is the name of a class; those of ``indoor`` are averaged."""
+"""Prompt templates; ``{}`` is a class name. The embeddings of several templates are averaged."""
 
 _PATCHES: Mapping[str, int] = {"ViT-B/16": 16, "ViT-B/32": 32, "ViT-L/14": 14}
 _DIMS: Mapping[str, int] = {"ViT-B/16": 512, "ViT-B/32": 512, "ViT-L/14": 768}
 
 
 def check_clip(folder: Path, clip: str) -> None:
-    """Refuse a folder whose ``config.json`` says that it is another of ``HUB_IDS``.
+    """Check that a folder's ``config.json`` does not belong to another model of ``HUB_IDS``.
 
-    Of a whole CLIP the patches of its picture tower tell which it is, of a text tower alone the
-    length of its vectors. What is none of the three is let through.
+    The model is recognised by the patch size of its image encoder or, if it has only a text
+    encoder, by the length of its vectors. A model that is none of ``HUB_IDS`` is accepted.
 
-    Raises DataError for another CLIP, and for a config that is no JSON object.
+    Raises DataError for another model, and for a config that is no JSON object.
     """
     path, remedy = folder / "config.json", f"Give the folder of {HUB_IDS[clip]}, or another --clip."
     try:
@@ -330,7 +330,7 @@ def check_clip(folder: Path, clip: str) -> None:
         vision = content.get("vision_config") or {}
         patch, dim = vision.get("patch_size"), content.get("projection_dim")
     except (OSError, ValueError, AttributeError, RecursionError) as error:
-        raise DataError(path, "the config of a CLIP", str(error), remedy) from error
+        raise DataError(path, "the config of a CLIP model", str(error), remedy) from error
     if patch in _PATCHES.values() and patch != _PATCHES[clip]:
         raise DataError(path, f"{clip}, patches of {_PATCHES[clip]} pixels", f"{patch}", remedy)
     if dim in _DIMS.values() and dim != _DIMS[clip]:

@@ -1,4 +1,4 @@
-"""What all query files in JSON share: a list of objects, and checked fields of one of them."""
+"""Read the records of a JSON query file, and check their fields."""
 
 from __future__ import annotations
 
@@ -16,25 +16,25 @@ log = logging.getLogger(__name__)
 
 MAX_ID = 2**31 - 1
 _REMEDY = "Correct this record, or remove it."
-_NEGATIVE = "Ids are never negative: casting one over 127 to int8 makes it so. " + _REMEDY
+_NEGATIVE = "Ids are never negative: a cast to int8 makes an id over 127 negative. " + _REMEDY
 
 
 class Entry:
-    """One record of a query file; a wrong field is refused with file, record and field."""
+    """One record of a query file; a wrong field raises DataError naming file, record and field."""
 
     def __init__(self, content: dict[str, Any], path: Path, number: int) -> None:
         self.content, self.path, self.number = content, path, number
 
     def wrong(self, expected: str, found: Any, remedy: str = _REMEDY) -> DataError:
-        """The error of a field; ``expected`` reads on with "of record <number>"."""
+        """Make the error of a field; the message says "expected <expected> of record <number>"."""
         return DataError(self.path, f"{expected} of record {self.number}", _shown(found), remedy)
 
     def key(self, *keys: str) -> str:
-        """The first of the keys that the record has; the first of all when it has none."""
+        """Return the first of the keys that the record has, or the first key if it has none."""
         return next((key for key in keys if key in self.content), keys[0])
 
     def text(self, *keys: str) -> str:
-        """A text that is not blank, without blanks around it; the first of the keys counts."""
+        """Return the stripped text of the first key present; DataError if it is blank or no text."""
         key = self.key(*keys)
         value = self.content.get(key)
         if not isinstance(value, str) or not value.strip():
@@ -46,16 +46,16 @@ class Entry:
         return value.strip()
 
     def text_or(self, key: str, default: str) -> str:
-        """As ``text``, or the default where the record has no such field."""
+        """Return the text as ``text`` does, or the default if the record lacks the field."""
         return self.text(key) if key in self.content else default
 
     def optional(self, *keys: str) -> str:
-        """As ``text``, or "" where the record has nothing there."""
+        """Return the text as ``text`` does, or "" if the field is missing, null or empty."""
         value = self.content.get(self.key(*keys))
         return "" if value is None or value == "" else self.text(*keys)
 
     def texts(self, *keys: str) -> tuple[str, ...]:
-        """One text or a list of them under the first of the keys; none where there is no field."""
+        """Return the text or the list of texts of the first key present; () without a field."""
         key = self.key(*keys)
         value = self.content.get(key)
         values = value if isinstance(value, list) else [] if value is None else [value]
@@ -68,7 +68,7 @@ class Entry:
         return tuple(one.strip() for one in values)
 
     def choice(self, key: str, allowed: tuple[str, ...]) -> str:
-        """One of a few words."""
+        """Return a text that must be one of ``allowed``."""
         value = self.text(key)
         if value not in allowed:
             raise self.wrong(f"one of {', '.join(allowed)} as {key}", value)
@@ -77,10 +77,10 @@ class Entry:
     def ids(
         self, *keys: str, least: int = 1, most: int | None = None, loose: bool = False
     ) -> tuple[int, ...]:
-        """Ids given as one or as a list, in their order.
+        """Return the field's id or list of ids, in their order.
 
-        ``loose`` files may write an id as a text of digits and nest lists, of which each id
-        counts once; in others an id that comes twice is refused.
+        With ``loose`` an id may be a text of digits and lists may be nested; repeated ids are
+        returned once. Otherwise a repeated id is refused.
         """
         key = self.key(*keys)
         raw = self.content.get(key)
@@ -103,12 +103,12 @@ class Entry:
 def _shown(found: Any) -> str:
     try:
         return ascii(found)[:60]
-    except RecursionError:  # What could just be parsed may be too deep to be written.
-        return "lists in lists beyond counting"
+    except RecursionError:  # JSON that could be parsed may be nested too deeply to be printed.
+        return "lists nested too deeply"
 
 
 def _flat(raw: Any) -> list[Any]:
-    """All that nested lists hold, from left to right, without recursion."""
+    """Flatten nested lists from left to right, without recursion."""
     flat, waiting = [], [raw]
     while waiting:
         value = waiting.pop()
@@ -120,7 +120,7 @@ def _flat(raw: Any) -> list[Any]:
 
 
 def _number(value: Any) -> Any:
-    """The integer that a short text of digits writes; anything else as it is."""
+    """Convert a short text of digits to an integer; return anything else unchanged."""
     is_digits = isinstance(value, str) and value.isascii() and value.isdecimal()
     return int(value) if is_digits and len(value) <= 10 else value
 
@@ -128,10 +128,10 @@ def _number(value: Any) -> Any:
 def read_records(
     path: Path, format_name: str, record: Callable[[Entry], PromptRecord]
 ) -> list[PromptRecord]:
-    """Every record of a query file, in the file's order.
+    """Read every record of a query file, in the file's order.
 
-    A text that repeats one of the same scene is kept as a query of its own (published
-    denominators count it) and logged.
+    A text that occurs twice for one scene stays two queries, as in published results; the number
+    of repetitions is logged.
 
     Raises:
         DataError: missing or damaged file, or a record with a missing, empty or wrong field.

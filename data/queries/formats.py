@@ -1,8 +1,8 @@
-"""Query files: one reader a format, all in the table ``FORMATS``.
+"""Read query files: one reader for each format, all listed in ``FORMATS``.
 
-A format is added by its reader, its name in ``FormatName``, its line in ``FORMATS``, and the rule
-its queries are scored by (``stages.evaluation.benchmarks``). ``SENTENCES`` is no format of a
-benchmark: words alone, of which no truth is known.
+A new format needs a reader, a name in ``FormatName``, a line in ``FORMATS``, and the rule by
+which its queries are scored (``stages.evaluation.benchmarks``). ``SENTENCES`` is not a
+benchmark's format but a list of sentences without ground truth.
 """
 
 from __future__ import annotations
@@ -19,15 +19,13 @@ from data.queries.prompts import PromptRecord
 
 
 def read_instruct3d(path: Path) -> list[PromptRecord]:
-    """Instruct3D, and what this project's own query files look like.
+    """Read Instruct3D's records; this project's query files have the same format.
 
-    A list of records ``{scene_id, object_id, object_name, description, image | images, task}``;
-    ``object_id`` is one integer or a list (empty: the object is absent), ``task`` is "reasoning"
-    where it is not given, and ``answer`` or ``answers`` are right answers in words, for records
-    that are questions. Which id space ``object_id`` belongs to is nowhere written, so it is decided
-    from the data.
-
-    Every record; DataError as of ``read_records``.
+    The file is a list of ``{scene_id, object_id, object_name, description, image | images,
+    task}``. ``object_id`` is an integer or a list (empty: the object is absent); ``task`` is
+    "reasoning" if it is missing; ``answer`` or ``answers`` are correct answers in words, for
+    records that are questions. The id space of ``object_id`` is not documented, so it is decided
+    from the data. Raises DataError as ``read_records`` does.
     """
     return read_records(path, "Instruct3D", _instruct3d_record)
 
@@ -52,15 +50,13 @@ def _instruct3d_record(entry: Entry) -> PromptRecord:
 
 
 def read_intent3d(path: Path) -> list[PromptRecord]:
-    """Intent3D: ``{scan_id, utterance, target_id}``, an intention that ScanNet objects serve.
+    """Read Intent3D's records ``{scan_id, utterance, target_id}``: intentions in ScanNet scenes.
 
-    Files made from it for this method say ``{scene_id, description, object_ids}`` instead, with ids
-    in lists of lists; both are read, and all ids named are targets. Which id space they belong to
-    is not documented, so it is decided from the data; where a file has no names (``object_name |
-    target``) that works only when the spaces do not differ, and the user says which it is
-    (``prompts.id_space``) otherwise.
-
-    Every record; DataError as of ``read_records``.
+    Files derived from it for this method have ``{scene_id, description, object_ids}`` instead,
+    with ids in nested lists. Both are read, and all ids are targets. The id space is not
+    documented, so it is decided from the data. If a file has no names (``object_name |
+    target``), this works only where all id spaces agree; otherwise the user sets
+    ``prompts.id_space``. Raises DataError as ``read_records`` does.
     """
     return read_records(path, "Intent3D", _intent3d_record)
 
@@ -77,7 +73,8 @@ def _intent3d_record(entry: Entry) -> PromptRecord:
     )
 
 
-# Least and most targets of each type: zero, single, multiple; with or without distractors.
+# Smallest and largest number of targets of each type: zero, single or multiple targets, with (w)
+# or without (wo) distractors (d).
 EVAL_TYPES: dict[str, tuple[int, int | None]] = {
     "zt_w_d": (0, 0),
     "zt_wo_d": (0, 0),
@@ -88,13 +85,12 @@ EVAL_TYPES: dict[str, tuple[int, int | None]] = {
 
 
 def read_multi3drefer(path: Path) -> list[PromptRecord]:
-    """Multi3DRefer: ``{scene_id, object_ids, object_name, ann_id, eval_type, description}``.
+    """Read Multi3DRefer: ``{scene_id, object_ids, object_name, ann_id, eval_type, description}``.
 
-    ``object_ids`` are none, one or several ``objectId`` of ScanNet's aggregation file, as in
-    ScanRefer; ``eval_type`` says how many and whether distractors of the class are there, and is
-    the record's task.
-
-    Every record; DataError as of ``read_records``, or for a count its type does not allow.
+    ``object_ids`` are zero or more ``objectId`` of ScanNet's aggregation file, as in ScanRefer.
+    ``eval_type`` gives the number of targets and whether the scene has distractors of the same
+    class; it becomes the record's task. Raises DataError as ``read_records`` does, and for a
+    number of ids that the type does not allow.
     """
     return read_records(path, "Multi3DRefer", _multi3drefer_record)
 
@@ -118,13 +114,12 @@ DATASETS = ("scannet", "mp3d")
 
 
 def read_reason3d(path: Path) -> list[PromptRecord]:
-    """Reason3D's reasoning queries: ``{scene_id, object_id, object_name, question, type}``.
+    """Read Reason3D's reasoning queries: ``{scene_id, object_id, object_name, question, type}``.
 
-    ``object_id`` is no object but a category: the position in the list of ScanNet200's classes, or,
-    where ``type`` is mp3d, the index in Matterport3D's ``category_mapping.tsv``. The target is
-    every instance of it. One file is about both datasets.
-
-    Every record, of both datasets; DataError as of ``read_records``.
+    ``object_id`` is a category, not an object: the position in ScanNet200's list of classes or,
+    if ``type`` is mp3d, the index in Matterport3D's ``category_mapping.tsv``. The target is every
+    instance of the category. One file holds the records of both datasets, and all are returned.
+    Raises DataError as ``read_records`` does.
     """
     return read_records(path, "Reason3D", _reason3d_record)
 
@@ -144,7 +139,7 @@ def _reason3d_record(entry: Entry) -> PromptRecord:
 
 
 _REGION = re.compile(r"[A-Za-z0-9]+_region[0-9]+")
-# Kinds of rooms of Matterport3D's house files, in the words of questions.
+# Words by which questions name the room types of Matterport3D's house files.
 _ROOMS = (
     *("bathroom", "bedroom", "closet", "dining", "entry", "family", "garage", "hall", "library"),
     *("laundry", "kitchen", "living", "conference", "lounge", "office", "porch", "terrace"),
@@ -154,16 +149,15 @@ _ROOMS = (
 
 
 def read_reason3d_search(path: Path) -> list[PromptRecord]:
-    """Reason3D's hierarchical search: ``{scene_name, question, object_id}`` in Matterport3D houses.
+    """Read Reason3D's hierarchical search in Matterport3D: ``{scene_name, question, object_id}``.
 
-    ``scene_name`` is ``<house>_region<N>``, the room the answer is in; the question names the kind
-    of room. ``object_id`` is a category, as in ``data.queries.formats``, and counts in that room
-    only. There is no object name, so a wrong list of classes cannot be noticed here.
-
-    Every record; questions that name no room are kept and counted in the log.
+    ``scene_name`` is ``<house>_region<N>``, the room that contains the answer; the question names
+    the type of room. ``object_id`` is a category, as in ``read_reason3d``, of which the instances
+    in that room are the target. Records have no object name, so a wrong list of classes is not
+    detected here. Questions that name no room are kept, and their number is logged.
 
     Raises:
-        DataError: as of ``read_records``; a scene that is no region of a house.
+        DataError: as ``read_records``, and for a scene that is no region of a house.
     """
     records = read_records(path, "Reason3D's search", _reason3d_search_record)
     nowhere = sum(not any(room in record.text.lower() for room in _ROOMS) for record in records)
@@ -189,14 +183,13 @@ def _reason3d_search_record(entry: Entry) -> PromptRecord:
 
 
 def read_reasonseg3d(path: Path) -> list[PromptRecord]:
-    """ReasonSeg3D (MORE3D): questions about ScanNet scenes whose answers may be several objects.
+    """Read ReasonSeg3D (MORE3D): questions about ScanNet scenes with one or more target objects.
 
-    The files were not published where they could be read, so this takes what the family has in
-    common: ``{scene_id, object_id | object_ids, question | description}``, and ``object_name``
-    where it is given, ``answer`` or ``answers`` for what is to be said. The answer's objects count
-    as one target, their union. As no documentation tells the id space, it is decided from the data.
-
-    Every record; DataError as of ``read_records``.
+    This reader was written without access to the published files. It reads the fields that such
+    files share: ``{scene_id, object_id | object_ids, question | description}``, an optional
+    ``object_name``, and ``answer`` or ``answers`` in words. The union of the objects is one
+    target. The id space is not documented, so it is decided from the data. Raises DataError as
+    ``read_records`` does.
     """
     return read_records(path, "ReasonSeg3D", _reasonseg3d_record)
 
@@ -215,13 +208,11 @@ def _reasonseg3d_record(entry: Entry) -> PromptRecord:
 
 
 def read_scanrefer(path: Path) -> list[PromptRecord]:
-    """ScanRefer: ``{scene_id, object_id, object_name, ann_id, description, token}``.
+    """Read ScanRefer: ``{scene_id, object_id, object_name, ann_id, description, token}``.
 
-    ``object_id`` is the text of one ``objectId`` of ScanNet's aggregation file, from 0 on. Loaders
-    that store instances as objectId + 1 (0 = none) mean the same object by another number; a query
-    file made from such a store is refused, because its names no longer agree.
-
-    Every record; DataError as of ``read_records``.
+    ``object_id`` is one ``objectId`` of ScanNet's aggregation file, from 0 on, as text. Some
+    loaders store objectId + 1 (0 = none); a query file with such ids is refused, because its
+    names do not agree with the annotation. Raises DataError as ``read_records`` does.
     """
     return read_records(path, "ScanRefer", _scanrefer_record)
 
@@ -240,14 +231,13 @@ def _scanrefer_record(entry: Entry) -> PromptRecord:
 
 
 def read_surprise3d(path: Path) -> list[PromptRecord]:
-    """SURPRISE3D: ``{scene_id, object_id, ann_id, description, question_type}`` on ScanNet++ v2.
+    """Read SURPRISE3D: ``{scene_id, object_id, ann_id, description, question_type}``, ScanNet++ v2.
 
-    ``object_id`` is one or several ``objectId`` of ``segments_anno.json``. Its authors' prepared
-    point files hold only objects of listed classes, so many ids are not there; here the ground
-    truth comes from the annotation itself. What even that lacks stays a query, with what is left of
-    its target, and is reported. ``question_type`` is the record's task.
-
-    Every record; DataError as of ``read_records``.
+    ``object_id`` is one or more ``objectId`` of ``segments_anno.json``. The point files that its
+    authors prepared hold only objects of listed classes and lack many ids; here the ground truth
+    comes from the annotation. A query with ids that the annotation lacks is kept with its
+    remaining targets, and reported. ``question_type`` becomes the record's task. Raises DataError
+    as ``read_records`` does.
     """
     return read_records(path, "SURPRISE3D", _surprise3d_record)
 
@@ -270,10 +260,10 @@ _REMEDY = "Give one sentence a line in a .txt file, or a JSON list of them in a 
 
 
 def read_sentences(path: Path) -> list[str]:
-    """Sentences in the file's order, each once, without blanks around them.
+    """Read sentences from a .txt or .json file, in the file's order, stripped, each once.
 
     Raises:
-        DataError: the file is missing, damaged, or holds no sentence or something else.
+        DataError: the file is missing or damaged, has no sentence, or has an entry that is no text.
     """
     what = "a file of sentences"
     if path.suffix.lower() == ".json":
@@ -315,13 +305,13 @@ SENTENCES: Literal["sentences"] = "sentences"
 
 
 class QueryFormat(NamedTuple):
-    """A format's reader, and the fields that may name the scene of a record."""
+    """A format's reader, and the keys that may hold the scene of a record."""
 
     reader: Callable[[Path], list[PromptRecord]]
     scene_keys: tuple[str, ...] = ("scene_id",)
 
     def read(self, path: Path) -> list[PromptRecord]:
-        """Every record of a file, in its order; DataError for a missing or damaged one."""
+        """Read every record of a file, in its order; DataError for a missing or damaged file."""
         return self.reader(path)
 
 

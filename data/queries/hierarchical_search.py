@@ -1,12 +1,12 @@
-"""Hierarchical search: sentences over the rooms of one home, the room meant and the truth.
+"""Parse sentences of hierarchical search, and make their queries in each room of a place.
 
 A *place* is a group of scenes that are its rooms (in Matterport3D the regions of a house). A
-search is asked in each of them: what is wanted, and what tells the room. Which room is meant is
-label-free work; which one is right stands in the search's truth alone.
+search asks each room two kinds of queries: the wanted object, and signs of the meant room.
+Choosing the room uses no labels; only the search's truth holds the correct room.
 
-"In the bedroom, where is the lamp?" speaks of the bedroom and wants "where is the lamp?". Known
-kinds of rooms (``room_words.yaml``) are found by signs; other words about a room ("the room where
-people cook") are themselves what is looked for. No model and no label has a say here.
+"In the bedroom, where is the lamp?" names the room "the bedroom" and wants "where is the lamp?".
+A known kind of room has a list of signs (``room_words.yaml``); for any other description ("the
+room where people cook") the description itself is the sign. Parsing uses no model and no labels.
 """
 
 from __future__ import annotations
@@ -33,10 +33,11 @@ EXTRA_TASKS = (SEARCH_TASK, SIGN_TASK)
 
 @dataclass(frozen=True)
 class Search:
-    """One sentence about one place.
+    """One sentence that searches one place.
 
-    ``number`` counts the place's searches; ``wanted`` is asked in each of ``rooms`` (scene ids),
-    and so is each of ``signs``, which tell the room; none where the sentence names no room.
+    ``number`` counts the place's searches. ``wanted`` describes the wanted object and ``signs``
+    describe objects that identify the room; each is a query in all ``rooms`` (scene ids).
+    ``room_words`` and ``signs`` are empty if the sentence names no room.
     """
 
     search_id: str
@@ -49,12 +50,12 @@ class Search:
     signs: tuple[str, ...]
 
     def prompt_id(self, scene_id: str) -> str:
-        """Id of what is wanted, as asked in one room."""
+        """Return the prompt id of the wanted object's query in one room."""
         return f"{scene_id}_{SEARCH_TASK}_{self.number:04d}"
 
 
 def search_prompts(searches: Sequence[Search], scene_id: str) -> list[Prompt]:
-    """What a room is asked because of the searches of its place; none for a scene of no place."""
+    """Return a room's queries for the searches of its place; [] for a scene without a place."""
     mine = [search for search in searches if scene_id in search.rooms]
     wanted = [Prompt(s.prompt_id(scene_id), scene_id, s.wanted, SEARCH_TASK) for s in mine]
     signs = sign_ids(searches, scene_id)
@@ -62,24 +63,24 @@ def search_prompts(searches: Sequence[Search], scene_id: str) -> list[Prompt]:
 
 
 def sign_ids(searches: Sequence[Search], scene_id: str) -> dict[str, str]:
-    """Prompt ids of the signs that a room is asked for, by their words, each once."""
+    """Return the prompt ids of a room's signs, by the sign's words; equal signs share an id."""
     mine = [search for search in searches if scene_id in search.rooms]
     texts = dict.fromkeys(text for search in mine for text in search.signs)
     return {text: f"{scene_id}_{SIGN_TASK}_{k:03d}" for k, text in enumerate(texts)}
 
 
 def is_of_search(prompt_id: str, scene_id: str) -> bool:
-    """Whether one of a scene's prompts is asked for a search, not as a query of its own."""
+    """Whether a scene's prompt belongs to a search, as its wanted object or a sign."""
     return any(prompt_id.startswith(f"{scene_id}_{task}_") for task in EXTRA_TASKS)
 
 
 def truths_in_room(
     searches: Sequence[Search], truths: Mapping[str, PromptTruth], scene_id: str
 ) -> dict[str, PromptTruth]:
-    """Truths of what is wanted in a room, by prompt id, for those searches that mean this room.
+    """Return the truths of wanted objects in a room, by prompt id, for searches of this room.
 
-    Of the same words in the other rooms nothing is known. ``truths`` is by search id, among
-    others.
+    For the same words in other rooms there is no ground truth. ``truths`` holds, among others,
+    the truths of searches by search id.
     """
     found = {}
     for search in searches:
@@ -97,13 +98,16 @@ Places = Mapping[str, Sequence[str]]
 
 
 def consecutive(scene_ids: Sequence[str], size: int) -> dict[str, tuple[str, ...]]:
-    """Groups of ``size`` scenes that follow each other (the last may be smaller), by first id."""
+    """Group scenes into places of ``size`` consecutive scenes (the last may be smaller).
+
+    A place is named ``place_<first scene id>``.
+    """
     groups = (tuple(scene_ids[k : k + size]) for k in range(0, len(scene_ids), size))
     return {f"place_{rooms[0]}": rooms for rooms in groups}
 
 
 def houses(scene_ids: Sequence[str]) -> dict[str, tuple[str, ...]]:
-    """Matterport3D's regions, ``<house>_region<N>``, by house; a scene of no house is no place."""
+    """Group Matterport3D's regions ``<house>_region<N>`` by house; other scenes are left out."""
     found: dict[str, tuple[str, ...]] = {}
     for scene_id in scene_ids:
         region = _REGION.fullmatch(scene_id)
@@ -113,9 +117,9 @@ def houses(scene_ids: Sequence[str]) -> dict[str, tuple[str, ...]]:
 
 
 def read_places(path: Path) -> dict[str, tuple[str, ...]]:
-    """Scene ids by place from a JSON file.
+    """Read scene ids by place from a JSON file.
 
-    Raises DataError for a missing or damaged file, and for a scene that is of two places.
+    Raises DataError for a missing or damaged file, and for a scene in two places.
     """
     content = read_json(path, "a file of places", _REMEDY)
     fits = isinstance(content, dict) and all(
@@ -134,14 +138,14 @@ def read_places(path: Path) -> dict[str, tuple[str, ...]]:
 
 
 def within(places: Places, scene_ids: Sequence[str]) -> dict[str, tuple[str, ...]]:
-    """What the places have of these scenes; places without any are left out."""
+    """Restrict places to the given scenes; places without any of them are left out."""
     known = set(scene_ids)
     kept = {place: tuple(r for r in rooms if r in known) for place, rooms in places.items()}
     return {place: rooms for place, rooms in kept.items() if rooms}
 
 
 RULES = 1
-"""Version of what this module makes of a sentence; it enters fingerprints."""
+"""Version of the parsing rules; it enters fingerprints."""
 
 _FRONT = re.compile(r"^(?:in|inside|within|from|of)\s+(?P<room>[^,:]+)[,:]\s*(?P<wanted>.+)$", re.I)
 _CLAUSE = re.compile(r"^(?P<room>where\s[^,:?]+)[,:]\s*(?P<wanted>.+)$", re.I)
@@ -162,10 +166,10 @@ _SOMEBODY = re.compile(
 
 
 class RoomQuery(NamedTuple):
-    """The parts of a sentence over several rooms.
+    """The parts of a search sentence.
 
-    ``room`` are its words about the room, "" where there are none, ``wanted`` the rest, and
-    ``signs`` what to look for in each room in order to find the one that is meant.
+    ``room`` are the words about the room ("" if there are none), ``wanted`` is the rest, and
+    ``signs`` describe objects that identify the meant room.
     """
 
     room: str
@@ -174,11 +178,11 @@ class RoomQuery(NamedTuple):
 
 
 def read_room_query(text: str, more: Mapping[str, Sequence[str]] | None = None) -> RoomQuery:
-    """The parts of a sentence; ``more`` are further kinds of rooms, signs by name.
+    """Split a sentence into its parts; ``more`` adds kinds of rooms: lists of signs by name.
 
     A room is named at the start ("in the office, the lamp", "where people sleep, the lamp") or,
-    where it is of a known kind or called a room, at the end ("the lamp in the office"). A sentence
-    without either speaks of no room.
+    if it is of a known kind or described as a room, at the end ("the lamp in the office"). Any
+    other sentence names no room.
     """
     text = " ".join(text.split())
     kinds = _kinds() | {name.lower(): tuple(signs) for name, signs in (more or {}).items()}
@@ -215,13 +219,13 @@ def _signs(room: str, kinds: Mapping[str, tuple[str, ...]]) -> tuple[str, ...]:
 
 
 def _question(clause: str) -> str:
-    """A question about what is done in a room: "people sleep" is "where can I sleep?"."""
+    """Turn a clause about a room's use into a question: "people sleep" -> "where can I sleep?"."""
     done, somebody = _SOMEBODY.subn("", clause)
     return f"where can I {done}?" if somebody else f"where {clause}?"
 
 
 def table_digest() -> str:
-    """SHA-256 of the table of kinds."""
+    """Return the SHA-256 (64 hex digits) of the table of room kinds."""
     return hashlib.sha256(_table().encode()).hexdigest()
 
 
@@ -231,7 +235,7 @@ def _table() -> str:
 
 @cache
 def _kinds() -> dict[str, tuple[str, ...]]:
-    """Signs by each name of a kind."""
+    """Load the signs of each kind of room, by each of its names."""
     table = yaml.safe_load(_table())
     return {
         name: tuple(kind["signs"])

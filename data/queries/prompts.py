@@ -1,13 +1,13 @@
-"""Records of query files, the objects and sentences in them, and the background vocabulary.
+"""Resolve the object ids of query records, and make prompts of the background vocabulary.
 
-How a file is laid out is the business of ``data.queries.formats``. An id belongs to one of several
-spaces (``IdSpace``). Where a format's documentation says which, its records carry it, and names
-are compared with labels all the same (``check_id_space``): what loaders add to an id, such as the
-1 of ScanNet's exports, is found that way. Where it says nothing it is decided from the data: see
-``decide_id_space``. Records that name a category are resolved by ``data.queries.classes``.
+``data.queries.formats`` reads the files. An object id belongs to one of several id spaces
+(``IdSpace``). If a format's documentation defines the space, its records carry it, and names are
+still compared with labels (``check_id_space``), which detects offsets that loaders add, such as
+the 1 of ScanNet's exports. Otherwise the space is decided from the data (``decide_id_space``).
+``data.queries.classes`` resolves records that name a category.
 
-It is a fixed list, so it tells nothing of what a scene holds. In fusion its masks are rivals of
-the queries' masks; for the student they are further lessons.
+The background vocabulary (config key ``bank``) is a fixed list of categories, independent of the
+scene. In fusion its masks compete with the queries' masks; the student is trained on them too.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ ObjectSpace = Literal["position", "id", "objectId", "objectId+1"]
 
 
 class GroupName(NamedTuple):
-    """An annotated object in its three id spaces, with its raw label."""
+    """An annotated object: its id in each of the three id spaces, and its raw label."""
 
     position: int
     id: int
@@ -41,20 +41,20 @@ _SPACES: dict[ObjectSpace, Callable[[GroupName], int]] = {
     "position": lambda group: group.position,
     "objectId+1": lambda group: group.object_id + 1,
 }
-# What an undocumented file may mean; ties go to the first.
+# Id spaces that an undocumented file may use; the first one wins a tie.
 _DECIDABLE: tuple[ObjectSpace, ...] = ("objectId", "id", "position")
 _VERSION_REMEDY = "Check that queries and scans are of the same version (ScanNet++ v1 or v2)"
 
 
 @dataclass(frozen=True)
 class PromptRecord:
-    """One record as it stands in its file.
+    """One record of a query file, unresolved.
 
-    ``raw_ids`` are in ``id_space``, which is None where the format's documentation does not
-    say. ``object_name`` is "" where a format has none. ``dataset`` is set in files about several
-    datasets. ``may_lack_objects``: the format is known to name objects that scenes do not have;
-    such a query stays, with what is left of its targets. ``answers`` are the right answers in
-    words, where a record has some.
+    ``raw_ids`` are in ``id_space``, which is None if the format's documentation does not define
+    it. ``object_name`` is "" if the format has none. ``dataset`` is set in files about several
+    datasets. ``may_lack_objects`` marks formats that name objects which scenes do not have; such
+    a query is kept with its remaining targets. ``answers`` are the correct answers in words, if
+    the record has any.
     """
 
     source: Path
@@ -72,19 +72,19 @@ class PromptRecord:
 
 
 def normalized_name(name: str) -> str:
-    """Lower case, underscores for blanks: labels and object names are compared like this."""
+    """Normalise a label or object name for comparison: lower case, blanks as underscores."""
     return "_".join(name.lower().replace("_", " ").split())
 
 
 def decide_id_space(
     records: Sequence[PromptRecord], groups_of: GroupsOf, min_agreement: float
 ) -> ObjectSpace:
-    """The id space in which records name objects whose label is their ``object_name``.
+    """Find the id space in which the records' objects have the label ``object_name``.
 
-    Records with exactly one id and a name that is some label of their scene vote. The space
-    with the highest agreement wins when it reaches ``min_agreement`` and no other space with
-    the same agreement would give any record other objects. Without a single record that
-    names an object the answer is "objectId".
+    Each record with exactly one id and with a name that is a label of its scene votes. The space
+    with the highest agreement wins if it reaches ``min_agreement`` and no other space with the
+    same agreement gives any record other objects. Without any record with an id the result is
+    "objectId".
 
     Raises:
         DataError: no space agrees enough, or two agree equally and differ.
@@ -118,10 +118,10 @@ def check_id_space(
     groups_of: GroupsOf,
     min_agreement: float,
 ) -> None:
-    """Compare names and labels in the space that the format's documentation states.
+    """Check that names agree with labels in the id space of the format's documentation.
 
-    Records vote as in ``decide_id_space``; of those that may lack their objects only those that
-    do not. A file without a vote is believed.
+    Records vote as in ``decide_id_space``, but a record of a format that may lack objects votes
+    only if its scene has all of them. A file without a vote is accepted.
 
     Raises:
         DataError: fewer than ``min_agreement`` of the votes agree, with the counts of all spaces.
@@ -136,8 +136,8 @@ def check_id_space(
         return
     raise DataError(
         records[0].source,
-        f"object ids that are each scene's {space}, as this format has them, with names that"
-        f" agree (at least {min_agreement:.0%})",
+        f"object ids in the id space {space} that this format uses, with names that agree with"
+        f" the scenes' labels (at least {min_agreement:.0%})",
         _counts(votes, voters),
         f"{_VERSION_REMEDY}, or set prompts.id_space to the space that agrees.",
     )
@@ -167,7 +167,7 @@ def _vote(records: Sequence[PromptRecord], groups_of: GroupsOf) -> tuple[Counter
 def object_ids_of(
     record: PromptRecord, space: ObjectSpace, groups_of: GroupsOf
 ) -> tuple[int | None, ...]:
-    """The record's ids as objectIds; None for an id the scene does not have."""
+    """Convert the record's ids to objectIds; None for an id that the scene does not have."""
     key = _SPACES[space]
     table: Mapping[int, int] = {key(g): g.object_id for g in groups_of(record.scene_id)}
     return tuple(table.get(raw) for raw in record.raw_ids)
@@ -177,12 +177,12 @@ BANK_TASK = "bank"
 
 
 def bank_text(category: str) -> str:
-    """The words with which a category is asked for."""
+    """Return the query text of a category of the background vocabulary."""
     return f"the {category}"
 
 
 def bank_prompts(categories: Sequence[str], scene_id: str) -> list[Prompt]:
-    """One prompt per category, in the list's order, with ids that no query has."""
+    """Make one prompt per category of the background vocabulary, in order; no query has its id."""
     return [
         Prompt(f"{_start(scene_id)}{number:03d}", scene_id, bank_text(category), BANK_TASK)
         for number, category in enumerate(categories)
@@ -190,7 +190,7 @@ def bank_prompts(categories: Sequence[str], scene_id: str) -> list[Prompt]:
 
 
 def is_of_bank(prompt_id: str, scene_id: str) -> bool:
-    """Whether an id of one of the scene's prompts is a bank category's, not a query's."""
+    """Whether a scene's prompt belongs to the background vocabulary and not to a query."""
     return prompt_id.startswith(_start(scene_id))
 
 
@@ -199,22 +199,22 @@ def _start(scene_id: str) -> str:
 
 
 def check_sentence(text: str) -> None:
-    """Raise UserError for a sentence that nothing can be answered to."""
+    """Raise UserError for a sentence that is blank or no Unicode text."""
     if not text.strip():
         raise UserError("the query is empty: type a sentence, such as: where can I sit?")
     try:
         text.encode()
     except UnicodeEncodeError as error:
-        raise UserError(f"the query {text!r} is no Unicode text: type it anew") from error
+        raise UserError(f"the query {text!r} is no Unicode text: type it again") from error
 
 
 def target_ids(
     scene_id: str, prompt: Prompt, truths: Mapping[str, PromptTruth], ground_truth: GroundTruth
 ) -> tuple[int, ...]:
-    """Ids of the query's objects, none for an absent one; ``truths`` is by prompt id.
+    """Return the ids of the query's target objects, () for an absent one; ``truths`` by prompt id.
 
-    Raises DataError for a query without truth or about another scene, and for a truth that
-    names an object the scene does not have.
+    Raises DataError for a query without truth or of another scene, and for a truth that names an
+    object that the scene does not have.
     """
     place = f"scene {scene_id}, query {prompt.prompt_id}"
     truth = truths.get(prompt.prompt_id)
@@ -228,7 +228,7 @@ def target_ids(
             place,
             f"object ids annotated in the scene ({known})",
             ", ".join(str(object_id) for object_id in unknown),
-            "Mend the query's object ids, or check that prompts and annotation are of the same "
-            "data set version.",
+            "Correct the query's object ids, or check that prompts and annotation belong to the "
+            "same version of the dataset.",
         )
     return truth.object_ids

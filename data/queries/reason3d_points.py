@@ -1,11 +1,10 @@
-"""Reason3D's prepared point files (``torch.save``): classes and instances of points.
+"""Read Reason3D's prepared point files (``torch.save``): classes and instances of points.
 
-Whatever a file asks to be run while it is loaded is refused. NumPy arrays are let through, under
-the names their parts have now and had before NumPy 2.
+``<scene>_reason.pth`` and ``<scene>_refer.pth`` are tuples (coordinates, colours, superpoints,
+classes, instances) that Reason3D's scripts write; ``<house>_region<k>.pth`` has no instances.
 
-``<scene>_reason.pth`` and ``<scene>_refer.pth`` are tuples of (coordinates, colours, superpoints,
-classes, instances) that its scripts write with ``torch.save``; of ``<house>_region<k>.pth`` there
-are no instances.
+Files are loaded without running code from them. NumPy arrays are accepted, under the module names
+of NumPy 2 and of earlier versions.
 """
 
 from __future__ import annotations
@@ -28,16 +27,16 @@ _UNSAFE = (
 
 
 def load_arrays(path: Path, expected: str, remedy: str) -> Any:
-    """What a file holds, on the CPU.
+    """Load the content of a file saved by torch, onto the CPU.
 
     Args:
         path: the file.
-        expected: what it should be, for the error of a missing one.
-        remedy: what to do about a wrong one.
+        expected: description of the file, for the error of a missing file.
+        remedy: advice for the user, for any error.
 
     Raises:
-        DataError: missing, cut or damaged file, or one with anything but arrays, tensors, text,
-            numbers and containers of them.
+        DataError: missing, truncated or damaged file, or a file with anything but arrays,
+            tensors, text, numbers and containers of them.
     """
     import torch
 
@@ -51,11 +50,11 @@ def load_arrays(path: Path, expected: str, remedy: str) -> Any:
         raise DataError(path, only, _reason(error), f"{remedy} {_UNSAFE}") from error
     except Exception as error:  # A damaged file fails anywhere inside of torch.
         found = f"{type(error).__name__}: {error}".split("\n")[0][:160]
-        raise DataError(path, "a whole file saved by torch", found, remedy) from error
+        raise DataError(path, "a complete file saved by torch", found, remedy) from error
 
 
 def _reason(error: pickle.UnpicklingError) -> str:
-    """What torch found, out of its advice on how to load the file nevertheless."""
+    """Return torch's error without its advice to load the file unsafely."""
     text = str(error).split("Check the documentation")[0].split("trusted source.")[-1]
     return " ".join(text.split("WeightsUnpickler error:")[-1].split())[:160]
 
@@ -66,7 +65,7 @@ def _numpy_globals() -> list[Any]:
     made = [multiarray._reconstruct, multiarray.scalar]
     old = [(function, f"numpy.core.multiarray.{function.__name__}") for function in made]
     dtypes = [type(np.dtype(code)) for code in "? i1 i2 i4 i8 u1 u2 u4 u8 f2 f4 f8".split()]
-    # The bytes of an array are stored as text that _codecs.encode turns back; of an empty one not.
+    # Arrays store their bytes as text for _codecs.encode, and empty arrays as bytes.
     text = [bytes, (codecs.encode, "_codecs.encode")]
     return [*made, *old, np.ndarray, np.dtype, *dtypes, *text]
 
@@ -78,19 +77,22 @@ _REMEDY = "Prepare this scene again with Reason3D's script."
 
 @dataclass(frozen=True, eq=False)
 class LabelledPoints:
-    """``classes`` (N,) int64, -100 = none; ``instances`` (N,) int64 group ids, -1 = none."""
+    """Labels of N points: ``classes`` (N,) int64, -100 = none, ``instances`` (N,) int64, -1 = none.
+
+    An instance is the id of an annotation group.
+    """
 
     classes: Array
     instances: Array
 
 
 def read_labelled_points(path: Path) -> LabelledPoints:
-    """Classes and instances of one prepared scene.
+    """Read the classes and instances of one prepared scene.
 
     Raises:
-        DataError: missing, cut or damaged file; not five arrays, one row a point each (files of
-            test scenes and of Matterport3D have fewer); labels that are no whole numbers or are
-            negative without meaning "none".
+        DataError: missing, truncated or damaged file; not five arrays with one row a point (files
+            of test scenes and of Matterport3D have fewer); labels that are no whole numbers, or
+            negative labels other than "none".
     """
     content = load_arrays(path, "a prepared scene", _REMEDY)
     expected = f"a tuple of {', '.join(_PARTS)}"
@@ -100,7 +102,8 @@ def read_labelled_points(path: Path) -> LabelledPoints:
     arrays = [_array(part, name, path) for part, name in zip(content, _PARTS)]
     lengths = {len(array) for array in arrays}
     if len(lengths) != 1 or 0 in lengths:
-        raise DataError(path, "as many rows in every part", str(sorted(lengths)), _REMEDY)
+        expected = "the same number of rows, at least one, in every array"
+        raise DataError(path, expected, str(sorted(lengths)), _REMEDY)
     classes = _labels(arrays[3], "classes", NO_CLASS, path)
     return LabelledPoints(classes, _labels(arrays[4], "instances", NO_INSTANCE, path))
 
@@ -117,7 +120,7 @@ def _array(part: Any, name: str, path: Path) -> Array:
 
 
 def _labels(array: Array, name: str, none: int, path: Path) -> Array:
-    """Whole numbers from 0 on, or ``none`` (classes may come as floats)."""
+    """Convert labels (N,) to int64 from 0 on, or ``none``; classes may be stored as floats."""
     if array.ndim != 1:
         raise DataError(path, f"one number a point as {name}", f"{array.shape}", _REMEDY)
     whole = np.isfinite(array) & (np.abs(array.astype(np.float64)) < 2**31)
@@ -128,6 +131,6 @@ def _labels(array: Array, name: str, none: int, path: Path) -> Array:
         raise DataError(path, f"whole numbers as {name}", found, _REMEDY)
     wrong = labels[(labels < 0) & (labels != none)]
     if len(wrong):
-        found = f"{int(wrong[0])} (int8 makes this of {int(wrong[0]) % 256})"
+        found = f"{int(wrong[0])} (a cast to int8 makes this of {int(wrong[0]) % 256})"
         raise DataError(path, f"{name} from 0 on, or {none}", found, _REMEDY)
     return labels

@@ -1,4 +1,4 @@
-"""Dataset readers: ScanNet++, ScanNet, Matterport3D and a person's own scans.
+"""Read datasets: ScanNet++, ScanNet, Matterport3D and a user's RGB-D scans.
 
-In: a dataset's folder and a scene's name. Out: a ``Scan`` and its sources' identity.
+In: a dataset's folder and a scene's name. Out: a ``Scan``, and a hash of its source files.
 """

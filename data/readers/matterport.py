@@ -1,23 +1,22 @@
-"""Matterport3D regions: a room's mesh, its annotated objects and the images taken in it.
+"""Read Matterport3D regions: a room's mesh, its annotated objects and the images taken in it.
 
-Lines used: ``intrinsics_matrix fx 0 cx 0 fy cy 0 0 1``, which holds for the images after it, and
-``scan <depth file> <colour file> <16 numbers>``, a camera-to-world matrix row by row of a camera
-that looks along -z with y up (OpenGL axes); here y and z are turned round.
+A scene is a region, as in Reason3D, in the frame of its house (metres, z up). Labels are raw
+category names (``raw_category`` of ``category_mapping.tsv``, which a scene set names as
+``classes``). The annotation is by face; a vertex gets the object of most of its faces.
 
-The documentation says that images have their origin at the bottom left, so cy counts from below:
-it becomes height - cy from above. It says nothing of pixel centres; as the calibration is in
-"OpenCV's notation" they are taken to be whole numbers, so half a pixel goes to cx and cy. Neither
-could be confirmed on real data: look at a picture of a scene's links before trusting figures.
-Undistorting leaves the principal point where it was, so where ``matterport_camera_intrinsics``
-(``width height fx fy cx cy ...``, from the top left) is there too, both must say the same.
+The ``.conf`` file holds lines ``intrinsics_matrix fx 0 cx 0 fy cy 0 0 1``, valid for the images
+after it, and ``scan <depth file> <colour file> <16 numbers>``, a row-major camera-to-world matrix
+of a camera that looks along -z with y up (OpenGL axes); here y and z are negated.
 
-Scenes are regions as Reason3D uses them, in the frame of the house (metres, z up), not moved.
-Labels are raw category names (``raw_category`` of ``category_mapping.tsv``, which a scene set
-names as ``classes``). Annotation is by face; a vertex has the object of most of its faces.
+According to the documentation the images' origin is at the bottom left, so cy from the top is
+height - cy. Pixel centres are not documented; as the calibration is in "OpenCV's notation", they
+are taken as whole numbers, so half a pixel is added to cx and cy. Undistortion keeps the
+principal point, so it must agree with ``matterport_camera_intrinsics`` (``width height fx fy cx
+cy ...``, from the top left) where that file exists.
 
-What the documentation does not say and no real data could confirm: that region<k> is the house
-file's region k; that groups have ``id`` and ``objectId`` as ScanNet's (without them a group's
-position counts); and what ``matterport_views`` says of pixels.
+Not confirmed on real data: the pixel conventions above (look at a picture of a scene's links
+before using results), that region<k> is region k of the house file, and that groups have ``id``
+and ``objectId`` as in ScanNet (a group without them gets its position).
 """
 
 from __future__ import annotations
@@ -53,10 +52,10 @@ from data.types import Array, Camera, GroundTruth, PointCloud, Scan, View
 
 
 def vertex_segments(triangles: Array, face_segments: Array, num_vertices: int) -> Array:
-    """(V,) int64: the segment of most of a vertex's faces, the smallest id of equals.
+    """Return (V,) int64: the segment of most of a vertex's faces; the smallest id wins a tie.
 
     ``triangles`` is (F, 3), ``face_segments`` (F,) int64. A vertex without a face gets the
-    largest id there is plus 1.
+    largest id plus 1.
     """
     segments, codes = np.unique(face_segments, return_inverse=True)
     pairs = triangles.astype(np.int64) * len(segments) + codes[:, None]
@@ -77,13 +76,13 @@ def truth_of_faces(
     path: Path,
     remedy: str,
 ) -> GroundTruth:
-    """Objects as vertices: those more of whose faces are the object's than anything else's.
+    """Assign vertices to objects: a vertex belongs to the object with most of its faces.
 
-    Faces of no object count as a thing of their own; of equals all have the vertex, save that
-    an object comes before none.
+    Faces without an object count as one more object. In a tie every object gets the vertex, and
+    an object wins over no object.
 
     Raises:
-        DataError: naming ``path``: a group has a segment that no face has.
+        DataError: a group has a segment that no face has; the error names ``path``.
     """
     known = np.unique(face_segments)
     counts: list[Array] = []
@@ -107,18 +106,18 @@ def truth_of_faces(
 
 _OPENGL = np.diag([1.0, -1.0, -1.0, 1.0])
 _INTRINSICS = "intrinsics_matrix fx 0 cx 0 fy cy 0 0 1, fx and fy positive"
-# A principal point further than this share of the image from its middle is of another size.
+# A principal point further than this share of the image from its middle means another image size.
 _MIDDLE = 0.15
 _CALIBRATION_TOLERANCE = 2.0  # pixels
 _ORIGIN_REMEDY = (
-    "Download both again. If they stay so, the .conf counts cy from elsewhere than its"
-    " documentation says: please report it."
+    "Download both files again. If they still differ, the .conf file's cy does not follow its"
+    " documentation: please report it."
 )
 
 
 @dataclass(frozen=True, eq=False)
 class ConfImage:
-    """An image's name, the (3, 3) intrinsics as the file has them, its camera-to-world (4, 4)."""
+    """An image of the .conf file: name, intrinsics (3, 3) unchanged, and camera-to-world (4, 4)."""
 
     name: str
     intrinsics: Array
@@ -126,13 +125,13 @@ class ConfImage:
 
 
 def read_views(paths: RegionPaths) -> tuple[View, ...]:
-    """Views of the panoramas that stand in the region, by view id (the stem of the image).
+    """Read the views of the panoramas in the region, sorted by view id (the stem of the image).
 
-    Images from elsewhere in the house are left out: the region's mesh lacks the walls between.
+    Images from other regions are left out: the region's mesh lacks the walls between them.
 
     Raises:
-        DataError: a damaged file, no panorama in the region, an image that is missing, of another
-            size than its intrinsics or damaged.
+        DataError: a damaged file, no panorama in the region, or an image that is missing, damaged
+            or of another size than its intrinsics.
     """
     house = read_house(paths.house_file)
     names = set(house.panoramas.get(paths.region, ()))
@@ -170,7 +169,7 @@ def _camera(image: ConfImage, height: int, width: int, path: Path) -> Camera:
 
 
 def _check_calibration(paths: RegionPaths, image: ConfImage, height: int) -> None:
-    """Compare the principal point with the distorted image's, where its file is there."""
+    """Compare the principal point with the distorted image's, if its calibration file exists."""
     panorama, _, place = Path(image.name).stem.partition("_")
     path = paths.calibration / f"{panorama}_intrinsics_{place[1:2]}.txt"
     if not path.is_file():
@@ -187,12 +186,12 @@ def _check_calibration(paths: RegionPaths, image: ConfImage, height: int) -> Non
 
 
 def read_conf(path: Path) -> list[ConfImage]:
-    """Every image of the file, in its order.
+    """Read every image of a .conf file, in the file's order.
 
     Raises:
-        DataError: the file is missing or damaged: numbers that are none or not finite, an image
-            before any intrinsics or twice, a name with a folder, another count of images than
-            ``n_images`` says, or no image.
+        DataError: the file is missing or damaged: an entry that is no finite number, an image
+            before any intrinsics or twice, a name with a folder, another number of images than
+            ``n_images``, or no image.
     """
     intrinsics: Array | None = None
     images: dict[str, ConfImage] = {}
@@ -250,11 +249,11 @@ __all__ = ["read_group_names", "read_room_type", "read_scan", "read_split", "sce
 def read_scan(root: Path, scene_id: str, camera: str) -> Scan:
     """Read one region; ``root`` is the dataset's root, its ``v1`` or its ``v1/scans``.
 
-    ``camera`` is ignored: the undistorted images are read, which are pinholes.
+    ``camera`` is ignored: the undistorted images are pinhole images.
 
     Raises:
-        DataError: a file of the layout is missing or damaged, files contradict each other,
-            or no image was taken in the region; the message names the file.
+        DataError: a file is missing or damaged, files contradict each other, or no image was
+            taken in the region; the message names the file.
     """
     paths = RegionPaths.find(root, scene_id)
     views = read_views(paths)
@@ -274,7 +273,7 @@ def read_scan(root: Path, scene_id: str, camera: str) -> Scan:
 
 
 def read_group_names(root: Path, scene_id: str) -> list[GroupName]:
-    """Ids and labels of a region's objects, reading ``region<k>.semseg.json`` only.
+    """Read the ids and labels of a region's objects, from ``region<k>.semseg.json`` only.
 
     Raises:
         DataError: missing or damaged file, an id twice.
@@ -283,13 +282,13 @@ def read_group_names(root: Path, scene_id: str) -> list[GroupName]:
 
 
 def read_groups(path: Path) -> list[SegmentGroup]:
-    """The objects of a ``semseg.json``; DataError as for ``read_group_names``."""
+    """Read the objects of a ``semseg.json``; raises DataError as ``read_group_names`` does."""
     content = read_json(path, "Matterport3D's annotation", SCENE_REMEDY)
     return parse_groups(content, path, SCENE_REMEDY, has_ids=False)
 
 
 def read_face_segments(path: Path, num_faces: int) -> Array:
-    """Segment id (F,) int64 of every face; DataError when there is not one a face."""
+    """Read the segment id (F,) int64 of every face; DataError for another number of ids."""
     face_segments = read_segment_indices(path, "Matterport3D's segments", SCENE_REMEDY)
     if len(face_segments) != num_faces:
         expected = f"{num_faces} segIndices, one a face of the mesh (vsegs.json has vertices')"

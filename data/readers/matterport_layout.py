@@ -1,19 +1,19 @@
-"""Where Matterport3D keeps its files, and what a ``.house`` file says of its rooms.
+"""Define the paths of Matterport3D's files, and read its ``.house`` files.
 
-<root>/v1/scans/<house>/region_segmentations/   region<k>.ply  region<k>.fsegs.json
+    <root>/v1/scans/<house>/region_segmentations/   region<k>.ply  region<k>.fsegs.json
                                                     region<k>.semseg.json
     <root>/v1/scans/<house>/house_segmentations/    <house>.house
     <root>/v1/scans/<house>/undistorted_camera_parameters/   <house>.conf
     <root>/v1/scans/<house>/undistorted_color_images/        <panorama>_i<camera>_<yaw>.jpg
     <root>/splits/<name>.txt    one scene id (or one house, for all of its regions) per line
 
-A scene is one region (room) of a house: ``<house>_region<k>``. ``<root>``, ``<root>/v1`` or
-``<root>/v1/scans`` may be given. The downloaded archives hold ``<house>/<kind>/`` themselves, so
-``<house>/<house>/<kind>`` and ``<house>/<kind>/<house>/<kind>`` are looked into as well.
+A scene is one region (room) of a house: ``<house>_region<k>``. The user may give ``<root>``,
+``<root>/v1`` or ``<root>/v1/scans``. The downloaded archives contain ``<house>/<kind>/``, so the
+folders ``<house>/<house>/<kind>`` and ``<house>/<kind>/<house>/<kind>`` are searched as well.
 
-Lines begin with a letter. Used are ``R region level 0 0 label ...`` (a region and its kind, one
-character) and ``P name panorama region 0 x y z ...`` (a panorama and the region it stands in;
-portals are P lines too, told apart by their name being a number).
+Lines of a ``.house`` file begin with a letter. The lines read are ``R region level 0 0 label
+...`` (a region and its type, one character) and ``P name panorama region 0 x y z ...`` (a
+panorama and its region; portals are P lines too, but their name is a number).
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ _REGION = re.compile(r"region([0-9]{1,4})")
 
 
 def split_root(root: Path) -> tuple[Path, Path]:
-    """(folder of houses, dataset root) of any form of root; DataError when it is not there."""
+    """Return (folder of houses, dataset root) for any form of root; DataError if it is missing."""
     if not root.is_dir():
         remedy = "Set the data folder of the scene set to Matterport3D's root."
         raise DataError(root, "Matterport3D's root folder", "no such folder", remedy)
@@ -50,11 +50,11 @@ def _split(root: Path) -> tuple[Path, Path]:
 
 
 def read_split(root: Path, split_name: str) -> list[str]:
-    """Scene ids of ``splits/<split_name>.txt``, in the file's order; houses as their regions.
+    """Read the scene ids of ``splits/<split_name>.txt``, in order; a house means all its regions.
 
     Raises:
-        DataError: missing or empty file, an id twice, an id that is no plain name, or a house
-            without regions.
+        DataError: missing or empty file, an id twice, an id with other characters than letters,
+            digits and underscores, or a house without regions.
     """
     houses, base = split_root(root)
     path = base / "splits" / f"{check_id(split_name, root, 'a split')}.txt"
@@ -69,7 +69,7 @@ def read_split(root: Path, split_name: str) -> list[str]:
 
 
 def regions_of(houses: Path, house: str) -> list[str]:
-    """Scene ids of all regions of a house that have a mesh, by number; DataError for none."""
+    """List the scene ids of a house's regions with a mesh, by number; DataError for none."""
     folder = _folder(houses, house, "region_segmentations")
     found = [_REGION.fullmatch(path.stem) for path in folder.glob("region*.ply")]
     numbers = sorted(int(match[1]) for match in found if match)
@@ -86,7 +86,7 @@ def _folder(houses: Path, house: str, kind: str) -> Path:
 
 @dataclass(frozen=True)
 class RegionPaths:
-    """Paths of one region's files, those of its house among them."""
+    """Paths of the files of one region and of its house."""
 
     houses: Path
     house: str
@@ -94,7 +94,7 @@ class RegionPaths:
 
     @classmethod
     def find(cls, root: Path, scene_id: str) -> RegionPaths:
-        """Paths of a scene; DataError for a house that is not there or a strange id."""
+        """Make the paths of a scene; DataError for a missing house or a malformed id."""
         match = _SCENE.fullmatch(scene_id)
         if match is None:
             expected = "a scene id <house>_region<k>"
@@ -127,7 +127,7 @@ class RegionPaths:
 
     @property
     def house_file(self) -> Path:
-        """Regions of the house, their kinds and which panorama stands in which."""
+        """Regions of the house, their types and their panoramas."""
         return _folder(self.houses, self.house, "house_segmentations") / f"{self.house}.house"
 
     @property
@@ -143,19 +143,19 @@ class RegionPaths:
 
     @property
     def calibration(self) -> Path:
-        """Folder of the distorted images' intrinsics; may lack."""
+        """Folder of the distorted images' intrinsics; may be missing."""
         return _folder(self.houses, self.house, "matterport_camera_intrinsics")
 
     def files(self) -> tuple[Path, ...]:
-        """Return every single file the reader opens, images apart."""
+        """Return every file that the reader opens, without images."""
         return (self.mesh, self.segments, self.annotation, self.house_file, self.cameras)
 
 
 def scene_identity(root: Path, scene_id: str, camera: str) -> str:
-    """SHA-256 (64 hex digits) of what a scene's source files are, for fingerprints.
+    """Hash a scene's source files for fingerprints: SHA-256, 64 hex digits.
 
-    As ``source_identity.identity_of`` says: the annotation counts with its content, the house's
-    images with name, size and time. ``camera`` plays no part. Never raises for a missing file.
+    The hash covers the annotation's content, and name, size and time of the house's images
+    (``source_identity.identity_of``). ``camera`` is ignored. A missing file raises no error.
     """
     match = _SCENE.fullmatch(scene_id)
     house, region = (match[1], int(match[2])) if match else (scene_id, 0)
@@ -202,14 +202,14 @@ _MIN_FIELDS = {"R": 6, "P": 8}
 
 @dataclass(frozen=True)
 class House:
-    """``room_types`` by region, and the ``panoramas`` (their names) that stand in each."""
+    """A house: the room type of each region, and the names of the panoramas in each region."""
 
     room_types: Mapping[int, str]
     panoramas: Mapping[int, tuple[str, ...]]
 
 
 def read_room_type(root: Path, scene_id: str) -> str:
-    """What kind of room a scene is ("bedroom"); DataError as of ``read_house``."""
+    """Read a scene's room type, such as "bedroom"; raises DataError as ``read_house`` does."""
     paths = RegionPaths.find(root, scene_id)
     types = read_house(paths.house_file).room_types
     if paths.region not in types:
@@ -219,11 +219,11 @@ def read_room_type(root: Path, scene_id: str) -> str:
 
 
 def read_house(path: Path) -> House:
-    """Regions and panoramas of a house.
+    """Read the regions and panoramas of a house.
 
     Raises:
-        DataError: the file is missing or damaged, has no region, names one twice or has a kind
-            of room that is not in ``ROOM_TYPES``; a panorama stands in a region there is not.
+        DataError: the file is missing or damaged, has no region, has a region twice or a room
+            type that is not in ``ROOM_TYPES``, or a panorama's region does not exist.
     """
     room_types: dict[int, str] = {}
     panoramas: dict[int, list[str]] = {}
@@ -236,10 +236,10 @@ def read_house(path: Path) -> House:
         if fields[0] == "R":
             region = _whole(fields[1], path, number, line)
             if region in room_types or fields[5] not in ROOM_TYPES:
-                raise _wrong(path, number, "a region once and a known kind of room", line)
+                raise _wrong(path, number, "a new region and a known room type", line)
             room_types[region] = ROOM_TYPES[fields[5]]
         elif _PANORAMA.fullmatch(fields[1]):
-            # Panoramas of no region have -1.
+            # Panoramas outside all regions have -1.
             region = -1 if fields[3] == "-1" else _whole(fields[3], path, number, line)
             panoramas.setdefault(region, []).append(fields[1])
     if not room_types:

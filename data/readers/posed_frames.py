@@ -1,7 +1,7 @@
-"""Frames as folders ``color`` and ``pose``: images, and text files of matrices.
+"""Read frames from the folders ``color`` (images) and ``pose`` (text files of matrices).
 
-Images and poses are joined by the stem of their names. A principal point in a file of intrinsics
-is measured from the centre of the top-left pixel, as OpenCV and ScanNet do; here that centre is
+An image and its pose have the same stem. The principal point in a file of intrinsics is measured
+from the centre of the top-left pixel, as in OpenCV and ScanNet; in this project that centre is
 (0.5, 0.5), so half a pixel is added to cx and cy.
 """
 
@@ -23,10 +23,10 @@ _LAST_ROW = np.array([0.0, 0.0, 0.0, 1.0])
 
 
 def read_matrix(path: Path, what: str, sizes: tuple[int, ...], remedy: str) -> Array:
-    """(n, n) float64 of a text file, n being one of ``sizes``; numbers may be infinite or NaN.
+    """Read a matrix (n, n) float64 from a text file; n is one of ``sizes``; inf and NaN may occur.
 
     Raises:
-        DataError: the file is missing or holds another count of numbers or anything else.
+        DataError: the file is missing, or holds another number of values or no numbers.
     """
     expected = f"{what}: {' or '.join(f'{n * n}' for n in sizes)} numbers"
     words = read_text(path, expected, remedy).split()
@@ -40,9 +40,9 @@ def read_matrix(path: Path, what: str, sizes: tuple[int, ...], remedy: str) -> A
 
 
 def world_to_camera_of(camera_to_world: Array, path: Path, remedy: str) -> Array:
-    """The inverse (4, 4) float64 of a rigid transform; DataError naming ``path`` for another.
+    """Invert a rigid transform (4, 4), float64; DataError naming ``path`` if it is not rigid.
 
-    Rotations are taken as they come from files of six digits: orthonormal to 1e-4.
+    Rotations may be rounded to six digits in files: they must be orthonormal to 1e-4.
     """
     rotation, center = camera_to_world[:3, :3], camera_to_world[:3, 3]
     rigid = np.allclose(rotation @ rotation.T, np.eye(3), atol=1e-4)
@@ -58,14 +58,14 @@ def world_to_camera_of(camera_to_world: Array, path: Path, remedy: str) -> Array
 
 log = logging.getLogger(__name__)
 _SUFFIXES = (".jpg", ".jpeg", ".png")
-# A principal point further than this share of the image from its middle is of another size.
+# A principal point further than this share of the image from its middle means another image size.
 _MIDDLE = 0.15
 CheckName = Callable[[str, Path, str], str]
 
 
 @dataclass(frozen=True)
 class PosedFrames:
-    """Where the frames of one scan lie; ``check_name`` refuses unsafe stems by DataError."""
+    """The frames of one scan in a folder; ``check_name`` raises DataError for an unsafe stem."""
 
     folder: Path
     check_name: CheckName
@@ -82,7 +82,7 @@ class PosedFrames:
         return self.folder / "pose"
 
     def images(self) -> dict[str, Path]:
-        """Images by stem; DataError when there is none, or a stem twice."""
+        """Return the images by stem; DataError when there is no image, or a stem twice."""
         if not self.color.is_dir():
             raise DataError(self.color, "a folder of images", "no such folder", self.remedy)
         files = [p for p in sorted(self.color.iterdir()) if p.suffix.lower() in _SUFFIXES]
@@ -96,10 +96,10 @@ class PosedFrames:
         return images
 
     def views(self, images: dict[str, Path], camera: Camera) -> tuple[View, ...]:
-        """All views with a usable pose, by view id (the stem of the image's name).
+        """Read all views with a usable pose, sorted by view id (the stem of the image's name).
 
-        Frames whose pose holds -inf, inf or NaN (tracking was lost) are left out, and so are
-        poses without an image; how many is logged.
+        Frames whose pose holds inf or NaN (tracking was lost) are left out, and so are poses
+        without an image; their numbers are logged.
 
         Raises:
             DataError: an image without a pose or of another size than the camera, a pose that
@@ -123,7 +123,7 @@ class PosedFrames:
         return tuple(views)
 
     def _poses(self, images: dict[str, Path]) -> dict[str, Path]:
-        """Pose files by the stem of their image."""
+        """Return the pose files by the stem of their image."""
         folder = self.pose
         if not folder.is_dir():
             raise DataError(folder, "a folder of poses", "no such folder", self.remedy)
@@ -134,16 +134,16 @@ class PosedFrames:
             raise DataError(folder / f"{without[0]}.txt", "an image's pose", found, self.remedy)
         if len(poses) > len(images):
             count = len(poses) - len(images)
-            log.warning("%s: %d of %d poses have no image, left out", folder, count, len(poses))
+            log.warning("%s: %d of %d poses left out: no image", folder, count, len(poses))
         return poses
 
 
 def read_pinhole(path: Path, image_path: Path, remedy: str) -> Camera:
-    """The pinhole of images of the size of ``image_path``, of a 3 x 3 or 4 x 4 text file.
+    """Read a pinhole camera from a 3 x 3 or 4 x 4 text file; its size is that of ``image_path``.
 
     Raises:
         DataError: the intrinsics are damaged, or the principal point is far from the middle of
-            the image, as with images of another size.
+            the image, which happens if the image has another size than the intrinsics.
     """
     matrix = read_matrix(path, "intrinsics", (3, 4), remedy)[:3, :3]
     height, width = image_size(image_path, remedy)
@@ -156,6 +156,6 @@ def read_pinhole(path: Path, image_path: Path, remedy: str) -> Camera:
     if np.abs(share - 0.5).max() > _MIDDLE:
         expected = f"intrinsics of images of {width}x{height} pixels, as {image_path.name} is"
         found = f"a principal point of {matrix[0, 2]:g}, {matrix[1, 2]:g}"
-        resized = "Intrinsics and images must be of one size: do not resize the images. "
+        resized = "Intrinsics and images must have the same size: do not resize the images. "
         raise DataError(path, expected, found, resized + remedy)
     return Camera("PINHOLE", K, height, width)

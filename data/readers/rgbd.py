@@ -1,11 +1,11 @@
-"""A person's own scan: posed images with depth, which is fused, or with a mesh; no annotation.
+"""Read a user's RGB-D scan: posed images with a mesh or with depth to fuse; no annotation.
 
-The field is Curless and Levoy's (1996), averaged over frames and cut into triangles where it is
-zero. Open3D's threads give vertices and triangles in any order, so both are sorted: the same
-frames give the same mesh.
+Depth is fused into a truncated signed distance field (Curless and Levoy 1996), averaged over
+frames, whose zero level becomes triangles. Open3D's threads give vertices and triangles in any
+order, so both are sorted: the same frames give the same mesh.
 
-Depth images show what the colour camera sees, at its size or a smaller one. The world frame is
-that of the poses, which should have z up: heights above the floor tell the student things.
+Depth images are registered to the colour camera, at its size or a smaller one. The world frame
+is that of the poses and should have z up: the height above the floor is a feature of the student.
 """
 
 from __future__ import annotations
@@ -31,9 +31,9 @@ from data.readers.rgbd_layout import REMEDY, ScanPaths, check_name, read_split, 
 from data.types import Array, Camera, GroundTruth, PointCloud, Scan, View
 
 VOXEL = 0.02
-"""Edge of a voxel of the field, metres: about the spacing of the mesh's vertices."""
+"""Edge of a voxel of the distance field, metres: about the spacing of the mesh's vertices."""
 REACH = 5.0
-"""Depth beyond it is not used, metres: phones and hand-held sensors blur with distance."""
+"""Largest depth that is used, metres: phones and hand-held sensors get noisy with distance."""
 _TRUNCATION = 4.0  # voxels
 _BLOCK = 8  # voxels
 _BLOCKS_AT_FIRST = 4096
@@ -43,7 +43,7 @@ _LEAST_TRIANGLES = 50
 
 @dataclass(frozen=True, eq=False)
 class DepthFrame:
-    """``depth`` (h, w) float32 m, 0 = none; ``color`` (h, w, 3) uint8; the camera of both.
+    """A depth frame: ``depth`` (h, w) float32 m, 0 = none; ``color`` (h, w, 3) uint8; its camera.
 
     ``world_to_camera`` (4, 4) float64, metres, OpenCV axes.
     """
@@ -55,10 +55,10 @@ class DepthFrame:
 
 
 def fuse_depth(frames: Iterable[DepthFrame], voxel: float = VOXEL) -> Mesh:
-    """The surface that the frames show, without crumbs of a few triangles.
+    """Fuse depth frames into a mesh, without connected pieces of a few triangles.
 
-    Frames are taken one at a time; ``voxel`` is in metres. Triangles face the cameras. The mesh
-    has none where no surface was in reach.
+    Frames are consumed one at a time; ``voxel`` is in metres. Triangles face the cameras. The
+    mesh is empty if no frame has a surface within ``REACH``.
     """
     library = open3d()
     grid, is_empty = _grid(library, voxel), True
@@ -86,20 +86,20 @@ def _grid(library: ModuleType, voxel: float) -> Any:
 
 
 def _integrate(library: ModuleType, grid: Any, frame: DepthFrame) -> bool:
-    """Add one frame to the field; whether it showed anything in reach."""
+    """Add one frame to the field; return whether it has a surface within ``REACH``."""
     if not ((frame.depth > 0) & (frame.depth < REACH)).any():
         return False
     tensor, image = library.core.Tensor, library.t.geometry.Image
     depth = image(tensor(np.ascontiguousarray(frame.depth, np.float32)))
     color = image(tensor(frame.color.astype(np.float32) / 255))
-    # Open3D looks up floor(uv), so that a pixel's centre is at half a pixel here as everywhere.
+    # Open3D reads the pixel floor(uv), so the intrinsics need no shift of half a pixel.
     K = tensor(frame.camera.K)
     pose = tensor(np.ascontiguousarray(frame.world_to_camera))
     limits = 1.0, REACH, _TRUNCATION
     try:
         blocks = grid.compute_unique_block_coordinates(depth, K, pose, *limits)
     except RuntimeError as error:
-        if "No block is touched" in str(error):  # a few pixels, which the search strode over
+        if "No block is touched" in str(error):  # Open3D samples depth; a few pixels are missed.
             return False
         raise
     grid.integrate(blocks, depth, color, K, pose, *limits)
@@ -107,7 +107,7 @@ def _integrate(library: ModuleType, grid: Any, frame: DepthFrame) -> bool:
 
 
 def _sorted(points: Array, colors: Array, triangles: Array) -> Mesh:
-    """Vertices by x, y and z, equal ones as one; triangles by their corners, none without area."""
+    """Sort vertices by x, y, z and merge equal ones; sort triangles and drop degenerate ones."""
     unique, place = np.unique(points, axis=0, return_inverse=True)
     place = place.reshape(-1)
     darkest = np.full((len(unique), 3), 255, np.uint8)
@@ -141,11 +141,11 @@ _DEPTH_REMEDY = f"Depth images are 16-bit png files, one an image. {REMEDY}"
 
 
 def read_scan(root: Path, scene_id: str, camera: str) -> Scan:
-    """Read one scan; ``root`` is its folder, or one of scans. ``camera`` is ignored.
+    """Read one scan; ``root`` is its folder, or a folder of scans. ``camera`` is ignored.
 
     Raises:
-        DataError: a file of the layout is missing or damaged, files contradict each other, no
-            usable view is left, or depth shows no surface; the message names the file.
+        DataError: a file is missing or damaged, files contradict each other, no usable view is
+            left, or the depth images show no surface; the message names the file.
     """
     paths = ScanPaths.find(root, scene_id)
     frames = PosedFrames(paths.folder, check_name, REMEDY)
@@ -158,7 +158,7 @@ def read_scan(root: Path, scene_id: str, camera: str) -> Scan:
 
 
 def read_group_names(root: Path, scene_id: str) -> list[GroupName]:
-    """No object has a name here."""
+    """Return []: a user's scan has no annotated objects."""
     del root, scene_id
     return []
 
@@ -190,10 +190,11 @@ def _depth_frames(paths: ScanPaths, views: tuple[View, ...]) -> Iterator[DepthFr
 
 
 def read_depth(path: Path, view: View) -> Array:
-    """(h, w) float32 metres, 0 = none, of a depth image.
+    """Read a depth image as (h, w) float32 metres, 0 = none.
 
     Raises:
-        DataError: it is missing, damaged, not of 16 bits, or not of the shape of its image.
+        DataError: the image is missing, damaged, not of 16 bits, or has another aspect ratio
+            than the colour image.
     """
     camera = view.camera
     try:
@@ -208,7 +209,7 @@ def read_depth(path: Path, view: View) -> Array:
         raise DataError(path, "a depth image", str(error), _DEPTH_REMEDY) from error
     height, width = depth.shape
     if abs(height * camera.width - width * camera.height) > max(camera.width, camera.height):
-        expected = f"a depth image of the shape of its image, {camera.width}x{camera.height}"
+        expected = f"a depth image with the aspect ratio of {camera.width}x{camera.height}"
         remedy = f"Register depth to the colour camera. {REMEDY}"
         raise DataError(path, expected, f"{width}x{height}", remedy)
     if depth.min(initial=0) < 0 or depth.max(initial=0) > np.iinfo(np.uint16).max:

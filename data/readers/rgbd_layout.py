@@ -1,10 +1,10 @@
-"""Where a person's own scan keeps its files: the one place that knows the paths.
+"""Define the paths of a user's RGB-D scan.
 
     <scan>/color/<name>.jpg    images, jpg or png
-    <scan>/depth/<name>.png    uint16 millimetres, 0 = none, seen from where the image was
+    <scan>/depth/<name>.png    uint16 millimetres, 0 = none, registered to the image
     <scan>/pose/<name>.txt     4 x 4 camera-to-world, metres, OpenCV axes
     <scan>/intrinsics.txt      3 x 3 or 4 x 4, of the images
-    <scan>/mesh.ply            may lack: then the depth images are fused into one
+    <scan>/mesh.ply            optional: without it the depth images are fused into a mesh
 
 The root is a scan itself, or a folder of scans.
 """
@@ -25,9 +25,9 @@ _NAME = re.compile(r"[0-9a-zA-Z_][0-9a-zA-Z_.-]*")
 
 
 def check_name(name: str, source: Path, what: str) -> str:
-    """``name`` when it is safe as a folder or file name; DataError naming ``source``."""
+    """Return ``name`` if it is a safe file name; otherwise raise DataError naming ``source``."""
     if not _NAME.fullmatch(name):
-        expected = f"{what} of letters, digits, '_', '-' and '.', the first no '-' or '.'"
+        expected = f"{what} of letters, digits, '_', '-' and '.', not starting with '-' or '.'"
         raise DataError(source, expected, repr(name[:80]), "Rename it.")
     return name
 
@@ -40,7 +40,7 @@ class ScanPaths:
 
     @classmethod
     def find(cls, root: Path, scene_id: str) -> ScanPaths:
-        """Paths of a scan; DataError when there is no such folder or its name is strange."""
+        """Make the paths of a scan; DataError for a missing folder or an unsafe name."""
         paths = cls(_folder(root, check_name(scene_id, root, "a scan's name")))
         if not paths.folder.is_dir():
             raise DataError(paths.folder, "the folder of a scan", "no such folder", REMEDY)
@@ -58,7 +58,7 @@ class ScanPaths:
 
     @property
     def mesh(self) -> Path:
-        """Coloured triangle mesh; may lack."""
+        """Coloured triangle mesh; may be missing."""
         return self.folder / "mesh.ply"
 
 
@@ -71,7 +71,7 @@ def _folder(root: Path, scene_id: str) -> Path:
 
 
 def read_split(root: Path, split_name: str) -> list[str]:
-    """Names of the scans of a split: of every scan for "all", else of ``<split_name>.txt``.
+    """Return the names of a split's scans: all scans for "all", else those of ``<name>.txt``.
 
     Raises:
         DataError: the root is neither a scan nor a folder of scans, a name is unsafe, or the
@@ -85,7 +85,7 @@ def read_split(root: Path, split_name: str) -> list[str]:
         raise DataError(root, "a scan, or a folder of scans", "no such folder", REMEDY)
     names = sorted(path.name for path in root.iterdir() if _is_scan(path))
     if not names:
-        expected = "a scan, or a folder of scans: one with color/ in it"
+        expected = "a scan (a folder with color/ in it), or a folder of scans"
         raise DataError(root, expected, "none", REMEDY)
     return [check_name(name, root, "a scan's name") for name in names]
 
@@ -100,10 +100,10 @@ def _listed(path: Path) -> list[str]:
 
 
 def scene_identity(root: Path, scene_id: str, camera: str) -> str:
-    """SHA-256 (64 hex digits) of what a scan's source files are, for fingerprints.
+    """Hash a scan's source files for fingerprints: SHA-256, 64 hex digits.
 
-    As ``source_identity.identity_of`` says. Depth counts where there is no mesh. ``camera`` plays
-    no part: there is one. Never raises for a missing file.
+    See ``source_identity.identity_of``. Depth images are included if there is no mesh. ``camera``
+    is ignored. A missing file raises no error.
     """
     paths = ScanPaths(_folder(root, scene_id))
     folders = [paths.folder / "color", paths.folder / "pose"]
