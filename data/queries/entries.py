@@ -34,7 +34,7 @@ class Entry:
         return next((key for key in keys if key in self.content), keys[0])
 
     def text(self, *keys: str) -> str:
-        """Return the stripped text of the first key present; DataError if it is blank or no text."""
+        """Return the stripped text of the first key present; DataError if blank or no text."""
         key = self.key(*keys)
         value = self.content.get(key)
         if not isinstance(value, str) or not value.strip():

@@ -1,15 +1,11 @@
-"""ScanNet v2 scans: the decimated mesh, annotated groups of segments, frames and alignment.
+"""Read ScanNet v2 scans: the decimated mesh, annotated groups of segments, frames and alignment.
 
-Nothing else here applies it, see ``data.readers.scannet``; benchmarks that score axis-aligned
-boxes do, so their figures need it.
-
-``axisAlignment`` of ``<id>.txt`` is applied to nothing: mesh, poses and so all results are in the
-frame of the scan (z up, walls turned anyhow), as mesh and poses lie on disk; evaluation alone
-turns points by it, where a benchmark scores axis-aligned boxes (``scannet_alignment``).
-``objectId`` counts from 0, as in the aggregation file; what adds 1 to it says so where it does.
-The segments are real over-segments of many vertices, so they are the scene's superpoints. Poses
-are camera-to-world of the depth camera, which ScanNet's colour images are taken to share
-(``colorToDepthExtrinsics`` is close to none and applied by nobody).
+Mesh, poses and all results are in the frame of the scan (z up, walls at any angle), as on disk.
+``axisAlignment`` of ``<id>.txt`` is used only by evaluation, where a benchmark scores
+axis-aligned boxes (``read_axis_alignment``). ``objectId`` counts from 0, as in the aggregation
+file. The segments are over-segments of many vertices and become the scene's superpoints. Poses
+are camera-to-world of the depth camera and are used for colour images too, because
+``colorToDepthExtrinsics`` is close to the identity.
 """
 
 from __future__ import annotations
@@ -46,23 +42,23 @@ _LAST_ROW = (0.0, 0.0, 0.0, 1.0)
 
 
 def read_axis_alignment(root: Path, scene_id: str) -> Array | None:
-    """(4, 4) float64 from the scan's frame to the aligned one, metres; None where it is unknown.
+    """Read the transform (4, 4) float64, metres, from the scan's frame to the axis-aligned frame.
 
-    It is the line ``axisAlignment = `` of ``<id>.txt``, 16 numbers row by row. Where the file or
-    the line lacks, which is logged, nothing is known.
+    It is the line ``axisAlignment =`` of ``<id>.txt``, 16 numbers in row-major order. If the file
+    or the line is missing, the result is None and a warning is logged.
 
     Raises:
         DataError: the line holds anything but a rotation and a translation.
     """
     path = ScenePaths.find(root, scene_id).info
     if not path.is_file():
-        log.warning("%s: no such file, so boxes follow the axes of the scan as it is", path)
+        log.warning("%s: no such file, so boxes follow the axes of the unaligned scan", path)
         return None
     for line in read_text(path, "lines key = value", SCENE_REMEDY).splitlines():
         key, _, value = (part.strip() for part in line.partition("="))
         if key == _KEY:
             return _rigid(value, path)
-    log.warning("%s: no %s, so boxes follow the axes of the scan as it is", path, _KEY)
+    log.warning("%s: no %s, so boxes follow the axes of the unaligned scan", path, _KEY)
     return None
 
 
@@ -83,11 +79,11 @@ def _rigid(text: str, path: Path) -> Array:
 
 
 def read_views(paths: ScenePaths) -> tuple[View, ...]:
-    """All views with a usable pose, by view id (the stem of the image's name).
+    """Read all views with a usable pose, sorted by view id (the stem of the image's name).
 
     Raises:
-        DataError: no exported frames, an image of another size than ``<id>.txt`` says, or as
-            of ``PosedFrames`` and ``read_pinhole``.
+        DataError: no exported frames, an image of another size than in ``<id>.txt``, or any
+            error of ``PosedFrames`` and ``read_pinhole``.
     """
     frames = PosedFrames(paths.frames, check_id, FRAMES_REMEDY)
     if not frames.color.is_dir():
@@ -108,10 +104,10 @@ def _not_exported(paths: ScenePaths) -> DataError:
 
 
 def read_camera(paths: ScenePaths, image_path: Path) -> Camera:
-    """The pinhole of the colour images, whose size is that of ``image_path``.
+    """Read the pinhole camera of the colour images; its size is that of ``image_path``.
 
     Raises:
-        DataError: as of ``read_pinhole``, and where ``<id>.txt`` has other numbers.
+        DataError: any error of ``read_pinhole``, or other values in ``<id>.txt``.
     """
     camera = read_pinhole(paths.intrinsics, image_path, FRAMES_REMEDY)
     _check_info(paths.info, camera, image_path)
@@ -119,7 +115,7 @@ def read_camera(paths: ScenePaths, image_path: Path) -> Camera:
 
 
 def _check_info(info: Path, camera: Camera, image_path: Path) -> None:
-    """Compare with what ``<id>.txt`` says, where the scene has that file."""
+    """Raise DataError if size or focal lengths differ from ``<id>.txt``, where it exists."""
     if not info.is_file():
         return
     named = read_info(info)
@@ -136,7 +132,7 @@ def _check_info(info: Path, camera: Camera, image_path: Path) -> None:
 
 
 def read_info(path: Path) -> dict[str, float]:
-    """The lines ``key = number`` of ``<id>.txt``; lines of other values are passed over.
+    """Read the lines ``key = number`` of ``<id>.txt``; lines with other values are skipped.
 
     Raises:
         DataError: the file is no text, or a key of the colour camera has no number.
@@ -168,11 +164,11 @@ _FULL_MESH = (
 def read_scan(root: Path, scene_id: str, camera: str) -> Scan:
     """Read one scene; ``root`` is the dataset's root or its ``scans`` folder.
 
-    ``camera`` is ignored: ScanNet has one, a pinhole.
+    ``camera`` is ignored: ScanNet has a single camera, a pinhole.
 
     Raises:
-        DataError: a file of the layout is missing or damaged, files contradict each other,
-            or no usable view is left; the message names the file.
+        DataError: a file is missing or damaged, files contradict each other, or no usable view
+            is left; the message names the file.
     """
     paths = ScenePaths.find(root, scene_id)
     views = read_views(paths)
@@ -187,7 +183,7 @@ def read_scan(root: Path, scene_id: str, camera: str) -> Scan:
 
 
 def read_group_names(root: Path, scene_id: str) -> list[GroupName]:
-    """Ids and labels of a scene's objects, reading ``<id>.aggregation.json`` only.
+    """Read the ids and labels of a scene's objects, from ``<id>.aggregation.json`` only.
 
     Raises:
         DataError: missing or damaged file, an id twice, an annotation of another mesh.
@@ -196,9 +192,10 @@ def read_group_names(root: Path, scene_id: str) -> list[GroupName]:
 
 
 def read_groups(paths: ScenePaths) -> list[SegmentGroup]:
-    """The objects of the aggregation file; DataError as for ``read_group_names``.
+    """Read the objects of the aggregation file; raises DataError as ``read_group_names`` does.
 
-    Reason3D reads ``id`` where ScanRefer reads ``objectId``; where they differ it is logged.
+    Reason3D uses ``id`` and ScanRefer uses ``objectId``; the number of groups in which they
+    differ is logged.
     """
     path = paths.aggregation
     content = read_json(path, "ScanNet's annotation", SCENE_REMEDY)
@@ -214,7 +211,7 @@ def read_groups(paths: ScenePaths) -> list[SegmentGroup]:
 
 
 def read_segment_ids(path: Path, num_vertices: int) -> Array:
-    """Segment id (V,) int64 of every vertex; DataError when there is not one a vertex."""
+    """Read the segment id (V,) int64 of every vertex; DataError for another number of ids."""
     segment_ids = read_segment_indices(path, "ScanNet's segments", SCENE_REMEDY)
     if len(segment_ids) != num_vertices:
         expected = f"{num_vertices} segIndices, one a vertex of the _vh_clean_2 mesh"

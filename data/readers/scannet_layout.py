@@ -1,13 +1,13 @@
-"""Where ScanNet v2 keeps its files: the one place that knows the paths.
+"""Define the paths of ScanNet v2's files.
 
     <root>/scans/<id>/  <id>_vh_clean_2.ply  <id>_vh_clean_2.0.010000.segs.json
-                        <id>.aggregation.json  <id>.txt (may lack)
+                        <id>.aggregation.json  <id>.txt (may be missing)
                         color/<n>.jpg  pose/<n>.txt  intrinsic/intrinsic_color.txt
     <root>/scannet_frames_25k/<id>/  color/<nnnnnn>.jpg  pose/<nnnnnn>.txt  intrinsics_color.txt
     <root>/splits/<name>.txt or <root>/scannetv2_<name>.txt   one scene id per line
 
-Either ``<root>`` or ``<root>/scans`` may be given. Frames beside the mesh, which are exported
-from ``<id>.sens``, come before those of ``scannet_frames_25k``.
+The user may give ``<root>`` or ``<root>/scans``. Frames beside the mesh, which are exported from
+``<id>.sens``, take precedence over those of ``scannet_frames_25k``.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ _FRAMES_25K = "scannet_frames_25k"
 
 
 def split_root(root: Path) -> tuple[Path, Path]:
-    """(folder of scans, dataset root) of either form of root; DataError when it is not there."""
+    """Return (folder of scans, dataset root) for either form of root; DataError if missing."""
     if not root.is_dir():
         remedy = "Set the data folder of the scene set to ScanNet's root."
         raise DataError(root, "ScanNet's root folder", "no such folder", remedy)
@@ -37,13 +37,14 @@ def _split(root: Path) -> tuple[Path, Path]:
 
 
 def read_split(root: Path, split_name: str) -> list[str]:
-    """Scene ids of a split, in the file's order.
+    """Read the scene ids of a split, in the file's order.
 
-    The file is ``splits/<split_name>.txt``, else ``<split_name>.txt`` or
-    ``scannetv2_<split_name>.txt`` (ScanNet's own lists) in the root.
+    The file is ``splits/<split_name>.txt`` or, failing that, ``<split_name>.txt`` or
+    ``scannetv2_<split_name>.txt`` (ScanNet's official lists) in the root.
 
     Raises:
-        DataError: missing or empty file, an id twice, or an id that is no plain name.
+        DataError: missing or empty file, an id twice, or an id with other characters than
+            letters, digits and underscores.
     """
     base, name = split_root(root)[1], check_id(split_name, root, "a split")
     own = base / "splits" / f"{name}.txt"
@@ -62,7 +63,7 @@ class ScenePaths:
 
     @classmethod
     def find(cls, root: Path, scene_id: str) -> ScenePaths:
-        """Paths of a scene; DataError when the scene has no folder or a strange name."""
+        """Make the paths of a scene; DataError for a missing folder or an unsafe name."""
         paths = cls(*split_root(root), check_id(scene_id, root, "a scene id"))
         if not paths.folder.is_dir():
             remedy = "Download the scene, or take its id out of the split."
@@ -79,7 +80,7 @@ class ScenePaths:
 
     @property
     def mesh(self) -> Path:
-        """Coloured triangle mesh, the decimated one, which is annotated."""
+        """Coloured triangle mesh: the decimated mesh, which is annotated."""
         return self._named("_vh_clean_2.ply")
 
     @property
@@ -94,12 +95,12 @@ class ScenePaths:
 
     @property
     def info(self) -> Path:
-        """What the scanner said about itself; may lack."""
+        """Parameters of the scanner and the axis alignment; may be missing."""
         return self._named(".txt")
 
     @property
     def sens(self) -> Path:
-        """The stream that frames are exported from."""
+        """The recorded stream, from which frames are exported."""
         return self._named(".sens")
 
     @property
@@ -116,16 +117,15 @@ class ScenePaths:
         return flat if flat.is_file() else self.frames / "intrinsic" / "intrinsic_color.txt"
 
     def files(self) -> tuple[Path, ...]:
-        """Return every single file the reader opens, images and poses apart."""
+        """Return every file that the reader opens, without images and poses."""
         return (self.mesh, self.segments, self.aggregation, self.info, self.intrinsics)
 
 
 def scene_identity(root: Path, scene_id: str, camera: str) -> str:
-    """SHA-256 (64 hex digits) of what a scene's source files are, for fingerprints.
+    """Hash a scene's source files for fingerprints: SHA-256, 64 hex digits.
 
-    As ``source_identity.identity_of`` says: the aggregation counts with its content, images and
-    poses with name, size and time. ``camera`` plays no part: there is one. Never raises for a
-    missing file.
+    The hash covers the aggregation file's content, and name, size and time of images and poses
+    (``source_identity.identity_of``). ``camera`` is ignored. A missing file raises no error.
     """
     scans, base = _split(root)
     paths = ScenePaths(scans, base, scene_id)

@@ -1,13 +1,14 @@
-"""ScanNet's ``.sens`` streams (version 4): read frame by frame and exported as images.
+"""Read ScanNet's ``.sens`` streams (version 4) frame by frame, and export them as images.
 
-Little endian: u32 version; u64 length and that many bytes of sensor name; four 4x4 f32 matrices
-row by row (colour intrinsics, colour extrinsics, depth intrinsics, depth extrinsics); i32 kind of
-colour compression (2 = JPEG) and of depth compression; u32 width and height of colour, then of
-depth; f32 depth units a metre; u64 number of frames. Each frame: 4x4 f32 camera-to-world, u64 time
-of colour and of depth, u64 bytes of colour and of depth, the data. What follows the last frame
-(readings of the inertial unit) is not read.
+The stream is little endian: u32 version; u64 length of the sensor's name and the name; four 4x4
+f32 matrices, row-major (colour intrinsics, colour extrinsics, depth intrinsics, depth
+extrinsics); i32 kind of colour compression (2 = JPEG) and of depth compression; u32 width and
+height of colour, then of depth; f32 depth units per metre; u64 number of frames. Each frame is a
+4x4 f32 camera-to-world matrix, u64 time of colour and of depth, u64 bytes of colour and of depth,
+and the data. Inertial data after the last frame is not read.
 
-color/<n>.jpg   pose/<n>.txt   intrinsic/{intrinsic,extrinsic}_{color,depth}.txt
+Exported files are ``color/<n>.jpg``, ``pose/<n>.txt`` and
+``intrinsic/{intrinsic,extrinsic}_{color,depth}.txt``.
 """
 
 from __future__ import annotations
@@ -38,7 +39,7 @@ _TAIL = struct.Struct("<2i4IfQ")
 
 @dataclass(frozen=True, eq=False)
 class SensFrame:
-    """``camera_to_world`` (4, 4) float32, not finite where tracking was lost; ``color`` a JPEG."""
+    """A frame: ``camera_to_world`` (4, 4) float32, not finite if tracking was lost; JPEG bytes."""
 
     index: int
     camera_to_world: Array
@@ -47,7 +48,10 @@ class SensFrame:
 
 @dataclass(frozen=True, eq=False)
 class SensHeader:
-    """Matrices (4, 4) float32 of intrinsics and extrinsics, sizes (height, width) in pixels."""
+    """A stream's header: matrices (4, 4) float32, and image sizes (height, width) in pixels.
+
+    ``depth_shift`` is the number of depth units per metre.
+    """
 
     sensor_name: str
     color_intrinsics: Array
@@ -61,14 +65,14 @@ class SensHeader:
 
 
 class SensFile:
-    """An open stream; use it in a ``with`` statement, and go through ``frames`` once.
+    """An open stream; use it in a ``with`` statement, and iterate over ``frames`` once.
 
-    ``header`` is read at once. Memory holds one colour image at a time; depth is skipped.
+    The constructor reads ``header``. One colour image is in memory at a time; depth is skipped.
 
     Raises:
-        DataError: missing file, another version, a colour compression other than JPEG, a header
-            that cannot be, or (going through it) a stream that ends or is damaged at a frame,
-            whose number is named.
+        DataError: missing file, another version, a colour compression other than JPEG, or an
+            impossible header; while iterating, a stream that ends or is damaged at a frame,
+            whose number the message names.
     """
 
     def __init__(self, path: Path) -> None:
@@ -134,17 +138,18 @@ class SensFile:
             expected = "a plausible size of the colour images"
             raise DataError(self.path, expected, f"{header.color_size}", _REMEDY)
         if not np.isfinite(header.color_intrinsics).all():
-            raise DataError(self.path, "finite colour intrinsics", "others", _REMEDY)
+            found = "a value that is not finite"
+            raise DataError(self.path, "finite colour intrinsics", found, _REMEDY)
         most = (self._size - self._stream.tell()) // _FRAME.size
         if not 0 < header.num_frames:
             raise DataError(self.path, "a stream of frames", "none", _REMEDY)
         if header.num_frames > most:
             expected = f"{header.num_frames} frames, as the header says"
-            found = f"a file cut short that cannot hold more than {most}"
+            found = f"a truncated file that cannot hold more than {most}"
             raise DataError(self.path, expected, found, _REMEDY)
 
     def frames(self, every: int = 1) -> Iterator[SensFrame]:
-        """Frames 0, ``every``, 2 ``every`` ... in their order; the others are skipped unread."""
+        """Yield the frames 0, ``every``, 2 * ``every``, ...; the others are skipped unread."""
         for index in range(self.header.num_frames):
             what = f"frame {index} of {self.header.num_frames}"
             pose, _, _, color_size, depth_size = _FRAME.unpack(self._take(_FRAME.size, what))
@@ -161,8 +166,8 @@ class SensFile:
 
     def _check_jpeg(self, color: bytes, what: str) -> None:
         if not (color.startswith(b"\xff\xd8") and b"\xff\xd9" in color[-64:]):
-            found = f"{len(color)} bytes that are none"
-            raise DataError(self.path, f"a whole JPEG as colour of {what}", found, _REMEDY)
+            found = f"{len(color)} bytes that are no JPEG"
+            raise DataError(self.path, f"a complete JPEG as colour of {what}", found, _REMEDY)
 
 
 FOLDERS = ("color", "pose", "intrinsic")
@@ -170,7 +175,7 @@ _PART = ".extract-sens.part"
 
 
 class Exported(NamedTuple):
-    """How many frames were written, of how many, and how many of these have a lost pose."""
+    """Numbers of frames: written, in the stream, and written without a finite pose."""
 
     written: int
     total: int
@@ -180,10 +185,10 @@ class Exported(NamedTuple):
 def export_frames(
     sens_path: Path, output: Path, every: int = 1, progress: Progress = silent
 ) -> Exported:
-    """Write every ``every``-th frame below ``output``, which is made when missing.
+    """Write every ``every``-th frame below ``output``, which is created if it is missing.
 
-    Frames keep their number. Poses are written as they are, also those that are not finite:
-    readers leave them out. The three folders appear when all is written, or not at all.
+    Frames keep their number. Poses are written unchanged, also those that are not finite, which
+    readers leave out. The three folders are renamed into place only after all is written.
 
     Raises:
         DataError: ``output`` has one of the folders already or is a file, or the stream is
@@ -233,5 +238,5 @@ def _write_calibration(header: SensHeader, folder: Path) -> None:
 
 
 def _matrix_text(matrix: Array) -> str:
-    """Four lines of four numbers, with all digits of a float32."""
+    """Format a (4, 4) float32 matrix as four lines of four numbers, without loss."""
     return "".join(" ".join(f"{value:.9g}" for value in row) + "\n" for row in matrix.tolist())

@@ -1,4 +1,4 @@
-"""ScanNet++ scans (v1 and v2): mesh, overlapping annotated objects, cameras and images."""
+"""Read ScanNet++ scans (v1 and v2): mesh, overlapping annotated objects, cameras and images."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ from data.types import Array, GroundTruth, PointCloud, Scan
 
 
 def read_group_names(root: Path, scene_id: str) -> list[GroupName]:
-    """Ids and labels of a scene's objects, reading ``segments_anno.json`` only.
+    """Read the ids and labels of a scene's objects, from ``segments_anno.json`` only.
 
     Raises:
         DataError: missing or damaged file, an id twice.
@@ -35,7 +35,7 @@ def read_group_names(root: Path, scene_id: str) -> list[GroupName]:
 
 
 def read_groups(path: Path) -> list[SegmentGroup]:
-    """The objects of ``segments_anno.json``; DataError as for ``read_group_names``."""
+    """Read the objects of ``segments_anno.json``; raises DataError as ``read_group_names`` does."""
     content = read_json(path, "ScanNet++ annotations", SCENE_REMEDY)
     entries = get_list(content, "segGroups", path, SCENE_REMEDY)
     groups = [_group(entry, position, path) for position, entry in enumerate(entries)]
@@ -60,7 +60,7 @@ def _group(entry: Any, position: int, path: Path) -> SegmentGroup:
 
 
 def read_segment_ids(path: Path, num_vertices: int) -> Array:
-    """Segment id (V,) int64 of every vertex; DataError when there is not one a vertex."""
+    """Read the segment id (V,) int64 of every vertex; DataError for another number of ids."""
     segment_ids = read_segment_indices(path, "ScanNet++ segments", SCENE_REMEDY)
     if len(segment_ids) != num_vertices:
         expected = f"{num_vertices} segIndices, one a vertex of the mesh"
@@ -69,9 +69,10 @@ def read_segment_ids(path: Path, num_vertices: int) -> Array:
 
 
 def read_ignored_vertices(path: Path, num_vertices: int) -> Array:
-    """Vertices (n,) int32, sorted, that evaluation leaves out (``mesh_aligned_0.05_mask.txt``).
+    """Read the vertices (n,) int32, sorted, that evaluation excludes.
 
-    None where the file is empty or not there. DataError for anything but a mesh's vertices.
+    The file is ``mesh_aligned_0.05_mask.txt``; an empty or missing file excludes no vertex.
+    Raises DataError for anything but vertices of the mesh.
     """
     if not path.exists():
         return np.zeros(0, np.int32)
@@ -89,13 +90,13 @@ def read_ignored_vertices(path: Path, num_vertices: int) -> Array:
 def ground_truth(
     groups: list[SegmentGroup], segment_ids: Array, path: Path, ignored_ids: Array
 ) -> GroundTruth:
-    """Objects as lists of points, by membership of each vertex's segment.
+    """Make the ground truth: an object has the vertices whose segment is in its group.
 
-    Objects may share points; nothing is flattened. Where segment v is vertex v the segments
-    are the points. ``path`` is named in errors; ``ignored_ids`` go into the truth as they are.
+    Objects may share points. ``segment_ids`` is (V,); ``ignored_ids`` (n,) are stored in the
+    truth unchanged.
 
     Raises:
-        DataError: a group names a segment that no vertex belongs to.
+        DataError: a group has a segment that no vertex has; the error names ``path``.
     """
     num_points = len(segment_ids)
     one_to_one = np.array_equal(segment_ids, np.arange(num_points))
@@ -117,7 +118,7 @@ def ground_truth(
 
 
 def _ranges(starts: Array, stops: Array) -> Array:
-    """All integers of the half-open ranges, one after the other."""
+    """Concatenate the integers of half-open ranges."""
     sizes = stops - starts
     ends = np.cumsum(sizes)
     total = int(ends[-1]) if len(ends) else 0
@@ -130,12 +131,12 @@ __all__ = ["read_group_names", "read_scan", "read_split", "scene_identity"]
 def read_scan(root: Path, scene_id: str, camera: CameraChoice) -> Scan:
     """Read one scene; ``root`` is the dataset's root or its ``data`` folder.
 
-    Frames marked ``is_bad`` (blurred) are left out. ``train_test_lists.json`` is not needed,
-    nor are anonymisation masks, which are used where they are there.
+    Frames marked ``is_bad`` (blurred) are left out. Anonymisation masks are optional;
+    ``train_test_lists.json`` is not read.
 
     Raises:
-        DataError: a file of the layout is missing or damaged, files contradict each other,
-            or no usable view is left; the message names the file.
+        DataError: a file is missing or damaged, files contradict each other, or no usable view
+            is left; the message names the file.
     """
     paths = ScenePaths.find(root, scene_id, camera)
     device = scannetpp_iphone if camera == "iphone" else scannetpp_dslr

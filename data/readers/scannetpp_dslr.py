@@ -1,17 +1,15 @@
-"""The DSLR views of a ScanNet++ scene, from COLMAP's text files or nerfstudio's JSON.
+"""Read the DSLR views of a ScanNet++ scene, from COLMAP's text files and nerfstudio's JSON.
 
-Poses are world-to-camera with a (w, x, y, z) quaternion and OpenCV axes; pixel centres lie at
-0.5, which is this project's own convention, so intrinsics are taken as they stand.
+COLMAP's poses are world-to-camera with a (w, x, y, z) quaternion and OpenCV axes. Nerfstudio's
+poses are camera-to-world with OpenGL camera axes (y up, z backward), in a world whose axes are
+(y, x, -z) of the mesh's (ScanNet++ toolkit, ``convert_frames``). Poses are taken from COLMAP and
+compared with the nerfstudio file.
 
-The files' poses are camera-to-world with OpenGL camera axes (y up, z backward) in a world whose
-axes are permuted to (y, x, -z) of the mesh's (FORMATS: scannetpp toolkit, ``convert_frames``).
-
-Poses come from COLMAP and are checked against the nerfstudio file through its axis change.
-COLMAP always describes the fisheye; the pinhole camera of the undistorted images comes from
-``transforms_undistorted.json``. Both give pixel coordinates with centres at 0.5: ScanNet++
-puts the undistorted principal point at (W / 2, H / 2), the middle of the image. Where the
-undistorted images or that file are missing, views are the fisheye images with the pinhole that
-ScanNet++'s recipe makes of their lens; who reads such an image undistorts it.
+COLMAP describes the fisheye camera; the pinhole camera of the undistorted images comes from
+``transforms_undistorted.json``. In both, pixel centres lie at 0.5, as in this project, so
+intrinsics are used unchanged; ScanNet++ puts the undistorted principal point at (W / 2, H / 2).
+If the undistorted images or that file are missing, the views refer to the fisheye images and to
+the pinhole of ``undistorted_camera``, and the images are undistorted when they are read.
 """
 
 from __future__ import annotations
@@ -37,7 +35,7 @@ _COUNT = re.compile(r"#\s*Number of (?:cameras|images):\s*(\d+)")
 
 @dataclass(frozen=True, eq=False)
 class ColmapImage:
-    """One registered image: base name, camera and ``world_to_camera`` (4, 4) float64."""
+    """An image registered by COLMAP: base name, camera id, ``world_to_camera`` (4, 4) float64."""
 
     name: str
     camera_id: int
@@ -45,7 +43,7 @@ class ColmapImage:
 
 
 def rotation_from_quaternion(wxyz: Array) -> Array:
-    """(3, 3) rotation of a quaternion (w, x, y, z), which is normalised first."""
+    """Convert a quaternion (w, x, y, z) to a rotation (3, 3), after normalising it."""
     w, x, y, z = wxyz / np.linalg.norm(wxyz)
     return np.array(
         [
@@ -57,7 +55,7 @@ def rotation_from_quaternion(wxyz: Array) -> Array:
 
 
 def read_cameras(path: Path) -> dict[int, Camera]:
-    """Cameras by id from ``cameras.txt``; PINHOLE and OPENCV_FISHEYE are understood.
+    """Read the cameras of ``cameras.txt``, by id; the models are PINHOLE and OPENCV_FISHEYE.
 
     Raises:
         DataError: missing or damaged file, another camera model, impossible intrinsics.
@@ -73,8 +71,9 @@ def read_cameras(path: Path) -> dict[int, Camera]:
         cameras[camera_id] = camera
     _check_count(text, len(cameras), path)
     if not text.endswith("\n"):
-        # The last number may be cut and still be a number.
-        raise DataError(path, "a line break at the end", "none: is the file whole?", _REMEDY)
+        # A truncated last number may still be a number.
+        found = "none: the file may be truncated"
+        raise DataError(path, "a line break at the end", found, _REMEDY)
     return cameras
 
 
@@ -99,10 +98,10 @@ def _colmap_camera(tokens: list[str], path: Path, line: int) -> tuple[int, Camer
 
 
 def read_images(path: Path) -> dict[str, ColmapImage]:
-    """Images by base name from ``images.txt``, in the file's order.
+    """Read the images of ``images.txt``, by base name, in the file's order.
 
-    Each image takes two lines, of which the second (2D points) may be empty, so lines are
-    read strictly in pairs; comments and blank lines count only between pairs.
+    Each image has two lines, of which the second (2D points) may be empty, so lines are read
+    strictly in pairs; comments and blank lines are skipped only between pairs.
 
     Raises:
         DataError: missing, truncated or damaged file, or a base name that occurs twice.
@@ -149,7 +148,7 @@ def _image(tokens: list[str], path: Path, line: int) -> ColmapImage:
 
 
 def _check_count(text: str, found: int, path: Path) -> None:
-    """COLMAP writes how many entries follow: a file cut between two entries is noticed."""
+    """Compare the number of entries with the header's, to detect a truncated file."""
     declared = _COUNT.search(text[:4096])
     if found == 0 or (declared and int(declared.group(1)) != found):
         expected = f"{declared.group(1)} entries" if declared else "at least one entry"
@@ -162,7 +161,10 @@ _CAMERA_FLIP = np.diag([1.0, -1.0, -1.0, 1.0])
 
 @dataclass(frozen=True, eq=False)
 class Frame:
-    """One frame: base name, ``world_to_camera`` (4, 4) in the mesh's world, blur mark."""
+    """A frame of a nerfstudio file: base name, ``world_to_camera`` (4, 4) in the mesh's frame.
+
+    ``is_bad`` marks a blurred image.
+    """
 
     name: str
     world_to_camera: Array
@@ -171,19 +173,19 @@ class Frame:
 
 @dataclass(frozen=True, eq=False)
 class Transforms:
-    """A nerfstudio file: the one camera of all frames, and the frames (test frames last)."""
+    """A nerfstudio file: the camera of all frames, and the frames (test frames last)."""
 
     camera: Camera
     frames: tuple[Frame, ...]
 
 
 def nerfstudio_from_world_to_camera(world_to_camera: Array) -> Array:
-    """``transform_matrix`` (4, 4) as ScanNet++ writes it, of a pose in the mesh's world."""
+    """Convert a pose in the mesh's world to ScanNet++'s ``transform_matrix`` (4, 4)."""
     return np.asarray(_WORLD_SWAP @ np.linalg.inv(world_to_camera) @ _CAMERA_FLIP)
 
 
 def world_to_camera_from_nerfstudio(transform_matrix: Array) -> Array:
-    """Inverse of ``nerfstudio_from_world_to_camera``: both changes are their own inverse."""
+    """Convert a ``transform_matrix`` (4, 4) to ``world_to_camera``; both axis changes are involutions."""
     return np.asarray(np.linalg.inv(_WORLD_SWAP @ transform_matrix @ _CAMERA_FLIP))
 
 
@@ -259,7 +261,7 @@ _HERE_REMEDY = (
 
 
 def read_views(paths: ScenePaths) -> tuple[View, ...]:
-    """Every frame that is not marked ``is_bad`` (blurred), sorted by view id.
+    """Read a view for every frame that is not marked ``is_bad`` (blurred), sorted by view id.
 
     Raises:
         DataError: a file is missing or damaged, files contradict each other, or no usable
@@ -320,7 +322,7 @@ def _check_model(transforms: Transforms, paths: ScenePaths, remedy: str) -> None
 
 
 def _match(frame: Frame, images: dict[str, ColmapImage], paths: ScenePaths) -> ColmapImage:
-    """Find a frame in COLMAP's images, whose pose must be the frame's own."""
+    """Find a frame's image in COLMAP's model; DataError if it is missing or the poses differ."""
     if frame.name not in images:
         expected = f"image {frame.name}, a frame of {paths.transforms.name}"
         raise DataError(paths.colmap_images, expected, "no such image", SCENE_REMEDY)
@@ -335,7 +337,7 @@ def _match(frame: Frame, images: dict[str, ColmapImage], paths: ScenePaths) -> C
 
 
 def _check_intrinsics(colmap: Camera, nerfstudio: Camera, paths: ScenePaths) -> None:
-    """Raise DataError unless COLMAP's fisheye is the nerfstudio file's."""
+    """Raise DataError unless both files have the same fisheye intrinsics."""
     a, b = (np.append(camera.K.ravel(), camera.distortion) for camera in (colmap, nerfstudio))
     if not np.allclose(a, b, rtol=1e-5, atol=1e-6):
         expected = f"the intrinsics of {paths.colmap_cameras.name}"
@@ -344,7 +346,7 @@ def _check_intrinsics(colmap: Camera, nerfstudio: Camera, paths: ScenePaths) -> 
 
 
 def _lens(image: ColmapImage, cameras: dict[int, Camera], paths: ScenePaths) -> Camera:
-    """The fisheye camera of an image."""
+    """Return the fisheye camera of an image; DataError if it is missing or of another model."""
     camera = cameras.get(image.camera_id)
     if camera is None:
         found = f"only {sorted(cameras)[:5]}"
@@ -357,8 +359,8 @@ def _lens(image: ColmapImage, cameras: dict[int, Camera], paths: ScenePaths) -> 
 
 
 def _pinholes(cameras: dict[int, Camera], paths: ScenePaths) -> dict[int, Camera]:
-    """The cameras of ScanNet++'s recipe, by the fisheye's id."""
-    # Imported where it is needed: planning a run imports the reader, and OpenCV takes long.
+    """Return the pinhole camera for each fisheye camera, by camera id."""
+    # Not imported at the top: planning a run imports the reader, and OpenCV is slow to import.
     from data.geometry.undistort import undistorted_camera
 
     pinholes = {}
@@ -368,6 +370,6 @@ def _pinholes(cameras: dict[int, Camera], paths: ScenePaths) -> dict[int, Camera
         try:
             pinholes[camera_id] = undistorted_camera(lens)
         except ValueError as error:
-            expected = f"a lens whose pictures can be undistorted as camera {camera_id}"
+            expected = f"camera {camera_id} to have a lens that can be undistorted"
             raise DataError(paths.colmap_cameras, expected, str(error), SCENE_REMEDY) from error
     return pinholes

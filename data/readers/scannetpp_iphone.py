@@ -1,17 +1,16 @@
-"""The iPhone capture of a ScanNet++ scene: its streams, frame by frame, and its views.
+"""Read the iPhone capture of a ScanNet++ scene: depth and video frame by frame, and views.
 
-``depth.bin`` holds pictures of 192 x 256 in one of two ways: one raw-deflate stream of float32
-metres from its first byte to its last, or blocks, each a uint32 (little endian) of how many
-bytes follow and then either an LZ4 block of uint16 millimetres or raw-deflated float32 metres.
-Which it is shows when the first block is decoded. LZ4 blocks have no header of their own; the
-decoder is numcodecs', which Zarr brings along and which wants the decoded size in front.
+``depth.bin`` holds depth images of 192 x 256 in one of two forms: a single raw-deflate stream of
+float32 metres, or blocks, each a uint32 (little endian) with the number of bytes that follow and
+then an LZ4 block of uint16 millimetres or raw-deflated float32 metres. The form is recognised by
+decoding the first block. LZ4 blocks have no header; numcodecs' decoder, which comes with Zarr,
+needs the decoded size in front.
 
-<scene>/iphone/   rgb/frame_%06d.jpg  rgb_masks/frame_%06d.png  pose_intrinsic_imu.json
-
-Frames are numbered from 0 and joined with poses by their name, never by their position: there
-may be fewer of either. ``aligned_pose`` is camera-to-world in the mesh's frame. ARKit counts
-the principal point from the picture's corner, which is this project's own convention, so
-intrinsics are taken as they stand; its pictures are taken to be without distortion.
+The views' files are ``<scene>/iphone/rgb/frame_%06d.jpg``, ``rgb_masks/frame_%06d.png`` and
+``pose_intrinsic_imu.json``. Frames are numbered from 0 and matched with poses by name, because
+either may have gaps. ``aligned_pose`` is camera-to-world in the mesh's frame. ARKit measures the
+principal point from the image's corner, as this project does, so intrinsics are used unchanged;
+the images are assumed to have no distortion.
 """
 
 from __future__ import annotations
@@ -34,23 +33,23 @@ from data.types import Array, Camera, View
 DEPTH_SHAPE = (192, 256)
 _NUM_PIXELS = DEPTH_SHAPE[0] * DEPTH_SHAPE[1]
 _METRES_BYTES, _MILLIMETRES_BYTES = 4 * _NUM_PIXELS, 2 * _NUM_PIXELS
-_FARTHEST = 65.535  # What millimetres in 16 bits can say.
-# More than any picture takes, however badly it compresses: a size beyond it is damage.
+_FARTHEST = 65.535  # Largest depth in metres that 16 bits of millimetres can hold.
+# More bytes than any compressed image takes: a larger size means damage.
 _MOST_BYTES = 2 * _METRES_BYTES
 _CHUNK = 1 << 18
 _RAW = -zlib.MAX_WBITS
 _REMEDY = "Download this file again."
-_EXPECTED = "depth pictures of 192x256, as one raw-deflate stream or in blocks"
+_EXPECTED = "depth images of 192x256, as one raw-deflate stream or in blocks"
 
 
 def depth_frames(path: Path) -> Iterator[Array]:
-    """All depth pictures of ``depth.bin`` in order, (192, 256) float32 metres, one at a time.
+    """Yield all depth images of ``depth.bin`` in order, (192, 256) float32 metres.
 
-    0 is no measurement, and so is a value that is not finite.
+    0 means no measurement; a value that is not finite becomes 0.
 
     Raises:
-        DataError: missing, empty, cut or damaged file, or a depth that cannot be (below 0 or
-            above 65.535 m); pictures before the damage have been given by then.
+        DataError: missing, empty, truncated or damaged file, or a depth below 0 or above
+            65.535 m; it is raised after the images before the damage.
     """
     try:
         with open(path, "rb") as stream:
@@ -73,9 +72,9 @@ def _starts_with_a_block(stream: IO[bytes]) -> bool:
 def _blocks(stream: IO[bytes], path: Path) -> Iterator[Array]:
     number = 0
     while header := stream.read(4):
-        expected = f"picture {number} as a block"
+        expected = f"image {number} as a block"
         if len(header) < 4:
-            raise DataError(path, expected, "a file cut short", _REMEDY)
+            raise DataError(path, expected, "a truncated file", _REMEDY)
         size = struct.unpack("<I", header)[0]
         payload = stream.read(size) if size <= _MOST_BYTES else b""
         if len(payload) < size:
@@ -88,7 +87,7 @@ def _blocks(stream: IO[bytes], path: Path) -> Iterator[Array]:
 
 
 def _decoded(payload: bytes) -> Array | None:
-    """(192, 256) float32 metres of a block's content; None when it is not a picture's."""
+    """Decode a block to (192, 256) float32 metres; None if it is no depth image."""
     stream = zlib.decompressobj(_RAW)
     try:
         content = stream.decompress(payload, _METRES_BYTES + 1)
@@ -96,7 +95,7 @@ def _decoded(payload: bytes) -> Array | None:
             return np.frombuffer(content, "<f4").reshape(DEPTH_SHAPE)
     except zlib.error:
         pass
-    # Imported where it is needed: planning a run imports the readers.
+    # Not imported at the top: planning a run imports the readers.
     from numcodecs.lz4 import decompress
 
     try:
@@ -112,12 +111,12 @@ def _whole(stream: IO[bytes], path: Path) -> Iterator[Array]:
     while not decoder.eof:
         chunk = decoder.unconsumed_tail or stream.read(_CHUNK)
         if not chunk:
-            found = f"a stream cut after {number} pictures" if number else "neither"
+            found = f"a stream truncated after {number} images" if number else "neither"
             raise DataError(path, _EXPECTED, found, _REMEDY)
         try:
             held += decoder.decompress(chunk, _METRES_BYTES)
         except zlib.error as error:
-            found = f"{error} after {number} pictures"
+            found = f"{error} after {number} images"
             raise DataError(path, _EXPECTED, found, _REMEDY) from error
         while len(held) >= _METRES_BYTES:
             depth = np.frombuffer(bytes(held[:_METRES_BYTES]), "<f4").reshape(DEPTH_SHAPE)
@@ -126,7 +125,7 @@ def _whole(stream: IO[bytes], path: Path) -> Iterator[Array]:
             number += 1
     rest = len(held) + len(decoder.unused_data) + len(stream.read(1))
     if rest or not number:
-        found = f"{number} pictures and a rest" if rest else "an empty stream"
+        found = f"{number} images and {rest} more bytes" if rest else "an empty stream"
         raise DataError(path, _EXPECTED, found, _REMEDY)
 
 
@@ -134,19 +133,19 @@ def _checked(depth: Array, number: int, path: Path) -> Array:
     depth = np.where(np.isfinite(depth), depth, np.float32(0)).astype(np.float32)
     low, high = float(depth.min()), float(depth.max())
     if low < 0 or high > _FARTHEST:
-        expected = f"depths of 0 to {_FARTHEST} m in picture {number}"
+        expected = f"depths of 0 to {_FARTHEST} m in image {number}"
         raise DataError(path, expected, f"{low:.4g} to {high:.4g}", _REMEDY)
     return depth
 
 
 def video_frames(path: Path, every: int) -> Iterator[tuple[int, Array]]:
-    """Every ``every``-th picture of a video from its first on, and its number, from 0.
+    """Yield number (from 0) and image of every ``every``-th frame of a video.
 
-    Pictures are (H, W, 3) uint8 RGB, one in memory at a time.
+    Images are (H, W, 3) uint8 RGB, one in memory at a time.
 
     Raises:
-        DataError: missing file, or one without a single picture. A video that is cut short
-            ends early, as far as its codec can tell.
+        DataError: missing file, a damaged frame, or a video without frames. A truncated video
+            ends early without an error if its codec detects none.
     """
     import cv2
 
@@ -159,31 +158,30 @@ def video_frames(path: Path, every: int) -> Iterator[tuple[int, Array]]:
             if number % every == 0:
                 whole, picture = capture.retrieve()
                 if not whole:
-                    found = f"picture {number} is damaged"
-                    raise DataError(path, "a whole video", found, _REMEDY)
+                    found = f"frame {number} is damaged"
+                    raise DataError(path, "a complete video", found, _REMEDY)
                 yield number, np.ascontiguousarray(picture[..., ::-1])
             number += 1
     finally:
         capture.release()
     if number == 0:
-        raise DataError(path, "a video with pictures", "none that can be read", _REMEDY)
+        raise DataError(path, "a video with frames", "none that can be read", _REMEDY)
 
 
 log = logging.getLogger(__name__)
 
 _RIGID = 1e-3
-# A principal point further from the middle, as a share of the picture, is of another size.
+# A principal point further than this share of the image from its middle means another image size.
 _OFF_CENTRE = 0.15
 
 
 def read_views(paths: ScenePaths) -> tuple[View, ...]:
-    """A view for each frame in ``iphone/rgb`` that has a finite pose, sorted by name.
+    """Read a view for each frame in ``iphone/rgb`` that has a finite pose, sorted by name.
 
-    Frames without a pose, and those whose pose is not finite, are left out and counted in the
-    log.
+    Frames without a pose or with one that is not finite are left out; their number is logged.
 
     Raises:
-        DataError: frames were not taken out of the video yet (the message tells the command);
+        DataError: frames were not extracted from the video yet (the message gives the command);
             a file is missing or damaged; no frame has a pose.
     """
     folder = ImageFolder(paths.images, _extract_remedy(paths))
@@ -211,11 +209,11 @@ def read_views(paths: ScenePaths) -> tuple[View, ...]:
             check_image(mask, *size)
         views.append(View(view_id, camera, pose, path, mask_path=mask))
     if without or wild:
-        told = "%s: of %d frames %d have no pose and %d one that is not finite; left out"
+        told = "%s: of %d frames, %d have no pose and %d have a pose that is not finite; left out"
         log.warning(told, paths.poses, len(files), without, wild)
     if not views:
         found = f"none of {len(files)} ({files[0].stem}, ...)"
-        raise DataError(paths.poses, "a finite pose of some frame", found, SCENE_REMEDY)
+        raise DataError(paths.poses, "a finite pose of at least one frame", found, SCENE_REMEDY)
     return tuple(sorted(views, key=lambda view: view.view_id))
 
 
@@ -223,11 +221,11 @@ def _extract_remedy(paths: ScenePaths) -> str:
     if not paths.video.exists():
         return SCENE_REMEDY
     told = f"--scene {paths.folder} --output {paths.images.parent} --every 20"
-    return f"Take frames out of rgb.mkv: python -m pipeline extract-iphone {told}"
+    return f"Extract frames from rgb.mkv: python -m pipeline extract-iphone {told}"
 
 
 def _read_entries(path: Path) -> dict[str, Any]:
-    """``pose_intrinsic_imu.json`` by frame name; numbers that are not finite may be in it."""
+    """Read ``pose_intrinsic_imu.json`` by frame name; numbers may be NaN or infinite."""
     content = read_json(path, "the iPhone's poses", SCENE_REMEDY, finite=False)
     if not isinstance(content, dict) or not content:
         found = "an empty one" if isinstance(content, dict) else type(content).__name__
@@ -248,7 +246,7 @@ def _matrix(entry: Any, key: str, size: int, name: str, path: Path) -> Array:
 
 
 def _pose(entry: Any, name: str, path: Path) -> Array | None:
-    """``world_to_camera`` (4, 4); None for a pose that is not finite."""
+    """Return a frame's ``world_to_camera`` (4, 4); None for a pose that is not finite."""
     pose = _matrix(entry, "aligned_pose", 4, name, path)
     if not np.isfinite(pose).all():
         return None
@@ -270,15 +268,15 @@ def _camera(entry: Any, name: str, size: tuple[int, int], paths: ScenePaths) -> 
     height, width = size
     try:
         if K[0, 1] or K[1, 0] or K[2].tolist() != [0, 0, 1]:
-            raise ValueError("no intrinsics without skew")
+            raise ValueError("a matrix that is not fx 0 cx / 0 fy cy / 0 0 1")
         camera = Camera("PINHOLE", K, height, width)
     except ValueError as error:
-        expected = f"{name}.intrinsic as a camera's"
+        expected = f"{name}.intrinsic as the intrinsics of a pinhole camera"
         raise DataError(paths.poses, expected, str(error), SCENE_REMEDY) from error
     off = np.abs(K[:2, 2] / [width, height] - 0.5).max()
     if not off <= _OFF_CENTRE:
         expected = f"{name}.intrinsic for frames of {width}x{height}, as in {paths.images}"
         found = f"a principal point at {K[0, 2]:.1f}, {K[1, 2]:.1f}"
-        remedy = "Frames must have the size of the video's pictures: extract them again."
+        remedy = "The frames must have the size of the video: extract them again."
         raise DataError(paths.poses, expected, found, remedy)
     return camera

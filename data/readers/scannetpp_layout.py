@@ -1,4 +1,4 @@
-"""Where ScanNet++ keeps its files: the one place that knows the paths.
+"""Define the paths of ScanNet++'s files.
 
     <root>/data/<scene_id>/scans/   mesh_aligned_0.05.ply  mesh_aligned_0.05_mask.txt
                                     segments.json  segments_anno.json
@@ -9,7 +9,7 @@
     <root>/data/<scene_id>/iphone/  rgb.mkv  rgb/  rgb_masks/  pose_intrinsic_imu.json
     <root>/splits/<name>.txt        one scene id per line
 
-Either ``<root>`` or ``<root>/data`` may be given, as in the toolkit.
+The user may give ``<root>`` or ``<root>/data``, as in the ScanNet++ toolkit.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ _UNDISTORTED = (
 
 
 def check_id(name: str, source: Path, what: str) -> str:
-    """``name`` when it is safe as a folder or file name; DataError naming ``source``."""
+    """Return ``name`` if it is a safe file name; otherwise raise DataError naming ``source``."""
     if not _ID.fullmatch(name):
         expected = f"{what} of letters, digits and underscores"
         raise DataError(source, expected, repr(name[:80]), "Correct the name.")
@@ -44,7 +44,7 @@ def check_id(name: str, source: Path, what: str) -> str:
 
 
 def split_root(root: Path) -> tuple[Path, Path]:
-    """(data folder, dataset root) of either form of root; DataError when it is not there."""
+    """Return (data folder, dataset root) for either form of root; DataError if it is missing."""
     if not root.is_dir():
         remedy = "Set the data folder of the scene set to ScanNet++'s root."
         raise DataError(root, "ScanNet++'s root folder", "no such folder", remedy)
@@ -54,17 +54,18 @@ def split_root(root: Path) -> tuple[Path, Path]:
 
 
 def read_split(root: Path, split_name: str) -> list[str]:
-    """Scene ids of ``splits/<split_name>.txt``, in the file's order.
+    """Read the scene ids of ``splits/<split_name>.txt``, in the file's order.
 
     Raises:
-        DataError: missing or empty file, an id twice, or an id that is no plain name.
+        DataError: missing or empty file, an id twice, or an id with other characters than
+            letters, digits and underscores.
     """
     name = check_id(split_name, root, "a split")
     return read_scene_list(split_root(root)[1] / "splits" / f"{name}.txt")
 
 
 def read_scene_list(path: Path) -> list[str]:
-    """Scene ids of a file, one per line; DataError as for ``read_split``."""
+    """Read scene ids from a file, one per line; raises DataError as ``read_split`` does."""
     remedy = "Give a file with one scene id per line."
     lines = read_text(path, "a split file", remedy).splitlines()
     ids = [check_id(line.strip(), path, "a scene id") for line in lines if line.strip()]
@@ -83,7 +84,7 @@ class ScenePaths:
 
     @classmethod
     def find(cls, root: Path, scene_id: str, camera: CameraChoice) -> ScenePaths:
-        """Paths of a scene; DataError when the scene has no folder or a strange name."""
+        """Make the paths of a scene; DataError for a missing folder or an unsafe name."""
         folder = split_root(root)[0] / check_id(scene_id, root, "a scene id")
         if not folder.is_dir():
             remedy = "Download the scene, or take its id out of the split."
@@ -97,7 +98,7 @@ class ScenePaths:
 
     @property
     def mesh_mask(self) -> Path:
-        """Vertices that evaluation leaves out; may be empty or not there."""
+        """Vertices that evaluation excludes; may be empty or missing."""
         return self.folder / "scans" / "mesh_aligned_0.05_mask.txt"
 
     @property
@@ -122,30 +123,30 @@ class ScenePaths:
 
     @property
     def undistorts(self) -> bool:
-        """Whether undistorted views are wanted and the dataset's own are not (wholly) there."""
+        """Whether undistorted views must be computed, because the dataset's are incomplete."""
         transforms = self.device / "nerfstudio" / "transforms_undistorted.json"
         shipped = any((self.device / images).is_dir() for images, _ in _UNDISTORTED)
         return self.camera == "undistorted" and not (shipped and transforms.exists())
 
     @property
     def shows_fisheye(self) -> bool:
-        """Whether the image files are the fisheye's."""
+        """Whether the image files show the fisheye's images."""
         return self.camera == "fisheye" or self.undistorts
 
     @property
     def transforms(self) -> Path:
-        """Nerfstudio file of the images."""
+        """Nerfstudio file that describes the images."""
         suffix = "" if self.shows_fisheye else "_undistorted"
         return self.device / "nerfstudio" / f"transforms{suffix}.json"
 
     @property
     def images(self) -> Path:
-        """Folder of the images; the toolkit's own name is the second choice."""
+        """Folder of the images; for undistorted images the toolkit's name is the second choice."""
         return self.device / self._folders()[0]
 
     @property
     def masks(self) -> Path:
-        """Folder of the images' anonymisation masks, which need not be there."""
+        """Folder of the images' anonymisation masks; may be missing."""
         return self.device / self._folders()[1]
 
     @property
@@ -155,12 +156,12 @@ class ScenePaths:
 
     @property
     def video(self) -> Path:
-        """The iPhone's video, which frames are taken out of."""
+        """The iPhone's video, from which frames are extracted."""
         return self.folder / "iphone" / "rgb.mkv"
 
     @property
     def device(self) -> Path:
-        """Folder of what the chosen camera recorded."""
+        """Folder of the chosen camera's files."""
         return self.folder / ("iphone" if self.camera == "iphone" else "dslr")
 
     def _folders(self) -> tuple[str, str]:
@@ -171,7 +172,7 @@ class ScenePaths:
         return (there or choices)[0]
 
     def files(self) -> tuple[Path, ...]:
-        """Return every single file the reader opens, images and masks apart."""
+        """Return every file that the reader opens, without images and masks."""
         scan = (self.mesh, self.mesh_mask, self.segments, self.annotation)
         if self.camera == "iphone":
             return (*scan, self.poses)
@@ -179,10 +180,10 @@ class ScenePaths:
 
 
 def scene_identity(root: Path, scene_id: str, camera: CameraChoice) -> str:
-    """SHA-256 (64 hex digits) of what a scene's source files are, for fingerprints.
+    """Hash a scene's source files for fingerprints: SHA-256, 64 hex digits.
 
-    As ``source_identity.identity_of`` says: the annotation counts with its content, images and
-    masks with name, size and time. Never raises for a missing file.
+    The hash covers the annotation's content, and name, size and time of images and masks
+    (``source_identity.identity_of``). A missing file raises no error.
     """
     base = root / "data" if (root / "data").is_dir() else root
     paths = ScenePaths(base / scene_id, camera)

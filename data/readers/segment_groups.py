@@ -1,7 +1,7 @@
-"""Groups of segments as ScanNet's annotation tool writes them (ScanNet, Matterport3D).
+"""Read the segments and groups of ScanNet's annotation tool (ScanNet, ScanNet++, Matterport3D).
 
-A file with ``segIndices`` cuts a mesh into many small segments; another with ``segGroups`` says
-which of them make up an object: ``{id, objectId, label, segments}``.
+A file with ``segIndices`` divides a mesh into many small segments; another with ``segGroups``
+lists the segments of each object: ``{id, objectId, label, segments}``.
 """
 
 from __future__ import annotations
@@ -25,28 +25,28 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True, eq=False)
 class SegmentGroup:
-    """One annotated object: its names in all id spaces and its segments (n,) int64."""
+    """One annotated object: its ids and label, and its segments (n,) int64."""
 
     name: GroupName
     segments: Array
 
 
 def parse_groups(content: Any, path: Path, remedy: str, has_ids: bool = True) -> list[SegmentGroup]:
-    """The objects of a file with ``segGroups``; ``path`` is named in errors.
+    """Parse the objects of a file with ``segGroups``; errors name ``path``.
 
-    Without ``has_ids`` a group that has no id or objectId gets its position in the file for it.
-    A group that repeats another one whole (ScanNet's scene0217_00 lists its objects twice) is
-    left out, and how many were is logged.
+    Without ``has_ids`` a group that lacks id or objectId gets its position in the file instead. A
+    group that equals another one (ScanNet's scene0217_00 lists its objects twice) is left out,
+    and the number of such groups is logged.
 
     Raises:
-        DataError: an entry lacks a field or has it of another type, a negative objectId, or two
-            different groups of one id or one objectId.
+        DataError: a field is missing or of another type, an objectId is negative, or two
+            different groups have the same id or objectId.
     """
     entries = get_list(content, "segGroups", path, remedy)
     groups = [_group(entry, i, path, remedy, has_ids) for i, entry in enumerate(entries)]
     kept = _without_repeats(groups)
     if len(kept) < len(groups):
-        told = "%s: %d of %d groups left out, each repeats another one whole"
+        told = "%s: %d of %d groups left out: each repeats another group"
         log.warning(told, path, len(groups) - len(kept), len(groups))
     for field in ("id", "object_id"):
         counts = Counter(getattr(group.name, field) for group in kept)
@@ -79,12 +79,12 @@ def _without_repeats(groups: Sequence[SegmentGroup]) -> list[SegmentGroup]:
 def truth_of_groups(
     groups: Sequence[SegmentGroup], segment_ids: Array, path: Path, segments_path: Path, remedy: str
 ) -> GroundTruth:
-    """Objects as the points (of (N,) ``segment_ids``) whose segment is the group's.
+    """Make the ground truth: an object has the points whose segment is in its group.
 
-    Objects may share points; nothing is flattened.
+    ``segment_ids`` (N,) are the points' segments. Objects may share points.
 
     Raises:
-        DataError: naming ``path``: a group has a segment that ``segments_path`` has not.
+        DataError: a group has a segment that ``segments_path`` lacks; the error names ``path``.
     """
     known = np.unique(segment_ids)
     members = []
@@ -104,7 +104,7 @@ def truth_of_members(
     num_points: int,
     ignored_ids: Array | None = None,
 ) -> GroundTruth:
-    """Truth of objects whose points are ``members``, sorted ids one array a group."""
+    """Make the ground truth of objects; ``members`` holds each group's sorted point ids."""
     points = np.concatenate(members) if members else np.zeros(0)
     return GroundTruth(
         tuple(group.name.object_id for group in groups),
@@ -117,6 +117,6 @@ def truth_of_members(
 
 
 def read_segment_indices(path: Path, what: str, remedy: str) -> Array:
-    """``segIndices`` (n,) int64 of a file, which is ``what``; DataError for a damaged one."""
+    """Read ``segIndices`` (n,) int64; DataError for a damaged file, described as ``what``."""
     content = read_json(path, what, remedy)
     return int_array(get_list(content, "segIndices", path, remedy), "segIndices", path, remedy)

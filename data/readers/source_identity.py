@@ -1,4 +1,4 @@
-"""What a scene's source files are, for fingerprints: content, or size and time of change."""
+"""Hash a scene's source files for fingerprints: by content, or by size and time of change."""
 
 from __future__ import annotations
 
@@ -16,11 +16,12 @@ _SMALL_FILE = 1 << 20
 def identity_of(
     base: Path, files: Iterable[Path], hashed: Iterable[Path], folders: Iterable[Path]
 ) -> str:
-    """SHA-256 (64 hex digits) of files and folders below ``base``.
+    """Hash files and folders below ``base``: SHA-256, 64 hex digits.
 
-    Small files and those ``hashed`` count with their content, others with size and time of
-    change, folders with the names, sizes and times of what lies in them. What is missing counts
-    as missing: this never raises for it, so that planning works; reading the scene will.
+    Small files and the files ``hashed`` are hashed by content, other files by size and time of
+    change, and folders by the names, sizes and times of their entries. A missing file or folder
+    is hashed as "missing" and raises no error, so that a run can be planned without it; reading
+    the scene raises the error.
     """
     always = set(hashed)
     parts = {str(path.relative_to(base)): _file_identity(path, path in always) for path in files}
@@ -31,7 +32,7 @@ def identity_of(
 
 
 def _file_identity(path: Path, always_hash: bool) -> str:
-    """A file's content hash when it is small or ``always_hash``, else its size and time."""
+    """Return a file's content hash if it is small or ``always_hash``, else its size and time."""
     try:
         status = path.stat()
         if always_hash or status.st_size <= _SMALL_FILE:
@@ -43,12 +44,12 @@ def _file_identity(path: Path, always_hash: bool) -> str:
 
 @functools.lru_cache(maxsize=100_000)
 def _content_hash(path: Path, size: int, mtime_ns: int) -> str:
-    """SHA-256 of a file, computed once a process; size and time are only the cache's key."""
+    """SHA-256 of a file, cached for the process by path, size and time of change."""
     return sha256_of(path)
 
 
 def _listing(folder: Path) -> Iterator[str]:
-    """Name, size and time of every entry of a folder, by name; "missing" without one."""
+    """Yield name, size and time of every entry of a folder, sorted; "missing" if it is missing."""
     try:
         entries = sorted(os.scandir(folder), key=lambda entry: entry.name)
         for entry in entries:
