@@ -185,7 +185,7 @@ def nerfstudio_from_world_to_camera(world_to_camera: Array) -> Array:
 
 
 def world_to_camera_from_nerfstudio(transform_matrix: Array) -> Array:
-    """Convert a ``transform_matrix`` (4, 4) to ``world_to_camera``; both axis changes are involutions."""
+    """Convert a ``transform_matrix`` (4, 4) to ``world_to_camera`` (4, 4) in the mesh's frame."""
     return np.asarray(np.linalg.inv(_WORLD_SWAP @ transform_matrix @ _CAMERA_FLIP))
 
 

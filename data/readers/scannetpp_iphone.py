@@ -125,7 +125,7 @@ def _whole(stream: IO[bytes], path: Path) -> Iterator[Array]:
             number += 1
     rest = len(held) + len(decoder.unused_data) + len(stream.read(1))
     if rest or not number:
-        found = f"{number} images and {rest} more bytes" if rest else "an empty stream"
+        found = f"{number} images and more bytes after them" if rest else "an empty stream"
         raise DataError(path, _EXPECTED, found, _REMEDY)
 
 

@@ -1,4 +1,4 @@
-"""Procedural rooms of the demo: geometry, furniture, rendering and queries.
+"""Generate the demo's rooms procedurally: geometry, furniture, rendering and queries.
 
-In: a seed. Out: rooms written as a ScanNet++ dataset, and labelled pictures of them.
+In: a seed. Out: rooms written as a ScanNet++ dataset, and labelled pictures of rooms.
 """

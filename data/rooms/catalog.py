@@ -1,4 +1,8 @@
-"""All categories of furniture: how to build them and where they go; fixtures and wall pieces."""
+"""List all categories of furniture with their shape and placement; build fixtures and wall pieces.
+
+A builder function takes a ``Builder`` and adds the parts of one random piece, in the local frame
+of ``data.rooms.shapes``. ``data.rooms.furniture`` has the other builder functions.
+"""
 
 from __future__ import annotations
 
@@ -16,7 +20,7 @@ from data.rooms.textures import Texture, material
 
 
 def toilet(b: Builder) -> None:
-    """Foot, bowl with an opening, seat ring, lid leaning on a tank."""
+    """Build a toilet: foot, bowl with an opening, seat ring, lid leaning on a tank."""
     china = b.texture(("plain",), 0.75)
     seat = b.texture(("plain", "wood"), 0.6) if b.chance(0.5) else china
     width, depth = b.uniform(0.36, 0.42), b.uniform(0.64, 0.72)
@@ -41,7 +45,7 @@ def _ring(r: float, z: float) -> list[tuple[float, float]]:
 
 
 def sink(b: Builder) -> None:
-    """A basin on a column or on a cupboard, with a tap."""
+    """Build a sink: a basin on a column or on a cupboard, with a tap."""
     china, metal = b.texture(("plain", "speckle"), 0.7), material("grey", "plain", scale=0.02)
     width, depth, height = b.uniform(0.52, 0.7), b.uniform(0.44, 0.52), b.uniform(0.8, 0.9)
     x, y = width / 2, depth / 2
@@ -67,7 +71,7 @@ def sink(b: Builder) -> None:
 
 
 def bathtub(b: Builder) -> None:
-    """A rim around a hollow, in a panelled or rounded shell."""
+    """Build a bathtub: a rim around a hollow, in a panelled shell."""
     china, panel = b.texture(("plain",), 0.75), b.texture(("plain", "checker", "wood"), 0.5)
     width, depth, height = b.uniform(1.5, 1.75), b.uniform(0.7, 0.8), b.uniform(0.5, 0.58)
     x, y, rim = width / 2, depth / 2, 0.08
@@ -89,7 +93,7 @@ def bathtub(b: Builder) -> None:
 
 
 def refrigerator(b: Builder) -> None:
-    """A tall box with one door over another and long handles."""
+    """Build a refrigerator: a tall box with two doors, one above the other, and long handles."""
     main = b.texture(("plain",), 0.6)
     width, depth, height = b.uniform(0.58, 0.75), b.uniform(0.6, 0.68), b.uniform(1.5, 1.9)
     x, y, split = width / 2, depth / 2, b.uniform(0.5, 0.68)
@@ -106,7 +110,7 @@ def refrigerator(b: Builder) -> None:
 
 
 def door(b: Builder) -> None:
-    """Frame, leaf with panels, handle; hangs from the floor up."""
+    """Build a door: frame, leaf with panels, and handle; it begins at floor height."""
     frame, leaf = b.texture(("wood", "plain"), 0.7), b.texture(("wood", "plain"), 0.45)
     width, height = b.uniform(0.82, 0.98), b.uniform(1.98, 2.1)
     x, t = width / 2, 0.08
@@ -126,7 +130,7 @@ def door(b: Builder) -> None:
 
 
 def window(b: Builder) -> None:
-    """Frame, cross bars, sill and bright panes."""
+    """Build a window: frame, cross bars, sill and bright panes."""
     frame = b.texture(("plain", "wood"), 0.8)
     width, height = b.uniform(0.9, 1.6), b.uniform(0.9, 1.3)
     x, t = width / 2, 0.07
@@ -147,7 +151,7 @@ def window(b: Builder) -> None:
 
 
 def whiteboard(b: Builder) -> None:
-    """A bright board in a frame with a tray and coloured notes or scribbles."""
+    """Build a whiteboard: a bright board in a frame, with a tray and coloured notes."""
     board, frame = material("white", "plain", scale=0.6), b.texture(("plain", "wood"), 0.5)
     width, height = b.uniform(1.2, 1.9), b.uniform(0.85, 1.1)
     x, t = width / 2, 0.05
@@ -164,7 +168,7 @@ def whiteboard(b: Builder) -> None:
 
 
 def wall_clock(b: Builder) -> None:
-    """A round or square dial with two hands and a rim."""
+    """Build a wall clock: a round or square dial with two hands and a rim."""
     rim, dial = b.texture(("plain", "wood"), 0.3), b.texture(("plain",), 0.7)
     hand = material("black" if dial.color not in ("black", "blue", "brown") else "white")
     r = b.uniform(0.16, 0.21)
@@ -187,7 +191,7 @@ def wall_clock(b: Builder) -> None:
 
 
 def picture(b: Builder) -> None:
-    """A framed painting: a ground colour with shapes on it."""
+    """Build a picture: a framed ground colour with two shapes on it."""
     frame, ground = b.texture(("wood", "plain"), 0.5), b.texture(("plain", "stripes", "speckle"))
     width, height = b.uniform(0.45, 0.9), b.uniform(0.4, 0.7)
     x, t = width / 2, 0.05
@@ -211,10 +215,11 @@ STRUCTURE = ("floor", "ceiling", "wall")
 
 @dataclass(frozen=True)
 class Category:
-    """``label`` is the annotated class, ``place`` the rule by which the layout puts it.
+    """A category of furniture.
 
-    ``front`` is the free depth kept before it, metres; ``height`` the range of the lower
-    edge of hung things.
+    ``label`` is the annotated class, ``shape`` builds a piece, and ``place`` is the rule by which
+    the layout places it. ``front`` is the depth in metres that stays free in front of it;
+    ``height`` is the range of the lower edge (metres above the floor) of pieces on a wall.
     """
 
     label: str
@@ -253,7 +258,7 @@ LABELS = tuple(sorted({category.label for category in CATEGORIES.values()}))
 
 
 def build(name: str, rng: np.random.Generator, spacing: float) -> Model:
-    """One random example of a category; ``name`` is a key of ``CATEGORIES``."""
+    """Build a random piece of a category; ``name`` is a key of ``CATEGORIES``."""
     category = CATEGORIES[name]
     builder = Builder(spacing, rng)
     category.shape(builder)

@@ -1,4 +1,8 @@
-"""Furniture that stands on the floor, and small things that stand on it."""
+"""Build furniture that stands on the floor, and small objects that stand on furniture.
+
+Each function adds the parts of one random piece to a ``Builder``, in the local frame of
+``data.rooms.shapes``; ``data.rooms.catalog`` lists all of them.
+"""
 
 from __future__ import annotations
 
@@ -13,7 +17,7 @@ FRAME = ("wood", "plain")
 
 
 def bed(b: Builder) -> None:
-    """Frame, mattress, blanket over the foot half, headboard of three styles."""
+    """Build a bed: frame, mattress, blanket over the foot end, headboard of one of three styles."""
     width, length = b.uniform(1.0, 1.8), b.uniform(1.95, 2.15)
     seat, frame, sheet, cover = (
         b.uniform(0.42, 0.55),
@@ -47,7 +51,7 @@ def bed(b: Builder) -> None:
 
 
 def pillow(b: Builder) -> None:
-    """A bulging cushion, square or oblong."""
+    """Build a pillow: a bulging cushion, square or oblong."""
     width, depth = (b.uniform(0.55, 0.7), b.uniform(0.38, 0.45))
     if b.chance(0.3):
         width = depth = b.uniform(0.42, 0.48)
@@ -67,7 +71,7 @@ def pillow(b: Builder) -> None:
 
 
 def chair(b: Builder) -> None:
-    """Dining chair, office chair on a foot, or shell chair."""
+    """Build a chair: a dining chair, an office chair on a foot, or a shell chair."""
     width, depth, seat = b.uniform(0.42, 0.5), b.uniform(0.42, 0.5), b.uniform(0.43, 0.48)
     back = b.uniform(0.85, 1.0)
     main, leg = b.texture(("plain", "weave", "wood")), b.texture(FRAME, 0.8)
@@ -100,7 +104,7 @@ def chair(b: Builder) -> None:
 
 
 def sofa(b: Builder) -> None:
-    """Base, arms, seat and back cushions for two or three."""
+    """Build a sofa: base, arms, and seat and back cushions for two or three persons."""
     places = 2 + int(b.chance(0.55))
     width, depth = places * b.uniform(0.6, 0.7) + 0.4, b.uniform(0.82, 0.95)
     seat, back, arm = b.uniform(0.4, 0.46), b.uniform(0.75, 0.9), b.uniform(0.55, 0.64)
@@ -123,7 +127,7 @@ BOARD = ("wood", "plain", "speckle")
 
 
 def table(b: Builder) -> None:
-    """Rectangular on four legs, or round on a foot."""
+    """Build a table: rectangular on four legs, or round on a foot."""
     height, top, leg = b.uniform(0.7, 0.77), b.texture(BOARD, 0.5), b.texture(BOARD, 0.6)
     if b.chance(0.4):
         radius = b.uniform(0.45, 0.6)
@@ -140,7 +144,7 @@ def table(b: Builder) -> None:
 
 
 def desk(b: Builder) -> None:
-    """Top with side panels, a drawer block or legs, and a modesty panel at the back."""
+    """Build a desk: a top with a drawer block, a side panel and a back panel."""
     width, depth, height = b.uniform(1.1, 1.6), b.uniform(0.6, 0.75), b.uniform(0.71, 0.77)
     top, body = b.texture(BOARD, 0.5), b.texture(("wood", "plain"), 0.6)
     x, y, under = width / 2, depth / 2, height - 0.04
@@ -168,7 +172,7 @@ def desk(b: Builder) -> None:
 
 
 def bookshelf(b: Builder) -> None:
-    """Open shelves with rows of books of many colours."""
+    """Build a bookshelf: open shelves with rows of books of many colours."""
     width, depth, height = b.uniform(0.7, 1.2), b.uniform(0.28, 0.36), b.uniform(1.5, 2.0)
     wood = b.texture(("wood", "plain"), 0.6)
     x, y, t = width / 2, depth / 2, 0.04
@@ -195,7 +199,7 @@ def bookshelf(b: Builder) -> None:
 
 
 def nightstand(b: Builder) -> None:
-    """A low block with drawers, or an open one on legs."""
+    """Build a nightstand: a low block with two drawers, on the floor or on legs."""
     width, depth, height = b.uniform(0.4, 0.52), b.uniform(0.38, 0.45), b.uniform(0.45, 0.6)
     body, front = b.texture(("wood", "plain"), 0.5), b.texture(("wood", "plain"), 0.5)
     x, y = width / 2, depth / 2
@@ -212,7 +216,7 @@ def nightstand(b: Builder) -> None:
 
 
 def wardrobe(b: Builder) -> None:
-    """A tall closed cupboard with two or three doors."""
+    """Build a wardrobe: a tall closed cupboard with two or three doors."""
     width, depth, height = b.uniform(0.9, 1.5), b.uniform(0.52, 0.6), b.uniform(1.8, 2.15)
     body, front = b.texture(("wood", "plain"), 0.5), b.texture(("wood", "plain", "stripes"), 0.4)
     x, y = width / 2, depth / 2
@@ -228,7 +232,7 @@ def wardrobe(b: Builder) -> None:
 
 
 def trash_bin(b: Builder) -> None:
-    """Open bucket, square bin with a lid, or pedal bin."""
+    """Build a trash bin: an open bucket, a square bin with a lid, or a pedal bin."""
     main = b.texture(("plain", "weave", "stripes"))
     style = b.choice(("bucket", "square", "pedal"))
     height = b.uniform(0.35, 0.55)
@@ -267,7 +271,7 @@ def _shade(b: Builder, shade: Texture, radius: float, low: float, high: float) -
 
 
 def lamp(b: Builder) -> None:
-    """Table lamp: foot, stem and shade."""
+    """Build a table lamp: foot, stem and shade."""
     foot, plain = b.texture(("plain", "wood"), 0.5), b.texture(("plain", "stripes"), 0.4)
     shade = Texture(plain.kind, plain.base, plain.second, plain.scale, 2, 0.9, plain.color)
     height, r = b.uniform(0.42, 0.58), b.uniform(0.08, 0.11)
@@ -283,7 +287,7 @@ def lamp(b: Builder) -> None:
 
 
 def floor_lamp(b: Builder) -> None:
-    """Tall lamp standing on the floor."""
+    """Build a floor lamp: foot, tall stem and shade."""
     foot, plain = b.texture(("plain", "wood"), 0.5), b.texture(("plain", "stripes"), 0.4)
     shade = Texture(plain.kind, plain.base, plain.second, plain.scale, 2, 0.9, plain.color)
     height, r = b.uniform(1.4, 1.7), b.uniform(0.15, 0.19)
@@ -295,7 +299,7 @@ def floor_lamp(b: Builder) -> None:
 
 
 def monitor(b: Builder) -> None:
-    """Foot, neck, casing and a lit screen with windows on it."""
+    """Build a monitor: foot, neck, casing and a lit screen with a window on it."""
     case = b.texture(("plain",), 0.7)
     width, height = b.uniform(0.5, 0.68), b.uniform(0.3, 0.4)
     x, z = width / 2, b.uniform(0.1, 0.14)
@@ -312,7 +316,7 @@ def monitor(b: Builder) -> None:
 
 
 def potted_plant(b: Builder) -> None:
-    """A pot with earth and a crown of leaves or a leafy ball on a stem."""
+    """Build a potted plant: a pot with earth, and single leaves or a leafy ball on a stem."""
     pot = b.texture(("plain", "stripes", "speckle", "weave"), 0.4)
     r, h = b.uniform(0.14, 0.2), b.uniform(0.22, 0.36)
     b.lathe(pot, [(0, 0.0), (0.7 * r, 0.0), (r, h), (0.86 * r, h), (0.84 * r, h - 0.04)])
@@ -334,7 +338,7 @@ def potted_plant(b: Builder) -> None:
 
 
 def _leaf(b: Builder, texture: Texture, turn: float, base: float, total: float) -> None:
-    """One blade that rises from the pot and bends outwards."""
+    """Add one leaf that rises from the pot and bends outwards; ``turn`` is a share of a circle."""
     length, width = (total - base) * b.uniform(0.75, 1.0), b.uniform(0.05, 0.08)
     lean, droop = b.uniform(0.15, 0.4), b.uniform(0.05, 0.25)
     blade = rounded_box((-width, -0.012, 0.0), (width, 0.012, length), 0.7, b.spacing)

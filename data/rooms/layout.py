@@ -1,4 +1,4 @@
-"""Furnish a room from its recipe, without one thing inside another, and find its free space.
+"""Place furniture in a room by its recipe, without collisions, and find the room's free space.
 
 Room frame: metres, a corner of the floor at the origin, walls along x and y. Walls are
 numbered 0 (y = 0), 1 (x = width), 2 (y = depth), 3 (x = 0); furniture faces away from its wall.
@@ -28,15 +28,15 @@ HOSTS: dict[str, tuple[str, ...]] = {
 
 
 class LayoutError(Exception):
-    """A required thing found no place; another arrangement may do."""
+    """A required piece of furniture fits nowhere; another random arrangement may succeed."""
 
 
 @dataclass(frozen=True, eq=False)
 class Placed:
-    """A model at its place: turned by (cosine, sine) about z, then moved to (x, y, z).
+    """A placed model: rotated by (cosine, sine) about z, then moved to (x, y, z) metres.
 
-    ``support`` is the position in the list of what it stands on (-1: floor or wall), ``wall``
-    the wall it stands or hangs at (-1: none).
+    ``support`` is the list index of the piece it stands on (-1: floor or wall), ``wall`` the
+    number of the wall it stands or hangs at (-1: none).
     """
 
     name: str
@@ -50,7 +50,7 @@ class Placed:
     wall: int = -1
 
     def to_room(self, points: Array) -> Array:
-        """Points (n, 3) of the model's frame in the room frame."""
+        """Transform points (n, 3) from the model's frame to the room frame."""
         x, y, z = points[:, 0], points[:, 1], points[:, 2]
         return np.stack(
             [
@@ -62,7 +62,7 @@ class Placed:
         )
 
     def zone(self, low: Array, high: Array) -> Zone:
-        """The zone of a local box given by its corners (3,)."""
+        """Return the zone of a box in the model's frame, given by two corners (3,)."""
         middle = self.to_room(((low + high) / 2)[None])[0]
         half = (high - low) / 2
         return Zone(
@@ -78,12 +78,12 @@ class Placed:
 
     @property
     def body(self) -> Zone:
-        """The zone around the model."""
+        """The bounding box of the model, as a zone."""
         return self.zone(self.model.low, self.model.high)
 
 
 class Furnisher:
-    """Places one thing after another; ``placed`` is the result so far."""
+    """Places pieces of furniture one after another; ``placed`` holds those placed so far."""
 
     def __init__(
         self, size: tuple[float, float, float], rng: np.random.Generator, spacing: float
@@ -95,7 +95,7 @@ class Furnisher:
         self._kept_free: list[tuple[int, Zone]] = []
 
     def add(self, name: str) -> None:
-        """Place one example of a category; LayoutError when it fits nowhere."""
+        """Place one random piece of a category; LayoutError when it fits nowhere."""
         model = build(name, self.rng, self.spacing)
         category = CATEGORIES[name]
         place = {
@@ -161,7 +161,7 @@ class Furnisher:
     def _stand(
         self, name: str, model: Model, wall: int, along: float, off: float, z: float
     ) -> Placed:
-        """At ``along`` metres from the left end of a wall (seen facing it from the back)."""
+        """Place a model ``along`` metres along a wall and ``off`` metres away from it."""
         width, depth = self.size[:2]
         x, y = (
             (along, off),
@@ -228,7 +228,7 @@ class Furnisher:
         )
 
     def _chair(self, name: str, model: Model) -> Placed | None:
-        """Facing the front of a desk or any side of a table; failing that, anywhere."""
+        """Place a chair at the front of a desk or at any side of a table, else anywhere."""
         hosts = [p for p in self.placed if p.name in ("desk", "table")]
         if not hosts or self.rng.random() < 0.1:
             return self._in_the_middle(name, model)
@@ -254,9 +254,9 @@ _ATTEMPTS = 200
 
 @dataclass(frozen=True)
 class Recipe:
-    """``needed`` are always there; of ``extras`` as many as are drawn and fit.
+    """The furniture of a kind of room: ``needed`` always, ``extras`` as drawn at random.
 
-    ``sides`` is the range of both side lengths, metres.
+    An extra may be a group ("desk+chair"). ``sides`` is the range of both side lengths, metres.
     """
 
     needed: tuple[str, ...]
@@ -377,11 +377,14 @@ _ORDER = ("door", "whiteboard", "window", "bed", "wardrobe", "bathtub", "sofa", 
 def furnish(
     kind: str, rng: np.random.Generator, spacing: float, scale: float = 1.0
 ) -> tuple[tuple[float, float, float], list[Placed]]:
-    """Size (width, depth, height) in metres and furniture of a random room of a kind.
+    """Draw a random room of a kind: its size (width, depth, height) in metres and its furniture.
 
-    ``scale`` multiplies the side lengths, not the height nor the furniture. Needed things
-    always fit (sizes and places are drawn again until they do); extras that find no place are
-    left out. ValueError for an unknown kind.
+    ``scale`` multiplies the side lengths, but neither the height nor the furniture. Size and
+    arrangement are drawn again until all needed pieces fit; extras that do not fit are left out.
+
+    Raises:
+        ValueError: an unknown kind.
+        LayoutError: no arrangement was found in ``_ATTEMPTS`` attempts.
     """
     if kind not in RECIPES:
         raise ValueError(f"expected a room kind of {sorted(RECIPES)}, got {kind!r}")
@@ -433,10 +436,10 @@ def free_floor(
     clearance: float,
     edge: float,
 ) -> Array:
-    """Up to ``count`` floor positions (n, 2), room frame, metres.
+    """Draw up to ``count`` free floor positions (n, 2), room frame, metres.
 
-    They keep ``edge`` from the walls and ``clearance`` from furniture; in a crowded room the
-    clearance shrinks until a quarter of the count is found.
+    Positions have a distance of ``edge`` to the walls and ``clearance`` to furniture. In a
+    crowded room the clearance is reduced until a quarter of ``count`` is found.
     """
     draw = rng.uniform([edge, edge], [size[0] - edge, size[1] - edge], size=(_DRAWS, 2)).round(3)
     free = np.ones(len(draw), bool)
@@ -453,14 +456,14 @@ def free_floor(
 def scanner_stands(
     size: tuple[float, float, float], placed: Sequence[Placed], rng: np.random.Generator
 ) -> Array:
-    """(n, 3) places in free space at several heights, room frame, metres."""
+    """Draw scanner positions (n, 3) in free space at several heights, room frame, metres."""
     floor = free_floor(size, placed, rng, 16, 0.1, 0.3)
     heights = [np.full((len(floor), 1), min(z, size[2] - 0.2)) for z in _HEIGHTS]
     return np.concatenate([np.concatenate([floor, z], axis=1) for z in heights])
 
 
 def seen_from(starts: Array, normals: Array, caster: Raycaster, stands: Array) -> Array:
-    """(V,) bool: surface points that face one of ``stands`` (n, 3) with nothing between."""
+    """(V,) bool: surface points that face and are visible from one of ``stands`` (n, 3)."""
     seen = np.zeros(len(starts), bool)
     for stand in stands:
         left = np.flatnonzero(~seen)

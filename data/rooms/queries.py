@@ -1,4 +1,4 @@
-"""Questions about one room: facts of its geometry, unambiguous queries, and their records."""
+"""Sample unambiguous queries about a room from facts of its geometry, and write their records."""
 
 from __future__ import annotations
 
@@ -21,12 +21,13 @@ _MINOR_SHARE = 0.12
 
 @dataclass(frozen=True, eq=False)
 class Fact:
-    """One object as annotated.
+    """One annotated object of a room.
 
-    ``color`` is its one clear colour or ""; ``all_colors`` every colour it might be called;
-    ``volume`` m3 of its box, ``bottom`` and ``top`` its lowest and highest z above
-    the room's floor (m); ``host`` is the object id of what it
-    stands on (0 none); ``views`` (number of views,) int pixels it covers in each.
+    ``color`` is its unambiguous colour or ""; ``all_colors`` are all colours that people might
+    call it; ``points`` (n, 3) are its vertices in the world; ``volume`` (cubic metres) is that of
+    its box; ``bottom`` and ``top`` (metres) are its lowest and highest point above the floor;
+    ``host`` is the object id of the object it stands on (0: none); ``views`` (number of views,)
+    int counts its pixels in each view.
     """
 
     object_id: int
@@ -42,7 +43,7 @@ class Fact:
 
 
 def color_name(rgb: Array) -> str:
-    """Plain name of a colour (3,) in 0..255; "" where people would not agree on one."""
+    """Name a colour (3,) in 0..255; "" where people would not agree on a name."""
     r, g, b = (float(v) / 255 for v in rgb)
     value, least = max(r, g, b), min(r, g, b)
     chroma = value - least
@@ -80,7 +81,10 @@ def color_name(rgb: Array) -> str:
 
 
 def gather_facts(room: Room, scan: RoomScan, pixels: Sequence[Array]) -> list[Fact]:
-    """Facts of all objects in file order; ``pixels[v][k]``: size of object k in view v."""
+    """Gather the facts of all objects, in file order.
+
+    ``pixels[v][k]`` is the number of pixels of object k in view v.
+    """
     object_id = {group.index: group.object_id for group in scan.groups}
     counts = np.stack(list(pixels))
     floor = float(room.from_room[2, 3])
@@ -111,7 +115,7 @@ def gather_facts(room: Room, scan: RoomScan, pixels: Sequence[Array]) -> list[Fa
 
 
 def nominal_colors(room: Room, index: int) -> tuple[str, set[str]]:
-    """The colour of most of an object's surface ("" if none), and all that catch the eye."""
+    """Return the colour of most of an object's surface ("" if none), and all prominent colours."""
     mesh = room.mesh
     textures = mesh.vertex_textures[mesh.vertex_objects == index]
     share: dict[str, float] = {}
@@ -126,13 +130,13 @@ def nominal_colors(room: Room, index: int) -> tuple[str, set[str]]:
 
 
 class Distances:
-    """Least distances between the annotated points of objects, their trees built once."""
+    """Computes smallest distances between the points of objects; keeps one k-d tree per object."""
 
     def __init__(self) -> None:
         self._trees: dict[int, cKDTree] = {}
 
     def between(self, first: Fact, second: Fact) -> float:
-        """Metres from the nearest point of one to the nearest point of the other."""
+        """Return the smallest distance (metres) between the points of two objects."""
         few, many = sorted((first, second), key=lambda fact: len(fact.points))
         if many.object_id not in self._trees:
             self._trees[many.object_id] = cKDTree(many.points)
@@ -151,7 +155,7 @@ _ANCHORS = 5
 
 @dataclass(frozen=True)
 class Question:
-    """A query before it is worded: ``slots`` fill the wording's template."""
+    """A query before it has words: ``slots`` (name, value) fill a template of ``wording``."""
 
     task: str
     targets: tuple[int, ...]
@@ -161,7 +165,7 @@ class Question:
 
 
 class Inquirer:
-    """Finds every question of each task that is true and clear in a room."""
+    """Finds, for each task, every query that is true and unambiguous in a room."""
 
     def __init__(self, facts: Sequence[Fact], num_pixels: int, rng: np.random.Generator) -> None:
         self.facts = {fact.object_id: fact for fact in facts}
@@ -177,11 +181,11 @@ class Inquirer:
         return len(self.by_label.get(label, ())) == 1
 
     def shown(self, targets: Sequence[int]) -> bool:
-        """Whether every target is large enough in at least two views."""
+        """Whether every target covers enough pixels in at least two views."""
         return all(target in self._visible for target in targets)
 
     def referring(self) -> Iterator[Question]:
-        """One object by its name, by name and colour, or by what it is on."""
+        """Yield queries for one object: by name, by name and colour, or by its support."""
         for label, facts in self.by_label.items():
             for fact in facts:
                 slots = (("name", label),)
@@ -199,7 +203,7 @@ class Inquirer:
                         yield Question("referring", (fact.object_id,), label, REFERRING["on"], more)
 
     def implicit(self) -> Iterator[Question]:
-        """All objects that meet a need."""
+        """Yield queries for all objects that meet a need."""
         for need in NEEDS:
             found = [f for label in need.labels for f in self.by_label.get(label, ())]
             if found and not any(label in self.by_label for label in need.barred):
@@ -207,7 +211,7 @@ class Inquirer:
                 yield Question("implicit", ids, found[0].label, need.wording)
 
     def spatial(self) -> Iterator[Question]:
-        """One of several like things, by its distance to something or by its size."""
+        """Yield queries for one of several objects of a label: by distance to an anchor, or size."""
         anchors = [facts[0] for label, facts in self.by_label.items() if self.single(label)]
         anchors = [a for a in anchors if a.label not in STRUCTURE and self.shown([a.object_id])]
         chosen = self.rng.permutation(len(anchors))[:_ANCHORS]
@@ -248,7 +252,7 @@ class Inquirer:
             yield Question("spatial", (target,), label, SPATIAL["farthest"], slots)
 
     def multiple(self) -> Iterator[Question]:
-        """All of a kind, all that is on something, or two named things."""
+        """Yield queries for all objects of a label, all objects on a support, or two labels."""
         for label, facts in self.by_label.items():
             count = _NUMBERS.get(len(facts))
             if count:
@@ -270,7 +274,7 @@ class Inquirer:
                 yield Question("multiple", ids, label, MULTIPLE["and"], slots)
 
     def absent(self) -> Iterator[Question]:
-        """Things the room does not have: a kind, a need, or a colour of a kind it has."""
+        """Yield queries for absent objects: an absent label, need, or colour of a present label."""
         for label in LABELS:
             facts = self.by_label.get(label, [])
             if not facts:
@@ -291,14 +295,14 @@ class Inquirer:
                 yield Question("absent", (), need.labels[0], need.wording)
 
     def questions(self) -> Iterator[Question]:
-        """What meets a need, to be answered in words; also needs that nothing meets."""
+        """Yield questions about needs that are answered in words, met and unmet needs alike."""
         for question in (*self.implicit(), *self.absent()):
             if any(question.wording is need.wording for need in NEEDS):
                 yield replace(question, wording=_asking(question.wording))
 
 
 def _asking(wording: Wording) -> Wording:
-    """Those of its templates that are questions, where there are some."""
+    """Keep the templates that are questions; keep all of them if none is."""
     train, held_out = (
         tuple(text for text in texts if text.endswith("?")) or texts
         for texts in (wording.train, wording.held_out)
@@ -309,7 +313,7 @@ def _asking(wording: Wording) -> Wording:
 TASKS = ("referring", "implicit", "spatial", "multiple", "absent")
 WANTED = {"referring": 4, "implicit": 4, "spatial": 3, "multiple": 2, "absent": 3}
 NO_ANSWER = "none"
-"""What is right to say where nothing answers a question."""
+"""The correct answer in words to a question that no object answers."""
 _HELD_OUT_RATE = 0.5
 
 
@@ -323,13 +327,12 @@ def ask(
     times: int = 1,
     extra: Extra | None = None,
 ) -> list[dict[str, object]]:
-    """Records in Instruct3D's form plus ``task``: all five tasks where the room allows it.
+    """Sample a room's query records, in Instruct3D's format plus ``task``, for all five tasks.
 
-    ``extra`` asks for questions with ``answers`` and for searches besides.
-
-    ``object_id`` holds ``objectId`` numbers; ``image`` names the view that shows the targets
-    best. Held-out wordings are for validation rooms alone: those of other splits never use one.
-    With ``times`` above 1 there are up to that many times as many, as far as questions go.
+    ``object_id`` holds ``objectId`` numbers; ``image`` names the view with the most pixels of the
+    targets. Held-out wordings are used only in validation rooms. ``times`` multiplies the number
+    of records, as far as the room has different queries. ``extra`` adds questions with
+    ``answers``, and searches.
     """
     rng = np.random.default_rng([*seed, 5])
     inquirer = Inquirer(facts, num_pixels, rng)
@@ -353,7 +356,10 @@ def ask(
 
 @dataclass(frozen=True)
 class Extra:
-    """Further records of a room of some ``kind``: ``questions`` with answers, and ``searches``."""
+    """Numbers of further records: ``questions`` with answers, and ``searches``, in a ``kind``.
+
+    ``kind`` is the kind of the room, which searches name.
+    """
 
     kind: str
     questions: int
@@ -361,7 +367,7 @@ class Extra:
 
 
 class _Writer:
-    """Puts questions into words; those of validation rooms are held out half of the time."""
+    """Turns questions into records; half of those of validation rooms get held-out wordings."""
 
     def __init__(
         self,
@@ -375,14 +381,14 @@ class _Writer:
         self._view_names, self._rng = view_names, rng
 
     def words(self, wording: Wording) -> str:
-        """One of a wording's templates."""
+        """Draw one of a wording's templates."""
         words = wording.train
         if self._is_val and self._rng.random() < _HELD_OUT_RATE:
             words = wording.held_out
         return words[int(self._rng.integers(len(words)))]
 
     def record(self, question: Question, task: str) -> dict[str, object]:
-        """A question as a record; ``image`` is the view that shows its targets best."""
+        """Make a question's record; ``image`` is the view with the most pixels of its targets."""
         text = self.words(question.wording).format(**dict(question.slots))
         facts, targets = self._inquirer.facts, question.targets
         pixels = sum((facts[t].views for t in targets), np.zeros(1))
@@ -413,7 +419,7 @@ def _extra_records(
 
 
 def _varied(questions: list[Question], count: int, rng: np.random.Generator) -> list[Question]:
-    """Some of the questions, in random order, repeating names and wordings as late as possible."""
+    """Draw ``count`` questions at random, preferring names and wordings not yet drawn."""
     left = [questions[int(i)] for i in rng.permutation(len(questions))]
     chosen: list[Question] = []
     while left and len(chosen) < count:

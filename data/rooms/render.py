@@ -1,8 +1,8 @@
 """Render pictures of a room with its fisheye camera.
 
-Open3D only says which triangle a pixel's ray meets; where exactly, in what light and of what
-colour is computed here with basic arithmetic, so that pictures do not depend on how a ray
-tracer rounds.
+Open3D finds only the triangle that a pixel's ray hits. The hit point, its light and its colour
+are computed here with basic arithmetic, so that pictures do not depend on the ray tracer's
+rounding.
 """
 
 from __future__ import annotations
@@ -23,10 +23,10 @@ Vector = tuple[float, float, float]
 
 @dataclass(frozen=True, eq=False)
 class Picture:
-    """What one camera sees.
+    """A rendered picture.
 
-    ``image`` (H, W, 3) uint8 RGB; ``depth`` (H, W) float32 metres along z, 0 = nothing;
-    ``object_ids`` (H, W) int32 positions in ``room.objects``, -1 = nothing.
+    ``image`` (H, W, 3) uint8 RGB; ``depth`` (H, W) float32 metres along z, 0 = no surface;
+    ``object_ids`` (H, W) int32 indices into ``room.objects``, -1 = no surface.
     """
 
     image: Array
@@ -36,7 +36,7 @@ class Picture:
 
 @compiled
 def _tone(linear: float) -> int:
-    """Light times albedo to 0..255: straight, with a shoulder instead of clipping."""
+    """Map light times albedo to 0..255: linear, with a soft shoulder instead of clipping."""
     over = max(linear - _KNEE, 0.0)
     room = 1 - _KNEE
     soft = min(linear, _KNEE) + over * room / (over + room)
@@ -47,7 +47,7 @@ def _tone(linear: float) -> int:
 def _color_at(
     frame: Array, table: Array, texture: int, point: Vector, light: Vector
 ) -> tuple[int, int, int]:
-    """RGB of a world point of given object (a row of ``_frames``), texture and light."""
+    """Compute the RGB of a world point from its object's row of ``_frames``, texture and light."""
     dx, dy = point[0] - frame[2], point[1] - frame[3]
     x, y = frame[0] * dx + frame[1] * dy, frame[0] * dy - frame[1] * dx
     red, green, blue = albedo_at(table, texture, x, y, point[2] - frame[4])
@@ -78,13 +78,13 @@ def _shade(
 
 
 def _frames(room: Room) -> Array:
-    """(objects, 5): cosine, sine and origin of each object's own frame."""
+    """Return (objects, 5): cosine, sine and origin of each object's frame."""
     rows = [(o.rotation[0, 0], o.rotation[1, 0], *o.translation) for o in room.objects]
     return np.array(rows)
 
 
 def vertex_colors(room: Room) -> Array:
-    """(V, 3) uint8: what a camera would see at each vertex."""
+    """Compute the RGB (V, 3) uint8 of each vertex, as in a rendered picture."""
     mesh = room.mesh
     colors = np.empty((len(mesh.vertices), 3), np.uint8)
     which = (mesh.vertex_objects, mesh.vertex_textures, mesh.light)
@@ -93,7 +93,7 @@ def vertex_colors(room: Room) -> Array:
 
 
 class Renderer:
-    """Renders one room through one camera; what depends on no pose is computed once."""
+    """Renders one room through one camera; all that is independent of the pose is kept."""
 
     def __init__(self, room: Room, camera: Camera) -> None:
         self.room, self.camera = room, camera
@@ -106,7 +106,7 @@ class Renderer:
         self._textures = room.mesh.vertex_textures[room.mesh.triangles[:, 0]].astype(np.int32)
 
     def __call__(self, world_to_camera: Array) -> Picture:
-        """The picture from a pose (4, 4), world to camera, OpenCV axes, metres."""
+        """Render the picture from a pose (4, 4), world to camera, OpenCV axes, metres."""
         rotation = world_to_camera[:3, :3]
         center = -_turned(rotation, world_to_camera[:3, 3][None])[0]
         directions = _turned(rotation, self._rays)
@@ -134,11 +134,11 @@ def _paint(
     materials: tuple[Array, Array],
     picture: tuple[Array, Array, Array],
 ) -> None:
-    """Where rays meet faces: colours, depths and objects; light is blended over each face.
+    """Fill colour, depth and object of each ray's pixel; light is interpolated over each face.
 
-    ``rays``: pixels (n,), directions (n, 3) and triangles (n,); ``faces``: the table of
-    ``_face_table``, objects and textures of triangles; ``materials``: ``_frames`` and the rows
-    of textures; ``picture``: what is filled, by pixel.
+    ``rays`` are pixels (n,), directions (n, 3) and triangles (n,); ``faces`` are the table of
+    ``_face_table`` and the triangles' objects and textures; ``materials`` are ``_frames`` and the
+    rows of textures; ``picture`` are the arrays to fill, indexed by pixel.
     """
     pixels, directions, triangles = rays
     for i in range(len(triangles)):
@@ -166,7 +166,10 @@ def _paint(
 
 
 def _face_table(mesh: Mesh) -> Array:
-    """(F, 21) per triangle: plane, planes of the second and third weight, light and slopes."""
+    """Return (F, 21): a triangle's plane, planes of its second and third barycentric weight, light.
+
+    The light is the first corner's RGB and its differences to the other two corners.
+    """
     corners, light = mesh.vertices[mesh.triangles], mesh.light[mesh.triangles]
     first, second = corners[:, 1] - corners[:, 0], corners[:, 2] - corners[:, 0]
     normal = np.cross(first, second)
@@ -180,18 +183,18 @@ def _face_table(mesh: Mesh) -> Array:
 
 
 def _turned(rotation: Array, rows: Array) -> Array:
-    """``rows @ rotation`` for (n, 3) and (3, 3), without BLAS."""
+    """Compute ``rows @ rotation`` for (n, 3) and (3, 3) without BLAS: equal bits everywhere."""
     x, y, z = rows[:, :1], rows[:, 1:2], rows[:, 2:]
     return np.asarray(x * rotation[0] + y * rotation[1] + z * rotation[2])
 
 
 def render_view(room: Room, camera: Camera, world_to_camera: Array) -> Picture:
-    """One picture; for many through one camera keep a ``Renderer``."""
+    """Render one picture; to render several through one camera, keep a ``Renderer``."""
     return Renderer(room, camera)(world_to_camera)
 
 
 def warm() -> None:
-    """Load this module's compiled loops, or compile them; casts no ray and starts no thread."""
+    """Load this module's compiled loops, or compile them; cast no ray and start no thread."""
     numbers, point = np.zeros(1, np.int64), np.zeros((1, 3))
     frames, rows = np.ones((1, 5)), TextureTable([material("red")]).rows
     _shade(frames, rows, point, numbers, numbers, point, np.empty((1, 3), np.uint8))
@@ -202,7 +205,7 @@ def warm() -> None:
 
 
 def fisheye_camera(height: int, width: int, seed: tuple[int, ...]) -> Camera:
-    """A wide lens (about 115 degrees across), slightly different in every room."""
+    """Make a room's fisheye camera: about 115 degrees wide, with slightly random parameters."""
     rng = np.random.default_rng([*seed, 4])
     focal = 0.495 * width * float(rng.uniform(0.98, 1.02))
     offset = rng.uniform(-0.008, 0.008, size=2)
@@ -215,7 +218,7 @@ def fisheye_camera(height: int, width: int, seed: tuple[int, ...]) -> Camera:
 
 
 def anonymised(height: int, width: int, view: int) -> Array:
-    """(H, W) uint8 mask, 255 = valid: every eighth picture has a blanked patch at its foot."""
+    """Make an anonymisation mask (H, W) uint8, 255 = valid; one view in eight has a masked patch."""
     mask = np.full((height, width), 255, np.uint8)
     if view % 8 == 5:
         mask[height - height // 12 :, 2 * width // 5 : 3 * width // 5] = 0

@@ -1,7 +1,7 @@
-"""A whole room in memory: geometry, materials, annotated objects and baked light.
+"""Generate a room in memory: geometry, materials, annotated objects and baked light.
 
-World frame: metres, z up, the room turned a few degrees against the axes and shifted so that
-coordinates are positive, as ScanNet++ scans are.
+World frame: metres, z up; the room is rotated by a few degrees against the axes and shifted so
+that coordinates are positive, as in ScanNet++.
 """
 
 from __future__ import annotations
@@ -29,10 +29,10 @@ _WINDOW = np.array([0.36, 0.39, 0.43])
 
 @dataclass(frozen=True, eq=False)
 class Light:
-    """Sources in the room frame, metres.
+    """Light sources in the room frame, metres.
 
-    ``lamps`` are ceiling lamps (x, y) at ``height``; ``windows`` (n, 2, 3) pairs of a point on
-    a window and the direction into the room.
+    ``lamps`` are the positions (x, y) of ceiling lamps at ``height``; ``windows`` (n, 2, 3) are
+    pairs of a point on a window and a direction into the room.
     """
 
     lamps: tuple[tuple[float, float], ...]
@@ -43,7 +43,7 @@ class Light:
 def make_light(
     size: tuple[float, float, float], placed: Sequence[Placed], rng: np.random.Generator
 ) -> Light:
-    """One or two ceiling lamps and the windows of the layout."""
+    """Make the light of a room: one or two ceiling lamps and the windows of the layout."""
     w, d, h = size
     if rng.random() < 0.5:
         lamps: tuple[tuple[float, float], ...] = ((round(w / 2, 2), round(d / 2, 2)),)
@@ -65,7 +65,7 @@ def make_light(
 
 
 def sphere_directions(count: int) -> Array:
-    """(count, 3) unit vectors spread evenly (Fibonacci lattice), rounded to 1e-9."""
+    """Return (count, 3) evenly distributed unit vectors (Fibonacci lattice), rounded to 1e-9."""
     index = np.arange(count) + 0.5
     z = 1 - 2 * index / count
     radius = np.sqrt(1 - z * z)
@@ -78,7 +78,7 @@ def _dot(a: Array, b: Array) -> Array:
 
 
 def surface_starts(vertices: Array, normals: Array, triangles: Array) -> Array:
-    """(V, 3) starts of rays: just above the surface and drawn off the edges it shares."""
+    """Return ray origins (V, 3): slightly above the surface and moved away from shared edges."""
     middles = vertices[triangles].mean(axis=1)
     count = np.maximum(np.bincount(triangles.ravel(), minlength=len(vertices)), 1)
     mean = np.empty_like(vertices)
@@ -91,9 +91,9 @@ def surface_starts(vertices: Array, normals: Array, triangles: Array) -> Array:
 
 
 def _ambient(starts: Array, normals: Array, face_normals: Array, caster: Raycaster) -> Array:
-    """(V,) 0..1: how open the space above each point is.
+    """Compute the ambient light (V,) in 0..1: the openness of the space above each point.
 
-    Rays that leave the closed room or meet a surface from behind do not count.
+    Rays that leave the closed room or hit a surface from behind are not counted.
     """
     ambient, total = np.zeros(len(starts)), np.full(len(starts), 1e-9)
     for direction in sphere_directions(_DIRECTIONS):
@@ -111,7 +111,7 @@ def _ambient(starts: Array, normals: Array, face_normals: Array, caster: Raycast
 def _from_point(
     starts: Array, normals: Array, source: Array, caster: Raycaster
 ) -> tuple[Array, Array]:
-    """Cosine-weighted light (V,) from a point, 0 in shadow, and the offsets (V, 3) to it."""
+    """Return cosine-weighted light (V,) from a point source, 0 in shadow, and offsets (V, 3) to it."""
     to_light = source - starts
     square = _dot(to_light, to_light)
     distance = np.sqrt(square)
@@ -131,7 +131,7 @@ def bake(
     light: Light,
     from_room: Array,
 ) -> Array:
-    """Light (V, 3) that reaches surface points ``starts`` with ``normals`` (V, 3)."""
+    """Compute the light (V, 3) that reaches surface points ``starts`` with ``normals`` (V, 3)."""
     bounced = 1 + _BOUNCE * np.maximum(-normals[:, 2], 0)
     ambient = _ambient(starts, normals, face_normals, caster) * bounced
     total = ambient[:, None] * _AMBIENT
@@ -161,11 +161,11 @@ _RINGS = 2
 
 @dataclass(frozen=True, eq=False)
 class RoomObject:
-    """One annotated thing, or a part of the structure.
+    """One annotated object: a piece of furniture or a part of the structure.
 
-    ``rotation`` (3, 3) and ``translation`` (3,) bring its own frame into the world; ``low``
-    and ``high`` are its box there; ``support`` is the position of what it stands on (-1 none);
-    ``colors`` the palette names of all its materials.
+    ``rotation`` (3, 3) and ``translation`` (3,) transform its local frame to the world; ``low``
+    and ``high`` (3,) are its box in the local frame; ``support`` is the index of the object it
+    stands on (-1: none); ``colors`` are the palette names of all its materials.
     """
 
     label: str
@@ -180,7 +180,7 @@ class RoomObject:
 
 @dataclass(frozen=True, eq=False)
 class Mesh:
-    """Visible surface of a room.
+    """The visible surface of a room.
 
     ``vertices`` (V, 3) float64 m, ``normals`` (V, 3), ``triangles`` (F, 3) int64,
     ``vertex_objects`` (V,) and ``vertex_textures`` (V,) int64, ``light`` (V, 3) float64.
@@ -196,7 +196,7 @@ class Mesh:
 
 @dataclass(frozen=True, eq=False)
 class Room:
-    """A finished room; ``size`` (width, depth, height) m; ``from_room`` (4, 4) to the world."""
+    """A finished room: ``size`` (width, depth, height) m; ``from_room`` (4, 4), room to world."""
 
     kind: str
     seed: tuple[int, ...]
@@ -216,10 +216,10 @@ def make_room(
     scale: float = 1.0,
     corner: tuple[float, float] = (0.0, 0.0),
 ) -> Room:
-    """A random room of a kind (``data.rooms.ids.KINDS``), the same for the same arguments.
+    """Make a random room of a kind (``data.rooms.ids.KINDS``); equal arguments give equal rooms.
 
     ``spacing`` is the longest grid edge of the mesh in metres, ``scale`` multiplies the room's
-    sides, ``corner`` (x, y) in metres is where the room begins in the world.
+    sides, and ``corner`` (x, y) in metres is the corner of the room with the smallest coordinates.
     """
     entropy = tuple(int(value) for value in seed)
     rng = np.random.default_rng([*entropy, 1])
@@ -264,14 +264,14 @@ def make_room(
 
 
 def apply(pose: Array, points: Array) -> Array:
-    """Rigid (4, 4) ``pose`` on (n, 3) points, without BLAS: the same bits on every machine."""
+    """Apply a rigid (4, 4) ``pose`` to (n, 3) points without BLAS: equal bits on every machine."""
     x, y, z = points[:, 0], points[:, 1], points[:, 2]
     rows = [pose[i, 0] * x + pose[i, 1] * y + pose[i, 2] * z + pose[i, 3] for i in range(3)]
     return np.stack(rows, axis=1)
 
 
 def _compose(first: Array, second: Array) -> Array:
-    """``first`` after ``second``."""
+    """Compose two poses (4, 4): ``second`` is applied first."""
     out = np.eye(4)
     out[:3, :3] = apply(_rotation_only(first), second[:3, :3].T).T
     out[:3, 3] = apply(first, second[:3, 3][None])[0]
@@ -320,7 +320,10 @@ def _object(
 def _structure(
     size: tuple[float, float, float], light: Light, rng: np.random.Generator, spacing: float
 ) -> list[tuple[str, Surface, Array, list[Texture]]]:
-    """Floor, four walls and ceiling (with its lamps), facing inwards, in the room frame."""
+    """Build floor, four walls and ceiling (with lamps), facing inwards, in the room frame.
+
+    Each entry is a label, its surface, the texture index of each triangle, and its textures.
+    """
     w, d, h = size
     floors = ("wood", "checker", "weave", "speckle")
     kind = floors[int(rng.integers(4))]
@@ -359,7 +362,10 @@ def _structure(
 def _visible_mesh(
     surfaces: Sequence[tuple[Surface, Array]], light: Light, from_room: Array, stands: Array
 ) -> tuple[Mesh, Raycaster]:
-    """All surfaces as one mesh, lit; what ``stands`` do not see, nor next to it, is dropped."""
+    """Merge all surfaces into one lit mesh; drop vertices far from those seen from ``stands``.
+
+    Vertices within ``_RINGS`` edges of a seen vertex are kept.
+    """
     whole = merge([surface for surface, _ in surfaces])
     vertices = whole.vertices.round(5)
     sizes = [len(surface.vertices) for surface, _ in surfaces]

@@ -1,4 +1,4 @@
-"""Scan a room: camera poses that see every object, a welded mesh and its object groups."""
+"""Scan a room: choose camera poses that see every object, weld the mesh, and group objects."""
 
 from __future__ import annotations
 
@@ -22,7 +22,10 @@ _SAME_PLACE = 1.6
 
 
 def look_at(eye: Array, target: Array) -> Array:
-    """(4, 4) world_to_camera, OpenCV axes, of an upright camera at ``eye`` facing ``target``."""
+    """Return world_to_camera (4, 4), OpenCV axes, of an upright camera at ``eye`` (3,).
+
+    The camera looks at ``target`` (3,).
+    """
     forward = _unit(target - eye)
     right = _unit(np.array([forward[1], -forward[0], 0.0]))
     down = np.array(
@@ -44,14 +47,14 @@ def _unit(v: Array) -> Array:
 
 
 def _positions(room: Room, rng: np.random.Generator) -> Array:
-    """(P, 3) world positions in free space, away from walls and furniture."""
+    """Draw camera positions (P, 3) in the world, in free space."""
     floor = free_floor(room.size, room.placed, rng, _POSITIONS, _CLEARANCE, _WALL_DISTANCE)
     heights = rng.uniform(1.2, 1.8, size=(len(floor), 1)).round(3)
     return apply(room.from_room, np.concatenate([floor, heights], axis=1))
 
 
 def _samples(room: Room, rng: np.random.Generator) -> tuple[Array, Array]:
-    """Points (S, 3) on the furniture and the position (S,) of the object each belongs to."""
+    """Draw points (S, 3) on the furniture; return them with the number (S,) of each one's object."""
     points: list[Array] = []
     owners: list[Array] = []
     for index, item in enumerate(room.objects):
@@ -65,7 +68,7 @@ def _samples(room: Room, rng: np.random.Generator) -> tuple[Array, Array]:
 
 
 def _seen(room: Room, positions: Array, points: Array) -> Array:
-    """(P, S) bool: nothing stands between a position and a point."""
+    """(P, S) bool: a point is visible from a position."""
     starts = np.repeat(positions, len(points), axis=0)
     rays = np.tile(points, (len(positions), 1)) - starts
     hidden = room.caster.occluded(starts, rays, 1.0)
@@ -73,7 +76,7 @@ def _seen(room: Room, positions: Array, points: Array) -> Array:
 
 
 def _in_view(poses: Array, points: Array) -> Array:
-    """(C, S) bool: points inside the inner part of each camera's picture."""
+    """(C, S) bool: a point is inside the central part of a camera's picture."""
     frame = [
         poses[:, row, 0, None] * points[:, 0]
         + poses[:, row, 1, None] * points[:, 1]
@@ -86,7 +89,7 @@ def _in_view(poses: Array, points: Array) -> Array:
 
 
 def choose_poses(room: Room, count: int) -> list[Array]:
-    """``count`` poses (4, 4) world_to_camera, each chosen to see what was seen least so far."""
+    """Choose ``count`` poses (4, 4) world_to_camera greedily: each sees the least seen objects."""
     rng = np.random.default_rng([*room.seed, 2])
     positions = _positions(room, rng)
     points, owners = _samples(room, rng)
@@ -116,7 +119,7 @@ def choose_poses(room: Room, count: int) -> list[Array]:
 
 
 def _alike(eyes: Array, poses: Array, one: int) -> Array:
-    """(C,) 0..1: how nearly each candidate repeats one of them, in place and direction."""
+    """(C,) in 0..1: similarity of each candidate to candidate ``one``, in place and direction."""
     offset = eyes - eyes[one]
     apart = np.sqrt(offset[:, 0] ** 2 + offset[:, 1] ** 2)
     forward = poses[:, 2, :3]
@@ -126,11 +129,11 @@ def _alike(eyes: Array, poses: Array, one: int) -> Array:
 
 @dataclass(frozen=True, eq=False)
 class Group:
-    """One annotation group.
+    """An annotation group: the vertices of one object.
 
-    ``index`` is the object's position in ``room.objects``; ``group_id`` and ``object_id`` are
-    ScanNet++'s ``id`` and ``objectId``, which differ; ``vertex_ids`` (n,) sorted. ``centroid``
-    (3,), ``lengths`` (3,) full sizes and ``axes`` (3, 3) columns give the box in the world.
+    ``index`` is the object's index in ``room.objects``; ``group_id`` and ``object_id`` are
+    ScanNet++'s ``id`` and ``objectId``, which differ; ``vertex_ids`` (n,) are sorted. ``centroid``
+    (3,), ``lengths`` (3,) (full sizes) and ``axes`` (3, 3) (columns) are the box in the world.
     """
 
     index: int
@@ -145,9 +148,10 @@ class Group:
 
 @dataclass(frozen=True, eq=False)
 class RoomScan:
-    """``vertices`` (V, 3) float32 m, ``colors`` (V, 3) uint8, ``triangles`` (F, 3) int32.
+    """A scanned room: ``vertices`` (V, 3) float32 m, ``colors`` (V, 3) uint8, ``triangles`` (F, 3).
 
-    ``groups`` stand in file order; ``owners`` (V,) is the object each vertex was made for.
+    Triangles are int32. ``groups`` are in file order; ``owners`` (V,) is the index of each
+    vertex's object in ``room.objects``.
     """
 
     vertices: Array
@@ -158,10 +162,10 @@ class RoomScan:
 
 
 def scan_room(room: Room) -> RoomScan:
-    """Weld the vertices of each object and group them.
+    """Weld the vertices of each object and make the annotation groups.
 
-    A pillow belongs to its own group and to what it lies on. Group order, ``id`` and
-    ``objectId`` are three different numberings, so that mixing them up shows.
+    A pillow belongs to its own group and to that of the object it lies on. Group order, ``id``
+    and ``objectId`` are three different numberings, so that a confusion of them is detected.
     """
     mesh, colors = room.mesh, vertex_colors(room)
     key = (mesh.vertices * 1e5).round().astype(np.int64)

@@ -1,10 +1,10 @@
-"""Triangle grids of simple surfaces, upright boxes, and furniture models made of such parts.
+"""Build triangle grids of simple surfaces, and furniture models from them; test boxes for overlap.
 
-Every surface is closed or a rectangle, triangles turn counter-clockwise seen from outside,
-grid edges are at most ``spacing`` long (diagonals up to 1.42 times that). Coordinates are
-rounded to 10 micrometres so that they do not depend on the last bit of a sine.
+Every surface is closed or a rectangle. Triangles are counter-clockwise seen from outside, and
+grid edges are at most ``spacing`` long (diagonals up to 1.42 times that). Coordinates are rounded
+to 10 micrometres, so that they do not depend on the last bit of a sine.
 
-Local frame: metres, origin in the middle of the footprint at floor height (for things on a
+Local frame: metres, origin in the middle of the footprint at floor height (for objects on a
 wall or a desk: at their lowest point), x to the right, the back at -y, the front at +y, z up.
 """
 
@@ -24,18 +24,18 @@ _FACES = ((0, 1, 2), (1, 2, 0), (2, 0, 1))
 
 @dataclass(frozen=True, eq=False)
 class Surface:
-    """``vertices`` (n, 3) float64 m, ``normals`` (n, 3) unit, ``triangles`` (m, 3) int64."""
+    """A surface: ``vertices`` (n, 3) float64 m, unit ``normals`` (n, 3), ``triangles`` (m, 3) int64."""
 
     vertices: Array
     normals: Array
     triangles: Array
 
     def moved(self, x: float, y: float, z: float) -> Surface:
-        """The surface shifted by a vector in metres."""
+        """Return the surface shifted by (x, y, z) metres."""
         return Surface(self.vertices + np.array([x, y, z]), self.normals, self.triangles)
 
     def turned(self, axis: int, cosine: float, sine: float) -> Surface:
-        """The surface turned about a coordinate axis through the origin."""
+        """Return the surface rotated about a coordinate axis (0, 1, 2) through the origin."""
         i, j = (axis + 1) % 3, (axis + 2) % 3
         parts = []
         for array in (self.vertices, self.normals):
@@ -47,7 +47,7 @@ class Surface:
 
 
 def merge(surfaces: Sequence[Surface]) -> Surface:
-    """Several surfaces as one, not welded."""
+    """Concatenate surfaces without welding them."""
     starts = np.cumsum([0] + [len(s.vertices) for s in surfaces])
     return Surface(
         np.concatenate([s.vertices for s in surfaces]),
@@ -61,7 +61,7 @@ def _steps(length: float, spacing: float) -> int:
 
 
 def _quads(rows: int, columns: int) -> Array:
-    """Triangles (2 * (rows - 1) * (columns - 1), 3) of a row-major vertex grid."""
+    """Return the triangles (2 * (rows - 1) * (columns - 1), 3) of a row-major vertex grid."""
     index = np.arange(rows * columns).reshape(rows, columns)
     a, b = index[:-1, :-1].ravel(), index[1:, :-1].ravel()
     c, d = index[1:, 1:].ravel(), index[:-1, 1:].ravel()
@@ -69,7 +69,7 @@ def _quads(rows: int, columns: int) -> Array:
 
 
 def rectangle(corner: Vector, u: Vector, v: Vector, spacing: float) -> Surface:
-    """Rectangle from ``corner`` along ``u`` and ``v``; its normal is u x v."""
+    """Build a rectangle from ``corner`` along ``u`` and ``v``; its normal is u x v."""
     start, first, second = np.array(corner), np.array(u), np.array(v)
     rows = _steps(float(np.sqrt((first * first).sum())), spacing) + 1
     columns = _steps(float(np.sqrt((second * second).sum())), spacing) + 1
@@ -81,7 +81,7 @@ def rectangle(corner: Vector, u: Vector, v: Vector, spacing: float) -> Surface:
 
 
 def box(low: Vector, high: Vector, spacing: float) -> Surface:
-    """Closed box with hard edges (each side has vertices of its own)."""
+    """Build a closed box with hard edges (sides do not share vertices)."""
     sides = []
     size = np.subtract(high, low)
     for u, v, w in _FACES:
@@ -99,7 +99,7 @@ def _vector(array: Array) -> Vector:
 
 
 def rounded_box(low: Vector, high: Vector, roundness: float, spacing: float) -> Surface:
-    """Box blown up towards an ellipsoid: ``roundness`` 0 is the box, 1 the ellipsoid."""
+    """Build a shape between a box (``roundness`` 0) and an ellipsoid (``roundness`` 1)."""
     flat = weld(box(low, high, spacing))
     center, half = np.add(low, high) / 2, np.subtract(high, low) / 2
     p = (flat.vertices - center) / half
@@ -114,10 +114,10 @@ def rounded_box(low: Vector, high: Vector, roundness: float, spacing: float) -> 
 
 
 def lathe(profile: Sequence[tuple[float, float]], spacing: float, sides: int = 0) -> Surface:
-    """Body of revolution about z; ``profile`` lists (radius, height), bottom to top outside.
+    """Build a body of revolution about z; ``profile`` lists (radius, height) upwards, outside.
 
-    Start and end at radius 0 to close the body. Corners of the profile stay sharp. ``sides``
-    0 takes as many as the spacing asks for, at least 12.
+    The body is closed if the profile starts and ends at radius 0. Corners of the profile stay
+    sharp. With ``sides`` 0 the spacing decides the number of sides, at least 12.
     """
     widest = max(radius for radius, _ in profile)
     count = sides or max(12, _steps(2 * np.pi * widest, spacing))
@@ -145,7 +145,10 @@ def lathe(profile: Sequence[tuple[float, float]], spacing: float, sides: int = 0
 
 
 def weld(surface: Surface, keep_normals: bool = False) -> Surface:
-    """Join vertices at the same place (and, if asked, of the same normal); drop slivers."""
+    """Merge vertices with equal coordinates (with ``keep_normals`` also equal normals).
+
+    Triangles without area are dropped.
+    """
     key = (surface.vertices * 1e5).round().astype(np.int64)
     if keep_normals:
         key = np.concatenate([key, (surface.normals * 1e3).round().astype(np.int64)], axis=1)
@@ -158,7 +161,7 @@ def weld(surface: Surface, keep_normals: bool = False) -> Surface:
 
 
 def with_normals(vertices: Array, triangles: Array) -> Surface:
-    """A surface whose vertex normals are the area-weighted means of its triangles'."""
+    """Make a surface whose vertex normals are area-weighted means of its triangles' normals."""
     corners = vertices[triangles]
     cross = np.cross(corners[:, 1] - corners[:, 0], corners[:, 2] - corners[:, 0])
     normals = np.zeros_like(vertices)
@@ -171,13 +174,16 @@ def with_normals(vertices: Array, triangles: Array) -> Surface:
 
 
 def shaped(surface: Surface, change: Callable[[Array], Array]) -> Surface:
-    """The surface with its vertices (n, 3) passed through ``change``; sides stay facing out."""
+    """Apply ``change`` to a surface's vertices (n, 3) and recompute its normals."""
     return with_normals(change(surface.vertices).round(5), surface.triangles)
 
 
 @dataclass(frozen=True)
 class Zone:
-    """A box: centre and half sizes on the floor, turned by (cosine, sine), from z0 to z1."""
+    """An upright box: centre and half sizes on the floor, rotated by (cosine, sine), z0 to z1.
+
+    Lengths are in metres.
+    """
 
     x: float
     y: float
@@ -189,7 +195,7 @@ class Zone:
     z1: float
 
     def grown(self, margin: float) -> Zone:
-        """The zone with a margin on its four upright sides, metres."""
+        """Return the zone enlarged by a margin (metres) on its four upright sides."""
         return Zone(
             self.x,
             self.y,
@@ -202,7 +208,7 @@ class Zone:
         )
 
     def corners(self) -> Array:
-        """(4, 2) corners on the floor."""
+        """Return the corners on the floor, (4, 2)."""
         local = np.array([[-1, -1], [1, -1], [1, 1], [-1, 1]]) * [self.half_x, self.half_y]
         return np.stack(
             [
@@ -243,7 +249,7 @@ QUIET_COLORS = ("brown", "white", "grey", "black", "beige")
 
 @dataclass(frozen=True)
 class Top:
-    """A level rectangle other things can stand on, in the model's frame."""
+    """A horizontal rectangle on which other objects can stand, in the model's frame."""
 
     low: tuple[float, float]
     high: tuple[float, float]
@@ -252,7 +258,7 @@ class Top:
 
 @dataclass(frozen=True, eq=False)
 class Model:
-    """A finished piece: one surface, a texture index per triangle, and its tops."""
+    """A finished piece of furniture: a surface, a texture index per triangle, and its tops."""
 
     label: str
     surface: Surface
@@ -262,18 +268,18 @@ class Model:
 
     @property
     def low(self) -> Array:
-        """(3,) least corner of the box around it, metres, local frame."""
+        """Smallest corner (3,) of its bounding box, metres, local frame."""
         return np.asarray(self.surface.vertices.min(axis=0))
 
     @property
     def high(self) -> Array:
-        """(3,) greatest corner of the box around it, metres, local frame."""
+        """Largest corner (3,) of its bounding box, metres, local frame."""
         return np.asarray(self.surface.vertices.max(axis=0))
 
 
 @dataclass(eq=False)
 class Builder:
-    """Collects parts; every method adds one and takes its texture first."""
+    """Collects the parts of a model, and draws its random sizes and textures."""
 
     spacing: float
     rng: np.random.Generator
@@ -282,19 +288,22 @@ class Builder:
     tops: list[Top] = field(default_factory=list)
 
     def uniform(self, low: float, high: float) -> float:
-        """A length in metres, rounded to millimetres."""
+        """Draw a length in metres, rounded to millimetres."""
         return round(float(self.rng.uniform(low, high)), 3)
 
     def choice(self, options: Sequence[str]) -> str:
-        """One of the options."""
+        """Draw one of the options."""
         return str(options[int(self.rng.integers(len(options)))])
 
     def chance(self, probability: float) -> bool:
-        """True with a probability."""
+        """Return True with a probability."""
         return bool(self.rng.random() < probability)
 
     def texture(self, kinds: Sequence[str], quiet: float = 0.35) -> Texture:
-        """A random material: a palette colour (``quiet``: rate of undyed ones) and a pattern."""
+        """Draw a material: a palette colour and a pattern of ``kinds``.
+
+        ``quiet`` is the probability of a colour of ``QUIET_COLORS``.
+        """
         colors = QUIET_COLORS if self.chance(quiet) else PLAIN_COLORS
         color, kind = self.choice(colors), self.choice(kinds)
         scale = {"plain": 0.3, "wood": 0.06, "stripes": 0.07, "checker": 0.11}.get(kind, 0.1)
@@ -302,7 +311,7 @@ class Builder:
         return material(color, kind, scale=round(scale, 3), axis=int(self.rng.integers(3)))
 
     def add(self, texture: Texture, surface: Surface) -> None:
-        """Add any surface."""
+        """Add a surface."""
         self.surfaces.append(surface)
         self.textures.append(texture)
 
@@ -348,11 +357,11 @@ class Builder:
                     self.box(texture, (x - h, y - h, 0.0), (x + h, y + h, height))
 
     def top(self, x0: float, y0: float, x1: float, y1: float, z: float) -> None:
-        """Declare a place where other things can stand."""
+        """Declare a rectangle on which other objects can stand."""
         self.tops.append(Top((x0, y0), (x1, y1), z))
 
     def model(self, label: str) -> Model:
-        """The finished piece."""
+        """Make the model of all parts."""
         surface = merge(self.surfaces)
         unique = tuple(dict.fromkeys(self.textures))
         ids = [

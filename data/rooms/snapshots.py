@@ -1,8 +1,8 @@
-"""Small labelled pictures of many rooms: what a 2D model is trained and judged on.
+"""Render small labelled pictures of many rooms, for training and testing a 2D model.
 
-The camera and its poses are the demo's own; the picture is rendered somewhat larger than it
-is stored and then reduced, as photographs are. What queries need to know of a room's objects
-is kept beside the pictures as ``Known``; meshes and scans are never made.
+Camera and poses are those of the demo. A picture is rendered larger than it is stored and then
+reduced. The facts that queries need about a room's objects are stored beside the pictures as
+``Known``; no mesh or scan is written.
 """
 
 from __future__ import annotations
@@ -23,22 +23,22 @@ from data.rooms.scan import choose_poses
 from data.types import Array
 
 NOTHING = 255
-"""Value of ``object_ids`` where a picture shows no object."""
+"""Value of ``object_ids`` for pixels without an object."""
 
 FRAME = (320, 480)
 """Height and width of the demo's pictures."""
 SMALL = (160, 240)
-"""Height and width of the pictures to learn from."""
+"""Height and width of the training pictures."""
 
 _POSES = 24
 
 
 @dataclass(frozen=True)
 class Known:
-    """One object of a room.
+    """The facts of one object of a room that queries use.
 
-    ``color`` is its one clear colour or "", ``all_colors`` every colour it might be called,
-    ``host`` the position of the object it stands on (-1 none).
+    ``color`` is its unambiguous colour or "", ``all_colors`` are all colours that people might
+    call it, ``host`` is the index of the object it stands on (-1: none).
     """
 
     label: str
@@ -49,11 +49,11 @@ class Known:
 
 @dataclass(frozen=True, eq=False)
 class Snapshots:
-    """Pictures of several rooms.
+    """Labelled pictures of several rooms.
 
-    ``images`` (n, H, W, 3) uint8 RGB; ``object_ids`` (n, H, W) uint8, positions in
-    ``rooms[room_of[i]]``, ``NOTHING`` elsewhere; ``room_of`` (n,) int64; ``rooms`` the objects
-    of each room.
+    ``images`` (n, H, W, 3) uint8 RGB; ``object_ids`` (n, H, W) uint8, indices into
+    ``rooms[room_of[i]]`` or ``NOTHING``; ``room_of`` (n,) int64, each picture's room; ``rooms``,
+    the objects of each room.
     """
 
     images: Array
@@ -66,7 +66,7 @@ class Snapshots:
 
 
 def known_objects(room: Room) -> tuple[Known, ...]:
-    """What queries may say of each object, by the rules of ``data.rooms.queries``."""
+    """Return the facts of each object of a room, by the rules of ``data.rooms.queries``."""
     colors = vertex_colors(room)
     known = []
     for index, item in enumerate(room.objects):
@@ -81,7 +81,7 @@ def known_objects(room: Room) -> tuple[Known, ...]:
 def small_pictures(
     seed: Sequence[int], kind: str, views: int, spacing: float, oversampling: float
 ) -> Snapshots:
-    """One room in pictures of ``SMALL`` pixels, rendered larger and reduced."""
+    """Render a room in pictures of size ``SMALL``, ``oversampling`` times as large, then reduced."""
     room = make_room(seed, kind, spacing)
     pinhole = _undistorter(seed).camera
     large = (round(SMALL[0] * oversampling), round(SMALL[1] * oversampling))
@@ -99,7 +99,7 @@ def small_pictures(
 
 
 def demo_pictures(seed: Sequence[int], kind: str, views: int, spacing: float) -> Snapshots:
-    """One room as the demo's pictures show it: its size, its lens, its undistortion."""
+    """Render a room as in the demo: pictures of size ``FRAME``, fisheye, then undistorted."""
     room = make_room(seed, kind, spacing)
     lens = fisheye_camera(*FRAME, tuple(seed))
     undistorter = _undistorter(seed)
@@ -112,7 +112,7 @@ def demo_pictures(seed: Sequence[int], kind: str, views: int, spacing: float) ->
 
 
 def join(parts: Sequence[Snapshots]) -> Snapshots:
-    """Snapshots of several rooms as one."""
+    """Concatenate the snapshots of several rooms."""
     shifts = np.cumsum([0, *(len(part.rooms) for part in parts)])
     return Snapshots(
         np.concatenate([part.images for part in parts]),
@@ -127,7 +127,7 @@ def _undistorter(seed: Sequence[int]) -> Undistorter:
 
 
 def _some_poses(room: Room, views: int) -> list[Array]:
-    """A random choice of the poses a scan of the room would have."""
+    """Draw ``views`` of the poses that a scan of the room would have."""
     rng = np.random.default_rng([*room.seed, 6])
     poses = choose_poses(room, max(views, _POSES))
     return [poses[int(i)] for i in rng.permutation(len(poses))[:views]]
@@ -143,7 +143,7 @@ def _of_one_room(room: Room, images: list[Array], object_ids: list[Array]) -> Sn
 
 
 def write_snapshots(folder: Path, snapshots: Snapshots) -> None:
-    """Two arrays that can be mapped into memory, and the objects of the rooms."""
+    """Write two arrays that can be memory-mapped, and ``rooms.json`` with the rooms' objects."""
     np.save(folder / "images.npy", snapshots.images)
     np.save(folder / "object_ids.npy", snapshots.object_ids)
     rooms = [[asdict(known) for known in room] for room in snapshots.rooms]
@@ -152,7 +152,7 @@ def write_snapshots(folder: Path, snapshots: Snapshots) -> None:
 
 
 def read_snapshots(folder: Path) -> Snapshots:
-    """The pictures of a folder, mapped, not loaded."""
+    """Open the snapshots in a folder; pictures are memory-mapped."""
     content = json.loads((folder / "rooms.json").read_text(encoding="utf-8"))
     rooms = tuple(
         tuple(Known(k["label"], k["color"], tuple(k["all_colors"]), k["host"]) for k in room)

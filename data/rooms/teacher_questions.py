@@ -1,17 +1,17 @@
-"""Questions about one picture for training a 2D teacher: their objects and their sentences.
+"""Sample queries about one picture for training a 2D teacher: their objects and their sentences.
 
-A question counts as answered when its objects cover enough of the picture, as absent when not
-a single pixel of them shows, and is not asked in between. Questions about places and sizes are
-answered with all objects of the label: which one is meant is left to 3D.
+A query has targets if they cover at least ``VISIBLE_SHARE`` of the picture, is absent if no pixel
+shows them, and is not sampled in between. For queries about places and sizes all objects of the
+label are targets: choosing one of them needs 3D.
 
-Beside the wordings of the demo's training rooms there is a larger corpus, ``phrases.yaml``:
-other names, things to do, situations and descriptions per label. Its author did not see the
-wordings kept for validation rooms, and none of those is used here: they measure what was
-learnt of the language.
+Sentences come from the wordings of the demo's training rooms and from a larger corpus,
+``phrases.yaml``: other names, activities, situations and descriptions for each label. The corpus
+was written without the held-out wordings of validation rooms, and those are not used here,
+because they measure generalisation.
 
-A language model learns the frames of ``sentences`` by heart and stumbles over any other. Here
-names, colours and hosts stand between random words, and phrases are cut, mixed and thinned, so
-that what is asked for must be told from the words that say it.
+A language model that is trained on fixed frames memorises them and fails on other sentences.
+``say_loosely`` therefore puts names, colours and supports between random words, and cuts, mixes
+and thins phrases, so that only the words that describe the target are informative.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ from data.types import Array
 ASKED_LABELS = (*LABELS, *STRUCTURE)
 COLORS = tuple(color for color in PALETTE if color != "beige")
 VISIBLE_SHARE = 150 / 192**2
-"""Share of a picture that the objects must cover to count as shown (0.4 %)."""
+"""Share of a picture that a query's objects must cover to be its targets (0.4 %)."""
 
 KINDS: Mapping[str, float] = {
     "name": 0.26,
@@ -46,7 +46,7 @@ KINDS: Mapping[str, float] = {
     "relation": 0.03,
 }
 PROMPTED = frozenset({"name", "need", "color", "all", "relation"})
-"""Kinds whose objects are told by label and colour alone."""
+"""Kinds of queries whose targets are decided by label and colour alone."""
 
 _ABSENT_RATE = 0.45
 _TRIES = 12
@@ -54,10 +54,10 @@ _TRIES = 12
 
 @dataclass(frozen=True)
 class ViewQuery:
-    """What is asked, before it is put to words; ``data.rooms.teacher_questions`` does that.
+    """A query about a picture, before it has words.
 
-    ``targets`` are positions of the objects that answer, empty where none shows; ``color`` is
-    the colour asked for or ""; ``other`` the second label of a question that names two.
+    ``targets`` are the indices of the target objects, empty for an absent target; ``color`` is
+    the queried colour or ""; ``other`` is the second label of a query that names two.
     """
 
     kind: str
@@ -68,7 +68,7 @@ class ViewQuery:
 
     @property
     def name(self) -> str:
-        """The answer's name for what is asked for, such as "red chair"."""
+        """Name of the target in an answer, such as "red chair"."""
         match self.kind:
             case "color":
                 return f"{self.color} {self.label}"
@@ -80,10 +80,10 @@ class ViewQuery:
 
 
 class Viewer:
-    """One picture with what is known of its objects, ready to be asked about.
+    """The objects of one picture, from which queries are sampled.
 
-    ``object_ids`` (H, W) uint8 as in ``Snapshots``; ``label_weights`` says how often each
-    visible label is to be asked for, to make up for labels that are everywhere.
+    ``object_ids`` (H, W) uint8 as in ``Snapshots``; ``label_weights`` are the relative rates at
+    which visible labels are queried, to balance frequent labels.
     """
 
     def __init__(
@@ -102,7 +102,7 @@ class Viewer:
         self.weights = weights / weights.sum() if len(weights) else weights
 
     def seen(self, targets: Sequence[int]) -> tuple[int, ...] | None:
-        """The targets that show at all; () for none; None where too little shows to say."""
+        """Return the targets with visible pixels; (): none is visible; None: too few pixels."""
         count = int(self.pixels[list(targets)].sum()) if targets else 0
         if count == 0:
             return ()
@@ -111,11 +111,11 @@ class Viewer:
         return tuple(int(t) for t in targets if self.pixels[t] > 0)
 
     def pick_shown(self, rng: np.random.Generator) -> str:
-        """A label in view."""
+        """Draw a visible label."""
         return self.shown[int(rng.choice(len(self.shown), p=self.weights))]
 
     def pick_absent(self, rng: np.random.Generator) -> str:
-        """A label out of view; parts of the structure seldom."""
+        """Draw a label that is not visible; labels of the structure are drawn less often."""
         label = self.absent[int(rng.integers(len(self.absent)))]
         if label in STRUCTURE:
             label = self.absent[int(rng.integers(len(self.absent)))]
@@ -125,7 +125,7 @@ class Viewer:
 def ask_view(
     viewer: Viewer, rng: np.random.Generator, kinds: Mapping[str, float] = KINDS
 ) -> ViewQuery:
-    """A random question of a random kind; absent things in a bit under half of the cases."""
+    """Sample a query of a random kind; its target is absent with probability ``_ABSENT_RATE``."""
     names, rates = list(kinds), np.array(list(kinds.values()))
     for _ in range(_TRIES):
         kind = names[int(rng.choice(len(names), p=rates / rates.sum()))]
@@ -138,7 +138,7 @@ def ask_view(
 
 
 def ask_name(viewer: Viewer, rng: np.random.Generator, absent: bool) -> ViewQuery | None:
-    """By name."""
+    """Sample a query by name; None if the drawn label shows too few pixels."""
     label = viewer.pick_absent(rng) if absent else viewer.pick_shown(rng)
     targets = viewer.seen(viewer.of_label.get(label, ()))
     if targets is None:
@@ -147,7 +147,7 @@ def ask_name(viewer: Viewer, rng: np.random.Generator, absent: bool) -> ViewQuer
 
 
 def ask_need(viewer: Viewer, rng: np.random.Generator, absent: bool) -> ViewQuery | None:
-    """By use; a table is not asked for where a desk would do as well, nor a desk for a table."""
+    """Sample a query by use; None for a table beside a visible desk, or a desk beside a table."""
     label = viewer.pick_absent(rng) if absent else viewer.pick_shown(rng)
     rival = {"table": "desk", "desk": "table"}.get(label, "")
     targets = viewer.seen(viewer.of_label.get(label, ()))
@@ -157,7 +157,7 @@ def ask_need(viewer: Viewer, rng: np.random.Generator, absent: bool) -> ViewQuer
 
 
 def ask_color(viewer: Viewer, rng: np.random.Generator, absent: bool) -> ViewQuery | None:
-    """By colour and name, or by a colour that no such thing in view has."""
+    """Sample a query by colour and name, or by a colour that no visible object of the name has."""
     visible = [i for label in viewer.shown for i in viewer.of_label[label] if viewer.pixels[i] > 0]
     named = [i for i in visible if viewer.known[i].label not in STRUCTURE]
     if not absent:
@@ -181,7 +181,7 @@ def ask_color(viewer: Viewer, rng: np.random.Generator, absent: bool) -> ViewQue
 
 
 def ask_on(viewer: Viewer, rng: np.random.Generator, absent: bool) -> ViewQuery | None:
-    """What stands on something in view."""
+    """Sample a query for objects of a label on a visible support."""
     hosted = [i for i, item in enumerate(viewer.known) if item.host >= 0]
     if not hosted:
         return None
@@ -198,7 +198,7 @@ def ask_on(viewer: Viewer, rng: np.random.Generator, absent: bool) -> ViewQuery 
 
 
 def ask_all(viewer: Viewer, rng: np.random.Generator, absent: bool) -> ViewQuery | None:
-    """Every object of a label."""
+    """Sample a query for all objects of a label."""
     label = viewer.pick_absent(rng) if absent else viewer.pick_shown(rng)
     targets = viewer.seen(viewer.of_label.get(label, ()))
     if targets is None or label in STRUCTURE:
@@ -207,7 +207,7 @@ def ask_all(viewer: Viewer, rng: np.random.Generator, absent: bool) -> ViewQuery
 
 
 def ask_everything(viewer: Viewer, rng: np.random.Generator, absent: bool) -> ViewQuery | None:
-    """All that stands on something in view."""
+    """Sample a query for all objects on a visible support."""
     hosts = sorted({viewer.known[k.host].label for k in viewer.known if k.host >= 0})
     hosts = [host for host in hosts if host in viewer.shown]
     if not hosts:
@@ -225,7 +225,7 @@ def ask_everything(viewer: Viewer, rng: np.random.Generator, absent: bool) -> Vi
 
 
 def ask_both(viewer: Viewer, rng: np.random.Generator, absent: bool) -> ViewQuery | None:
-    """Two labels, both in view."""
+    """Sample a query for the objects of two visible labels."""
     if not viewer.shown:
         return None
     first, second = viewer.pick_shown(rng), viewer.pick_shown(rng)
@@ -238,7 +238,7 @@ def ask_both(viewer: Viewer, rng: np.random.Generator, absent: bool) -> ViewQuer
 
 
 def ask_relation(viewer: Viewer, rng: np.random.Generator, absent: bool) -> ViewQuery | None:
-    """By place or size: all objects of the label answer."""
+    """Sample a query by place or size; all objects of the label are targets."""
     label = viewer.pick_absent(rng) if absent else viewer.pick_shown(rng)
     targets = viewer.seen(viewer.of_label.get(label, ()))
     if targets is None or label in STRUCTURE:
@@ -297,7 +297,7 @@ AFTER_SITUATION = ("", "", "", "what should I use?", "which object is meant?", "
 
 @dataclass(frozen=True)
 class Phrases:
-    """What is said of one label: other ``names``, ``verbs``, ``situations``, ``descriptions``."""
+    """The phrases of one label: other ``names``, ``verbs``, ``situations``, ``descriptions``."""
 
     names: tuple[str, ...]
     verbs: tuple[str, ...]
@@ -307,7 +307,7 @@ class Phrases:
 
 @cache
 def load_phrases() -> Mapping[str, Phrases]:
-    """The corpus, with the needs of the demo's training rooms among the situations."""
+    """Load the corpus by label; the needs of the demo's training rooms join the situations."""
     text = resources.files("data.rooms").joinpath("phrases.yaml").read_text(encoding="utf-8")
     tables = yaml.safe_load(text)
     needs = {need.labels[0]: need.wording.train for need in NEEDS}
@@ -323,19 +323,19 @@ def load_phrases() -> Mapping[str, Phrases]:
 
 
 def pick(rng: np.random.Generator, words: Sequence[str]) -> str:
-    """Any of the words, all alike."""
+    """Draw one of the words uniformly."""
     return words[int(rng.integers(len(words)))]
 
 
 def any_name(rng: np.random.Generator, label: str) -> str:
-    """The label itself, or now and then another name of it."""
+    """Draw a name of a label: mostly the label itself, sometimes another name."""
     if label in STRUCTURE or rng.random() < 0.65:
         return label
     return pick(rng, load_phrases()[label].names)
 
 
 def say(rng: np.random.Generator, query: ViewQuery) -> str:
-    """One of the many ways to ask a query."""
+    """Draw a sentence for a query."""
     label = query.label
     match query.kind:
         case "need":
@@ -350,7 +350,7 @@ def say(rng: np.random.Generator, query: ViewQuery) -> str:
 
 
 def say_as_demo(rng: np.random.Generator, query: ViewQuery, held_out: bool) -> str:
-    """As the demo asks: in its training rooms' words, or in those kept for validation rooms."""
+    """Draw a sentence of the demo: a training wording or, with ``held_out``, a validation one."""
     wording = _demo_wording(rng, query)
     return _fill(query, pick(rng, wording.held_out if held_out else wording.train))
 
@@ -367,7 +367,7 @@ def _demo_wording(rng: np.random.Generator, query: ViewQuery) -> Wording:
 
 
 def _fill(query: ViewQuery, frame: str) -> str:
-    """A demo wording with its slots filled."""
+    """Fill the slots of a demo wording."""
     return frame.format(
         name=query.label,
         names=plural(query.label),
@@ -380,7 +380,7 @@ def _fill(query: ViewQuery, frame: str) -> str:
 
 
 def say_need(rng: np.random.Generator, label: str) -> str:
-    """A question that implies the label without naming it."""
+    """Draw a sentence that implies the label without naming it."""
     phrases = load_phrases()[label]
     kind = rng.random()
     if kind < 0.35:
@@ -397,7 +397,7 @@ _LOOSE = 0.6
 
 
 def say_loosely(rng: np.random.Generator, query: ViewQuery) -> str:
-    """A question of ``sentences.say`` or, more often, its words among others."""
+    """Draw a sentence of ``say`` or, with probability ``_LOOSE``, its words among random ones."""
     if rng.random() >= _LOOSE:
         return say(rng, query)
     if query.kind == "need":
@@ -410,7 +410,7 @@ def say_loosely(rng: np.random.Generator, query: ViewQuery) -> str:
 
 
 def _mixed_need(rng: np.random.Generator, label: str) -> str:
-    """The start of one phrase and the end of another on the same thing, some words left out."""
+    """Join the start of a label's phrase and the end of another, and leave out some words."""
     one, two = (say_need(rng, label).split() for _ in range(2))
     if rng.random() < 0.5:
         words = one[: int(rng.integers(1, len(one) + 1))] + two[int(rng.integers(len(two))) :]
@@ -445,21 +445,21 @@ def _core(rng: np.random.Generator, query: ViewQuery) -> str | None:
 
 
 def _filler(rng: np.random.Generator) -> list[str]:
-    """No word to six, most of them words of questions, some made up."""
+    """Draw zero to six filler words: mostly words of questions, some invented."""
     count = int(rng.integers(_MOST_WORDS + 1))
     words = _plain_words()
     return [_invent(rng) if rng.random() < _INVENTED else pick(rng, words) for _ in range(count)]
 
 
 def _invent(rng: np.random.Generator) -> str:
-    """A word nobody has heard, from the start of one and the end of another."""
+    """Invent a word from the start of a word and the end of another."""
     start, end = (pick(rng, _plain_words()) for _ in range(2))
     return start[: int(rng.integers(1, len(start) + 1))] + end[int(rng.integers(len(end))) :]
 
 
 @cache
 def _plain_words() -> tuple[str, ...]:
-    """Words of all questions but those that name a thing, a colour or a place."""
+    """Return the words of all sentences that name no object, colour or place."""
     phrases = load_phrases()
     names = (*ASKED_LABELS, *(name for each in phrases.values() for name in each.names))
     spoken = (*names, *(plural(name) for name in names), *COLORS, "on")

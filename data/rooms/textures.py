@@ -1,7 +1,7 @@
-"""Solid textures: the colour of a point is a function of where it lies in its object.
+"""Compute solid textures: a point's colour is a function of its position in its object.
 
-One function colours mesh vertices and image pixels alike. Only integer hashing and basic
-arithmetic in float64, so the same point has the same colour on every machine.
+The same function colours mesh vertices and image pixels. It uses only integer hashing and basic
+float64 arithmetic, so a point has the same colour on every machine.
 """
 
 from __future__ import annotations
@@ -38,8 +38,8 @@ class Texture:
     """One material.
 
     ``base`` and ``second`` are RGB in 0..1, mixed by the pattern of ``kind``; ``scale`` is the
-    pattern's period in metres, ``axis`` the direction it runs along; ``glow`` is light of its
-    own (0 none), ``color`` the palette name of the base.
+    pattern's period in metres, ``axis`` (0, 1, 2) its direction; ``glow`` is emitted light
+    (0: none), ``color`` the palette name of ``base``.
     """
 
     kind: str
@@ -52,7 +52,7 @@ class Texture:
 
 
 def material(color: str, kind: str = "plain", **changes: object) -> Texture:
-    """A texture of a palette colour, its pattern a darker shade of the same colour."""
+    """Make a texture of a palette colour; its second colour is a darker shade."""
     base = PALETTE[color]
     depth = {"plain": 0.9, "wood": 0.62, "weave": 0.8}.get(kind, 0.72)
     second = (base[0] * depth, base[1] * depth, base[2] * depth)
@@ -62,7 +62,7 @@ def material(color: str, kind: str = "plain", **changes: object) -> Texture:
 
 @compiled
 def _hash(x: int, y: int, z: int) -> int:
-    """Pseudo-random uint32 of an integer lattice point."""
+    """Hash an integer lattice point to a pseudo-random uint32."""
     h = np.uint32(np.uint32(x) * np.uint32(0x9E3779B1))
     h = np.uint32(h ^ np.uint32(np.uint32(y) * np.uint32(0x85EBCA77)))
     h = np.uint32(h ^ np.uint32(np.uint32(z) * np.uint32(0xC2B2AE3D)))
@@ -80,7 +80,7 @@ def _cell(value: float) -> int:
 
 @compiled
 def _lattice(x: float, y: float, z: float) -> float:
-    """In [0, 1): one random value for every unit cell."""
+    """Return a random value in [0, 1) for the unit cell of a point."""
     return _hash(_cell(x), _cell(y), _cell(z)) * (1.0 / 2**32)
 
 
@@ -91,7 +91,7 @@ def _blended(low: float, high: float, share: float) -> float:
 
 @compiled
 def _plane(i: int, j: int, k: int, fx: float, fy: float) -> float:
-    """Four lattice points at one height, blended."""
+    """Interpolate bilinearly between four lattice points at one height."""
     unit = 1.0 / 2**32
     near = _blended(_hash(i, j, k) * unit, _hash(i + 1, j, k) * unit, fx)
     far = _blended(_hash(i, j + 1, k) * unit, _hash(i + 1, j + 1, k) * unit, fx)
@@ -100,7 +100,7 @@ def _plane(i: int, j: int, k: int, fx: float, fy: float) -> float:
 
 @compiled
 def _smooth(x: float, y: float, z: float) -> float:
-    """In [0, 1): random values on unit lattice points, blended smoothly between them."""
+    """Return smooth noise in [0, 1): random values at unit lattice points, interpolated."""
     i, j, k = _cell(x), _cell(y), _cell(z)
     fx, fy, fz = x - i, y - j, z - k
     fx, fy, fz = fx * fx * (3 - 2 * fx), fy * fy * (3 - 2 * fy), fz * fz * (3 - 2 * fz)
@@ -109,7 +109,7 @@ def _smooth(x: float, y: float, z: float) -> float:
 
 @compiled
 def _pattern(kind: int, x: float, y: float, z: float, scale: float, axis: int) -> float:
-    """Share of the second colour at a point, metres in the object's frame; ``KINDS[kind]``."""
+    """Return the share of the second colour at a point (metres, object frame); ``KINDS[kind]``."""
     u, v, w = x / scale, y / scale, z / scale
     along = u if axis == 0 else v if axis == 1 else w
     if kind == 0:  # plain
@@ -129,7 +129,7 @@ def _pattern(kind: int, x: float, y: float, z: float, scale: float, axis: int) -
         return ((_cell(u + 1e-4) + _cell(v + 1e-4) + _cell(w + 1e-4)) & 1) * 0.8
     if kind == 4:  # speckle
         return min(max(_smooth(u * 3, v * 3, w * 3) * 5 - 2.8, 0.0), 1.0)
-    pitch = 0.012  # Of a weave's threads, metres.
+    pitch = 0.012  # Distance of a weave's threads, metres.
     threads = _cell(x / pitch + 1e-4) + _cell(y / pitch + 1e-4) + _cell(z / pitch + 1e-4)
     return 0.35 * (threads & 1) + 0.5 * _smooth(u, v, w)
 
@@ -138,7 +138,7 @@ def _pattern(kind: int, x: float, y: float, z: float, scale: float, axis: int) -
 def albedo_at(
     table: Array, texture: int, x: float, y: float, z: float
 ) -> tuple[float, float, float]:
-    """RGB in 0..1 of a point, metres in its object's frame; ``table`` of a ``TextureTable``."""
+    """Return RGB in 0..1 of a point (metres, object frame); ``table``: rows of a ``TextureTable``."""
     row = table[texture]
     mix = _pattern(int(row[0]), x, y, z, row[1], int(row[2]))
     grain = 0.95 + 0.1 * _lattice(x / 0.007, y / 0.007, z / 0.007)
@@ -164,24 +164,24 @@ def _fill_albedo(table: Array, texture_ids: Array, points: Array, colors: Array)
 
 
 def lattice_noise(points: Array) -> Array:
-    """(n,) in [0, 1): one random value for every unit cell of ``points`` (n, 3)."""
+    """Return (n,) in [0, 1): the random value of the unit cell of each of ``points`` (n, 3)."""
     values = np.empty(len(points))
     _fill_noise(points, False, values)
     return values
 
 
 def smooth_noise(points: Array) -> Array:
-    """(n,) in [0, 1): random values on unit lattice points, blended smoothly between them."""
+    """Return smooth noise (n,) in [0, 1) at ``points`` (n, 3); the lattice has unit spacing."""
     values = np.empty(len(points))
     _fill_noise(points, True, values)
     return values
 
 
 class TextureTable:
-    """Textures of one room, looked up by index for many points at once."""
+    """The textures of one room, looked up by index for many points at once."""
 
     def __init__(self, textures: Sequence[Texture]) -> None:
-        """Keep them as (n, 10) rows: kind, scale, axis, glow, base and second colour."""
+        """Store textures as (n, 10) rows: kind, scale, axis, glow, base and second colour."""
         self.textures = tuple(textures)
         self.rows = np.array(
             [
@@ -191,7 +191,7 @@ class TextureTable:
         )
 
     def albedo(self, texture_ids: Array, points: Array) -> Array:
-        """(n, 3) RGB in 0..1 of ``points`` (n, 3), metres in their object's frame."""
+        """Return RGB (n, 3) in 0..1 of ``points`` (n, 3), metres in the objects' frames."""
         colors = np.empty((len(points), 3))
         _fill_albedo(self.rows, texture_ids, points, colors)
         return colors

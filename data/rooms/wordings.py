@@ -1,9 +1,8 @@
-"""How generated queries are put into words, and how a wording is recognised.
+"""Define the wordings of generated queries, and recognise the wording of a query.
 
-``train`` wordings occur in every split, ``held_out`` ones in validation rooms only.
-
-Queries carry no such mark, and rooms made long ago are told apart all the same. Every template
-of ``data.rooms.wordings`` becomes a pattern whose slots take the catalog's names and colours.
+``train`` wordings occur in every split, ``held_out`` wordings only in validation rooms. Queries
+do not store their wording: it is recognised by matching the text with a pattern for each
+template, whose slots accept the catalog's names and colours.
 """
 
 from __future__ import annotations
@@ -20,7 +19,7 @@ from data.rooms.shapes import PLAIN_COLORS, QUIET_COLORS
 
 @dataclass(frozen=True)
 class Wording:
-    """Templates of one kind of query, to be filled by ``str.format``."""
+    """The templates of one kind of query, for ``str.format``."""
 
     train: tuple[str, ...]
     held_out: tuple[str, ...]
@@ -28,7 +27,7 @@ class Wording:
 
 @dataclass(frozen=True)
 class Need:
-    """A need that things of ``labels`` meet; not asked where one of ``barred`` would too."""
+    """A need that objects of ``labels`` meet; not used in rooms with an object of ``barred``."""
 
     labels: tuple[str, ...]
     barred: tuple[str, ...]
@@ -175,11 +174,11 @@ ROOM_WORDS: dict[str, Wording] = {
         ("the washroom", "the room with the toilet"),
     ),
 }
-"""How searches speak of each kind of room: by a name, or by what is done or stands there."""
+"""How searches name each kind of room: by a name, by its use, or by an object in it."""
 
 
 def plural(name: str) -> str:
-    """English plural of a label."""
+    """Return the English plural of a label."""
     if name.endswith("shelf"):
         return f"{name[:-1]}ves"
     return f"{name}s"
@@ -189,14 +188,14 @@ COLOR = "color"
 
 
 class Put(NamedTuple):
-    """Which wording a query is of ("name", "color", "need", ...), and whether it is held out."""
+    """The wording of a query: its kind ("name", "color", "need", ...), and whether it is held out."""
 
     kind: str
     held_out: bool
 
 
 def how_put(text: str) -> Put | None:
-    """How a generated query was put; None for words of no template.
+    """Recognise the wording of a generated query; None for a text that matches no template.
 
     >>> how_put("highlight the red chair, please")
     Put(kind='color', held_out=True)
@@ -209,7 +208,7 @@ def how_put(text: str) -> Put | None:
 
 @cache
 def _patterns() -> tuple[tuple[re.Pattern[str], Put], ...]:
-    """Templates that take a colour come before those that do not."""
+    """Return the patterns of all templates; those with a colour come first."""
     wordings: list[tuple[str, Wording]] = [(COLOR, REFERRING[COLOR])]
     for table in (REFERRING, SPATIAL, MULTIPLE):
         wordings += [(kind, wording) for kind, wording in table.items() if kind != COLOR]

@@ -1,4 +1,4 @@
-"""Write rooms in ScanNet++'s layout, and the files that span rooms."""
+"""Write rooms in ScanNet++'s layout, and the dataset's splits, class lists and query files."""
 
 from __future__ import annotations
 
@@ -29,17 +29,17 @@ _JPEG_QUALITY = 93
 
 
 def dump_json(path: Path, content: object) -> None:
-    """Compact JSON with a newline at the end."""
+    """Write compact JSON with a newline at the end."""
     path.write_text(json.dumps(content, separators=(",", ":")) + "\n", encoding="utf-8")
 
 
 def dump_lines(path: Path, lines: Sequence[str]) -> None:
-    """One entry a line."""
+    """Write one entry a line."""
     path.write_text("".join(f"{line}\n" for line in lines), encoding="utf-8")
 
 
 def write_scan(folder: Path, scan: RoomScan) -> None:
-    """``scans/``: meshes, segments (one per vertex) and annotation groups."""
+    """Write ``scans/``: meshes, segments (one per vertex) and annotation groups."""
     folder.mkdir(parents=True, exist_ok=True)
     fields: list[tuple[str, str]] = [
         ("x", "f4"),
@@ -84,7 +84,10 @@ def write_scan(folder: Path, scan: RoomScan) -> None:
 def write_pictures(
     folder: Path, names: Sequence[str], images: Sequence[Array], undistorter: Undistorter
 ) -> None:
-    """``dslr/`` pictures and masks, fisheye and undistorted; ``images`` (H, W, 3) RGB."""
+    """Write the images and masks of ``dslr/``, fisheye and undistorted.
+
+    ``images`` are (H, W, 3) uint8 RGB.
+    """
     kinds = ("resized_images", "resized_anon_masks", "resized_undistorted_images")
     for kind in (*kinds, "resized_undistorted_masks"):
         (folder / kind).mkdir(parents=True, exist_ok=True)
@@ -102,7 +105,7 @@ def write_pictures(
 
 
 def quaternion(rotation: Array) -> Array:
-    """(w, x, y, z) with w >= 0 of a rotation (3, 3)."""
+    """Convert a rotation (3, 3) to a quaternion (w, x, y, z) with w >= 0."""
     r = rotation
     squares = np.array(
         [
@@ -124,7 +127,7 @@ def quaternion(rotation: Array) -> Array:
 def write_colmap(
     folder: Path, camera: Camera, names: Sequence[str], poses: Sequence[Array], scan: RoomScan
 ) -> None:
-    """``dslr/colmap``: text model of the fisheye camera; images not in the order of names."""
+    """Write ``dslr/colmap``: the fisheye camera's text model; images are not sorted by name."""
     folder.mkdir(parents=True, exist_ok=True)
     K = camera.K
     numbers = (K[0, 0], K[1, 1], K[0, 2], K[1, 2], *camera.distortion)
@@ -156,7 +159,7 @@ def write_colmap(
 
 
 def nerfstudio_pose(world_to_camera: Array) -> Array:
-    """(4, 4) camera-to-world with OpenGL axes and ScanNet++'s permuted world (y, x, -z)."""
+    """Convert a pose to camera-to-world (4, 4), OpenGL axes, in ScanNet++'s world (y, x, -z)."""
     rotation, translation = world_to_camera[:3, :3], world_to_camera[:3, 3]
     pose = np.eye(4)
     pose[:3, :3] = rotation.T
@@ -173,7 +176,7 @@ def write_nerfstudio(
     poses: Sequence[Array],
     test_names: Sequence[str],
 ) -> None:
-    """``dslr/nerfstudio``: transforms of both cameras."""
+    """Write ``dslr/nerfstudio``: the transforms files of both cameras."""
     folder.mkdir(parents=True, exist_ok=True)
     frames = [
         {
@@ -224,8 +227,8 @@ def write_room(
 ) -> None:
     """Make, render and write one room below ``root``; ``size`` is (height, width) in pixels.
 
-    ``questions``: how many times the usual number it is asked. ``scale`` and ``corner`` as of
-    ``make_room``; ``extra`` are the numbers of questions with answers and of searches.
+    ``questions`` multiplies the number of queries. ``scale`` and ``corner`` are arguments of
+    ``make_room``; ``extra`` holds the numbers of questions with answers and of searches.
     """
     room = make_room(seed, kind, spacing, scale, corner)
     camera = fisheye_camera(*size, room.seed)
@@ -259,7 +262,10 @@ def write_room(
 
 
 def write_index(root: Path, splits: Mapping[str, Sequence[str]]) -> None:
-    """Write splits, class lists and the query files of finished rooms."""
+    """Write the splits, class lists and query files of finished rooms.
+
+    Raises DataError when a room's file cannot be read.
+    """
     for split, names in splits.items():
         records = [r for name in names for r in _load(root / "queries" / "rooms" / f"{name}.json")]
         rows = ",\n".join(json.dumps(record) for record in records)
