@@ -96,12 +96,13 @@ def find_masks(folder: Path, names: Sequence[str]) -> dict[str, Path]:
     if not folder.is_dir():
         return {}
     masks = ImageFolder(folder, _REMEDY)
-    found = {name: masks.find(f"{Path(name).stem}.png") for name in names}
-    lacking = [name for name, path in found.items() if not path.exists()]
-    if lacking:
-        told = f"{len(lacking)} of {len(names)} images have no mask here, such as {lacking[0]}"
-        log.warning("%s: %s; all their pixels are used", folder, told)
-    return {name: path for name, path in found.items() if path.exists()}
+    paths = {name: masks.find(f"{Path(name).stem}.png") for name in names}
+    without_mask = [name for name, path in paths.items() if not path.exists()]
+    if without_mask:
+        counts = f"{len(without_mask)} of {len(names)}"
+        message = f"{counts} images have no mask here, such as {without_mask[0]}"
+        log.warning("%s: %s; all their pixels are used", folder, message)
+    return {name: path for name, path in paths.items() if path.exists()}
 
 
 def cells_to_pixels(logits: Array, extent: tuple[float, float], size: tuple[int, int]) -> Array:
@@ -117,9 +118,9 @@ def cells_to_pixels(logits: Array, extent: tuple[float, float], size: tuple[int,
 def _between(values: Array, axis: int, covered: float, pixels: int) -> Array:
     """Interpolate (n, h, w) linearly along one axis, from cells to ``pixels`` values."""
     cells = values.shape[axis]
-    at = np.clip((np.arange(pixels) + 0.5) / pixels * covered - 0.5, 0, cells - 1)
-    low = np.minimum(at.astype(int), max(cells - 2, 0))
-    share = (at - low).astype(np.float32)
+    positions = np.clip((np.arange(pixels) + 0.5) / pixels * covered - 0.5, 0, cells - 1)
+    low = np.minimum(positions.astype(int), max(cells - 2, 0))
+    share = (positions - low).astype(np.float32)
     share = share[:, None] if axis == 1 else share
     first, second = values.take(low, axis), values.take(np.minimum(low + 1, cells - 1), axis)
     return np.asarray(first * (1 - share) + second * share)

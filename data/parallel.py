@@ -72,13 +72,13 @@ def mapped(
         yield from map(function, items)
         return
     with ThreadPoolExecutor(threads) as pool:
-        coming: deque[Future[_Result]] = deque()
+        futures: deque[Future[_Result]] = deque()
         for item in items:
-            coming.append(pool.submit(function, item))
-            if len(coming) >= threads:
-                yield coming.popleft().result()
-        while coming:
-            yield coming.popleft().result()
+            futures.append(pool.submit(function, item))
+            if len(futures) >= threads:
+                yield futures.popleft().result()
+        while futures:
+            yield futures.popleft().result()
 
 
 # Parameters of glibc's mallopt(3).

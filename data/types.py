@@ -58,10 +58,10 @@ class Camera:
         _require(bool(np.isfinite(self.K).all()), "K holds a value that is not finite")
         _require(self.K[0, 0] > 0 and self.K[1, 1] > 0, "focal lengths must be positive")
         _require(self.height > 0 and self.width > 0, "image size must be positive")
-        wanted = NUM_DISTORTION[self.model]
+        num_values = NUM_DISTORTION[self.model]
         _require(
-            len(self.distortion) == wanted,
-            f"{self.model} takes {wanted} distortion values, got {len(self.distortion)}",
+            len(self.distortion) == num_values,
+            f"{self.model} takes {num_values} distortion values, got {len(self.distortion)}",
         )
 
     def scaled(self, height: int, width: int) -> Camera:

@@ -10,7 +10,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from data.artifacts.object_store import Place
+from data.artifacts.object_store import StoragePath
 from data.artifacts.store import METADATA, ArtifactKey, read_metadata
 from data.errors import ArtifactError, UserError
 from data.jsonio import read_json
@@ -57,7 +57,7 @@ def read_record(folder: Path) -> Record:
     return record_of(folder, read_json(path, _WHAT, _REMEDY, finite=False), path)
 
 
-def record_of(folder: Path, content: Any, path: Place) -> Record:
+def record_of(folder: Path, content: Any, path: StoragePath) -> Record:
     """The record that metadata at ``path`` tells; ArtifactError where it is damaged."""
     try:
         root, scene = place_of(folder, str(content["stage"]))

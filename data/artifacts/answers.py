@@ -20,7 +20,7 @@ _ANSWERS_REMEDY = "Run AnswerQuestions again."
 
 
 @dataclass(frozen=True)
-class Said:
+class AnswerInWords:
     """One query's answer in words, on which the teacher's views voted.
 
     ``share`` in [0, 1] is the fraction of the vote that agrees with the answer, ``view_ids`` are
@@ -34,7 +34,7 @@ class Said:
     num_points: int
 
 
-def write_said(folder: Path, answers: Sequence[Said]) -> None:
+def write_answers(folder: Path, answers: Sequence[AnswerInWords]) -> None:
     """Write ``answers.json`` into ``folder``."""
     rows = [asdict(answer) for answer in answers]
     content = {"schema_version": ANSWERS_VERSION, "answers": rows}
@@ -43,12 +43,14 @@ def write_said(folder: Path, answers: Sequence[Said]) -> None:
     )
 
 
-def read_said(folder: Path) -> dict[str, Said]:
+def read_answers(folder: Path) -> dict[str, AnswerInWords]:
     """Read the answers, by prompt id; ArtifactError when the artifact cannot be read."""
     require_complete(folder, _ANSWERS_REMEDY)
     try:
         content = json.loads((folder / ANSWERS_FILE).read_text(encoding="utf-8"))
-        rows = [Said(**{**r, "view_ids": tuple(r["view_ids"])}) for r in content["answers"]]
+        rows = [
+            AnswerInWords(**{**r, "view_ids": tuple(r["view_ids"])}) for r in content["answers"]
+        ]
     except (OSError, ValueError, KeyError, TypeError) as error:
         found = f"{type(error).__name__}: {error}"
         raise ArtifactError(

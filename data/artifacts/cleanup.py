@@ -26,18 +26,18 @@ from filelock import FileLock, Timeout
 
 from data.artifacts.metadata import (
     CHECKSUM,
-    HOLDER,
     METADATA,
-    Listed,
-    failure_path,
+    WRITER_FILE,
+    ListedFile,
     files_of,
+    last_error_path,
     listed_files,
     metadata_text,
     read_metadata,
     sha256_of,
     size_of,
 )
-from data.artifacts.object_store import Place, RemoteFolder
+from data.artifacts.object_store import RemoteFolder, StoragePath
 from data.artifacts.store import fingerprint, lock_path
 from data.errors import DataError
 
@@ -53,7 +53,7 @@ class Finding(NamedTuple):
     ``what`` describes the difference; ``is_extra`` marks a file that the metadata does not list.
     """
 
-    path: Place
+    path: StoragePath
     what: str
     is_extra: bool = False
 
@@ -72,23 +72,25 @@ def artifacts_below(start: Path) -> Artifacts:
     unfinished. A folder inside a finished artifact belongs to that artifact.
     """
     finished: list[Path] = []
-    nameless: list[Path] = []
-    for place, folders, files in os.walk(start):
+    unfinished_candidates: list[Path] = []
+    for path_text, folders, files in os.walk(start):
         folders[:] = sorted(name for name in folders if not name.startswith("."))
-        folder = Path(place)
+        folder = Path(path_text)
         if METADATA in files:
             finished.append(folder)
         elif ARTIFACT_NAME.fullmatch(folder.name):
-            nameless.append(folder)
-    holders = {up for path in (*finished, *nameless) for up in path.parents}
-    inside = set(finished)
+            unfinished_candidates.append(folder)
+    outer_folders = {up for path in (*finished, *unfinished_candidates) for up in path.parents}
+    finished_folders = set(finished)
     unfinished = [
-        path for path in nameless if path not in holders and inside.isdisjoint(path.parents)
+        path
+        for path in unfinished_candidates
+        if path not in outer_folders and finished_folders.isdisjoint(path.parents)
     ]
     return Artifacts(tuple(finished), tuple(unfinished))
 
 
-def place_of(folder: Place, stages: Collection[str]) -> tuple[str, str]:
+def stage_and_scene_of(folder: StoragePath, stages: Collection[str]) -> tuple[str, str]:
     """Tell the stage and the scene of an artifact from its path; "" for an unknown one.
 
     ``stages`` are the names of the folders that hold artifacts.
@@ -103,7 +105,7 @@ def place_of(folder: Place, stages: Collection[str]) -> tuple[str, str]:
     return "", ""
 
 
-def num_files(folder: Place) -> int:
+def num_files(folder: StoragePath) -> int:
     """Count the files that ``check_artifact`` compares."""
     return len(listed_files(read_metadata(folder) or {}) or {})
 
@@ -121,24 +123,29 @@ def check_artifact(folder: Path, step: Callable[[], None]) -> list[Finding]:
     if files is None:
         return [Finding(folder / METADATA, "damaged: its list of files cannot be read")]
     for name, file in files.items():
-        what = _check_file(folder / name, file)
-        if what:
-            findings.append(Finding(folder / name, what))
+        problem = _check_file(folder / name, file)
+        if problem:
+            findings.append(Finding(folder / name, problem))
         step()
     return findings + _unlisted(folder, files)
 
 
-def check_metadata(folder: Place, content: Mapping[str, Any]) -> Iterator[Finding]:
+def check_metadata(folder: StoragePath, content: Mapping[str, Any]) -> Iterator[Finding]:
     """Yield the contradictions in an artifact's metadata and between it and the folder's name."""
     path = folder / METADATA
     names = set(content)
     if not _NEEDED <= names <= _NEEDED | _NOTED:
-        odd = ", ".join(sorted((_NEEDED - names) | (names - _NEEDED - _NOTED)))
-        yield Finding(path, f"damaged: entries missing or unknown ({odd})")
+        wrong_names = ", ".join(sorted((_NEEDED - names) | (names - _NEEDED - _NOTED)))
+        yield Finding(path, f"damaged: entries missing or unknown ({wrong_names})")
         return
     try:
-        told = (content["stage"], content["schema_version"], content["config"], content["inputs"])
-        digest = fingerprint(*told)
+        identity = (
+            content["stage"],
+            content["schema_version"],
+            content["config"],
+            content["inputs"],
+        )
+        digest = fingerprint(*identity)
     except (TypeError, ValueError):
         digest = ""
     is_named = not ARTIFACT_NAME.fullmatch(folder.name) or digest[:12] == folder.name
@@ -148,10 +155,10 @@ def check_metadata(folder: Place, content: Mapping[str, Any]) -> Iterator[Findin
         yield Finding(path, "damaged: not byte by byte as it was written")
 
 
-def _check_file(path: Path, file: Listed) -> str:
-    what = differs(size_of(path), file)
-    if what:
-        return what
+def _check_file(path: Path, file: ListedFile) -> str:
+    problem = size_difference(size_of(path), file)
+    if problem:
+        return problem
     try:
         digest = sha256_of(path)
     except OSError as error:
@@ -161,27 +168,27 @@ def _check_file(path: Path, file: Listed) -> str:
     return ""
 
 
-def differs(size: int, file: Listed) -> str:
+def size_difference(size: int, file: ListedFile) -> str:
     """Describe how a file's size in bytes (-1: no file) differs from the listed one, "" if not."""
     if size < 0:
         return "missing"
     return f"damaged: {size} bytes, {file.size} were written" if size != file.size else ""
 
 
-def _unlisted(folder: Path, files: Mapping[str, Listed]) -> list[Finding]:
+def _unlisted(folder: Path, files: Mapping[str, ListedFile]) -> list[Finding]:
     """List the files that the metadata does not list; a room without metadata is one finding."""
     holds_rooms = folder.parent.name == ROOMS_STAGE
-    found: dict[Path, Finding] = {}
+    findings: dict[Path, Finding] = {}
     for path in files_of(folder):
         parts = path.relative_to(folder).parts
         if path.relative_to(folder).as_posix() in files:
             continue
         if holds_rooms and parts[0] == "data" and len(parts) > 2:
-            lost = folder / "data" / parts[1] / METADATA
-            found[lost] = Finding(lost, "missing")
+            room_metadata = folder / "data" / parts[1] / METADATA
+            findings[room_metadata] = Finding(room_metadata, "missing")
         else:
-            found[path] = Finding(path, "not listed in metadata.json", is_extra=True)
-    return list(found.values())
+            findings[path] = Finding(path, "not listed in metadata.json", is_extra=True)
+    return list(findings.values())
 
 
 class RemoteArtifacts(NamedTuple):
@@ -191,23 +198,23 @@ class RemoteArtifacts(NamedTuple):
     unfinished: tuple[RemoteFolder, ...]
 
 
-def objects_below(start: RemoteFolder) -> RemoteArtifacts:
+def remote_artifacts_below(start: RemoteFolder) -> RemoteArtifacts:
     """List the artifacts at and below a folder of an object store, as ``artifacts_below`` does."""
     finished: dict[str, None] = {}
-    named: dict[str, None] = {}
+    artifact_urls: dict[str, None] = {}
     depth = len(start.parts)
     for name in start.files():
         parts = (*start.parts, *name.split("/"))
         folders = [i for i in range(depth, len(parts)) if ARTIFACT_NAME.fullmatch(parts[i - 1])]
         if folders:
-            named["/".join(parts[: folders[0]])] = None
+            artifact_urls["/".join(parts[: folders[0]])] = None
         if parts[-1] == METADATA:
             finished["/".join(parts[:-1])] = None
-    unfinished = (url for url in named if url not in finished)
+    unfinished = (url for url in artifact_urls if url not in finished)
     return RemoteArtifacts(tuple(map(RemoteFolder, finished)), tuple(map(RemoteFolder, unfinished)))
 
 
-def check_objects(folder: RemoteFolder, step: Callable[[], None]) -> list[Finding]:
+def check_remote_artifact(folder: RemoteFolder, step: Callable[[], None]) -> list[Finding]:
     """Read all objects of a finished artifact and compare them with its metadata.
 
     ``step`` is called after every object.
@@ -218,26 +225,28 @@ def check_objects(folder: RemoteFolder, step: Callable[[], None]) -> list[Findin
         return [Finding(folder / METADATA, "damaged: not the content that was written")]
     findings = list(check_metadata(folder, content))
     stored = folder.files()
-    whole = {}
+    intact_sizes = {}
     for name, file in files.items():
-        what = differs(stored[name].size if name in stored else -1, file)
-        if what:
-            findings.append(Finding(folder / name, what))
+        problem = size_difference(stored[name].size if name in stored else -1, file)
+        if problem:
+            findings.append(Finding(folder / name, problem))
             step()
         else:
-            whole[name] = file.size
-    for name, digest in folder.digests(whole):
+            intact_sizes[name] = file.size
+    for name, digest in folder.digests(intact_sizes):
         if digest != files[name].sha256:
             written = f"{files[name].sha256[:12]}... was written"
             findings.append(Finding(folder / name, f"damaged: SHA-256 {digest[:12]}..., {written}"))
         step()
-    others = (name for name in stored if name not in {*files, METADATA, HOLDER})
-    extra = (Finding(folder / n, "not listed in metadata.json", is_extra=True) for n in others)
+    unlisted_names = (name for name in stored if name not in {*files, METADATA, WRITER_FILE})
+    extra = (
+        Finding(folder / n, "not listed in metadata.json", is_extra=True) for n in unlisted_names
+    )
     return [*findings, *extra]
 
 
 @dataclass(frozen=True)
-class Stored:
+class StoredArtifact:
     """A finished or unfinished artifact on disk.
 
     ``names`` holds its fingerprint and, for generated rooms, the fingerprint of each room.
@@ -253,7 +262,7 @@ class Stored:
     is_finished: bool
 
 
-def stored_in(set_folder: Path, stages: Collection[str]) -> Iterator[Stored]:
+def stored_artifacts(set_folder: Path, stages: Collection[str]) -> Iterator[StoredArtifact]:
     """Yield the artifacts of a scene set below the folders named ``stages``.
 
     Rooms that were generated together are one artifact. Folders that the store did not name,
@@ -261,11 +270,11 @@ def stored_in(set_folder: Path, stages: Collection[str]) -> Iterator[Stored]:
     """
     for stage in stages:
         for folder in _visible(set_folder / stage):
-            below = [path for path in _visible(folder) if ARTIFACT_NAME.fullmatch(path.name)]
+            versions = [path for path in _visible(folder) if ARTIFACT_NAME.fullmatch(path.name)]
             if (folder / METADATA).exists():
                 yield _stored(folder, stage)
-            elif below:
-                yield from (_stored(path, stage) for path in below)
+            elif versions:
+                yield from (_stored(path, stage) for path in versions)
             elif ARTIFACT_NAME.fullmatch(folder.name):
                 yield _stored(folder, stage)
 
@@ -273,29 +282,33 @@ def stored_in(set_folder: Path, stages: Collection[str]) -> Iterator[Stored]:
 def _visible(folder: Path) -> list[Path]:
     if not folder.is_dir():
         return []
-    found = (path for path in folder.iterdir() if not path.name.startswith("."))
-    return sorted(path for path in found if path.is_dir() and not path.is_symlink())
+    entries = (path for path in folder.iterdir() if not path.name.startswith("."))
+    return sorted(path for path in entries if path.is_dir() and not path.is_symlink())
 
 
-def _stored(folder: Path, stage: str) -> Stored:
+def _stored(folder: Path, stage: str) -> StoredArtifact:
     content = read_metadata(folder)
     contents = [content] if content else []
     names = set()
     if stage == ROOMS_STAGE:
         rooms = _visible(folder / "data")
-        contents += [found for room in rooms if (found := read_metadata(room))]
+        contents += [metadata for room in rooms if (metadata := read_metadata(room))]
         names = {_room_name(content, room.name) for room in rooms} if content else set()
-    names |= {str(found.get("fingerprint")) for found in contents}
-    inputs = {str(value) for found in contents for value in dict(found.get("inputs", {})).values()}
-    times = [_finished(found, folder) for found in contents]
+    names |= {str(metadata.get("fingerprint")) for metadata in contents}
+    inputs = {
+        str(value) for metadata in contents for value in dict(metadata.get("inputs", {})).values()
+    }
+    times = [_finished(metadata, folder) for metadata in contents]
     time = max(times) if content else _changed(folder)
-    return Stored(folder, stage, frozenset(names), frozenset(inputs), time, content is not None)
+    return StoredArtifact(
+        folder, stage, frozenset(names), frozenset(inputs), time, content is not None
+    )
 
 
 def _room_name(index: Mapping[str, Any], scene_id: str) -> str:
     """Compute a room's fingerprint, which works also where its metadata is damaged."""
-    told = (index["stage"], index["schema_version"], index["config"])
-    return fingerprint(*told, {"room": scene_id})
+    identity = (index["stage"], index["schema_version"], index["config"])
+    return fingerprint(*identity, {"room": scene_id})
 
 
 def _finished(content: Mapping[str, Any], folder: Path) -> float:
@@ -318,36 +331,38 @@ def named_results(output_root: Path) -> dict[Path, str]:
         DataError: a pointer file cannot be read.
     """
     pointers = [*output_root.glob("*/latest*.json"), *output_root.glob("*/*/latest*.json")]
-    named = {}
+    results = {}
     for path in sorted(pointers):
         try:
-            named[path] = str(json.loads(path.read_text(encoding="utf-8"))["report"])
+            results[path] = str(json.loads(path.read_text(encoding="utf-8"))["report"])
         except (OSError, ValueError, KeyError, TypeError) as error:
             remedy = "Run the task that made it, such as RunAll, again, or delete the file."
             found = f"{type(error).__name__}: {error}"
             raise DataError(path, "a pointer to results", found, remedy) from error
-    return named
+    return results
 
 
-def kept(everything: Iterable[Stored], named: Iterable[str], since: float) -> set[Path]:
+def reachable_artifacts(
+    artifacts: Iterable[StoredArtifact], named: Iterable[str], since: float
+) -> set[Path]:
     """Find the folders of the artifacts to keep.
 
     These are the artifacts with a fingerprint in ``named``, those finished or changed at
     ``since`` (seconds since 1970) or later, and all artifacts that these were made from.
     """
-    stored = list(everything)
-    by_name: dict[str, list[Stored]] = {}
-    for one in stored:
-        for name in one.names:
-            by_name.setdefault(name, []).append(one)
-    reached = {one.folder: one for name in named for one in by_name.get(name, ())}
-    reached |= {one.folder: one for one in stored if one.time >= since}
-    waiting = list(reached.values())
-    while waiting:
-        needed = {one for name in waiting.pop().inputs for one in by_name.get(name, ())}
-        fresh = [one for one in needed if one.folder not in reached]
-        reached |= {one.folder: one for one in fresh}
-        waiting += fresh
+    all_artifacts = list(artifacts)
+    by_name: dict[str, list[StoredArtifact]] = {}
+    for artifact in all_artifacts:
+        for name in artifact.names:
+            by_name.setdefault(name, []).append(artifact)
+    reached = {artifact.folder: artifact for name in named for artifact in by_name.get(name, ())}
+    reached |= {artifact.folder: artifact for artifact in all_artifacts if artifact.time >= since}
+    queue = list(reached.values())
+    while queue:
+        needed = {artifact for name in queue.pop().inputs for artifact in by_name.get(name, ())}
+        added = [artifact for artifact in needed if artifact.folder not in reached]
+        reached |= {artifact.folder: artifact for artifact in added}
+        queue += added
     return set(reached)
 
 
@@ -377,28 +392,30 @@ def remove(folder: Path) -> bool:
 
     An outer artifact, such as the set of generated rooms around a room, becomes unfinished.
     """
-    outer = [up for up in folder.parents[:2] if (up / METADATA).exists()]
-    locks = [*map(lock_path, outer), *locks_of(folder)]
-    with ExitStack() as held:
+    outer_folders = [
+        outer_folder for outer_folder in folder.parents[:2] if (outer_folder / METADATA).exists()
+    ]
+    locks = [*map(lock_path, outer_folders), *locks_of(folder)]
+    with ExitStack() as stack:
         try:
             for path in locks:
-                held.enter_context(FileLock(path, timeout=0))
+                stack.enter_context(FileLock(path, timeout=0))
         except Timeout:
             return False
-        for up in outer:
-            (up / METADATA).unlink()
+        for outer_folder in outer_folders:
+            (outer_folder / METADATA).unlink()
         aside = folder.with_name(f".{folder.name}{_ASIDE}")
         if aside.exists():
             shutil.rmtree(aside)
         os.rename(folder, aside)
-        failure_path(folder).unlink(missing_ok=True)
+        last_error_path(folder).unlink(missing_ok=True)
     shutil.rmtree(aside)
     return True
 
 
 def leftovers(start: Path) -> Iterator[Path]:
     """Yield the folders at and below ``start`` that an interrupted removal left renamed."""
-    for place, folders, _ in os.walk(start):
-        left = [name for name in folders if name.startswith(".") and name.endswith(_ASIDE)]
-        yield from (Path(place) / name for name in sorted(left))
+    for path_text, folders, _ in os.walk(start):
+        removed_names = [name for name in folders if name.startswith(".") and name.endswith(_ASIDE)]
+        yield from (Path(path_text) / name for name in sorted(removed_names))
         folders[:] = [name for name in folders if not name.startswith(".")]

@@ -53,12 +53,12 @@ def write_class_embeddings(folder: Path, content: ClassEmbeddings, tensor_name: 
     import torch
     from safetensors.numpy import save
 
-    told = {
+    entries = {
         "schema_version": SCHEMA_VERSION,
         "classes": list(content.classes),
         "templates": list(content.templates),
     }
-    write_text_atomic(folder / CLASSES, json.dumps(told, indent=1, ensure_ascii=False) + "\n")
+    write_text_atomic(folder / CLASSES, json.dumps(entries, indent=1, ensure_ascii=False) + "\n")
     rows = np.ascontiguousarray(content.embeddings)
     (folder / EMBEDDINGS).write_bytes(save({"embeddings": rows}))
     # Saved to memory first: torch.save would write the file's name into its content.
@@ -75,8 +75,8 @@ def read_class_embeddings(folder: Path) -> ClassEmbeddings:
     require_complete(folder, _CLASSES_REMEDY)
     path = folder / CLASSES
     try:
-        told = json.loads(path.read_text(encoding="utf-8"))
-        classes, templates = tuple(told["classes"]), tuple(told["templates"])
+        entries = json.loads(path.read_text(encoding="utf-8"))
+        classes, templates = tuple(entries["classes"]), tuple(entries["templates"])
         path = folder / EMBEDDINGS
         return ClassEmbeddings(classes, templates, load_file(path)["embeddings"])
     except (OSError, ValueError, KeyError, TypeError, SafetensorError) as error:

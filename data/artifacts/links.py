@@ -15,9 +15,9 @@ import numpy as np
 import zarr
 from zarr.codecs import BloscCodec
 
-from data.artifacts.object_store import Place
+from data.artifacts.object_store import StoragePath
 from data.artifacts.store import check_files
-from data.artifacts.zarr_groups import zarr_place
+from data.artifacts.zarr_groups import zarr_location
 from data.errors import ArtifactError
 from data.types import Array
 
@@ -120,14 +120,14 @@ class _Appender:
 
 
 def write_links(
-    folder: Place, view_ids: Sequence[str], num_points: int, per_view: Iterable[ViewLinks]
+    folder: StoragePath, view_ids: Sequence[str], num_points: int, per_view: Iterable[ViewLinks]
 ) -> None:
     """Write ``links.zarr`` below ``folder``, one view at a time, in the order of ``view_ids``.
 
     Raises:
         ValueError: the views given do not follow ``view_ids``.
     """
-    group = zarr.open_group(zarr_place(folder / FOLDER), mode="w", zarr_format=3)
+    group = zarr.open_group(zarr_location(folder / FOLDER), mode="w", zarr_format=3)
     point_ids = _Appender(group, "point_ids", "int32", ())
     uv = _Appender(group, "uv", "float32", (2,))
     offsets = [0]
@@ -145,11 +145,11 @@ def write_links(
     )
 
 
-def read_links(folder: Place) -> Links:
+def read_links(folder: StoragePath) -> Links:
     """Open a scene's links; ArtifactError when they are missing, unfinished or damaged."""
     check_files(folder, _REMEDY)
     path = folder / FOLDER
     try:
-        return Links(zarr.open_group(zarr_place(path, read_only=True), mode="r"), str(path))
+        return Links(zarr.open_group(zarr_location(path, read_only=True), mode="r"), str(path))
     except (OSError, KeyError, ValueError, TypeError) as error:
         raise ArtifactError(str(path), "links of this schema", str(error), _REMEDY) from error

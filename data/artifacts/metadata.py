@@ -25,7 +25,7 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from data.artifacts.object_store import Place, RemoteFolder
+from data.artifacts.object_store import RemoteFolder, StoragePath
 from data.errors import ArtifactError, UserError
 
 METADATA = "metadata.json"
@@ -39,7 +39,7 @@ def canonical_json(value: Any) -> str:
     return json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=True)
 
 
-class Listed(NamedTuple):
+class ListedFile(NamedTuple):
     """A file as the metadata lists it: size in bytes, SHA-256 (64 hex digits), and ETag.
 
     ``tag`` is the ETag of an object in an object store, "" for a file on disk.
@@ -50,12 +50,12 @@ class Listed(NamedTuple):
     tag: str = ""
 
     @classmethod
-    def of(cls, entry: Mapping[str, Any]) -> Listed:
+    def of(cls, entry: Mapping[str, Any]) -> ListedFile:
         """Parse one entry of the list; KeyError, TypeError or ValueError when it is damaged."""
         return cls(int(entry["bytes"]), str(entry.get("sha256")), str(entry.get("tag", "")))
 
 
-def read_metadata(folder: Place) -> dict[str, Any] | None:
+def read_metadata(folder: StoragePath) -> dict[str, Any] | None:
     """Read the metadata of a folder; None where it is missing or damaged.
 
     Metadata without a checksum comes from an earlier version and is accepted.
@@ -75,8 +75,8 @@ def parsed_metadata(text: str | bytes) -> dict[str, Any] | None:
         return None
     if not isinstance(content, dict):
         return None
-    told = content.get(CHECKSUM)
-    return content if told is None or told == content_checksum(content) else None
+    checksum = content.get(CHECKSUM)
+    return content if checksum is None or checksum == content_checksum(content) else None
 
 
 def content_checksum(content: Mapping[str, Any]) -> str:
@@ -85,11 +85,11 @@ def content_checksum(content: Mapping[str, Any]) -> str:
     return hashlib.sha256(canonical_json(others).encode()).hexdigest()
 
 
-def listed_files(content: Mapping[str, Any]) -> dict[str, Listed] | None:
+def listed_files(content: Mapping[str, Any]) -> dict[str, ListedFile] | None:
     """Parse the list of the artifact's files, by relative path; None where it is damaged."""
     files = content.get("files", {})
     try:
-        return {str(name): Listed.of(entry) for name, entry in files.items()}
+        return {str(name): ListedFile.of(entry) for name, entry in files.items()}
     except (AttributeError, KeyError, TypeError, ValueError):
         return None
 
@@ -107,14 +107,14 @@ def size_of(path: Path) -> int:
         return -1
 
 
-def require_complete(folder: Place, remedy: str) -> None:
+def require_complete(folder: StoragePath, remedy: str) -> None:
     """Raise ArtifactError unless ``folder`` is a finished artifact that passes ``check_files``."""
     if read_metadata(folder) is None:
         raise ArtifactError(str(folder), "a finished artifact (metadata.json)", "none", remedy)
     check_files(folder, remedy)
 
 
-def check_files(folder: Place, remedy: str) -> None:
+def check_files(folder: StoragePath, remedy: str) -> None:
     """Compare a finished artifact's files with its metadata; an unfinished one is not checked.
 
     The sizes of all files are compared, and the checksums of the smallest files, up to
@@ -126,45 +126,45 @@ def check_files(folder: Place, remedy: str) -> None:
     Raises:
         ArtifactError: a file is missing or differs from what was written; the error names it.
     """
-    left = CHECKED_ON_READ
+    bytes_left = CHECKED_ON_READ
     files = listed_files(read_metadata(folder) or {}) or {}
-    again = f"Run: python -m pipeline verify {folder} --remove. Then: {remedy}"
+    advice = f"Run: python -m pipeline verify {folder} --remove. Then: {remedy}"
     if isinstance(folder, RemoteFolder):
-        _check_objects(folder, files, again)
+        _check_objects(folder, files, advice)
         return
     for name, file in sorted(files.items(), key=lambda item: item[1].size):
         path = folder / name
         try:
             stat = path.stat()
         except OSError as error:
-            raise ArtifactError(path, "the file as it was written", "none", again) from error
+            raise ArtifactError(path, "the file as it was written", "none", advice) from error
         if stat.st_size != file.size:
             found = f"{stat.st_size} bytes"
-            raise ArtifactError(path, f"the {file.size} bytes written", found, again)
-        left -= file.size
-        if left >= 0 and _digest(path, stat.st_mtime_ns, stat.st_size) != file.sha256:
+            raise ArtifactError(path, f"the {file.size} bytes written", found, advice)
+        bytes_left -= file.size
+        if bytes_left >= 0 and _digest(path, stat.st_mtime_ns, stat.st_size) != file.sha256:
             expected = f"the content written (SHA-256 {file.sha256[:12]}...)"
-            raise ArtifactError(path, expected, "other content: the file was damaged", again)
+            raise ArtifactError(path, expected, "other content: the file was damaged", advice)
 
 
-def _check_objects(folder: RemoteFolder, files: Mapping[str, Listed], again: str) -> None:
+def _check_objects(folder: RemoteFolder, files: Mapping[str, ListedFile], advice: str) -> None:
     stored = folder.files() if files else {}
-    unsure: dict[str, int] = {}
-    left = CHECKED_ON_READ
+    unverified: dict[str, int] = {}
+    bytes_left = CHECKED_ON_READ
     for name, file in sorted(files.items(), key=lambda item: item[1].size):
         if name not in stored:
-            raise ArtifactError(str(folder / name), "the object as it was written", "none", again)
+            raise ArtifactError(str(folder / name), "the object as it was written", "none", advice)
         if stored[name].size != file.size:
             found = f"{stored[name].size} bytes"
-            raise ArtifactError(str(folder / name), f"the {file.size} bytes written", found, again)
+            raise ArtifactError(str(folder / name), f"the {file.size} bytes written", found, advice)
         if not file.tag or stored[name].tag != file.tag:
-            left -= file.size
-            unsure |= {name: file.size} if left >= 0 else {}
-    for name, digest in folder.digests(unsure):
+            bytes_left -= file.size
+            unverified |= {name: file.size} if bytes_left >= 0 else {}
+    for name, digest in folder.digests(unverified):
         if digest != files[name].sha256:
             expected = f"the content written (SHA-256 {files[name].sha256[:12]}...)"
             found = "other content: the object was replaced"
-            raise ArtifactError(str(folder / name), expected, found, again)
+            raise ArtifactError(str(folder / name), expected, found, advice)
 
 
 @lru_cache(maxsize=2**14)
@@ -190,23 +190,23 @@ def files_of(folder: Path) -> Iterator[Path]:
             yield from files_of(path)
 
 
-HOLDER = ".holder.json"
+WRITER_FILE = ".holder.json"
 """The writer file: host, pid and start (seconds since 1970) of the process that writes a folder."""
 
 
-def holder_text() -> str:
+def writer_text() -> str:
     """The writer file's content for this process."""
-    told = {"host": platform.node(), "pid": os.getpid(), "started": round(time.time(), 3)}
-    return json.dumps(told)
+    entries = {"host": platform.node(), "pid": os.getpid(), "started": round(time.time(), 3)}
+    return json.dumps(entries)
 
 
 @contextmanager
-def named(folder: Path) -> Iterator[None]:
+def recording_writer(folder: Path) -> Iterator[None]:
     """Keep a writer file in ``folder`` while the body runs; the caller holds the folder's lock.
 
     Raises ArtifactError when the body succeeds but another process has taken the folder over.
     """
-    path, text = folder / HOLDER, holder_text()
+    path, text = folder / WRITER_FILE, writer_text()
     path.write_text(text)
     try:
         yield
@@ -216,12 +216,12 @@ def named(folder: Path) -> Iterator[None]:
             path.unlink(missing_ok=True)
 
 
-def _expect_held(folder: Path, told: str) -> None:
-    found = _text_of(folder / HOLDER)
-    if found != told:
+def _expect_held(folder: Path, expected: str) -> None:
+    found = _text_of(folder / WRITER_FILE)
+    if found != expected:
         raise ArtifactError(
             folder,
-            f"the folder to be written by {told}",
+            f"the folder to be written by {expected}",
             f"{found or 'no writer'}: another process took it over while this host was offline",
             "The other process goes on writing it: run the command again",
         )
@@ -235,7 +235,7 @@ def _text_of(path: Path) -> str | None:
 
 
 @dataclass(frozen=True)
-class Failure:
+class LastError:
     """The last error of an artifact: its first line, the host, and the time (s since 1970)."""
 
     error: str
@@ -243,20 +243,20 @@ class Failure:
     time: float
 
 
-def failure_path(folder: Path) -> Path:
+def last_error_path(folder: Path) -> Path:
     """Path of the file that records an artifact's last error."""
     return folder.with_name(f".{folder.name}.failed.json")
 
 
 @contextmanager
-def noted(folder: Path) -> Iterator[None]:
+def recording_error(folder: Path) -> Iterator[None]:
     """Record an error that the body raises as the folder's last error; delete an earlier record."""
-    path = failure_path(folder)
+    path = last_error_path(folder)
     path.unlink(missing_ok=True)
     try:
         yield
     except Exception as error:
-        failure = Failure(told(error), platform.node(), round(time.time(), 3))
+        failure = LastError(error_line(error), platform.node(), round(time.time(), 3))
         # On a full disk the record cannot be written; the error itself is raised all the same.
         with contextlib.suppress(OSError):
             aside = path.with_name(f"{path.name}.{os.getpid()}.tmp")
@@ -265,16 +265,16 @@ def noted(folder: Path) -> Iterator[None]:
         raise
 
 
-def told(error: BaseException) -> str:
+def error_line(error: BaseException) -> str:
     """The first line of an error's message, after the error's class unless it is a UserError."""
     lines = str(error).strip().splitlines()
     first = lines[0] if lines else ""
     return first if isinstance(error, UserError) else f"{type(error).__name__}: {first}"
 
 
-def read_failure(folder: Path) -> Failure | None:
+def read_last_error(folder: Path) -> LastError | None:
     """Read the last error of an artifact; None where none is recorded."""
     try:
-        return Failure(**json.loads(failure_path(folder).read_text(encoding="utf-8")))
+        return LastError(**json.loads(last_error_path(folder).read_text(encoding="utf-8")))
     except (OSError, ValueError, TypeError):
         return None

@@ -57,10 +57,10 @@ def filesystem(url: str, asynchronous: bool = False) -> tuple[Any, str]:
     protocol = url.partition("://")[0]
     options: dict[str, Any] = {"use_listings_cache": False, "asynchronous": asynchronous}
     if protocol == "s3":
-        chosen = conf.get("s3", {})
+        user_options = conf.get("s3", {})
         # One part at a time: s3fs asks for an object's size first where it may read several.
-        options |= {"max_concurrency": 1, **chosen}
-        options["config_kwargs"] = {**_CLIENT, **chosen.get("config_kwargs", {})}
+        options |= {"max_concurrency": 1, **user_options}
+        options["config_kwargs"] = {**_CLIENT, **user_options.get("config_kwargs", {})}
     try:
         fs, path = fsspec.url_to_fs(url, **options)
     except ImportError as error:
@@ -78,7 +78,7 @@ def filesystem(url: str, asynchronous: bool = False) -> tuple[Any, str]:
 
 
 @contextmanager
-def told(url: str, done: str, is_absence_told: bool = False) -> Iterator[None]:
+def reporting_errors(url: str, done: str, is_absence_told: bool = False) -> Iterator[None]:
     """Turn errors of a store's client into UserError ("<url>: could not be <done> ...").
 
     FileNotFoundError passes through unless ``is_absence_told``.
@@ -97,7 +97,7 @@ def told(url: str, done: str, is_absence_told: bool = False) -> Iterator[None]:
 
 def _kind(error: BaseException) -> str:
     # Compared by name, because botocore may not be installed.
-    names = {type(one).__name__ for one in (error, error.__cause__)}
+    names = {type(error_or_cause).__name__ for error_or_cause in (error, error.__cause__)}
     if any("Credential" in name or "Profile" in name for name in names):
         return "credentials"
     return "refused" if isinstance(error, PermissionError) else "other"
@@ -109,7 +109,7 @@ PUT: dict[str, str] = {}
 """SHA-256 of the objects that this process last wrote into Zarr groups, by path in the store."""
 
 
-class Entry(NamedTuple):
+class StoredObject(NamedTuple):
     """An object in a listing: size in bytes, and ETag (changes with the content; "" if unknown)."""
 
     size: int
@@ -144,7 +144,7 @@ class RemoteFolder:
 
     def read_bytes(self) -> bytes:
         """Read the whole object; FileNotFoundError where there is none."""
-        with told(self.url, "read"):
+        with reporting_errors(self.url, "read"):
             fs, path = filesystem(self.url)
             return bytes(fs.cat_file(path))
 
@@ -154,13 +154,13 @@ class RemoteFolder:
 
     def write_text(self, text: str) -> None:
         """Write an object, whole or not at all; an existing one is replaced."""
-        with told(self.url, "written", is_absence_told=True):
+        with reporting_errors(self.url, "written", is_absence_told=True):
             fs, path = filesystem(self.url)
             fs.pipe_file(path, text.encode())
 
     def exists(self) -> bool:
         """Whether the object exists."""
-        with told(self.url, "looked for"):
+        with reporting_errors(self.url, "looked for"):
             fs, path = filesystem(self.url)
             try:
                 fs.info(path)
@@ -170,21 +170,21 @@ class RemoteFolder:
 
     def unlink(self) -> None:
         """Delete the object if it exists."""
-        with told(self.url, "deleted"):
+        with reporting_errors(self.url, "deleted"):
             fs, path = filesystem(self.url)
             try:
                 fs.rm_file(path)
             except FileNotFoundError:
                 return
 
-    def files(self) -> dict[str, Entry]:
+    def files(self) -> dict[str, StoredObject]:
         """List all objects below, sorted, by name relative to here; one request per thousand."""
-        with told(self.url, "listed"):
+        with reporting_errors(self.url, "listed"):
             fs, path = filesystem(self.url)
-            found = fs.find(path, detail=True)
+            listing = fs.find(path, detail=True)
         return {
-            name.removeprefix(f"{path}/"): Entry(int(info["size"]), _tag(info))
-            for name, info in sorted(found.items())
+            name.removeprefix(f"{path}/"): StoredObject(int(info["size"]), _tag(info))
+            for name, info in sorted(listing.items())
             if name.startswith(f"{path}/")
         }
 
@@ -214,16 +214,16 @@ class RemoteFolder:
         names = list(self.files())
         if not names:
             return
-        with told(self.url, "deleted"):
+        with reporting_errors(self.url, "deleted"):
             fs, path = filesystem(self.url)
             fs.rm([f"{path}/{name}" for name in names])
         # S3 reports success for a deletion of many objects even where single ones failed.
-        kept = [name for name in self.files() if name in names]
-        if kept:
-            raise UserError(f"{self / kept[0]}: could not be deleted. {REFUSED}")
+        remaining = [name for name in self.files() if name in names]
+        if remaining:
+            raise UserError(f"{self / remaining[0]}: could not be deleted. {REFUSED}")
 
 
-Place = Path | RemoteFolder
+StoragePath = Path | RemoteFolder
 """A folder or file of an artifact: on disk, or in an object store."""
 
 
@@ -233,31 +233,31 @@ def _tag(info: Mapping[str, Any]) -> str:
 
 def _batches(sizes: Mapping[str, int]) -> Iterator[list[str]]:
     batch: list[str] = []
-    held = 0
+    batch_size = 0
     for name, size in sizes.items():
-        if batch and held + size > _AT_ONCE:
+        if batch and batch_size + size > _AT_ONCE:
             yield batch
-            batch, held = [], 0
+            batch, batch_size = [], 0
         batch.append(name)
-        held += size
+        batch_size += size
     if batch:
         yield batch
 
 
 def contents_of(objects: Iterable[RemoteFolder]) -> list[bytes | None]:
     """Read objects of one store concurrently; None for each missing object."""
-    urls = [one.url for one in objects]
+    urls = [folder.url for folder in objects]
     if not urls:
         return []
     fs, _ = filesystem(urls[0])
     paths = [str(fs._strip_protocol(url)) for url in urls]
-    with told(urls[0], "read"):
-        found = fs.cat(paths, on_error="return")
+    with reporting_errors(urls[0], "read"):
+        results = fs.cat(paths, on_error="return")
     contents: list[bytes | None] = []
     for url, path in zip(urls, paths, strict=True):
-        content = found[path]
+        content = results[path]
         if isinstance(content, Exception):
-            with told(url, "read"):
+            with reporting_errors(url, "read"):
                 if not isinstance(content, FileNotFoundError):
                     raise content
         contents.append(None if isinstance(content, Exception) else bytes(content))
@@ -279,7 +279,7 @@ def reachable(url: str) -> RemoteFolder:
     fs, path = filesystem(url)
     bucket = path.split("/")[0]
     try:
-        with told(url, "reached"):
+        with reporting_errors(url, "reached"):
             fs.info(bucket)
     except FileNotFoundError as error:
         raise ConfigError(

@@ -41,10 +41,12 @@ def write_prompts(
         for truth in truths
     }
     splits = {name: [asdict(prompt) for prompt in split] for name, split in prompts.items()}
-    noted = {"lacking": {key: list(ids) for key, ids in lacking.items()}} if lacking else {}
-    _write(folder / TRUTHS_FILE, {"id_space": id_space, **noted, "truths": rows})
-    found = {name: [asdict(one) for one in split] for name, split in (searches or {}).items()}
-    _write(folder / PROMPTS_FILE, {"splits": splits, "searches": found})
+    lacking_entry = {"lacking": {key: list(ids) for key, ids in lacking.items()}} if lacking else {}
+    _write(folder / TRUTHS_FILE, {"id_space": id_space, **lacking_entry, "truths": rows})
+    search_rows = {
+        name: [asdict(search) for search in split] for name, split in (searches or {}).items()
+    }
+    _write(folder / PROMPTS_FILE, {"splits": splits, "searches": search_rows})
 
 
 def read_prompts(folder: Path) -> dict[str, list[Prompt]]:

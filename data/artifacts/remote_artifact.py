@@ -21,13 +21,13 @@ from dataclasses import dataclass
 from typing import Any
 
 from data.artifacts.metadata import (
-    HOLDER,
     METADATA,
+    WRITER_FILE,
     check_files,
-    holder_text,
     metadata_text,
     parsed_metadata,
     read_metadata,
+    writer_text,
 )
 from data.artifacts.object_store import RemoteFolder, contents_of
 from data.errors import ArtifactError, UserError
@@ -58,9 +58,11 @@ class Manifests:
         if not self._is_asked:
             self._ask_all()
         if folder.url not in self._found:
-            is_known = folder.url in self._absent and time.monotonic() - self._time < _FRESH
+            is_recently_absent = (
+                folder.url in self._absent and time.monotonic() - self._time < _FRESH
+            )
             self._absent.discard(folder.url)
-            if is_known:
+            if is_recently_absent:
                 return None
             self.note(folder, read_metadata(folder))
         return self._found.get(folder.url)
@@ -76,7 +78,7 @@ class Manifests:
         texts = contents_of([folder / METADATA for folder in folders])
         for folder, text in zip(folders, texts, strict=True):
             self.note(folder, parsed_metadata(text) if text is not None else None)
-        self._absent = {one.url for one in folders if one.url not in self._found}
+        self._absent = {folder.url for folder in folders if folder.url not in self._found}
         self._time = time.monotonic()
 
 
@@ -128,7 +130,7 @@ def writing_objects(
     (folder / METADATA).unlink()
     if not resumable:
         folder.remove()
-    (folder / HOLDER).write_text(holder_text())
+    (folder / WRITER_FILE).write_text(writer_text())
     try:
         yield folder
         content = describe(time.monotonic() - start, _as_put(folder))
@@ -138,7 +140,7 @@ def writing_objects(
         artifact.stage.note(folder, read_metadata(folder))
     finally:
         with suppress(UserError):
-            (folder / HOLDER).unlink()
+            (folder / WRITER_FILE).unlink()
 
 
 def _as_put(folder: RemoteFolder) -> dict[str, dict[str, Any]]:
@@ -164,5 +166,5 @@ def _as_put(folder: RemoteFolder) -> dict[str, dict[str, Any]]:
 
 
 def _listed(folder: RemoteFolder) -> dict[str, Any]:
-    hidden = {METADATA, HOLDER}
+    hidden = {METADATA, WRITER_FILE}
     return {name: e for name, e in folder.files().items() if name not in hidden}

@@ -25,7 +25,7 @@ from data.errors import ArtifactError
 from data.types import Array, Camera, GroundTruth, Neighbours, PointCloud, Scene, View
 
 
-class _PatientFile(io.RawIOBase):
+class _DeferredErrorFile(io.RawIOBase):
     """A file whose writes never raise; ``error`` is the first error of the disk, if any."""
 
     def __init__(self, path: Path) -> None:
@@ -54,9 +54,9 @@ class _PatientFile(io.RawIOBase):
         content, start = bytes(data), self._stream.tell()
         if self.error is None:
             try:
-                done = 0
-                while done < len(content):
-                    done += self._stream.write(content[done:])
+                num_written = 0
+                while num_written < len(content):
+                    num_written += self._stream.write(content[num_written:])
                 return len(content)
             except OSError as error:
                 self.error = error
@@ -67,12 +67,12 @@ class _PatientFile(io.RawIOBase):
     def readinto(self, buffer: Any) -> int:
         view = memoryview(buffer).cast("B")
         start = self._stream.tell()
-        got = self._stream.readinto(view)
-        view[got:] = bytes(len(view) - got)
-        for place, content in self._kept:
-            first, last = max(place, start), min(place + len(content), start + len(view))
+        num_read = self._stream.readinto(view)
+        view[num_read:] = bytes(len(view) - num_read)
+        for offset, content in self._kept:
+            first, last = max(offset, start), min(offset + len(content), start + len(view))
             if first < last:
-                view[first - start : last - start] = content[first - place : last - place]
+                view[first - start : last - start] = content[first - offset : last - offset]
         self._stream.seek(start + len(view))
         return len(view)
 
@@ -84,7 +84,7 @@ class _PatientFile(io.RawIOBase):
 @contextmanager
 def create_hdf(path: Path) -> Iterator[h5py.File]:
     """Yield a new HDF5 file to fill; raise OSError at the end if a write to the disk failed."""
-    stream = _PatientFile(path)
+    stream = _DeferredErrorFile(path)
     try:
         with h5py.File(stream, "w") as file:
             yield file

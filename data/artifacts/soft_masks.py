@@ -37,8 +37,9 @@ class PseudoLabels:
     zero rows where no view has a weight; ``thresholds`` (Q,) float32, the smallest soft label
     that counts as part of the answer, above 1 for a query without an object in the scene.
 
-    ``view_tokens`` (Q, V, D) float32 are each view's [SEG] embedding and ``view_beliefs`` (Q, V)
-    float32 the teacher's confidence in its mask; both are 0 where the view has no mask.
+    ``view_tokens`` (Q, V, D) float32 are each view's [SEG] embedding and ``view_confidences``
+    (Q, V) float32 the teacher's confidence in its mask (stored under the name ``view_beliefs``);
+    both are 0 where the view has no mask.
     """
 
     scene_id: str
@@ -51,13 +52,13 @@ class PseudoLabels:
     query_tokens: Array
     thresholds: Array
     view_tokens: Array
-    view_beliefs: Array
+    view_confidences: Array
 
     def __post_init__(self) -> None:
         """Raise ValueError when the parts do not fit each other."""
         num_queries, num_views = len(self.prompt_ids), len(self.view_ids)
         ranks = {"soft": 2, "confidence": 2, "view_weights": 2, "query_tokens": 2}
-        ranks |= {"thresholds": 1, "view_tokens": 3, "view_beliefs": 2}
+        ranks |= {"thresholds": 1, "view_tokens": 3, "view_confidences": 2}
         for name, rank in ranks.items():
             array = getattr(self, name)
             if array.ndim != rank or len(array) != num_queries or array.dtype != np.float32:
@@ -69,8 +70,10 @@ class PseudoLabels:
             raise ValueError(f"soft is {self.soft.shape}, confidence {self.confidence.shape}")
         if self.view_weights.shape[1] != num_views:
             raise ValueError(f"{num_views} views, but weights for {self.view_weights.shape[1]}")
-        if self.view_beliefs.shape != self.view_weights.shape:
-            raise ValueError(f"{num_views} views, but beliefs of {self.view_beliefs.shape[1]}")
+        if self.view_confidences.shape != self.view_weights.shape:
+            raise ValueError(
+                f"{num_views} views, but view_confidences of {self.view_confidences.shape[1]}"
+            )
         if self.view_tokens.shape[1:] != (num_views, self.query_tokens.shape[1]):
             raise ValueError(f"{num_views} views, but tokens of shape {self.view_tokens.shape}")
         if [len(row) for row in self.drop_reasons] != [num_views] * num_queries:
@@ -106,7 +109,7 @@ def write_pseudo(folder: Path, labels: PseudoLabels) -> None:
         "query_tokens": labels.query_tokens,
         "thresholds": labels.thresholds,
         "view_tokens": labels.view_tokens.astype(np.float16),
-        "view_beliefs": labels.view_beliefs,
+        "view_beliefs": labels.view_confidences,
     }
     for name, array in arrays.items():
         write_rows(group, name, array)

@@ -44,7 +44,7 @@ from data.artifacts.metadata import (
     sha256_of,
     size_of,
 )
-from data.artifacts.object_store import Place
+from data.artifacts.object_store import StoragePath
 from data.artifacts.remote_artifact import RemoteArtifact, writing_objects
 
 __all__ = (
@@ -97,7 +97,7 @@ class ArtifactKey:
     remote: RemoteArtifact | None = field(default=None, compare=False)
 
     @property
-    def place(self) -> Place:
+    def place(self) -> StoragePath:
         """The folder of the artifact's files: ``folder``, or the one in the object store."""
         return self.remote.folder if self.remote else self.folder
 
@@ -163,13 +163,13 @@ def writing(key: ArtifactKey, resumable: bool = False) -> Iterator[Path | None]:
         for temporary in key.folder.glob(f".{METADATA}.*.tmp"):
             temporary.unlink(missing_ok=True)
         start = time.monotonic()
-        with metadata.noted(key.folder), metadata.named(key.folder):
+        with metadata.recording_error(key.folder), metadata.recording_writer(key.folder):
             yield key.folder
         _finish(key, time.monotonic() - start)
 
 
 @contextmanager
-def writing_anywhere(key: ArtifactKey, resumable: bool = False) -> Iterator[Place | None]:
+def writing_anywhere(key: ArtifactKey, resumable: bool = False) -> Iterator[StoragePath | None]:
     """Write an artifact on disk, as ``writing`` does, or in an object store.
 
     In an object store it raises as ``writing_objects`` does.
@@ -184,7 +184,7 @@ def writing_anywhere(key: ArtifactKey, resumable: bool = False) -> Iterator[Plac
             yield None
             return
         objects = writing_objects(key.remote, resumable, partial(_content, key))
-        with objects as place, metadata.noted(key.folder):
+        with objects as place, metadata.recording_error(key.folder):
             yield place
 
 

@@ -25,7 +25,7 @@ import zarr
 from zarr.codecs import Crc32cCodec
 from zarr.errors import UnstableSpecificationWarning
 
-from data.artifacts.object_store import Place, RemoteFolder
+from data.artifacts.object_store import RemoteFolder, StoragePath
 from data.artifacts.remote_artifact import stop_if_finished
 from data.artifacts.store import require_complete
 from data.artifacts.teacher_record import (
@@ -41,7 +41,7 @@ from data.artifacts.teacher_record import (
     unpack_head,
     unpack_masks,
 )
-from data.artifacts.zarr_groups import zarr_place
+from data.artifacts.zarr_groups import zarr_location
 from data.errors import ArtifactError
 from data.types import Array
 
@@ -51,10 +51,10 @@ _AT_ONCE = 16
 """Records that are read together."""
 
 
-def create_records(path: Place, num_views: int, attributes: dict[str, Any]) -> Any:
+def create_records(path: StoragePath, num_views: int, attributes: dict[str, Any]) -> Any:
     """Create a group with these attributes and an empty array (V,) of bytes; replace an old one."""
     with _bytes_known():
-        place = zarr_place(path)
+        place = zarr_location(path)
         group = zarr.create_group(place, overwrite=True, zarr_format=3, attributes=attributes)
         return group.create_array(
             ARRAY,
@@ -66,10 +66,10 @@ def create_records(path: Place, num_views: int, attributes: dict[str, Any]) -> A
         )
 
 
-def open_records(path: Place, mode: str) -> tuple[dict[str, Any], Any]:
+def open_records(path: StoragePath, mode: str) -> tuple[dict[str, Any], Any]:
     """Open a group: its attributes and its array; raises Zarr's errors where there is none."""
     with _bytes_known():
-        place = zarr_place(path, read_only=mode == "r")
+        place = zarr_location(path, read_only=mode == "r")
         group = zarr.open_group(place, mode=mode, zarr_format=3)
         return dict(group.attrs), group[ARRAY]
 
@@ -77,8 +77,8 @@ def open_records(path: Place, mode: str) -> tuple[dict[str, Any], Any]:
 def each_record(array: Any) -> Iterator[tuple[int, bytes]]:
     """Yield index and record of each view, b"" for a missing record; few at a time in memory."""
     for start in range(0, array.shape[0], _AT_ONCE):
-        for place, record in enumerate(array[start : start + _AT_ONCE]):
-            yield start + place, bytes(record)
+        for row, record in enumerate(array[start : start + _AT_ONCE]):
+            yield start + row, bytes(record)
 
 
 @contextmanager
@@ -112,7 +112,9 @@ _HELD = 64 * 2**20
 class TeacherWriter:
     """Writes the cache of one scene; resumes where an earlier, unfinished attempt stopped."""
 
-    def __init__(self, folder: Place, view_ids: Sequence[str], prompt_ids: Sequence[str]) -> None:
+    def __init__(
+        self, folder: StoragePath, view_ids: Sequence[str], prompt_ids: Sequence[str]
+    ) -> None:
         self._folder, self._path = folder, folder / FILE
         self._view_ids, self._prompt_ids = list(view_ids), list(prompt_ids)
         shape = (len(self._view_ids), len(self._prompt_ids))
@@ -195,14 +197,14 @@ class TeacherWriter:
 
     def _check_size(self, answers: ViewAnswers, where: str) -> None:
         layout, count = self._layout or {}, len(self._prompt_ids)
-        wanted = {
+        expected_shapes = {
             "status": (count,),
             "mask_logits": (count, *layout["mask_shape"]),
             "predicted_iou": (count,),
             "seg_embeddings": (count, layout["embedding_dim"]),
             "presences": (count,),
         }
-        for name, shape in wanted.items():
+        for name, shape in expected_shapes.items():
             if getattr(answers, name).shape != shape:
                 found = getattr(answers, name).shape
                 raise ValueError(f"{where}: {name} must be {shape}, got {found}")
@@ -222,7 +224,7 @@ class TeacherCache:
     ``u / W * mask_extent[0]`` cells from the left edge. Several threads may read masks at once.
     """
 
-    def __init__(self, path: Place) -> None:
+    def __init__(self, path: StoragePath) -> None:
         self._path = str(path)
         attrs, self._views = open_records(path, "r")
         self.view_ids: tuple[str, ...] = tuple(attrs["view_ids"])
@@ -247,7 +249,7 @@ class TeacherCache:
 
     def _read_heads(self) -> tuple[tuple[str, ...], ...]:
         """Fill the arrays from the records; return the texts of each view."""
-        texts, room = [], _HELD
+        texts, bytes_left = [], _HELD
         for index, record in each_record(self._views):
             if not record:
                 texts.append(("",) * len(self.prompt_ids))
@@ -257,8 +259,8 @@ class TeacherCache:
             self.predicted_iou[index], self.presence[index] = head.predicted_iou, head.presence
             self.seg_embeddings[index] = head.seg_embeddings
             texts.append(head.texts)
-            room -= len(record)
-            if room >= 0:
+            bytes_left -= len(record)
+            if bytes_left >= 0:
                 self._held[index] = record
         return tuple(texts)
 
@@ -284,7 +286,7 @@ class TeacherCache:
         return np.asarray(self.mask_steps(view_index) * np.float32(LOGIT_STEP))
 
 
-def read_teacher(folder: Place) -> TeacherCache:
+def read_teacher(folder: StoragePath) -> TeacherCache:
     """Open a finished cache; ArtifactError when it is unfinished or cannot be read."""
     require_complete(folder, _REMEDY)
     path = folder / FILE

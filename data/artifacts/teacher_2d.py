@@ -28,7 +28,7 @@ _DTYPES = {
 
 
 @dataclass(frozen=True, eq=False)
-class Judgement:
+class Teacher2D:
     """The teacher's masks of one scene, compared with ground truth: V views, Q queries.
 
     ``cells`` is the number of mask cells in a picture. All arrays are (V, Q). ``status`` uint8 is
@@ -63,20 +63,20 @@ class Judgement:
             raise ValueError("expected 0 <= intersection <= covered <= union <= cells")
 
 
-def write_judgement(folder: Path, judgement: Judgement) -> None:
+def write_teacher_2d(folder: Path, teacher_2d: Teacher2D) -> None:
     """Write ``teacher_2d.npz`` into ``folder``, replacing one that is there."""
     np.savez_compressed(
         folder / FILE,
         schema_version=np.int64(SCHEMA_VERSION),
-        scene_id=np.str_(judgement.scene_id),
-        view_ids=np.array(judgement.view_ids, np.str_),
-        prompt_ids=np.array(judgement.prompt_ids, np.str_),
-        cells=np.int64(judgement.cells),
-        **{name: getattr(judgement, name) for name in _DTYPES},
+        scene_id=np.str_(teacher_2d.scene_id),
+        view_ids=np.array(teacher_2d.view_ids, np.str_),
+        prompt_ids=np.array(teacher_2d.prompt_ids, np.str_),
+        cells=np.int64(teacher_2d.cells),
+        **{name: getattr(teacher_2d, name) for name in _DTYPES},
     )
 
 
-def read_judgement(folder: Path) -> Judgement:
+def read_teacher_2d(folder: Path) -> Teacher2D:
     """Read the comparison of one scene; ArtifactError when it is unfinished or damaged."""
     require_complete(folder, _REMEDY)
     path = folder / FILE
@@ -84,7 +84,7 @@ def read_judgement(folder: Path) -> Judgement:
         with np.load(path, allow_pickle=False) as file:
             if int(file["schema_version"]) != SCHEMA_VERSION:
                 raise ValueError(f"schema {int(file['schema_version'])}, not {SCHEMA_VERSION}")
-            return Judgement(
+            return Teacher2D(
                 str(file["scene_id"]),
                 tuple(file["view_ids"].tolist()),
                 tuple(file["prompt_ids"].tolist()),

@@ -50,7 +50,7 @@ class ViewAnswers:
     ``status`` (Q,) uint8; ``mask_logits`` (Q, h, w), ``seg_embeddings`` (Q, D) and
     ``predicted_iou`` (Q,) float32 are read only for answers with a mask; ``texts`` (Q) are the
     answers, or the error where the status is FAILED; ``presence`` (Q,) float32 in [0, 1] is the
-    probability of [SEG], where None means 1 for the status MASK and 0 for any other; ``unsaid``
+    probability of [SEG], where None means 1 for the status MASK and 0 for any other; ``withheld``
     (Q,) bool marks answers without [SEG] that have a withheld mask, None for no such answer.
     """
 
@@ -60,13 +60,13 @@ class ViewAnswers:
     seg_embeddings: Array
     texts: tuple[str, ...]
     presence: Array | None = None
-    unsaid: Array | None = None
+    withheld: Array | None = None
 
     @property
     def drawn(self) -> Array:
         """(Q,) bool: the answers with a mask, with [SEG] or withheld."""
         has_seg = self.status == MASK
-        return np.asarray(has_seg if self.unsaid is None else has_seg | self.unsaid)
+        return np.asarray(has_seg if self.withheld is None else has_seg | self.withheld)
 
     @property
     def presences(self) -> Array:
@@ -86,7 +86,7 @@ class ViewAnswers:
                 raise ValueError(f"{where}: {name} is not finite")
         if np.any(self.status == NOT_DONE):
             raise ValueError(f"{where}: a query without an answer")
-        if self.unsaid is not None and np.any(self.status[self.unsaid] != NO_SEG):
+        if self.withheld is not None and np.any(self.status[self.withheld] != NO_SEG):
             raise ValueError(f"{where}: a withheld mask belongs to an answer without [SEG]")
         if not np.all((self.presences >= 0) & (self.presences <= 1)):
             raise ValueError(f"{where}: presence is not in [0, 1]")
@@ -161,9 +161,9 @@ def unpack_masks(record: bytes, drawn: Array, mask_shape: tuple[int, int]) -> Ar
     steps = _unpack_masks(_unpacked(packed), shape)
     if len(steps) == len(drawn):
         return steps
-    every = np.zeros((len(drawn), *mask_shape), np.int8)
-    every[drawn] = steps
-    return every
+    all_steps = np.zeros((len(drawn), *mask_shape), np.int8)
+    all_steps[drawn] = steps
+    return all_steps
 
 
 def _parts(record: bytes) -> tuple[bytes, bytes]:

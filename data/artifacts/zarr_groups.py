@@ -12,7 +12,7 @@ from zarr.abc.store import OffsetByteRequest, RangeByteRequest, SuffixByteReques
 from zarr.codecs import ZstdCodec
 from zarr.storage import FsspecStore
 
-from data.artifacts.object_store import PUT, Place, RemoteFolder, filesystem, told
+from data.artifacts.object_store import PUT, RemoteFolder, StoragePath, filesystem, reporting_errors
 from data.types import Array
 
 _HELD = 256 * 2**20
@@ -31,24 +31,24 @@ class BucketStore(FsspecStore):  # type: ignore[misc]  # Zarr is not followed by
 
     async def get(self, key: str, prototype: Any, byte_range: Any = None) -> Any:
         """Read the bytes of a key; None where there is none."""
-        with told(self._url(key), "read"):
+        with reporting_errors(self._url(key), "read"):
             return await super().get(key, prototype, byte_range)
 
     async def get_partial_values(self, prototype: Any, key_ranges: Any) -> Any:
         """Read byte ranges of several keys."""
-        with told(self._url(""), "read"):
+        with reporting_errors(self._url(""), "read"):
             return await super().get_partial_values(prototype, key_ranges)
 
     async def set(self, key: str, value: Any, byte_range: Any = None) -> None:
         """Write the bytes of a key."""
         url = self._url(key)
-        with told(url, "written", is_absence_told=True):
+        with reporting_errors(url, "written", is_absence_told=True):
             await super().set(key, value, byte_range)
         PUT[f"{self.path}/{key}"] = hashlib.sha256(value.to_bytes()).hexdigest()
 
     async def delete(self, key: str) -> None:
         """Delete a key if it exists."""
-        with told(self._url(key), "deleted"):
+        with reporting_errors(self._url(key), "deleted"):
             await super().delete(key)
         PUT.pop(f"{self.path}/{key}", None)
 
@@ -70,10 +70,10 @@ class ReadingStore(BucketStore):
         if key in self._objects:
             self._objects.move_to_end(key)
         else:
-            found = await super().get(key, prototype)
-            if found is None:
+            value = await super().get(key, prototype)
+            if value is None:
                 return None
-            self._hold(key, found)
+            self._hold(key, value)
         return _part(self._objects[key], byte_range)
 
     def _hold(self, key: str, value: Any) -> None:
@@ -93,7 +93,7 @@ def _part(value: Any, byte_range: Any) -> Any:
     return value
 
 
-def zarr_place(place: Place, read_only: bool = False) -> Path | BucketStore:
+def zarr_location(place: StoragePath, read_only: bool = False) -> Path | BucketStore:
     """Return the argument that ``zarr.open_group`` takes for a group at ``place``."""
     if not isinstance(place, RemoteFolder):
         return place

@@ -50,9 +50,9 @@ def read_mesh(path: Path) -> Mesh:
 
 
 def _parse(path: Path) -> PlyData:
-    known = {"face": {name: 3 for name in _FACE_LISTS}}
+    list_lengths = {"face": {name: 3 for name in _FACE_LISTS}}
     try:
-        return PlyData.read(str(path), known_list_len=known)
+        return PlyData.read(str(path), known_list_len=list_lengths)
     except (FileNotFoundError, NotADirectoryError):
         raise DataError(path, "a PLY mesh", "no such file", _REMEDY) from None
     except (PlyParseError, OSError, ValueError, MemoryError, OverflowError) as error:

@@ -69,8 +69,8 @@ def touching_superpoints(cloud: PointCloud, superpoint_ids: Array, reach: float)
     distance, near = cKDTree(cloud.points).query(
         cloud.points, count, distance_upper_bound=reach, workers=num_threads()
     )
-    here, place = np.nonzero(np.isfinite(distance.reshape(len(cloud), count)))
-    there = near.reshape(len(cloud), count)[here, place]
+    here, column = np.nonzero(np.isfinite(distance.reshape(len(cloud), count)))
+    there = near.reshape(len(cloud), count)[here, column]
     across = superpoint_ids[here] != superpoint_ids[there]
     here, there = here[across], there[across]
     ends = np.sort(np.stack([superpoint_ids[here], superpoint_ids[there]], 1), axis=1)
@@ -290,9 +290,9 @@ def _by_weight(weights: Array) -> Array:
         for digit in range(_DIGITS):
             counts[digit, (key >> np.uint64(_DIGIT * digit)) & _DIGIT_MASK] += 1
     for digit in range(_DIGITS):
-        place, shift = 0, np.uint64(32 + _DIGIT * digit)
+        position, shift = 0, np.uint64(32 + _DIGIT * digit)
         for value in range(1 << _DIGIT):
-            place, counts[digit, value] = place + counts[digit, value], place
+            position, counts[digit, value] = position + counts[digit, value], position
         for i in range(len(keys)):
             value_of = (keys[i] >> shift) & _DIGIT_MASK
             spare[counts[digit, value_of]] = keys[i]
@@ -333,7 +333,7 @@ def _segment(
     parent = np.arange(num_points).astype(np.int32)
     pieces = np.empty((num_points, 2))  # Limit and size of a piece; both are read together.
     pieces[:, 0], pieces[:, 1] = threshold, 1
-    left = 0
+    num_pending = 0
     for i in range(len(ends)):
         a, b = _find(parent, ends[i, 0]), _find(parent, ends[i, 1])
         if a == b:
@@ -344,9 +344,10 @@ def _segment(
             pieces[low, 1] += pieces[high, 1]
             pieces[low, 0] = costs[i] + threshold / pieces[low, 1]
         elif pieces[a, 1] < min_points or pieces[b, 1] < min_points:
-            ends[left, 0], ends[left, 1] = a, b  # Kept for small pieces; pieces never shrink.
-            left += 1
-    for i in range(left):
+            # Kept for the pieces that are still small; pieces never shrink.
+            ends[num_pending, 0], ends[num_pending, 1] = a, b
+            num_pending += 1
+    for i in range(num_pending):
         a, b = _find(parent, ends[i, 0]), _find(parent, ends[i, 1])
         if a != b and (pieces[a, 1] < min_points or pieces[b, 1] < min_points):
             low, high = min(a, b), max(a, b)

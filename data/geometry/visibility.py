@@ -71,14 +71,14 @@ class PointIndex:
         distances = self.centers @ normals.T + planes[:, :3] @ offset + planes[:, 3]
         sizes = np.abs(normals).sum(axis=1)
         inside = distances + self.halves @ np.abs(normals).T + slack * sizes >= 0
-        kept = inside.all(axis=1)
+        is_kept = inside.all(axis=1)
         if camera.model == "OPENCV_FISHEYE":
             angle = widest_angle(camera)
             middles = self.centers @ rotation.T + offset
             beyond = np.hypot(middles[:, 0], middles[:, 1]) * np.cos(angle)
             beyond -= middles[:, 2] * np.sin(angle)
-            kept &= beyond <= np.linalg.norm(self.halves, axis=1) + slack
-        return np.flatnonzero(kept)
+            is_kept &= beyond <= np.linalg.norm(self.halves, axis=1) + slack
+        return np.flatnonzero(is_kept)
 
 
 def _planes(camera: Camera, near: float) -> Array:
@@ -119,16 +119,16 @@ def _sort_by_digit(
     keys: Array, ids: Array, shift: int, sorted_keys: Array, sorted_ids: Array
 ) -> None:
     """Do one stable step of a radix sort, by the ten bits of the keys from ``shift`` on."""
-    places = np.zeros(_CELLS + 1, np.int64)
+    positions = np.zeros(_CELLS + 1, np.int64)
     for key in keys:
-        places[((key >> shift) & (_CELLS - 1)) + 1] += 1
-    places = np.cumsum(places)
+        positions[((key >> shift) & (_CELLS - 1)) + 1] += 1
+    positions = np.cumsum(positions)
     for i in range(len(keys)):
         digit = (keys[i] >> shift) & (_CELLS - 1)
-        place = places[digit]
-        places[digit] = place + 1
-        sorted_keys[place] = keys[i]
-        sorted_ids[place] = ids[i]
+        position = positions[digit]
+        positions[digit] = position + 1
+        sorted_keys[position] = keys[i]
+        sorted_ids[position] = ids[i]
 
 
 @compiled
@@ -172,7 +172,7 @@ def _spread(bits: int) -> int:
 
 
 @compiled
-def find(
+def find_visible(
     points: Array,
     ids: Array,
     blocks: Array,
@@ -316,7 +316,7 @@ def _keep(
 
 
 @compiled
-def order(
+def sort_by_id(
     found_ids: Array, found_uv: Array, words: Array, ranks: Array, ids: Array, uv: Array
 ) -> None:
     """Write the found points in the order of their ids: ``ids`` (L,), ``uv`` (L, 2).
@@ -337,9 +337,9 @@ def order(
     for i in range(count):
         point = found_ids[i]
         below = words[point >> 6] & ((one << np.uint64(point & 63)) - one)
-        place = ranks[point >> 6] + _ones(below)
-        uv[place, 0] = found_uv[i, 0]
-        uv[place, 1] = found_uv[i, 1]
+        position = ranks[point >> 6] + _ones(below)
+        uv[position, 0] = found_uv[i, 0]
+        uv[position, 1] = found_uv[i, 1]
     for w in range(len(words)):
         words[w] = 0
 
@@ -395,7 +395,7 @@ class Visibility:
             check_size("valid", valid, camera)
         scratch = self._scratch()
         index = self._index
-        count = find(
+        count = find_visible(
             index.points,
             index.ids,
             index.blocks_in_view(camera, world_to_camera, tolerance.near),
@@ -414,7 +414,7 @@ class Visibility:
             scratch.words,
         )
         ids, uv = np.empty(count, np.int32), np.empty((count, 2), np.float32)
-        order(scratch.ids, scratch.uv, scratch.words, scratch.ranks, ids, uv)
+        sort_by_id(scratch.ids, scratch.uv, scratch.words, scratch.ranks, ids, uv)
         return ids, uv
 
     def _scratch(self) -> _Scratch:

@@ -152,14 +152,14 @@ def _joined(
     names: dict[int, str] = {}
     for index, line in enumerate(lines):
         key = _key(line)
-        known = key if isinstance(key, int) and key in words else id_of_name.get(str(key))
-        if known is None:
+        class_id = key if isinstance(key, int) and key in words else id_of_name.get(str(key))
+        if class_id is None:
             raise DataError(table, f"class {line!r} of {path}", "no such label", _TABLE_REMEDY)
-        if known in index_of_id:
-            found = f"lines {index_of_id[known] + 1} and {index + 1} with the id {known}"
+        if class_id in index_of_id:
+            found = f"lines {index_of_id[class_id] + 1} and {index + 1} with the id {class_id}"
             raise DataError(path, "each class once", found, _REMEDY)
-        index_of_id[known] = index
-        names[index] = words[known] if isinstance(key, int) else line
+        index_of_id[class_id] = index
+        names[index] = words[class_id] if isinstance(key, int) else line
     members = [(label, index_of_id[n]) for label, n in label_ids if n in index_of_id]
     return ClassTable.make(path, names, members)
 
@@ -175,16 +175,19 @@ def check_names(records: Sequence[PromptRecord], classes: ClassTable, min_agreem
         expected = f"classes of {classes.source} ({len(classes.names)} of them)"
         shown = ", ".join(f"record {r.number}: {list(r.raw_ids)}" for r in unknown[:5])
         raise DataError(unknown[0].source, expected, f"{len(unknown)} others: {shown}", _REMEDY)
-    named = [record for record in records if record.object_name and len(record.raw_ids) == 1]
-    agreeing = {
-        shift: sum(_is_named(record, classes, shift) for record in named) for shift in (0, -1, 1)
+    named_records = [
+        record for record in records if record.object_name and len(record.raw_ids) == 1
+    ]
+    num_agreeing = {
+        shift: sum(_is_named(record, classes, shift) for record in named_records)
+        for shift in (0, -1, 1)
     }
-    if agreeing[0] >= min_agreement * len(named):
+    if num_agreeing[0] >= min_agreement * len(named_records):
         return
-    found = f"{agreeing[0]} of {len(named)} names that agree with their class"
-    better = max((-1, 1), key=lambda shift: agreeing[shift])
-    if agreeing[better] > agreeing[0]:
-        found += f", but {agreeing[better]} that agree with the class numbered {better:+d}"
+    found = f"{num_agreeing[0]} of {len(named_records)} names that agree with their class"
+    better = max((-1, 1), key=lambda shift: num_agreeing[shift])
+    if num_agreeing[better] > num_agreeing[0]:
+        found += f", but {num_agreeing[better]} that agree with the class numbered {better:+d}"
     expected = f"categories of {classes.source} (at least {min_agreement:.0%} agreeing)"
     raise DataError(records[0].source, expected, found, _REMEDY)
 
@@ -198,11 +201,11 @@ def _is_named(record: PromptRecord, classes: ClassTable, shift: int) -> bool:
 
 def members_of(record: PromptRecord, classes: ClassTable, groups_of: GroupsOf) -> tuple[int, ...]:
     """Return the objectIds of all instances of the record's categories, in annotation order."""
-    wanted = set(record.raw_ids)
+    class_numbers = set(record.raw_ids)
     return tuple(
         group.object_id
         for group in groups_of(record.scene_id)
-        if classes.index_of(group.label) in wanted
+        if classes.index_of(group.label) in class_numbers
     )
 
 

@@ -59,13 +59,13 @@ class Entry:
         key = self.key(*keys)
         value = self.content.get(key)
         values = value if isinstance(value, list) else [] if value is None else [value]
-        if not all(isinstance(one, str) and one.strip() for one in values):
+        if not all(isinstance(text, str) and text.strip() for text in values):
             raise self.wrong(f"a text or a list of texts as {key}", value)
         try:
             "".join(values).encode()
         except UnicodeEncodeError:
             raise self.wrong(f"Unicode texts as {key}", value) from None
-        return tuple(one.strip() for one in values)
+        return tuple(text.strip() for text in values)
 
     def choice(self, key: str, allowed: tuple[str, ...]) -> str:
         """Return a text that must be one of ``allowed``."""
@@ -109,11 +109,11 @@ def _shown(found: Any) -> str:
 
 def _flat(raw: Any) -> list[Any]:
     """Flatten nested lists from left to right, without recursion."""
-    flat, waiting = [], [raw]
-    while waiting:
-        value = waiting.pop()
+    flat, stack = [], [raw]
+    while stack:
+        value = stack.pop()
         if isinstance(value, list):
-            waiting.extend(reversed(value))
+            stack.extend(reversed(value))
         else:
             flat.append(value)
     return flat

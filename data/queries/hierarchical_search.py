@@ -56,16 +56,20 @@ class Search:
 
 def search_prompts(searches: Sequence[Search], scene_id: str) -> list[Prompt]:
     """Return a room's queries for the searches of its place; [] for a scene without a place."""
-    mine = [search for search in searches if scene_id in search.rooms]
-    wanted = [Prompt(s.prompt_id(scene_id), scene_id, s.wanted, SEARCH_TASK) for s in mine]
+    searches_here = [search for search in searches if scene_id in search.rooms]
+    wanted_prompts = [
+        Prompt(s.prompt_id(scene_id), scene_id, s.wanted, SEARCH_TASK) for s in searches_here
+    ]
     signs = sign_ids(searches, scene_id)
-    return wanted + [Prompt(name, scene_id, text, SIGN_TASK) for text, name in signs.items()]
+    return wanted_prompts + [
+        Prompt(name, scene_id, text, SIGN_TASK) for text, name in signs.items()
+    ]
 
 
 def sign_ids(searches: Sequence[Search], scene_id: str) -> dict[str, str]:
     """Return the prompt ids of a room's signs, by the sign's words; equal signs share an id."""
-    mine = [search for search in searches if scene_id in search.rooms]
-    texts = dict.fromkeys(text for search in mine for text in search.signs)
+    searches_here = [search for search in searches if scene_id in search.rooms]
+    texts = dict.fromkeys(text for search in searches_here for text in search.signs)
     return {text: f"{scene_id}_{SIGN_TASK}_{k:03d}" for k, text in enumerate(texts)}
 
 
@@ -82,13 +86,13 @@ def truths_in_room(
     For the same words in other rooms there is no ground truth. ``truths`` holds, among others,
     the truths of searches by search id.
     """
-    found = {}
+    truths_here = {}
     for search in searches:
         truth = truths.get(search.search_id)
         if truth is not None and truth.scene_id == scene_id:
             prompt_id = search.prompt_id(scene_id)
-            found[prompt_id] = replace(truth, prompt_id=prompt_id)
-    return found
+            truths_here[prompt_id] = replace(truth, prompt_id=prompt_id)
+    return truths_here
 
 
 _REGION = re.compile(r"(?P<house>.+)_region[0-9]+")
@@ -108,12 +112,12 @@ def consecutive(scene_ids: Sequence[str], size: int) -> dict[str, tuple[str, ...
 
 def houses(scene_ids: Sequence[str]) -> dict[str, tuple[str, ...]]:
     """Group Matterport3D's regions ``<house>_region<N>`` by house; other scenes are left out."""
-    found: dict[str, tuple[str, ...]] = {}
+    regions: dict[str, tuple[str, ...]] = {}
     for scene_id in scene_ids:
         region = _REGION.fullmatch(scene_id)
         if region:
-            found[region["house"]] = (*found.get(region["house"], ()), scene_id)
-    return found
+            regions[region["house"]] = (*regions.get(region["house"], ()), scene_id)
+    return regions
 
 
 def read_places(path: Path) -> dict[str, tuple[str, ...]]:
@@ -139,9 +143,11 @@ def read_places(path: Path) -> dict[str, tuple[str, ...]]:
 
 def within(places: Places, scene_ids: Sequence[str]) -> dict[str, tuple[str, ...]]:
     """Restrict places to the given scenes; places without any of them are left out."""
-    known = set(scene_ids)
-    kept = {place: tuple(r for r in rooms if r in known) for place, rooms in places.items()}
-    return {place: rooms for place, rooms in kept.items() if rooms}
+    scene_set = set(scene_ids)
+    restricted = {
+        place: tuple(r for r in rooms if r in scene_set) for place, rooms in places.items()
+    }
+    return {place: rooms for place, rooms in restricted.items() if rooms}
 
 
 RULES = 1
@@ -187,32 +193,32 @@ def read_room_query(text: str, more: Mapping[str, Sequence[str]] | None = None) 
     text = " ".join(text.split())
     kinds = _kinds() | {name.lower(): tuple(signs) for name, signs in (more or {}).items()}
     for form in (_FRONT, _CLAUSE):
-        found = form.match(text)
-        if found:
-            room = found["room"].strip()
-            return RoomQuery(room, found["wanted"].strip(), _signs(room, kinds))
-    found = _BACK.match(text)
-    if found:
-        bare = _ARTICLE.sub("", found["room"]).lower()
-        if bare in kinds or _DESCRIBED.match(bare):
-            wanted = found["wanted"].strip() + found["end"]
-            return RoomQuery(found["room"].strip(), wanted, _signs(found["room"], kinds))
+        match = form.match(text)
+        if match:
+            room = match["room"].strip()
+            return RoomQuery(room, match["wanted"].strip(), _signs(room, kinds))
+    match = _BACK.match(text)
+    if match:
+        room_name = _ARTICLE.sub("", match["room"]).lower()
+        if room_name in kinds or _DESCRIBED.match(room_name):
+            wanted = match["wanted"].strip() + match["end"]
+            return RoomQuery(match["room"].strip(), wanted, _signs(match["room"], kinds))
     return RoomQuery("", text, ())
 
 
 def _signs(room: str, kinds: Mapping[str, tuple[str, ...]]) -> tuple[str, ...]:
-    bare = _ARTICLE.sub("", room)
-    if bare.lower() in kinds:
-        return kinds[bare.lower()]
-    described = _DESCRIBED.match(bare)
+    room_name = _ARTICLE.sub("", room)
+    if room_name.lower() in kinds:
+        return kinds[room_name.lower()]
+    described = _DESCRIBED.match(room_name)
     if described and described["thing"]:
         return (described["thing"],)
     use = described["use"] if described else None
     if use:
         return (f"where can I {use}?",)
     clause = described["clause"] if described else None
-    if clause is None and bare.lower().startswith("where "):
-        clause = bare[len("where ") :]
+    if clause is None and room_name.lower().startswith("where "):
+        clause = room_name[len("where ") :]
     if clause is not None:
         return (_question(clause),)
     return (room,)

@@ -126,12 +126,12 @@ def check_id_space(
     Raises:
         DataError: fewer than ``min_agreement`` of the votes agree, with the counts of all spaces.
     """
-    telling = [
+    voting_records = [
         record
         for record in records
         if not record.may_lack_objects or None not in object_ids_of(record, space, groups_of)
     ]
-    votes, voters = _vote(telling, groups_of)
+    votes, voters = _vote(voting_records, groups_of)
     if votes[space] >= min_agreement * voters:
         return
     raise DataError(
@@ -155,12 +155,12 @@ def _vote(records: Sequence[PromptRecord], groups_of: GroupsOf) -> tuple[Counter
     for record in records:
         name = normalized_name(record.object_name)
         groups = groups_of(record.scene_id)
-        named = [group for group in groups if normalized_name(group.label) == name]
-        if len(record.raw_ids) != 1 or not named:
+        same_name = [group for group in groups if normalized_name(group.label) == name]
+        if len(record.raw_ids) != 1 or not same_name:
             continue
         voters += 1
         for space, key in _SPACES.items():
-            votes[space] += any(key(group) == record.raw_ids[0] for group in named)
+            votes[space] += any(key(group) == record.raw_ids[0] for group in same_name)
     return votes, voters
 
 
@@ -216,17 +216,17 @@ def target_ids(
     Raises DataError for a query without truth or of another scene, and for a truth that names an
     object that the scene does not have.
     """
-    place = f"scene {scene_id}, query {prompt.prompt_id}"
+    where = f"scene {scene_id}, query {prompt.prompt_id}"
     truth = truths.get(prompt.prompt_id)
     if truth is None or prompt.scene_id != scene_id:
         found = "none" if truth is None else f"a query about scene {prompt.scene_id}"
-        raise DataError(place, "a query of this scene with its truth", found, "Mend the prompts.")
+        raise DataError(where, "a query of this scene with its truth", found, "Mend the prompts.")
     unknown = sorted(set(truth.object_ids) - set(ground_truth.object_ids))
     if unknown:
-        known = ", ".join(str(object_id) for object_id in ground_truth.object_ids) or "none"
+        annotated = ", ".join(str(object_id) for object_id in ground_truth.object_ids) or "none"
         raise DataError(
-            place,
-            f"object ids annotated in the scene ({known})",
+            where,
+            f"object ids annotated in the scene ({annotated})",
             ", ".join(str(object_id) for object_id in unknown),
             "Correct the query's object ids, or check that prompts and annotation belong to the "
             "same version of the dataset.",

@@ -62,12 +62,12 @@ def _reason(error: pickle.UnpicklingError) -> str:
 def _numpy_globals() -> list[Any]:
     from numpy._core import multiarray
 
-    made = [multiarray._reconstruct, multiarray.scalar]
-    old = [(function, f"numpy.core.multiarray.{function.__name__}") for function in made]
+    functions = [multiarray._reconstruct, multiarray.scalar]
+    old_names = [(function, f"numpy.core.multiarray.{function.__name__}") for function in functions]
     dtypes = [type(np.dtype(code)) for code in "? i1 i2 i4 i8 u1 u2 u4 u8 f2 f4 f8".split()]
     # Arrays store their bytes as text for _codecs.encode, and empty arrays as bytes.
     text = [bytes, (codecs.encode, "_codecs.encode")]
-    return [*made, *old, np.ndarray, np.dtype, *dtypes, *text]
+    return [*functions, *old_names, np.ndarray, np.dtype, *dtypes, *text]
 
 
 NO_CLASS, NO_INSTANCE = -100, -1
@@ -123,14 +123,16 @@ def _labels(array: Array, name: str, none: int, path: Path) -> Array:
     """Convert labels (N,) to int64 from 0 on, or ``none``; classes may be stored as floats."""
     if array.ndim != 1:
         raise DataError(path, f"one number a point as {name}", f"{array.shape}", _REMEDY)
-    whole = np.isfinite(array) & (np.abs(array.astype(np.float64)) < 2**31)
-    labels = np.where(whole, array, 0).astype(np.int64)
-    whole &= labels == array
-    if not whole.all():
-        found = f"{int((~whole).sum())} that are not"
+    is_whole = np.isfinite(array) & (np.abs(array.astype(np.float64)) < 2**31)
+    labels = np.where(is_whole, array, 0).astype(np.int64)
+    is_whole &= labels == array
+    if not is_whole.all():
+        found = f"{int((~is_whole).sum())} that are not"
         raise DataError(path, f"whole numbers as {name}", found, _REMEDY)
-    wrong = labels[(labels < 0) & (labels != none)]
-    if len(wrong):
-        found = f"{int(wrong[0])} (a cast to int8 makes this of {int(wrong[0]) % 256})"
+    wrong_labels = labels[(labels < 0) & (labels != none)]
+    if len(wrong_labels):
+        found = (
+            f"{int(wrong_labels[0])} (a cast to int8 makes this of {int(wrong_labels[0]) % 256})"
+        )
         raise DataError(path, f"{name} from 0 on, or {none}", found, _REMEDY)
     return labels

@@ -59,8 +59,8 @@ def vertex_segments(triangles: Array, face_segments: Array, num_vertices: int) -
     """
     segments, codes = np.unique(face_segments, return_inverse=True)
     pairs = triangles.astype(np.int64) * len(segments) + codes[:, None]
-    found, counts = np.unique(pairs, return_counts=True)
-    vertices, codes_of = found // len(segments), found % len(segments)
+    pair_codes, counts = np.unique(pairs, return_counts=True)
+    vertices, codes_of = pair_codes // len(segments), pair_codes % len(segments)
     order = np.lexsort((codes_of, -counts, vertices))
     owners, first = np.unique(vertices[order], return_index=True)
     result = np.full(num_vertices, segments[-1] + 1, np.int64)
@@ -84,20 +84,20 @@ def truth_of_faces(
     Raises:
         DataError: a group has a segment that no face has; the error names ``path``.
     """
-    known = np.unique(face_segments)
+    known_segments = np.unique(face_segments)
     counts: list[Array] = []
-    free = np.ones(len(triangles), bool)
+    is_free = np.ones(len(triangles), bool)
     for group in groups:
         segments = np.unique(group.segments)
-        wrong = np.setdiff1d(segments, known, assume_unique=True)
-        if len(wrong):
+        unknown_segments = np.setdiff1d(segments, known_segments, assume_unique=True)
+        if len(unknown_segments):
             expected = f"segments of the mesh's faces in segGroups[{group.name.position}]"
-            raise DataError(path, expected, f"segment {int(wrong[0])}", remedy)
+            raise DataError(path, expected, f"segment {int(unknown_segments[0])}", remedy)
         inside = np.isin(face_segments, segments)
-        free &= ~inside
+        is_free &= ~inside
         corners = triangles[inside].ravel()
         counts.append(np.bincount(corners, minlength=num_vertices).astype(np.int32))
-    most = np.bincount(triangles[free].ravel(), minlength=num_vertices)
+    most = np.bincount(triangles[is_free].ravel(), minlength=num_vertices)
     for count in counts:
         most = np.maximum(most, count)
     members = [np.flatnonzero((count > 0) & (count == most)) for count in counts]
@@ -170,19 +170,20 @@ def _camera(image: ConfImage, height: int, width: int, path: Path) -> Camera:
 
 def _check_calibration(paths: RegionPaths, image: ConfImage, height: int) -> None:
     """Compare the principal point with the distorted image's, if its calibration file exists."""
-    panorama, _, place = Path(image.name).stem.partition("_")
-    path = paths.calibration / f"{panorama}_intrinsics_{place[1:2]}.txt"
+    panorama, _, camera_yaw = Path(image.name).stem.partition("_")
+    path = paths.calibration / f"{panorama}_intrinsics_{camera_yaw[1:2]}.txt"
     if not path.is_file():
         return
     words = read_text(path, "width height fx fy cx cy", SCENE_REMEDY).split()
     if len(words) < 6:
         raise DataError(path, "width height fx fy cx cy", f"{len(words)} words", SCENE_REMEDY)
     cx, cy = _numbers(words[4:6], path, 1)
-    found = image.intrinsics[0, 2], height - 1 - image.intrinsics[1, 2]
-    if not np.allclose((cx, cy), found, atol=_CALIBRATION_TOLERANCE):
+    principal_point = image.intrinsics[0, 2], height - 1 - image.intrinsics[1, 2]
+    if not np.allclose((cx, cy), principal_point, atol=_CALIBRATION_TOLERANCE):
         expected = f"a principal point of {cx:g}, {cy:g} from the top left, as {path.name} says"
-        told = f"{found[0]:g}, {found[1]:g} (cy counted from the bottom) for {image.name}"
-        raise DataError(paths.cameras, expected, told, _ORIGIN_REMEDY)
+        at = f"{principal_point[0]:g}, {principal_point[1]:g}"
+        found = f"{at} (cy counted from the bottom) for {image.name}"
+        raise DataError(paths.cameras, expected, found, _ORIGIN_REMEDY)
 
 
 def read_conf(path: Path) -> list[ConfImage]:
@@ -195,11 +196,11 @@ def read_conf(path: Path) -> list[ConfImage]:
     """
     intrinsics: Array | None = None
     images: dict[str, ConfImage] = {}
-    told: str | None = None
+    declared_count: str | None = None
     for number, line in enumerate(read_text(path, "a .conf file", SCENE_REMEDY).splitlines(), 1):
         word, *values = line.split() or [""]
         if word == "n_images":
-            told = " ".join(values)
+            declared_count = " ".join(values)
         elif word == "intrinsics_matrix":
             intrinsics = _intrinsics(values, path, number)
         elif word == "scan":
@@ -213,8 +214,8 @@ def read_conf(path: Path) -> list[ConfImage]:
                 raise _wrong(path, number, "each image once, without a folder", line)
             matrix = _numbers(values[2:], path, number).reshape(4, 4)
             images[name] = ConfImage(name, intrinsics, matrix)
-    if not images or (told is not None and told != str(len(images))):
-        expected = f"scan lines, as many as n_images {told}"
+    if not images or (declared_count is not None and declared_count != str(len(images))):
+        expected = f"scan lines, as many as n_images {declared_count}"
         raise DataError(path, expected, f"{len(images)}", SCENE_REMEDY)
     return list(images.values())
 

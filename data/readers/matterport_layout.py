@@ -61,18 +61,18 @@ def read_split(root: Path, split_name: str) -> list[str]:
     scenes: list[str] = []
     for name in read_scene_list(path):
         scenes += [name] if _SCENE.fullmatch(name) else regions_of(houses, name)
-    double = sorted({scene_id for scene_id in scenes if scenes.count(scene_id) > 1})
-    if double:
+    repeated = sorted({scene_id for scene_id in scenes if scenes.count(scene_id) > 1})
+    if repeated:
         remedy = "Give a house or its regions, not both."
-        raise DataError(path, "each scene id once", f"{double[:5]} twice", remedy)
+        raise DataError(path, "each scene id once", f"{repeated[:5]} twice", remedy)
     return scenes
 
 
 def regions_of(houses: Path, house: str) -> list[str]:
     """List the scene ids of a house's regions with a mesh, by number; DataError for none."""
     folder = _folder(houses, house, "region_segmentations")
-    found = [_REGION.fullmatch(path.stem) for path in folder.glob("region*.ply")]
-    numbers = sorted(int(match[1]) for match in found if match)
+    matches = [_REGION.fullmatch(path.stem) for path in folder.glob("region*.ply")]
+    numbers = sorted(int(match[1]) for match in matches if match)
     if not numbers:
         raise DataError(folder, f"regions of house {house} (region<k>.ply)", "none", SCENE_REMEDY)
     return [f"{house}_region{number}" for number in numbers]
@@ -244,10 +244,10 @@ def read_house(path: Path) -> House:
             panoramas.setdefault(region, []).append(fields[1])
     if not room_types:
         raise DataError(path, "R lines, one a region", "none", SCENE_REMEDY)
-    lost = sorted(set(panoramas) - set(room_types) - {-1})
-    if lost:
+    unknown_regions = sorted(set(panoramas) - set(room_types) - {-1})
+    if unknown_regions:
         expected = "panoramas in regions of the house"
-        raise DataError(path, expected, f"one in region {lost[0]}", SCENE_REMEDY)
+        raise DataError(path, expected, f"one in region {unknown_regions[0]}", SCENE_REMEDY)
     return House(room_types, {region: tuple(names) for region, names in panoramas.items()})
 
 

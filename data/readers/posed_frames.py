@@ -106,18 +106,18 @@ class PosedFrames:
                 is not rigid, or no frame with a pose.
         """
         poses = self._poses(images)
-        views, lost = [], []
+        views, untracked = [], []
         for stem, image_path in sorted(images.items()):
             camera_to_world = read_matrix(poses[stem], "a pose", (4,), self.remedy)
             if not np.isfinite(camera_to_world).all():
-                lost.append(stem)
+                untracked.append(stem)
                 continue
             check_image(image_path, camera.height, camera.width)
             world_to_camera = world_to_camera_of(camera_to_world, poses[stem], self.remedy)
             views.append(View(stem, camera, world_to_camera, image_path))
-        if lost:
-            told = "%s: %d of %d frames left out, their pose is not finite (%s, ...)"
-            log.warning(told, self.pose, len(lost), len(images), lost[0])
+        if untracked:
+            message = "%s: %d of %d frames left out, their pose is not finite (%s, ...)"
+            log.warning(message, self.pose, len(untracked), len(images), untracked[0])
         if not views:
             raise DataError(self.pose, "at least one finite pose", "none", self.remedy)
         return tuple(views)
@@ -128,10 +128,14 @@ class PosedFrames:
         if not folder.is_dir():
             raise DataError(folder, "a folder of poses", "no such folder", self.remedy)
         poses = {path.stem: path for path in sorted(folder.glob("*.txt"))}
-        without = sorted(set(images) - set(poses))
-        if without:
-            found = f"no such file, and {len(without)} of {len(images)} images have no pose"
-            raise DataError(folder / f"{without[0]}.txt", "an image's pose", found, self.remedy)
+        stems_without_pose = sorted(set(images) - set(poses))
+        if stems_without_pose:
+            found = (
+                f"no such file, and {len(stems_without_pose)} of {len(images)} images have no pose"
+            )
+            raise DataError(
+                folder / f"{stems_without_pose[0]}.txt", "an image's pose", found, self.remedy
+            )
         if len(poses) > len(images):
             count = len(poses) - len(images)
             log.warning("%s: %d of %d poses left out: no image", folder, count, len(poses))

@@ -64,11 +64,11 @@ def fuse_depth(frames: Iterable[DepthFrame], voxel: float = VOXEL) -> Mesh:
     grid, is_empty = _grid(library, voxel), True
     for frame in frames:
         is_empty = not _integrate(library, grid, frame) and is_empty
-    made = None if is_empty else grid.extract_triangle_mesh(weight_threshold=_SEEN_ONCE)
-    if made is None or len(made.vertex.positions) == 0:
+    raw_mesh = None if is_empty else grid.extract_triangle_mesh(weight_threshold=_SEEN_ONCE)
+    if raw_mesh is None or len(raw_mesh.vertex.positions) == 0:
         return Mesh(*(np.zeros((0, 3), kind) for kind in (np.float32, np.uint8, np.int32)))
-    colors = np.rint(made.vertex.colors.numpy() * 255).clip(0, 255).astype(np.uint8)
-    mesh = _sorted(made.vertex.positions.numpy(), colors, made.triangle.indices.numpy())
+    colors = np.rint(raw_mesh.vertex.colors.numpy() * 255).clip(0, 255).astype(np.uint8)
+    mesh = _sorted(raw_mesh.vertex.positions.numpy(), colors, raw_mesh.triangle.indices.numpy())
     return _without_crumbs(mesh)
 
 
@@ -108,15 +108,15 @@ def _integrate(library: ModuleType, grid: Any, frame: DepthFrame) -> bool:
 
 def _sorted(points: Array, colors: Array, triangles: Array) -> Mesh:
     """Sort vertices by x, y, z and merge equal ones; sort triangles and drop degenerate ones."""
-    unique, place = np.unique(points, axis=0, return_inverse=True)
-    place = place.reshape(-1)
+    unique, new_index = np.unique(points, axis=0, return_inverse=True)
+    new_index = new_index.reshape(-1)
     darkest = np.full((len(unique), 3), 255, np.uint8)
-    np.minimum.at(darkest, place, colors)
-    corners = place[triangles]
+    np.minimum.at(darkest, new_index, colors)
+    corners = new_index[triangles]
     first = corners.argmin(1)[:, None]
     corners = np.take_along_axis(corners, (first + np.arange(3)) % 3, axis=1)
-    apart = (corners[:, 0] != corners[:, 1]) & (corners[:, 1] != corners[:, 2])
-    corners = np.unique(corners[apart & (corners[:, 0] != corners[:, 2])], axis=0)
+    is_distinct = (corners[:, 0] != corners[:, 1]) & (corners[:, 1] != corners[:, 2])
+    corners = np.unique(corners[is_distinct & (corners[:, 0] != corners[:, 2])], axis=0)
     return Mesh(np.asarray(unique, np.float32), darkest, corners.astype(np.int32))
 
 
@@ -127,10 +127,10 @@ def _without_crumbs(mesh: Mesh) -> Mesh:
     graph = coo_array((np.ones(len(edges), bool), tuple(edges.T)), shape=(num, num))
     count, piece = connected_components(graph, directed=False)
     sizes = np.bincount(piece[corners[:, 0]], minlength=count)
-    kept = sizes[piece] >= _LEAST_TRIANGLES
-    new = np.cumsum(kept, dtype=np.int32) - 1
-    triangles = new[corners[kept[corners[:, 0]]]]
-    return Mesh(mesh.points[kept], mesh.colors[kept], triangles)
+    is_kept = sizes[piece] >= _LEAST_TRIANGLES
+    new_index = np.cumsum(is_kept, dtype=np.int32) - 1
+    triangles = new_index[corners[is_kept[corners[:, 0]]]]
+    return Mesh(mesh.points[is_kept], mesh.colors[is_kept], triangles)
 
 
 __all__ = ["read_group_names", "read_scan", "read_split", "scene_identity"]

@@ -118,17 +118,17 @@ def _check_info(info: Path, camera: Camera, image_path: Path) -> None:
     """Raise DataError if size or focal lengths differ from ``<id>.txt``, where it exists."""
     if not info.is_file():
         return
-    named = read_info(info)
+    info_values = read_info(info)
     for key, value in (("colorWidth", camera.width), ("colorHeight", camera.height)):
-        if key in named and named[key] != value:
+        if key in info_values and info_values[key] != value:
             found = f"{camera.width}x{camera.height}"
-            expected = f"an image of {key} {named[key]:g}, as {info.name} says"
+            expected = f"an image of {key} {info_values[key]:g}, as {info.name} says"
             raise DataError(image_path, expected, found, FRAMES_REMEDY)
     focal = camera.K[0, 0], camera.K[1, 1]
     for key, value in zip(("fx_color", "fy_color"), focal, strict=True):
-        if key in named and not np.isclose(named[key], value, rtol=1e-3):
+        if key in info_values and not np.isclose(info_values[key], value, rtol=1e-3):
             expected = f"intrinsics with {key} {value:g}, as the exported frames have them"
-            raise DataError(info, expected, f"{named[key]:g}", SCENE_REMEDY)
+            raise DataError(info, expected, f"{info_values[key]:g}", SCENE_REMEDY)
 
 
 def read_info(path: Path) -> dict[str, float]:
@@ -141,15 +141,15 @@ def read_info(path: Path) -> dict[str, float]:
         lines = path.read_text(encoding="utf-8").splitlines()
     except (OSError, UnicodeDecodeError) as error:
         raise DataError(path, "lines key = value", str(error), SCENE_REMEDY) from error
-    named = {}
+    values = {}
     for line in lines:
         key, _, value = (part.strip() for part in line.partition("="))
         try:
-            named[key] = float(value)
+            values[key] = float(value)
         except ValueError:
             if "color" in key and not key.endswith("Extrinsics"):
                 raise DataError(path, f"a number of {key}", value[:80], SCENE_REMEDY) from None
-    return named
+    return values
 
 
 __all__ = ["read_group_names", "read_scan", "read_split", "scene_identity"]
@@ -200,13 +200,15 @@ def read_groups(paths: ScenePaths) -> list[SegmentGroup]:
     path = paths.aggregation
     content = read_json(path, "ScanNet's annotation", SCENE_REMEDY)
     groups = parse_groups(content, path, SCENE_REMEDY)
-    named = content.get("segmentsFile")
-    if not (isinstance(named, str) and named.endswith(paths.segments.name)):
+    segments_file = content.get("segmentsFile")
+    if not (isinstance(segments_file, str) and segments_file.endswith(paths.segments.name)):
         expected = f"segmentsFile {paths.segments.name}, the segments of {paths.mesh.name}"
-        raise DataError(path, expected, repr(named)[:120], _FULL_MESH + SCENE_REMEDY)
-    differ = sum(group.name.id != group.name.object_id for group in groups)
-    if differ:
-        log.warning("%s: id and objectId differ in %d of %d groups", path, differ, len(groups))
+        raise DataError(path, expected, repr(segments_file)[:120], _FULL_MESH + SCENE_REMEDY)
+    num_different = sum(group.name.id != group.name.object_id for group in groups)
+    if num_different:
+        log.warning(
+            "%s: id and objectId differ in %d of %d groups", path, num_different, len(groups)
+        )
     return groups
 
 

@@ -102,10 +102,10 @@ class SensFile:
         self._stream.close()
 
     def _take(self, count: int, what: str) -> bytes:
-        left = self._size - self._stream.tell()
-        content = self._stream.read(count) if count <= left else b""
+        bytes_left = self._size - self._stream.tell()
+        content = self._stream.read(count) if count <= bytes_left else b""
         if len(content) != count:
-            found = f"the end of the file after {left} bytes"
+            found = f"the end of the file after {bytes_left} bytes"
             raise DataError(self.path, f"{count} bytes of {what}", found, _REMEDY)
         return content
 
@@ -194,9 +194,9 @@ def export_frames(
         DataError: ``output`` has one of the folders already or is a file, or the stream is
             damaged (see ``SensFile``).
     """
-    there = [name for name in FOLDERS if (output / name).exists()]
-    if there or (output.exists() and not output.is_dir()):
-        found = f"{', '.join(there)} in it" if there else "a file"
+    existing = [name for name in FOLDERS if (output / name).exists()]
+    if existing or (output.exists() and not output.is_dir()):
+        found = f"{', '.join(existing)} in it" if existing else "a file"
         remedy = "Remove it, or name another folder."
         raise DataError(output, f"a folder without {', '.join(FOLDERS)}", found, remedy)
     with SensFile(sens_path) as sens:

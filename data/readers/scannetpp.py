@@ -42,8 +42,8 @@ def read_groups(path: Path) -> list[SegmentGroup]:
     for field in ("id", "object_id"):
         ids = [getattr(group.name, field) for group in groups]
         if len(set(ids)) != len(ids):
-            double = sorted({i for i in ids if ids.count(i) > 1})[:5]
-            raise DataError(path, f"each group's {field} once", f"{double} twice", SCENE_REMEDY)
+            repeated = sorted({i for i in ids if ids.count(i) > 1})[:5]
+            raise DataError(path, f"each group's {field} once", f"{repeated} twice", SCENE_REMEDY)
     return groups
 
 
@@ -81,9 +81,9 @@ def read_ignored_vertices(path: Path, num_vertices: int) -> Array:
         numbers = np.array(path.read_text(encoding="utf-8").split(), np.float64)
     except (OSError, ValueError) as error:
         raise DataError(path, expected, str(error)[:120], SCENE_REMEDY) from error
-    wrong = ~((numbers >= 0) & (numbers < num_vertices) & (numbers == np.floor(numbers)))
-    if wrong.any():
-        raise DataError(path, expected, f"{numbers[wrong][0]:g}", SCENE_REMEDY)
+    is_wrong = ~((numbers >= 0) & (numbers < num_vertices) & (numbers == np.floor(numbers)))
+    if is_wrong.any():
+        raise DataError(path, expected, f"{numbers[is_wrong][0]:g}", SCENE_REMEDY)
     return np.unique(numbers).astype(np.int32)
 
 
@@ -101,19 +101,21 @@ def ground_truth(
     num_points = len(segment_ids)
     one_to_one = np.array_equal(segment_ids, np.arange(num_points))
     order = np.arange(num_points) if one_to_one else np.argsort(segment_ids, kind="stable")
-    known, starts = np.arange(num_points), np.arange(num_points + 1)
+    known_segments, starts = np.arange(num_points), np.arange(num_points + 1)
     if not one_to_one:
-        known, firsts = np.unique(segment_ids[order], return_index=True)
+        known_segments, firsts = np.unique(segment_ids[order], return_index=True)
         starts = np.append(firsts, num_points)
     members = []
     for group in groups:
         segments = np.unique(group.segments)
-        place = np.minimum(np.searchsorted(known, segments), max(len(known) - 1, 0))
-        if not np.array_equal(known[place], segments):
-            wrong = int(segments[known[place] != segments][0])
+        rows = np.minimum(
+            np.searchsorted(known_segments, segments), max(len(known_segments) - 1, 0)
+        )
+        if not np.array_equal(known_segments[rows], segments):
+            unknown_segment = int(segments[known_segments[rows] != segments][0])
             expected = f"segments of segments.json in segGroups[{group.name.position}]"
-            raise DataError(path, expected, f"segment {wrong}", SCENE_REMEDY)
-        members.append(np.sort(order[_ranges(starts[place], starts[place + 1])]))
+            raise DataError(path, expected, f"segment {unknown_segment}", SCENE_REMEDY)
+        members.append(np.sort(order[_ranges(starts[rows], starts[rows + 1])]))
     return truth_of_members(groups, members, num_points, ignored_ids)
 
 

@@ -288,10 +288,10 @@ def read_views(paths: ScenePaths) -> tuple[View, ...]:
         lens = _lens(image, cameras, paths)
         if paths.shows_fisheye:
             _check_intrinsics(lens, transforms.camera, paths)
-        shown = lens if paths.shows_fisheye else transforms.camera
+        image_camera = lens if paths.shows_fisheye else transforms.camera
         view = View(
             check_id(Path(frame.name).stem, paths.transforms, "an image name"),
-            pinholes.get(image.camera_id, shown),
+            pinholes.get(image.camera_id, image_camera),
             image.world_to_camera,
             folder.find(frame.name),
             lens if paths.camera == "undistorted" else None,
@@ -301,9 +301,9 @@ def read_views(paths: ScenePaths) -> tuple[View, ...]:
         _check_files(view)
         views.append(view)
     views.sort(key=lambda view: view.view_id)
-    double = [a.view_id for a, b in zip(views, views[1:]) if a.view_id == b.view_id]
-    if double:
-        raise DataError(paths.transforms, "each image stem once", f"{double[:5]} twice", remedy)
+    repeated = [a.view_id for a, b in zip(views, views[1:]) if a.view_id == b.view_id]
+    if repeated:
+        raise DataError(paths.transforms, "each image stem once", f"{repeated[:5]} twice", remedy)
     return tuple(views)
 
 
@@ -315,10 +315,10 @@ def _check_files(view: View) -> None:
 
 
 def _check_model(transforms: Transforms, paths: ScenePaths, remedy: str) -> None:
-    wanted = "OPENCV_FISHEYE" if paths.shows_fisheye else "PINHOLE"
-    if transforms.camera.model != wanted:
+    expected_model = "OPENCV_FISHEYE" if paths.shows_fisheye else "PINHOLE"
+    if transforms.camera.model != expected_model:
         found = str(transforms.camera.model)
-        raise DataError(paths.transforms, f"camera_model {wanted}", found, remedy)
+        raise DataError(paths.transforms, f"camera_model {expected_model}", found, remedy)
 
 
 def _match(frame: Frame, images: dict[str, ColmapImage], paths: ScenePaths) -> ColmapImage:

@@ -107,25 +107,25 @@ def _decoded(payload: bytes) -> Array | None:
 
 def _whole(stream: IO[bytes], path: Path) -> Iterator[Array]:
     decoder = zlib.decompressobj(_RAW)
-    number, held = 0, bytearray()
+    number, buffer = 0, bytearray()
     while not decoder.eof:
         chunk = decoder.unconsumed_tail or stream.read(_CHUNK)
         if not chunk:
             found = f"a stream truncated after {number} images" if number else "neither"
             raise DataError(path, _EXPECTED, found, _REMEDY)
         try:
-            held += decoder.decompress(chunk, _METRES_BYTES)
+            buffer += decoder.decompress(chunk, _METRES_BYTES)
         except zlib.error as error:
             found = f"{error} after {number} images"
             raise DataError(path, _EXPECTED, found, _REMEDY) from error
-        while len(held) >= _METRES_BYTES:
-            depth = np.frombuffer(bytes(held[:_METRES_BYTES]), "<f4").reshape(DEPTH_SHAPE)
-            del held[:_METRES_BYTES]
+        while len(buffer) >= _METRES_BYTES:
+            depth = np.frombuffer(bytes(buffer[:_METRES_BYTES]), "<f4").reshape(DEPTH_SHAPE)
+            del buffer[:_METRES_BYTES]
             yield _checked(depth, number, path)
             number += 1
-    rest = len(held) + len(decoder.unused_data) + len(stream.read(1))
-    if rest or not number:
-        found = f"{number} images and more bytes after them" if rest else "an empty stream"
+    num_extra = len(buffer) + len(decoder.unused_data) + len(stream.read(1))
+    if num_extra or not number:
+        found = f"{number} images and more bytes after them" if num_extra else "an empty stream"
         raise DataError(path, _EXPECTED, found, _REMEDY)
 
 
@@ -191,15 +191,15 @@ def read_views(paths: ScenePaths) -> tuple[View, ...]:
     entries = _read_entries(paths.poses)
     masks = find_masks(paths.masks, [path.name for path in files])
     size = image_size(files[0])
-    views, without, wild = [], 0, 0
+    views, num_without_pose, num_not_finite = [], 0, 0
     for path in files:
         entry = entries.get(path.stem)
         if entry is None:
-            without += 1
+            num_without_pose += 1
             continue
         pose = _pose(entry, path.stem, paths.poses)
         if pose is None:
-            wild += 1
+            num_not_finite += 1
             continue
         view_id = check_id(path.stem, paths.images, "a frame name")
         camera = _camera(entry, path.stem, size, paths)
@@ -208,9 +208,11 @@ def read_views(paths: ScenePaths) -> tuple[View, ...]:
         if mask is not None:
             check_image(mask, *size)
         views.append(View(view_id, camera, pose, path, mask_path=mask))
-    if without or wild:
-        told = "%s: of %d frames, %d have no pose and %d have a pose that is not finite; left out"
-        log.warning(told, paths.poses, len(files), without, wild)
+    if num_without_pose or num_not_finite:
+        message = (
+            "%s: of %d frames, %d have no pose and %d have a pose that is not finite; left out"
+        )
+        log.warning(message, paths.poses, len(files), num_without_pose, num_not_finite)
     if not views:
         found = f"none of {len(files)} ({files[0].stem}, ...)"
         raise DataError(paths.poses, "a finite pose of at least one frame", found, SCENE_REMEDY)
@@ -220,8 +222,8 @@ def read_views(paths: ScenePaths) -> tuple[View, ...]:
 def _extract_remedy(paths: ScenePaths) -> str:
     if not paths.video.exists():
         return SCENE_REMEDY
-    told = f"--scene {paths.folder} --output {paths.images.parent} --every 20"
-    return f"Extract frames from rgb.mkv: python -m pipeline extract-iphone {told}"
+    arguments = f"--scene {paths.folder} --output {paths.images.parent} --every 20"
+    return f"Extract frames from rgb.mkv: python -m pipeline extract-iphone {arguments}"
 
 
 def _read_entries(path: Path) -> dict[str, Any]:
@@ -251,14 +253,14 @@ def _pose(entry: Any, name: str, path: Path) -> Array | None:
     if not np.isfinite(pose).all():
         return None
     rotation, position = pose[:3, :3], pose[:3, 3]
-    rest = np.abs(rotation @ rotation.T - np.eye(3)).max()
-    rest = max(rest, np.abs(pose[3] - [0, 0, 0, 1]).max())
-    if not rest <= _RIGID or np.linalg.det(rotation) < 0:
+    deviation = np.abs(rotation @ rotation.T - np.eye(3)).max()
+    deviation = max(deviation, np.abs(pose[3] - [0, 0, 0, 1]).max())
+    if not deviation <= _RIGID or np.linalg.det(rotation) < 0:
         expected = f"{name}.aligned_pose as a rigid motion to {_RIGID}"
-        raise DataError(path, expected, f"a difference of {rest:.3g}", SCENE_REMEDY)
-    left, _, right = np.linalg.svd(rotation)
+        raise DataError(path, expected, f"a difference of {deviation:.3g}", SCENE_REMEDY)
+    u_matrix, _, v_matrix = np.linalg.svd(rotation)
     world_to_camera = np.eye(4)
-    world_to_camera[:3, :3] = (left @ right).T
+    world_to_camera[:3, :3] = (u_matrix @ v_matrix).T
     world_to_camera[:3, 3] = -world_to_camera[:3, :3] @ position
     return world_to_camera
 
@@ -273,8 +275,8 @@ def _camera(entry: Any, name: str, size: tuple[int, int], paths: ScenePaths) -> 
     except ValueError as error:
         expected = f"{name}.intrinsic as the intrinsics of a pinhole camera"
         raise DataError(paths.poses, expected, str(error), SCENE_REMEDY) from error
-    off = np.abs(K[:2, 2] / [width, height] - 0.5).max()
-    if not off <= _OFF_CENTRE:
+    offset = np.abs(K[:2, 2] / [width, height] - 0.5).max()
+    if not offset <= _OFF_CENTRE:
         expected = f"{name}.intrinsic for frames of {width}x{height}, as in {paths.images}"
         found = f"a principal point at {K[0, 2]:.1f}, {K[1, 2]:.1f}"
         remedy = "The frames must have the size of the video: extract them again."

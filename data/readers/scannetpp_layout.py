@@ -69,9 +69,9 @@ def read_scene_list(path: Path) -> list[str]:
     remedy = "Give a file with one scene id per line."
     lines = read_text(path, "a split file", remedy).splitlines()
     ids = [check_id(line.strip(), path, "a scene id") for line in lines if line.strip()]
-    double = sorted({scene_id for scene_id in ids if ids.count(scene_id) > 1})
-    if double:
-        raise DataError(path, "each scene id once", f"{double[:5]} twice", remedy)
+    repeated = sorted({scene_id for scene_id in ids if ids.count(scene_id) > 1})
+    if repeated:
+        raise DataError(path, "each scene id once", f"{repeated[:5]} twice", remedy)
     return ids
 
 
@@ -168,8 +168,8 @@ class ScenePaths:
         if self.camera == "iphone":
             return _IPHONE
         choices = (_FISHEYE,) if self.shows_fisheye else _UNDISTORTED
-        there = [names for names in choices if (self.device / names[0]).is_dir()]
-        return (there or choices)[0]
+        existing = [names for names in choices if (self.device / names[0]).is_dir()]
+        return (existing or choices)[0]
 
     def files(self) -> tuple[Path, ...]:
         """Return every file that the reader opens, without images and masks."""

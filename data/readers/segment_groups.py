@@ -46,13 +46,13 @@ def parse_groups(content: Any, path: Path, remedy: str, has_ids: bool = True) ->
     groups = [_group(entry, i, path, remedy, has_ids) for i, entry in enumerate(entries)]
     kept = _without_repeats(groups)
     if len(kept) < len(groups):
-        told = "%s: %d of %d groups left out: each repeats another group"
-        log.warning(told, path, len(groups) - len(kept), len(groups))
+        message = "%s: %d of %d groups left out: each repeats another group"
+        log.warning(message, path, len(groups) - len(kept), len(groups))
     for field in ("id", "object_id"):
         counts = Counter(getattr(group.name, field) for group in kept)
-        double = sorted(value for value, count in counts.items() if count > 1)
-        if double:
-            raise DataError(path, f"each group's {field} once", f"{double[:5]} twice", remedy)
+        repeated = sorted(value for value, count in counts.items() if count > 1)
+        if repeated:
+            raise DataError(path, f"each group's {field} once", f"{repeated[:5]} twice", remedy)
     return kept
 
 
@@ -86,14 +86,14 @@ def truth_of_groups(
     Raises:
         DataError: a group has a segment that ``segments_path`` lacks; the error names ``path``.
     """
-    known = np.unique(segment_ids)
+    known_segments = np.unique(segment_ids)
     members = []
     for group in groups:
         segments = np.unique(group.segments)
-        wrong = np.setdiff1d(segments, known, assume_unique=True)
-        if len(wrong):
+        unknown_segments = np.setdiff1d(segments, known_segments, assume_unique=True)
+        if len(unknown_segments):
             expected = f"segments of {segments_path.name} in segGroups[{group.name.position}]"
-            raise DataError(path, expected, f"segment {int(wrong[0])}", remedy)
+            raise DataError(path, expected, f"segment {int(unknown_segments[0])}", remedy)
         members.append(np.flatnonzero(np.isin(segment_ids, segments)))
     return truth_of_members(groups, members, len(segment_ids))
 

@@ -12,9 +12,7 @@ from typing import Literal
 
 import numpy as np
 
-from data.rooms import furniture as seats
-from data.rooms import furniture as small
-from data.rooms import furniture as storage
+from data.rooms import furniture
 from data.rooms.shapes import Builder, Model, lathe, rounded_box
 from data.rooms.textures import Texture, material
 
@@ -209,7 +207,7 @@ def picture(b: Builder) -> None:
         b.add(b.texture(("plain",)), ball)
 
 
-Place = Literal["wall_floor", "floor", "hung", "on", "beside"]
+Placement = Literal["wall_floor", "floor", "hung", "on", "beside"]
 STRUCTURE = ("floor", "ceiling", "wall")
 
 
@@ -217,33 +215,33 @@ STRUCTURE = ("floor", "ceiling", "wall")
 class Category:
     """A category of furniture.
 
-    ``label`` is the annotated class, ``shape`` builds a piece, and ``place`` is the rule by which
-    the layout places it. ``front`` is the depth in metres that stays free in front of it;
+    ``label`` is the annotated class, ``shape`` builds a piece, and ``placement`` is the rule by
+    which the layout places it. ``front`` is the depth in metres that stays free in front of it;
     ``height`` is the range of the lower edge (metres above the floor) of pieces on a wall.
     """
 
     label: str
     shape: Callable[[Builder], None]
-    place: Place
+    placement: Placement
     front: float = 0.0
     height: tuple[float, float] = (0.0, 0.0)
 
 
 CATEGORIES: dict[str, Category] = {
-    "bed": Category("bed", seats.bed, "wall_floor", 0.3),
-    "pillow": Category("pillow", seats.pillow, "on"),
-    "chair": Category("chair", seats.chair, "beside"),
-    "sofa": Category("sofa", seats.sofa, "wall_floor", 0.4),
-    "table": Category("table", storage.table, "floor"),
-    "desk": Category("desk", storage.desk, "wall_floor", 0.75),
-    "lamp": Category("lamp", small.lamp, "on"),
-    "floor lamp": Category("lamp", small.floor_lamp, "wall_floor"),
-    "monitor": Category("monitor", small.monitor, "on"),
-    "bookshelf": Category("bookshelf", storage.bookshelf, "wall_floor", 0.4),
-    "nightstand": Category("nightstand", storage.nightstand, "beside"),
-    "wardrobe": Category("wardrobe", storage.wardrobe, "wall_floor", 0.5),
-    "trash bin": Category("trash bin", storage.trash_bin, "wall_floor"),
-    "potted plant": Category("potted plant", small.potted_plant, "wall_floor"),
+    "bed": Category("bed", furniture.bed, "wall_floor", 0.3),
+    "pillow": Category("pillow", furniture.pillow, "on"),
+    "chair": Category("chair", furniture.chair, "beside"),
+    "sofa": Category("sofa", furniture.sofa, "wall_floor", 0.4),
+    "table": Category("table", furniture.table, "floor"),
+    "desk": Category("desk", furniture.desk, "wall_floor", 0.75),
+    "lamp": Category("lamp", furniture.lamp, "on"),
+    "floor lamp": Category("lamp", furniture.floor_lamp, "wall_floor"),
+    "monitor": Category("monitor", furniture.monitor, "on"),
+    "bookshelf": Category("bookshelf", furniture.bookshelf, "wall_floor", 0.4),
+    "nightstand": Category("nightstand", furniture.nightstand, "beside"),
+    "wardrobe": Category("wardrobe", furniture.wardrobe, "wall_floor", 0.5),
+    "trash bin": Category("trash bin", furniture.trash_bin, "wall_floor"),
+    "potted plant": Category("potted plant", furniture.potted_plant, "wall_floor"),
     "toilet": Category("toilet", toilet, "wall_floor", 0.4),
     "sink": Category("sink", sink, "wall_floor", 0.5),
     "bathtub": Category("bathtub", bathtub, "wall_floor", 0.3),

@@ -1,4 +1,4 @@
-"""Place furniture in a room by its recipe, without collisions, and find the room's free space.
+"""Placement furniture in a room by its recipe, without collisions, and find the room's free space.
 
 Room frame: metres, a corner of the floor at the origin, walls along x and y. Walls are
 numbered 0 (y = 0), 1 (x = width), 2 (y = depth), 3 (x = 0); furniture faces away from its wall.
@@ -95,18 +95,18 @@ class Furnisher:
         self._kept_free: list[tuple[int, Zone]] = []
 
     def add(self, name: str) -> None:
-        """Place one random piece of a category; LayoutError when it fits nowhere."""
+        """Placement one random piece of a category; LayoutError when it fits nowhere."""
         model = build(name, self.rng, self.spacing)
         category = CATEGORIES[name]
-        place = {
+        propose = {
             "wall_floor": self._at_wall,
             "hung": self._at_wall,
             "floor": self._in_the_middle,
             "on": self._on_top,
             "beside": self._beside,
-        }[category.place]
+        }[category.placement]
         for _ in range(_TRIES):
-            candidate = place(name, model)
+            candidate = propose(name, model)
             if candidate is not None and self._fits(candidate):
                 self._keep(candidate, category.front)
                 return
@@ -116,7 +116,7 @@ class Furnisher:
         index = len(self.placed)
         self.placed.append(item)
         low, high = item.model.low, item.model.high
-        if item.wall >= 0 and CATEGORIES[item.name].place == "hung" and front == 0.0:
+        if item.wall >= 0 and CATEGORIES[item.name].placement == "hung" and front == 0.0:
             front = _VIEW_DEPTH
         if front > 0.0:
             ahead_low = np.array([low[0], high[1], low[2]])
@@ -154,14 +154,14 @@ class Furnisher:
         along = self._between(0.05 - low[0], length - 0.05 - high[0])
         gap = _GAPS.get(name, 0.0)
         z = 0.0
-        if CATEGORIES[name].place == "hung":
+        if CATEGORIES[name].placement == "hung":
             z = self._between(*CATEGORIES[name].height)
         return self._stand(name, model, wall, along, gap - float(low[1]), z)
 
     def _stand(
         self, name: str, model: Model, wall: int, along: float, off: float, z: float
     ) -> Placed:
-        """Place a model ``along`` metres along a wall and ``off`` metres away from it."""
+        """Placement a model ``along`` metres along a wall and ``off`` metres away from it."""
         width, depth = self.size[:2]
         x, y = (
             (along, off),
@@ -203,9 +203,16 @@ class Furnisher:
         x, y = self._between(*room_x), self._between(*room_y)
         if name == "monitor":
             y = round(min(room_y[0] + 0.04, room_y[1]), 3)
-        at = host.to_room(np.array([[x, y, top.z]]))[0]
+        position = host.to_room(np.array([[x, y, top.z]]))[0]
         return Placed(
-            name, model, float(at[0]), float(at[1]), float(at[2]), host.cosine, host.sine, index
+            name,
+            model,
+            float(position[0]),
+            float(position[1]),
+            float(position[2]),
+            host.cosine,
+            host.sine,
+            index,
         )
 
     def _beside(self, name: str, model: Model) -> Placed | None:
@@ -222,13 +229,21 @@ class Furnisher:
         else:
             x = bed.model.low[0] - gap - model.high[0]
         y = bed.model.low[1] - model.low[1]
-        at = bed.to_room(np.array([[x, y, 0.0]]))[0]
+        position = bed.to_room(np.array([[x, y, 0.0]]))[0]
         return Placed(
-            name, model, float(at[0]), float(at[1]), 0.0, bed.cosine, bed.sine, -1, bed.wall
+            name,
+            model,
+            float(position[0]),
+            float(position[1]),
+            0.0,
+            bed.cosine,
+            bed.sine,
+            -1,
+            bed.wall,
         )
 
     def _chair(self, name: str, model: Model) -> Placed | None:
-        """Place a chair at the front of a desk or at any side of a table, else anywhere."""
+        """Placement a chair at the front of a desk or at any side of a table, else anywhere."""
         hosts = [p for p in self.placed if p.name in ("desk", "table")]
         if not hosts or self.rng.random() < 0.1:
             return self._in_the_middle(name, model)
@@ -240,11 +255,11 @@ class Furnisher:
         reach = half[1 - side % 2] + model.high[1] + self._between(0.06, 0.2)
         slide = 0.3 * half[side % 2] * self._between(-1.0, 1.0)
         offset = ((slide, reach), (-reach, slide), (slide, -reach), (reach, slide))[side]
-        at = host.to_room(np.array([[middle[0] + offset[0], middle[1] + offset[1], 0.0]]))[0]
+        position = host.to_room(np.array([[middle[0] + offset[0], middle[1] + offset[1], 0.0]]))[0]
         c, s = self._turned(side + 2, 12.0)
         cosine = host.cosine * c - host.sine * s
         sine = host.sine * c + host.cosine * s
-        return Placed(name, model, float(at[0]), float(at[1]), 0.0, cosine, sine)
+        return Placed(name, model, float(position[0]), float(position[1]), 0.0, cosine, sine)
 
 
 MOST_OBJECTS = 16
@@ -395,7 +410,7 @@ def furnish(
             round(scale * float(rng.uniform(*recipe.sides)), 2),
             round(float(rng.uniform(2.45, 2.85)), 2),
         )
-        wanted = int(rng.integers(LEAST_OBJECTS, MOST_OBJECTS + 1))
+        target_count = int(rng.integers(LEAST_OBJECTS, MOST_OBJECTS + 1))
         furnisher = Furnisher(size, rng, spacing)
         try:
             _place(furnisher, recipe.needed)
@@ -404,7 +419,7 @@ def furnish(
         order = rng.permutation(len(recipe.extras))
         for index in order:
             group = recipe.extras[int(index)].split("+")
-            if len(furnisher.placed) + len(group) <= wanted:
+            if len(furnisher.placed) + len(group) <= target_count:
                 _place_if_possible(furnisher, group)
         if len(furnisher.placed) >= LEAST_OBJECTS - 2:
             return size, furnisher.placed
@@ -466,9 +481,9 @@ def seen_from(starts: Array, normals: Array, caster: Raycaster, stands: Array) -
     """(V,) bool: surface points that face and are visible from one of ``stands`` (n, 3)."""
     seen = np.zeros(len(starts), bool)
     for stand in stands:
-        left = np.flatnonzero(~seen)
-        away = stand - starts[left]
-        facing = (away * normals[left]).sum(axis=1) > 0
-        rows, rays = left[facing], away[facing]
+        unseen = np.flatnonzero(~seen)
+        to_stand = stand - starts[unseen]
+        facing = (to_stand * normals[unseen]).sum(axis=1) > 0
+        rows, rays = unseen[facing], to_stand[facing]
         seen[rows] = ~caster.occluded(starts[rows], rays, 0.999)
     return seen

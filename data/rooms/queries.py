@@ -94,15 +94,15 @@ def gather_facts(room: Room, scan: RoomScan, pixels: Sequence[Array]) -> list[Fa
         if len(group.vertex_ids) == 0:
             continue
         own = scan.owners == group.index
-        main, every = nominal_colors(room, group.index)
-        seen = color_name(np.median(scan.colors[own], axis=0))
+        main, all_colors = nominal_colors(room, group.index)
+        seen_color = color_name(np.median(scan.colors[own], axis=0))
         points = scan.vertices[group.vertex_ids].astype(np.float64)
         facts.append(
             Fact(
                 group.object_id,
                 group.label,
-                main if main == seen else "",
-                frozenset({*every, seen} - {""}),
+                main if main == seen_color else "",
+                frozenset({*all_colors, seen_color} - {""}),
                 points,
                 float(np.prod(group.lengths)),
                 float(points[:, 2].min()) - floor,
@@ -125,8 +125,8 @@ def nominal_colors(room: Room, index: int) -> tuple[str, set[str]]:
     if not share:
         return "", set()
     main = max(sorted(share), key=lambda name: share[name])
-    every = {name for name, part in share.items() if part > _MINOR_SHARE}
-    return (main if share[main] >= _MAIN_SHARE else ""), every
+    prominent = {name for name, part in share.items() if part > _MINOR_SHARE}
+    return (main if share[main] >= _MAIN_SHARE else ""), prominent
 
 
 class Distances:
@@ -164,7 +164,7 @@ class Question:
     slots: Slots = ()
 
 
-class Inquirer:
+class QuestionFinder:
     """Finds, for each task, every query that is true and unambiguous in a room."""
 
     def __init__(self, facts: Sequence[Fact], num_pixels: int, rng: np.random.Generator) -> None:
@@ -191,27 +191,31 @@ class Inquirer:
                 slots = (("name", label),)
                 if len(facts) == 1:
                     yield Question("referring", (fact.object_id,), label, REFERRING["name"], slots)
-                same = [f for f in facts if fact.color in f.all_colors]
-                if fact.color and len(same) == 1 and label not in STRUCTURE:
-                    more = (*slots, ("color", fact.color))
-                    yield Question("referring", (fact.object_id,), label, REFERRING["color"], more)
+                same_color = [f for f in facts if fact.color in f.all_colors]
+                if fact.color and len(same_color) == 1 and label not in STRUCTURE:
+                    more_slots = (*slots, ("color", fact.color))
+                    yield Question(
+                        "referring", (fact.object_id,), label, REFERRING["color"], more_slots
+                    )
                 if fact.host:
                     host = self.facts[fact.host].label
-                    there = [f for f in facts if f.host and self.facts[f.host].label == host]
-                    if len(there) == 1 and self.single(host):
-                        more = (*slots, ("host", host))
-                        yield Question("referring", (fact.object_id,), label, REFERRING["on"], more)
+                    same_host = [f for f in facts if f.host and self.facts[f.host].label == host]
+                    if len(same_host) == 1 and self.single(host):
+                        more_slots = (*slots, ("host", host))
+                        yield Question(
+                            "referring", (fact.object_id,), label, REFERRING["on"], more_slots
+                        )
 
     def implicit(self) -> Iterator[Question]:
         """Yield queries for all objects that meet a need."""
         for need in NEEDS:
-            found = [f for label in need.labels for f in self.by_label.get(label, ())]
-            if found and not any(label in self.by_label for label in need.barred):
-                ids = tuple(sorted(f.object_id for f in found))
-                yield Question("implicit", ids, found[0].label, need.wording)
+            meeting = [f for label in need.labels for f in self.by_label.get(label, ())]
+            if meeting and not any(label in self.by_label for label in need.barred):
+                ids = tuple(sorted(f.object_id for f in meeting))
+                yield Question("implicit", ids, meeting[0].label, need.wording)
 
     def spatial(self) -> Iterator[Question]:
-        """Yield queries for one of several objects of a label: by distance to an anchor, or size."""
+        """Yield queries for one of several objects of a label: by distance to another, or size."""
         anchors = [facts[0] for label, facts in self.by_label.items() if self.single(label)]
         anchors = [a for a in anchors if a.label not in STRUCTURE and self.shown([a.object_id])]
         chosen = self.rng.permutation(len(anchors))[:_ANCHORS]
@@ -281,13 +285,13 @@ class Inquirer:
                 slots: Slots = (("name", label),)
                 yield Question("absent", (), label, REFERRING["name"], slots)
                 color = PLAIN_COLORS[int(self.rng.integers(len(PLAIN_COLORS)))]
-                more = (*slots, ("color", color))
-                yield Question("absent", (), label, REFERRING["color"], more)
+                more_slots = (*slots, ("color", color))
+                yield Question("absent", (), label, REFERRING["color"], more_slots)
                 continue
-            taken = {color for fact in facts for color in fact.all_colors}
-            free = [color for color in PLAIN_COLORS if color not in taken]
-            if free and all(fact.color for fact in facts):
-                color = free[int(self.rng.integers(len(free)))]
+            taken_colors = {color for fact in facts for color in fact.all_colors}
+            free_colors = [color for color in PLAIN_COLORS if color not in taken_colors]
+            if free_colors and all(fact.color for fact in facts):
+                color = free_colors[int(self.rng.integers(len(free_colors)))]
                 slots = (("name", label), ("color", color))
                 yield Question("absent", (), label, REFERRING["color"], slots)
         for need in NEEDS:
@@ -298,10 +302,10 @@ class Inquirer:
         """Yield questions about needs that are answered in words, met and unmet needs alike."""
         for question in (*self.implicit(), *self.absent()):
             if any(question.wording is need.wording for need in NEEDS):
-                yield replace(question, wording=_asking(question.wording))
+                yield replace(question, wording=_only_questions(question.wording))
 
 
-def _asking(wording: Wording) -> Wording:
+def _only_questions(wording: Wording) -> Wording:
     """Keep the templates that are questions; keep all of them if none is."""
     train, held_out = (
         tuple(text for text in texts if text.endswith("?")) or texts
@@ -311,13 +315,13 @@ def _asking(wording: Wording) -> Wording:
 
 
 TASKS = ("referring", "implicit", "spatial", "multiple", "absent")
-WANTED = {"referring": 4, "implicit": 4, "spatial": 3, "multiple": 2, "absent": 3}
+RECORDS_PER_TASK = {"referring": 4, "implicit": 4, "spatial": 3, "multiple": 2, "absent": 3}
 NO_ANSWER = "none"
 """The correct answer in words to a question that no object answers."""
 _HELD_OUT_RATE = 0.5
 
 
-def ask(
+def sample_records(
     scene_id: str,
     split: str,
     facts: Sequence[Fact],
@@ -325,7 +329,7 @@ def ask(
     num_pixels: int,
     seed: Sequence[int],
     times: int = 1,
-    extra: Extra | None = None,
+    extra: ExtraRecords | None = None,
 ) -> list[dict[str, object]]:
     """Sample a room's query records, in Instruct3D's format plus ``task``, for all five tasks.
 
@@ -335,27 +339,27 @@ def ask(
     ``answers``, and searches.
     """
     rng = np.random.default_rng([*seed, 5])
-    inquirer = Inquirer(facts, num_pixels, rng)
+    finder = QuestionFinder(facts, num_pixels, rng)
     kinds: dict[str, Callable[[], Iterator[Question]]] = {
-        "referring": inquirer.referring,
-        "implicit": inquirer.implicit,
-        "spatial": inquirer.spatial,
-        "multiple": inquirer.multiple,
-        "absent": inquirer.absent,
+        "referring": finder.referring,
+        "implicit": finder.implicit,
+        "spatial": finder.spatial,
+        "multiple": finder.multiple,
+        "absent": finder.absent,
     }
-    writer = _Writer(scene_id, split == "val", inquirer, view_names, rng)
+    writer = _Writer(scene_id, split == "val", finder, view_names, rng)
     records: list[dict[str, object]] = []
     for task in TASKS:
-        questions = [q for q in kinds[task]() if inquirer.shown(q.targets)]
-        for question in _varied(questions, times * WANTED[task], rng):
+        questions = [q for q in kinds[task]() if finder.shown(q.targets)]
+        for question in _varied(questions, times * RECORDS_PER_TASK[task], rng):
             records.append(writer.record(question, task))
     if extra is not None:
-        records += _extra_records(extra, inquirer, writer, rng)
+        records += _extra_records(extra, finder, writer, rng)
     return records
 
 
 @dataclass(frozen=True)
-class Extra:
+class ExtraRecords:
     """Numbers of further records: ``questions`` with answers, and ``searches``, in a ``kind``.
 
     ``kind`` is the kind of the room, which searches name.
@@ -373,11 +377,11 @@ class _Writer:
         self,
         scene_id: str,
         is_val: bool,
-        inquirer: Inquirer,
+        finder: QuestionFinder,
         view_names: Sequence[str],
         rng: np.random.Generator,
     ) -> None:
-        self._scene_id, self._is_val, self._inquirer = scene_id, is_val, inquirer
+        self._scene_id, self._is_val, self._finder = scene_id, is_val, finder
         self._view_names, self._rng = view_names, rng
 
     def words(self, wording: Wording) -> str:
@@ -390,7 +394,7 @@ class _Writer:
     def record(self, question: Question, task: str) -> dict[str, object]:
         """Make a question's record; ``image`` is the view with the most pixels of its targets."""
         text = self.words(question.wording).format(**dict(question.slots))
-        facts, targets = self._inquirer.facts, question.targets
+        facts, targets = self._finder.facts, question.targets
         pixels = sum((facts[t].views for t in targets), np.zeros(1))
         any_view = self._rng.integers
         view = int(np.argmax(pixels)) if targets else int(any_view(len(self._view_names)))
@@ -405,14 +409,16 @@ class _Writer:
 
 
 def _extra_records(
-    extra: Extra, inquirer: Inquirer, writer: _Writer, rng: np.random.Generator
+    extra: ExtraRecords, finder: QuestionFinder, writer: _Writer, rng: np.random.Generator
 ) -> Iterator[dict[str, object]]:
-    questions = [q for q in inquirer.questions() if inquirer.shown(q.targets)]
+    questions = [q for q in finder.questions() if finder.shown(q.targets)]
     for question in _varied(questions, extra.questions, rng):
         answer = question.name if question.targets else NO_ANSWER
         yield {**writer.record(question, "qa"), "answers": [answer]}
-    found = [q for q in (*inquirer.referring(), *inquirer.implicit()) if inquirer.shown(q.targets)]
-    for question in _varied(found, extra.searches, rng):
+    search_questions = [
+        q for q in (*finder.referring(), *finder.implicit()) if finder.shown(q.targets)
+    ]
+    for question in _varied(search_questions, extra.searches, rng):
         record = writer.record(question, "search")
         room = writer.words(ROOM_WORDS[extra.kind])
         yield {**record, "description": f"in {room}, {record['description']}"}
@@ -420,14 +426,14 @@ def _extra_records(
 
 def _varied(questions: list[Question], count: int, rng: np.random.Generator) -> list[Question]:
     """Draw ``count`` questions at random, preferring names and wordings not yet drawn."""
-    left = [questions[int(i)] for i in rng.permutation(len(questions))]
+    remaining = [questions[int(i)] for i in rng.permutation(len(questions))]
     chosen: list[Question] = []
-    while left and len(chosen) < count:
-        worth = [
+    while remaining and len(chosen) < count:
+        repetition = [
             2 * sum(q.name == c.name for c in chosen)
             + sum(q.wording == c.wording for c in chosen)
             + (q.name in STRUCTURE)
-            for q in left
+            for q in remaining
         ]
-        chosen.append(left.pop(int(np.argmin(worth))))
+        chosen.append(remaining.pop(int(np.argmin(repetition))))
     return chosen

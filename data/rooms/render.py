@@ -217,8 +217,8 @@ def fisheye_camera(height: int, width: int, seed: tuple[int, ...]) -> Camera:
     return Camera("OPENCV_FISHEYE", K, height, width, lens)
 
 
-def anonymised(height: int, width: int, view: int) -> Array:
-    """Make an anonymisation mask (H, W) uint8, 255 = valid; one view in eight has a masked patch."""
+def anonymisation_mask(height: int, width: int, view: int) -> Array:
+    """Make an anonymisation mask (H, W) uint8, 255 = valid; one view in eight has a patch of 0."""
     mask = np.full((height, width), 255, np.uint8)
     if view % 8 == 5:
         mask[height - height // 12 :, 2 * width // 5 : 3 * width // 5] = 0

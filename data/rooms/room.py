@@ -111,7 +111,7 @@ def _ambient(starts: Array, normals: Array, face_normals: Array, caster: Raycast
 def _from_point(
     starts: Array, normals: Array, source: Array, caster: Raycaster
 ) -> tuple[Array, Array]:
-    """Return cosine-weighted light (V,) from a point source, 0 in shadow, and offsets (V, 3) to it."""
+    """Return cosine-weighted light (V,) from a point, 0 in shadow, and offsets (V, 3) to it."""
     to_light = source - starts
     square = _dot(to_light, to_light)
     distance = np.sqrt(square)
@@ -374,16 +374,21 @@ def _visible_mesh(
     textures[whole.triangles] = np.concatenate([ids for _, ids in surfaces])[:, None]
     caster = Raycaster(vertices, whole.triangles)
     starts = surface_starts(vertices, whole.normals, whole.triangles)
-    seen = seen_from(starts, whole.normals, caster, stands)
-    used = seen.copy()
+    is_seen = seen_from(starts, whole.normals, caster, stands)
+    is_used = is_seen.copy()
     for _ in range(_RINGS):
-        kept = whole.triangles[used[whole.triangles].any(axis=1)]
-        used[kept] = True
+        kept_triangles = whole.triangles[is_used[whole.triangles].any(axis=1)]
+        is_used[kept_triangles] = True
     corners = vertices[whole.triangles]
     faces = np.cross(corners[:, 1] - corners[:, 0], corners[:, 2] - corners[:, 0])
-    brightness = bake(starts[used], whole.normals[used], faces, caster, light, from_room)
-    triangles = (np.cumsum(used) - 1)[kept]
+    brightness = bake(starts[is_used], whole.normals[is_used], faces, caster, light, from_room)
+    triangles = (np.cumsum(is_used) - 1)[kept_triangles]
     mesh = Mesh(
-        vertices[used], whole.normals[used], triangles, owners[used], textures[used], brightness
+        vertices[is_used],
+        whole.normals[is_used],
+        triangles,
+        owners[is_used],
+        textures[is_used],
+        brightness,
     )
     return mesh, Raycaster(mesh.vertices, mesh.triangles)

@@ -54,7 +54,7 @@ def _positions(room: Room, rng: np.random.Generator) -> Array:
 
 
 def _samples(room: Room, rng: np.random.Generator) -> tuple[Array, Array]:
-    """Draw points (S, 3) on the furniture; return them with the number (S,) of each one's object."""
+    """Draw points (S, 3) on the furniture; return them and each point's object (S,)."""
     points: list[Array] = []
     owners: list[Array] = []
     for index, item in enumerate(room.objects):
@@ -99,32 +99,32 @@ def choose_poses(room: Room, count: int) -> list[Array]:
     targets = np.stack([points[owners == k].mean(axis=0) for k in range(num_objects)])
     aims = np.tile(targets, (len(positions), 1))
     aims = aims + rng.uniform(-0.6, 0.6, size=aims.shape).round(3) * [1, 1, 0.4]
-    far = ((aims - positions[stands])[:, :2] ** 2).sum(axis=1) > 0.25
-    stands, aims = stands[far], aims[far]
+    is_far = ((aims - positions[stands])[:, :2] ** 2).sum(axis=1) > 0.25
+    stands, aims = stands[is_far], aims[is_far]
     poses = np.stack([look_at(positions[s], aim) for s, aim in zip(stands, aims)])
     in_view = _in_view(poses, points) & visible[stands]
-    away = ((points[None] - positions[:, None]) ** 2).sum(axis=2)
-    near = np.minimum(1.0, _GOOD_DISTANCE / np.sqrt(np.maximum(away, 1e-6)))
-    worth = (in_view * near[stands]).reshape(len(poses), num_objects, _SAMPLES).mean(axis=2)
+    square_distances = ((points[None] - positions[:, None]) ** 2).sum(axis=2)
+    nearness = np.minimum(1.0, _GOOD_DISTANCE / np.sqrt(np.maximum(square_distances, 1e-6)))
+    worth = (in_view * nearness[stands]).reshape(len(poses), num_objects, _SAMPLES).mean(axis=2)
     worth[worth < 0.1] = 0
-    seen, alike = np.zeros(num_objects), np.zeros(len(poses))
+    seen_so_far, similarity = np.zeros(num_objects), np.zeros(len(poses))
     chosen = []
     for _ in range(count):
-        gain = (worth / (0.3 + seen)).sum(axis=1) / (1 + 3 * alike)
+        gain = (worth / (0.3 + seen_so_far)).sum(axis=1) / (1 + 3 * similarity)
         best = int(np.argmax(gain.round(9)))
-        seen += worth[best]
-        alike += _alike(positions[stands], poses, best)
+        seen_so_far += worth[best]
+        similarity += _alike(positions[stands], poses, best)
         chosen.append(poses[best])
     return chosen
 
 
-def _alike(eyes: Array, poses: Array, one: int) -> Array:
+def _alike(eyes: Array, poses: Array, chosen: int) -> Array:
     """(C,) in 0..1: similarity of each candidate to candidate ``one``, in place and direction."""
-    offset = eyes - eyes[one]
-    apart = np.sqrt(offset[:, 0] ** 2 + offset[:, 1] ** 2)
+    offset = eyes - eyes[chosen]
+    distance = np.sqrt(offset[:, 0] ** 2 + offset[:, 1] ** 2)
     forward = poses[:, 2, :3]
-    cosine = (forward * forward[one]).sum(axis=1)
-    return np.asarray(np.maximum(1 - apart / _SAME_PLACE, 0) * np.maximum(cosine, 0))
+    cosine = (forward * forward[chosen]).sum(axis=1)
+    return np.asarray(np.maximum(1 - distance / _SAME_PLACE, 0) * np.maximum(cosine, 0))
 
 
 @dataclass(frozen=True, eq=False)

@@ -24,7 +24,7 @@ _FACES = ((0, 1, 2), (1, 2, 0), (2, 0, 1))
 
 @dataclass(frozen=True, eq=False)
 class Surface:
-    """A surface: ``vertices`` (n, 3) float64 m, unit ``normals`` (n, 3), ``triangles`` (m, 3) int64."""
+    """A surface: ``vertices`` (n, 3) float64 m, unit ``normals`` (n, 3), ``triangles`` (m, 3)."""
 
     vertices: Array
     normals: Array
@@ -231,13 +231,13 @@ def overlap(a: Zone, b: Zone) -> bool:
     slack = 1e-6
     if a.z0 >= b.z1 - slack or b.z0 >= a.z1 - slack:
         return False
-    for one, other in ((a, b), (b, a)):
+    for zone, other in ((a, b), (b, a)):
         for axis, half in (
-            ((one.cosine, one.sine), one.half_x),
-            ((-one.sine, one.cosine), one.half_y),
+            ((zone.cosine, zone.sine), zone.half_x),
+            ((-zone.sine, zone.cosine), zone.half_y),
         ):
             corners = other.corners()
-            along = (corners[:, 0] - one.x) * axis[0] + (corners[:, 1] - one.y) * axis[1]
+            along = (corners[:, 0] - zone.x) * axis[0] + (corners[:, 1] - zone.y) * axis[1]
             if along.min() >= half - slack or along.max() <= -half + slack:
                 return False
     return True

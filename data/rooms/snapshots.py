@@ -2,7 +2,7 @@
 
 Camera and poses are those of the demo. A picture is rendered larger than it is stored and then
 reduced. The facts that queries need about a room's objects are stored beside the pictures as
-``Known``; no mesh or scan is written.
+``KnownObject``; no mesh or scan is written.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ _POSES = 24
 
 
 @dataclass(frozen=True)
-class Known:
+class KnownObject:
     """The facts of one object of a room that queries use.
 
     ``color`` is its unambiguous colour or "", ``all_colors`` are all colours that people might
@@ -59,29 +59,36 @@ class Snapshots:
     images: Array
     object_ids: Array
     room_of: Array
-    rooms: tuple[tuple[Known, ...], ...]
+    rooms: tuple[tuple[KnownObject, ...], ...]
 
     def __len__(self) -> int:
         return len(self.images)
 
 
-def known_objects(room: Room) -> tuple[Known, ...]:
+def known_objects(room: Room) -> tuple[KnownObject, ...]:
     """Return the facts of each object of a room, by the rules of ``data.rooms.queries``."""
     colors = vertex_colors(room)
-    known = []
+    objects = []
     for index, item in enumerate(room.objects):
-        own = room.mesh.vertex_objects == index
-        main, every = nominal_colors(room, index)
-        seen = color_name(np.median(colors[own], axis=0)) if own.any() else ""
-        clear = main if main == seen else ""
-        known.append(Known(item.label, clear, tuple(sorted({*every, seen} - {""})), item.support))
-    return tuple(known)
+        is_own = room.mesh.vertex_objects == index
+        main, prominent = nominal_colors(room, index)
+        seen_color = color_name(np.median(colors[is_own], axis=0)) if is_own.any() else ""
+        clear_color = main if main == seen_color else ""
+        objects.append(
+            KnownObject(
+                item.label,
+                clear_color,
+                tuple(sorted({*prominent, seen_color} - {""})),
+                item.support,
+            )
+        )
+    return tuple(objects)
 
 
 def small_pictures(
     seed: Sequence[int], kind: str, views: int, spacing: float, oversampling: float
 ) -> Snapshots:
-    """Render a room in pictures of size ``SMALL``, ``oversampling`` times as large, then reduced."""
+    """Render a room in pictures ``oversampling`` times as large as ``SMALL``, and reduce them."""
     room = make_room(seed, kind, spacing)
     pinhole = _undistorter(seed).camera
     large = (round(SMALL[0] * oversampling), round(SMALL[1] * oversampling))
@@ -155,7 +162,7 @@ def read_snapshots(folder: Path) -> Snapshots:
     """Open the snapshots in a folder; pictures are memory-mapped."""
     content = json.loads((folder / "rooms.json").read_text(encoding="utf-8"))
     rooms = tuple(
-        tuple(Known(k["label"], k["color"], tuple(k["all_colors"]), k["host"]) for k in room)
+        tuple(KnownObject(k["label"], k["color"], tuple(k["all_colors"]), k["host"]) for k in room)
         for room in content["rooms"]
     )
     return Snapshots(

@@ -10,7 +10,7 @@ was written without the held-out wordings of validation rooms, and those are not
 because they measure generalisation.
 
 A language model that is trained on fixed frames memorises them and fails on other sentences.
-``say_loosely`` therefore puts names, colours and supports between random words, and cuts, mixes
+``loose_sentence`` therefore puts names, colours and supports between random words, and cuts, mixes
 and thins phrases, so that only the words that describe the target are informative.
 """
 
@@ -25,12 +25,12 @@ import numpy as np
 import yaml
 
 from data.rooms.catalog import LABELS, STRUCTURE
-from data.rooms.snapshots import NOTHING, Known
+from data.rooms.snapshots import NOTHING, KnownObject
 from data.rooms.textures import PALETTE
 from data.rooms.wordings import MULTIPLE, NEEDS, REFERRING, SPATIAL, Wording, plural
 from data.types import Array
 
-ASKED_LABELS = (*LABELS, *STRUCTURE)
+QUERY_LABELS = (*LABELS, *STRUCTURE)
 COLORS = tuple(color for color in PALETTE if color != "beige")
 VISIBLE_SHARE = 150 / 192**2
 """Share of a picture that a query's objects must cover to be its targets (0.4 %)."""
@@ -79,7 +79,7 @@ class ViewQuery:
         return self.label
 
 
-class Viewer:
+class PictureObjects:
     """The objects of one picture, from which queries are sampled.
 
     ``object_ids`` (H, W) uint8 as in ``Snapshots``; ``label_weights`` are the relative rates at
@@ -87,7 +87,7 @@ class Viewer:
     """
 
     def __init__(
-        self, object_ids: Array, known: Sequence[Known], label_weights: Mapping[str, float]
+        self, object_ids: Array, known: Sequence[KnownObject], label_weights: Mapping[str, float]
     ) -> None:
         self.known = known
         self.pixels = np.bincount(object_ids.ravel(), minlength=NOTHING + 1)[: len(known)]
@@ -97,7 +97,7 @@ class Viewer:
             self.of_label.setdefault(item.label, []).append(index)
         cover = {label: self.pixels[rows].sum() for label, rows in self.of_label.items()}
         self.shown = [label for label, count in cover.items() if count >= self.least]
-        self.absent = [x for x in ASKED_LABELS if cover.get(x, 0) == 0]
+        self.absent = [x for x in QUERY_LABELS if cover.get(x, 0) == 0]
         weights = np.array([label_weights[label] for label in self.shown])
         self.weights = weights / weights.sum() if len(weights) else weights
 
@@ -122,22 +122,22 @@ class Viewer:
         return label
 
 
-def ask_view(
-    viewer: Viewer, rng: np.random.Generator, kinds: Mapping[str, float] = KINDS
+def sample_view_query(
+    viewer: PictureObjects, rng: np.random.Generator, kinds: Mapping[str, float] = KINDS
 ) -> ViewQuery:
     """Sample a query of a random kind; its target is absent with probability ``_ABSENT_RATE``."""
     names, rates = list(kinds), np.array(list(kinds.values()))
     for _ in range(_TRIES):
         kind = names[int(rng.choice(len(names), p=rates / rates.sum()))]
         absent = rng.random() < _ABSENT_RATE
-        query = _ASK[kind](viewer, rng, absent) if viewer.shown or absent else None
+        query = _SAMPLERS[kind](viewer, rng, absent) if viewer.shown or absent else None
         if query is not None:
             return query
     label = viewer.pick_absent(rng)
     return ViewQuery("name", label, ())
 
 
-def ask_name(viewer: Viewer, rng: np.random.Generator, absent: bool) -> ViewQuery | None:
+def sample_name(viewer: PictureObjects, rng: np.random.Generator, absent: bool) -> ViewQuery | None:
     """Sample a query by name; None if the drawn label shows too few pixels."""
     label = viewer.pick_absent(rng) if absent else viewer.pick_shown(rng)
     targets = viewer.seen(viewer.of_label.get(label, ()))
@@ -146,17 +146,23 @@ def ask_name(viewer: Viewer, rng: np.random.Generator, absent: bool) -> ViewQuer
     return ViewQuery("name", label, targets)
 
 
-def ask_need(viewer: Viewer, rng: np.random.Generator, absent: bool) -> ViewQuery | None:
+def sample_need(viewer: PictureObjects, rng: np.random.Generator, absent: bool) -> ViewQuery | None:
     """Sample a query by use; None for a table beside a visible desk, or a desk beside a table."""
     label = viewer.pick_absent(rng) if absent else viewer.pick_shown(rng)
-    rival = {"table": "desk", "desk": "table"}.get(label, "")
+    competing_label = {"table": "desk", "desk": "table"}.get(label, "")
     targets = viewer.seen(viewer.of_label.get(label, ()))
-    if label in STRUCTURE or targets is None or viewer.pixels[viewer.of_label.get(rival, [])].sum():
+    if (
+        label in STRUCTURE
+        or targets is None
+        or viewer.pixels[viewer.of_label.get(competing_label, [])].sum()
+    ):
         return None
     return ViewQuery("need", label, targets)
 
 
-def ask_color(viewer: Viewer, rng: np.random.Generator, absent: bool) -> ViewQuery | None:
+def sample_color(
+    viewer: PictureObjects, rng: np.random.Generator, absent: bool
+) -> ViewQuery | None:
     """Sample a query by colour and name, or by a colour that no visible object of the name has."""
     visible = [i for label in viewer.shown for i in viewer.of_label[label] if viewer.pixels[i] > 0]
     named = [i for i in visible if viewer.known[i].label not in STRUCTURE]
@@ -164,40 +170,40 @@ def ask_color(viewer: Viewer, rng: np.random.Generator, absent: bool) -> ViewQue
         named = [i for i in named if viewer.known[i].color]
     if not named:
         return None
-    one = viewer.known[named[int(rng.integers(len(named)))]]
-    same = [i for i in named if viewer.known[i].label == one.label]
-    color = one.color
+    item = viewer.known[named[int(rng.integers(len(named)))]]
+    same_label = [i for i in named if viewer.known[i].label == item.label]
+    color = item.color
     if absent:
-        taken = {name for i in same for name in viewer.known[i].all_colors}
-        free = [name for name in COLORS if name not in taken]
-        if not free or not all(viewer.known[i].all_colors for i in same):
+        taken_colors = {name for i in same_label for name in viewer.known[i].all_colors}
+        free_colors = [name for name in COLORS if name not in taken_colors]
+        if not free_colors or not all(viewer.known[i].all_colors for i in same_label):
             return None
-        color = free[int(rng.integers(len(free)))]
-    may_be = [i for i in viewer.of_label[one.label] if color in viewer.known[i].all_colors]
-    targets = viewer.seen(may_be)
+        color = free_colors[int(rng.integers(len(free_colors)))]
+    candidates = [i for i in viewer.of_label[item.label] if color in viewer.known[i].all_colors]
+    targets = viewer.seen(candidates)
     if targets is None or any(viewer.known[i].color != color for i in targets):
         return None
-    return ViewQuery("color", one.label, targets, color)
+    return ViewQuery("color", item.label, targets, color)
 
 
-def ask_on(viewer: Viewer, rng: np.random.Generator, absent: bool) -> ViewQuery | None:
+def sample_on(viewer: PictureObjects, rng: np.random.Generator, absent: bool) -> ViewQuery | None:
     """Sample a query for objects of a label on a visible support."""
     hosted = [i for i, item in enumerate(viewer.known) if item.host >= 0]
     if not hosted:
         return None
-    one = viewer.known[hosted[int(rng.integers(len(hosted)))]]
-    host = viewer.known[one.host].label
+    item = viewer.known[hosted[int(rng.integers(len(hosted)))]]
+    host = viewer.known[item.host].label
     if viewer.pixels[viewer.of_label[host]].sum() < viewer.least:
         return None
-    rows = [i for i in viewer.of_label[one.label] if viewer.known[i].host >= 0]
-    there = [i for i in rows if viewer.known[viewer.known[i].host].label == host]
-    targets = viewer.seen(there)
+    rows = [i for i in viewer.of_label[item.label] if viewer.known[i].host >= 0]
+    on_host = [i for i in rows if viewer.known[viewer.known[i].host].label == host]
+    targets = viewer.seen(on_host)
     if targets is None:
         return None
-    return ViewQuery("on", one.label, targets, other=host)
+    return ViewQuery("on", item.label, targets, other=host)
 
 
-def ask_all(viewer: Viewer, rng: np.random.Generator, absent: bool) -> ViewQuery | None:
+def sample_all(viewer: PictureObjects, rng: np.random.Generator, absent: bool) -> ViewQuery | None:
     """Sample a query for all objects of a label."""
     label = viewer.pick_absent(rng) if absent else viewer.pick_shown(rng)
     targets = viewer.seen(viewer.of_label.get(label, ()))
@@ -206,7 +212,9 @@ def ask_all(viewer: Viewer, rng: np.random.Generator, absent: bool) -> ViewQuery
     return ViewQuery("all", label, targets)
 
 
-def ask_everything(viewer: Viewer, rng: np.random.Generator, absent: bool) -> ViewQuery | None:
+def sample_everything(
+    viewer: PictureObjects, rng: np.random.Generator, absent: bool
+) -> ViewQuery | None:
     """Sample a query for all objects on a visible support."""
     hosts = sorted({viewer.known[k.host].label for k in viewer.known if k.host >= 0})
     hosts = [host for host in hosts if host in viewer.shown]
@@ -224,7 +232,7 @@ def ask_everything(viewer: Viewer, rng: np.random.Generator, absent: bool) -> Vi
     return ViewQuery("everything", viewer.known[targets[0]].label, targets, other=host)
 
 
-def ask_both(viewer: Viewer, rng: np.random.Generator, absent: bool) -> ViewQuery | None:
+def sample_both(viewer: PictureObjects, rng: np.random.Generator, absent: bool) -> ViewQuery | None:
     """Sample a query for the objects of two visible labels."""
     if not viewer.shown:
         return None
@@ -237,7 +245,9 @@ def ask_both(viewer: Viewer, rng: np.random.Generator, absent: bool) -> ViewQuer
     return ViewQuery("both", first, targets, other=second)
 
 
-def ask_relation(viewer: Viewer, rng: np.random.Generator, absent: bool) -> ViewQuery | None:
+def sample_relation(
+    viewer: PictureObjects, rng: np.random.Generator, absent: bool
+) -> ViewQuery | None:
     """Sample a query by place or size; all objects of the label are targets."""
     label = viewer.pick_absent(rng) if absent else viewer.pick_shown(rng)
     targets = viewer.seen(viewer.of_label.get(label, ()))
@@ -247,16 +257,16 @@ def ask_relation(viewer: Viewer, rng: np.random.Generator, absent: bool) -> View
     return ViewQuery("relation", label, targets, other=anchor)
 
 
-Asker = Callable[[Viewer, np.random.Generator, bool], ViewQuery | None]
-_ASK: dict[str, Asker] = {
-    "name": ask_name,
-    "need": ask_need,
-    "color": ask_color,
-    "on": ask_on,
-    "all": ask_all,
-    "everything": ask_everything,
-    "both": ask_both,
-    "relation": ask_relation,
+QuerySampler = Callable[[PictureObjects, np.random.Generator, bool], ViewQuery | None]
+_SAMPLERS: dict[str, QuerySampler] = {
+    "name": sample_name,
+    "need": sample_need,
+    "color": sample_color,
+    "on": sample_on,
+    "all": sample_all,
+    "everything": sample_everything,
+    "both": sample_both,
+    "relation": sample_relation,
 }
 
 
@@ -334,12 +344,12 @@ def any_name(rng: np.random.Generator, label: str) -> str:
     return pick(rng, load_phrases()[label].names)
 
 
-def say(rng: np.random.Generator, query: ViewQuery) -> str:
+def sentence_of(rng: np.random.Generator, query: ViewQuery) -> str:
     """Draw a sentence for a query."""
     label = query.label
     match query.kind:
         case "need":
-            return say_need(rng, label)
+            return need_sentence(rng, label)
         case "name":
             return pick(rng, NAME_FRAMES).format(name=any_name(rng, label))
         case "color":
@@ -349,7 +359,7 @@ def say(rng: np.random.Generator, query: ViewQuery) -> str:
     return _fill(query, pick(rng, _demo_wording(rng, query).train))
 
 
-def say_as_demo(rng: np.random.Generator, query: ViewQuery, held_out: bool) -> str:
+def demo_sentence(rng: np.random.Generator, query: ViewQuery, held_out: bool) -> str:
     """Draw a sentence of the demo: a training wording or, with ``held_out``, a validation one."""
     wording = _demo_wording(rng, query)
     return _fill(query, pick(rng, wording.held_out if held_out else wording.train))
@@ -379,7 +389,7 @@ def _fill(query: ViewQuery, frame: str) -> str:
     )
 
 
-def say_need(rng: np.random.Generator, label: str) -> str:
+def need_sentence(rng: np.random.Generator, label: str) -> str:
     """Draw a sentence that implies the label without naming it."""
     phrases = load_phrases()[label]
     kind = rng.random()
@@ -396,28 +406,30 @@ _KEPT = 0.8
 _LOOSE = 0.6
 
 
-def say_loosely(rng: np.random.Generator, query: ViewQuery) -> str:
-    """Draw a sentence of ``say`` or, with probability ``_LOOSE``, its words among random ones."""
+def loose_sentence(rng: np.random.Generator, query: ViewQuery) -> str:
+    """Draw a sentence as ``sentence_of`` does, or mix its key words with random words."""
     if rng.random() >= _LOOSE:
-        return say(rng, query)
+        return sentence_of(rng, query)
     if query.kind == "need":
         return _mixed_need(rng, query.label)
     core = _core(rng, query)
     if core is None:
-        return say(rng, query)
+        return sentence_of(rng, query)
     end = pick(rng, ("", "?", ".", ", please", "!"))
     return " ".join([*_filler(rng), core, *_filler(rng)]) + end
 
 
 def _mixed_need(rng: np.random.Generator, label: str) -> str:
     """Join the start of a label's phrase and the end of another, and leave out some words."""
-    one, two = (say_need(rng, label).split() for _ in range(2))
+    first, second = (need_sentence(rng, label).split() for _ in range(2))
     if rng.random() < 0.5:
-        words = one[: int(rng.integers(1, len(one) + 1))] + two[int(rng.integers(len(two))) :]
+        words = (
+            first[: int(rng.integers(1, len(first) + 1))] + second[int(rng.integers(len(second))) :]
+        )
     else:
-        words = one
-    kept = [word for word in words if rng.random() < _KEPT]
-    return " ".join(kept if len(kept) > 3 else one)
+        words = first
+    kept_words = [word for word in words if rng.random() < _KEPT]
+    return " ".join(kept_words if len(kept_words) > 3 else first)
 
 
 def _core(rng: np.random.Generator, query: ViewQuery) -> str | None:
@@ -461,10 +473,10 @@ def _invent(rng: np.random.Generator) -> str:
 def _plain_words() -> tuple[str, ...]:
     """Return the words of all sentences that name no object, colour or place."""
     phrases = load_phrases()
-    names = (*ASKED_LABELS, *(name for each in phrases.values() for name in each.names))
-    spoken = (*names, *(plural(name) for name in names), *COLORS, "on")
-    taken = {word for text in spoken for word in text.split()}
+    names = (*QUERY_LABELS, *(name for each in phrases.values() for name in each.names))
+    excluded_texts = (*names, *(plural(name) for name in names), *COLORS, "on")
+    excluded_words = {word for text in excluded_texts for word in text.split()}
     frames = (*NAME_FRAMES, *COLOR_FRAMES, *VERB_FRAMES)
-    said = (text for each in phrases.values() for text in (*each.situations, *each.verbs))
-    words = {word.strip("?,.!'") for text in (*frames, *said) for word in text.split()}
-    return tuple(sorted(word for word in words - taken if word and "{" not in word))
+    sentences = (text for each in phrases.values() for text in (*each.situations, *each.verbs))
+    words = {word.strip("?,.!'") for text in (*frames, *sentences) for word in text.split()}
+    return tuple(sorted(word for word in words - excluded_words if word and "{" not in word))

@@ -138,7 +138,7 @@ def _pattern(kind: int, x: float, y: float, z: float, scale: float, axis: int) -
 def albedo_at(
     table: Array, texture: int, x: float, y: float, z: float
 ) -> tuple[float, float, float]:
-    """Return RGB in 0..1 of a point (metres, object frame); ``table``: rows of a ``TextureTable``."""
+    """Return RGB in 0..1 of a point (metres, object frame); ``table`` is ``TextureTable.rows``."""
     row = table[texture]
     mix = _pattern(int(row[0]), x, y, z, row[1], int(row[2]))
     grain = 0.95 + 0.1 * _lattice(x / 0.007, y / 0.007, z / 0.007)

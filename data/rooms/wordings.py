@@ -187,18 +187,18 @@ def plural(name: str) -> str:
 COLOR = "color"
 
 
-class Put(NamedTuple):
-    """The wording of a query: its kind ("name", "color", "need", ...), and whether it is held out."""
+class KnownWording(NamedTuple):
+    """The wording of a query: its kind ("name", "color", "need", ...); whether it is held out."""
 
     kind: str
     held_out: bool
 
 
-def how_put(text: str) -> Put | None:
+def recognise_wording(text: str) -> KnownWording | None:
     """Recognise the wording of a generated query; None for a text that matches no template.
 
-    >>> how_put("highlight the red chair, please")
-    Put(kind='color', held_out=True)
+    >>> recognise_wording("highlight the red chair, please")
+    KnownWording(kind='color', held_out=True)
     """
     for pattern, put in _patterns():
         if pattern.fullmatch(text):
@@ -207,14 +207,14 @@ def how_put(text: str) -> Put | None:
 
 
 @cache
-def _patterns() -> tuple[tuple[re.Pattern[str], Put], ...]:
+def _patterns() -> tuple[tuple[re.Pattern[str], KnownWording], ...]:
     """Return the patterns of all templates; those with a colour come first."""
     wordings: list[tuple[str, Wording]] = [(COLOR, REFERRING[COLOR])]
     for table in (REFERRING, SPATIAL, MULTIPLE):
         wordings += [(kind, wording) for kind, wording in table.items() if kind != COLOR]
     wordings += [("need", need.wording) for need in NEEDS]
     return tuple(
-        (_pattern(template), Put(kind, held_out))
+        (_pattern(template), KnownWording(kind, held_out))
         for kind, wording in wordings
         for templates, held_out in ((wording.train, False), (wording.held_out, True))
         for template in templates

@@ -17,8 +17,8 @@ from data.errors import DataError
 from data.geometry.meshes import write_ply
 from data.geometry.undistort import Undistorter
 from data.rooms.catalog import LABELS, STRUCTURE
-from data.rooms.queries import Extra, ask, gather_facts
-from data.rooms.render import Renderer, anonymised, fisheye_camera
+from data.rooms.queries import ExtraRecords, gather_facts, sample_records
+from data.rooms.render import Renderer, anonymisation_mask, fisheye_camera
 from data.rooms.room import make_room
 from data.rooms.scan import RoomScan, choose_poses, scan_room
 from data.types import Array, Camera
@@ -39,7 +39,7 @@ def dump_lines(path: Path, lines: Sequence[str]) -> None:
 
 
 def write_scan(folder: Path, scan: RoomScan) -> None:
-    """Write ``scans/``: meshes, segments (one per vertex) and annotation groups."""
+    """Write meshes, segments (one per vertex) and annotation groups."""
     folder.mkdir(parents=True, exist_ok=True)
     fields: list[tuple[str, str]] = [
         ("x", "f4"),
@@ -93,7 +93,7 @@ def write_pictures(
         (folder / kind).mkdir(parents=True, exist_ok=True)
     quality = [cv2.IMWRITE_JPEG_QUALITY, _JPEG_QUALITY]
     for view, (name, image) in enumerate(zip(names, images, strict=True)):
-        mask = anonymised(image.shape[0], image.shape[1], view)
+        mask = anonymisation_mask(image.shape[0], image.shape[1], view)
         shown = np.where(mask[..., None] == 0, np.uint8(127), image)
         stem = Path(name).stem
         cv2.imwrite(str(folder / "resized_images" / name), shown[..., ::-1], quality)
@@ -105,7 +105,7 @@ def write_pictures(
 
 
 def quaternion(rotation: Array) -> Array:
-    """Convert a rotation (3, 3) to a quaternion (w, x, y, z) with w >= 0."""
+    """Convert a rotation (3, 3) to a unit vector (w, x, y, z) with w >= 0."""
     r = rotation
     squares = np.array(
         [
@@ -255,8 +255,10 @@ def write_room(
     lists = {"train": train, "test": test, "has_masks": True}
     dump_json(dslr / "train_test_lists.json", lists)
     facts = gather_facts(room, scan, pixels)
-    more = Extra(kind, *extra) if any(extra) else None
-    records = ask(scene_id, split, facts, names, size[0] * size[1], room.seed, questions, more)
+    more = ExtraRecords(kind, *extra) if any(extra) else None
+    records = sample_records(
+        scene_id, split, facts, names, size[0] * size[1], room.seed, questions, more
+    )
     (root / "queries" / "rooms").mkdir(parents=True, exist_ok=True)
     dump_json(root / "queries" / "rooms" / f"{scene_id}.json", records)
 

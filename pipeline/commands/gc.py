@@ -13,22 +13,22 @@ from pathlib import Path
 
 from data.artifacts.cleanup import (
     Finding,
-    Stored,
+    StoredArtifact,
     artifacts_below,
     check_artifact,
-    check_objects,
+    check_remote_artifact,
     is_locked,
-    kept,
     leftovers,
     named_results,
     num_files,
-    objects_below,
-    place_of,
+    reachable_artifacts,
+    remote_artifacts_below,
     remove,
-    stored_in,
+    stage_and_scene_of,
+    stored_artifacts,
 )
 from data.artifacts.metadata import METADATA
-from data.artifacts.object_store import CACHE_VARIABLE, Place, RemoteFolder, reachable
+from data.artifacts.object_store import CACHE_VARIABLE, RemoteFolder, StoragePath, reachable
 from data.errors import Failure, UserError
 from pipeline.commands.command import Command
 from pipeline.process import progress, task_log
@@ -66,13 +66,13 @@ def _collect(options: Namespace) -> None:
             f"{folder}: nothing was made of scene set {options.scene_set} yet. Set MLLM3D_OUTPUT "
             "if its output lies elsewhere."
         )
-    ours = list(stored_in(folder, stage_folders()))
+    ours = list(stored_artifacts(folder, stage_folders()))
     _refuse_running(ours, options.dry_run)
     others = [path for path in root.iterdir() if path.is_dir() and path != folder]
-    everything = ours + [one for path in others for one in stored_in(path, stage_folders())]
+    everything = ours + [one for path in others for one in stored_artifacts(path, stage_folders())]
     named = named_results(root)
     since = time.time() - options.keep_days * _DAY
-    keep = kept(everything, named.values(), since)
+    keep = reachable_artifacts(everything, named.values(), since)
     _warn_lost(named, everything, folder)
     if not options.dry_run:
         for path in list(leftovers(folder)):
@@ -91,7 +91,7 @@ def _collect(options: Namespace) -> None:
         print(f"{os.environ[CACHE_VARIABLE]}: left as it is; gc frees nothing in object stores")
 
 
-def _refuse_running(ours: Sequence[Stored], is_dry: bool) -> None:
+def _refuse_running(ours: Sequence[StoredArtifact], is_dry: bool) -> None:
     running = [one.folder for one in ours if is_locked(one.folder)]
     if not running:
         return
@@ -105,14 +105,14 @@ def _refuse_running(ours: Sequence[Stored], is_dry: bool) -> None:
     )
 
 
-def _warn_lost(named: dict[Path, str], everything: Sequence[Stored], folder: Path) -> None:
+def _warn_lost(named: dict[Path, str], everything: Sequence[StoredArtifact], folder: Path) -> None:
     known = {name for one in everything for name in one.names}
     for path, name in named.items():
         if folder in path.parents and name not in known:
             print(f"{path}: names results that are gone ({name[:12]}); they keep nothing")
 
 
-def _free(useless: Sequence[Stored], is_dry: bool) -> list[Stored]:
+def _free(useless: Sequence[StoredArtifact], is_dry: bool) -> list[StoredArtifact]:
     """What was removed, or would be."""
     freed = []
     for one in useless:
@@ -123,7 +123,7 @@ def _free(useless: Sequence[Stored], is_dry: bool) -> list[Stored]:
     return freed
 
 
-def _tell(freed: Sequence[Stored], sizes: dict[Path, int], is_dry: bool) -> None:
+def _tell(freed: Sequence[StoredArtifact], sizes: dict[Path, int], is_dry: bool) -> None:
     for stage in dict.fromkeys(one.stage for one in freed):
         of_stage = [one for one in freed if one.stage == stage]
         size = _mb(sum(sizes[one.folder] for one in of_stage))
@@ -156,7 +156,7 @@ def _add_verify_arguments(parser: ArgumentParser) -> None:
     add("--remove", action="store_true", help="delete damaged artifacts, to be made anew")
 
 
-def _starts(options: Namespace) -> list[Place]:
+def _starts(options: Namespace) -> list[StoragePath]:
     """The folders to look through; UserError when they are not said, or not there."""
     if bool(options.path) == bool(options.scene_set):
         raise UserError("give either --scene-set or the path of an artifact")
@@ -171,7 +171,7 @@ def _starts(options: Namespace) -> list[Place]:
 
     name, cache = load_scene_set(options.scene_set).name, cache_root()
     folder = output_root() / name
-    remote: list[Place] = [cache / name] if cache is not None else []
+    remote: list[StoragePath] = [cache / name] if cache is not None else []
     if not folder.is_dir():
         if remote:
             return remote
@@ -182,19 +182,23 @@ def _starts(options: Namespace) -> list[Place]:
     return [folder, *remote]
 
 
-def _below(starts: Sequence[Place], scene: str) -> tuple[list[Place], list[Place]]:
+def _below(
+    starts: Sequence[StoragePath], scene: str
+) -> tuple[list[StoragePath], list[StoragePath]]:
     """Finished and unfinished artifacts, of a scene or of all; UserError where there are none."""
     found = [
-        objects_below(one) if isinstance(one, RemoteFolder) else artifacts_below(one)
+        remote_artifacts_below(one) if isinstance(one, RemoteFolder) else artifacts_below(one)
         for one in starts
     ]
-    finished: list[Place] = [folder for one in found for folder in one.finished]
-    unfinished: list[Place] = [folder for one in found for folder in one.unfinished]
+    finished: list[StoragePath] = [folder for one in found for folder in one.finished]
+    unfinished: list[StoragePath] = [folder for one in found for folder in one.unfinished]
     if not finished and not unfinished:
         raise UserError(f"{starts[0]}: expected artifacts at or below it, found none")
     if not scene:
         return finished, unfinished
-    chosen = [folder for folder in finished if place_of(folder, stage_folders())[1] == scene]
+    chosen = [
+        folder for folder in finished if stage_and_scene_of(folder, stage_folders())[1] == scene
+    ]
     if not chosen:
         raise UserError(f"--scene: {starts[0]} holds no artifact of scene {scene!r}")
     return chosen, []
@@ -219,10 +223,10 @@ def _verify(options: Namespace) -> None:
     raise Failure(told)
 
 
-def _check(folders: Sequence[Place]) -> dict[Place, list[Finding]]:
+def _check(folders: Sequence[StoragePath]) -> dict[StoragePath, list[Finding]]:
     """Findings by artifact, each told when it is found."""
     show, total, done = _reporter(), sum(map(num_files, folders)), 0
-    damaged: dict[Place, list[Finding]] = {}
+    damaged: dict[StoragePath, list[Finding]] = {}
 
     def step() -> None:
         nonlocal done
@@ -231,7 +235,7 @@ def _check(folders: Sequence[Place]) -> dict[Place, list[Finding]]:
 
     for folder in folders:
         if isinstance(folder, RemoteFolder):
-            findings = check_objects(folder, step)
+            findings = check_remote_artifact(folder, step)
         else:
             findings = check_artifact(folder, step)
         if findings:
@@ -249,19 +253,19 @@ def _reporter() -> progress.Show:
     return progress.reporter("verify", alone=True)
 
 
-def _remedy(folder: Place, findings: Sequence[Finding]) -> str:
+def _remedy(folder: StoragePath, findings: Sequence[Finding]) -> str:
     if all(finding.is_extra for finding in findings):
         return "Nothing reads it; move it elsewhere, or delete it with --remove."
-    stage, scene = place_of(folder, stage_folders())
+    stage, scene = stage_and_scene_of(folder, stage_folders())
     step = step_of(stage, scene or None)
     task = step.task_name if step is not None else "RunAll"
     of_scene = f" --scene {scene}" if scene else ""
     return f"Remove the artifact (--remove), then run {task}{of_scene} again, or what needs it."
 
 
-def _remove(damaged: dict[Place, list[Finding]]) -> list[Place]:
+def _remove(damaged: dict[StoragePath, list[Finding]]) -> list[StoragePath]:
     """Delete damaged artifacts, and files of none; what was deleted."""
-    removed: list[Place] = []
+    removed: list[StoragePath] = []
     for folder, findings in damaged.items():
         if all(finding.is_extra for finding in findings):
             for finding in findings:

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from data.artifacts.metadata import HOLDER, read_failure
+from data.artifacts.metadata import WRITER_FILE, read_last_error
 from data.artifacts.store import METADATA, lock_path
 from pipeline.commands.command import Command, add_run_arguments
 from pipeline.plan import load_plan
@@ -157,7 +157,7 @@ def state_of(unit: Unit) -> State:
     views = load(step.progress)(folder) if step is not None and step.progress else None
     if is_held(folder):
         return State("running", views, _holder(folder))
-    failure = read_failure(folder)
+    failure = read_last_error(folder)
     if failure is not None:
         age = duration(max(0.0, time.time() - failure.time))
         return State("failed", views, error=f"{failure.error} (on {failure.host}, {age} ago)")
@@ -185,7 +185,7 @@ def is_held(folder: Path) -> bool:
 def _holder(folder: Path) -> str:
     """Host, process and age of a run, as far as the run has told them yet."""
     try:
-        told = json.loads((folder / HOLDER).read_text())
+        told = json.loads((folder / WRITER_FILE).read_text())
         age = max(0.0, time.time() - float(told["started"]))
         return f"on {told['host']}, process {told['pid']}, for {duration(age)}"
     except (OSError, ValueError, KeyError, TypeError):

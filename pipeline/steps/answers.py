@@ -16,7 +16,7 @@ from pipeline.steps.questions import Questions, questions_given
 from pipeline.steps.scans import has_places
 
 if TYPE_CHECKING:
-    from data.artifacts.answers import RoomChoice, Said
+    from data.artifacts.answers import AnswerInWords, RoomChoice
     from data.artifacts.soft_masks import Predictions, PseudoLabels
     from data.queries.hierarchical_search import Search
     from data.types import Array, GroundTruth, Prompt
@@ -52,10 +52,10 @@ def masks_given(given: Given, scene: str) -> Masks:
 
 def make_teacher_metrics(given: Given, folder: Path) -> None:
     """The teacher's masks of one scene against ground truth, in 2D."""
-    from data.artifacts.teacher_2d import write_judgement
+    from data.artifacts.teacher_2d import write_teacher_2d
     from stages.teacher import evaluate_teacher_2d as stage
 
-    judgement = stage.run(
+    teacher_2d = stage.run(
         given.read("scene", "scene"),
         given.read("scene", "truth"),
         questions_given(given).of(given.scene),
@@ -64,17 +64,17 @@ def make_teacher_metrics(given: Given, folder: Path) -> None:
         given.config,
         given.progress(),
     )
-    write_judgement(folder, judgement)
+    write_teacher_2d(folder, teacher_2d)
 
 
 def make_answers(given: Given, folder: Path) -> None:
     """What the teacher says of one scene's queries, in words."""
-    from data.artifacts.answers import write_said
+    from data.artifacts.answers import write_answers
     from stages.evaluation import answer_questions as stage
 
     prompts = questions_given(given).of(given.scene)
     inputs = given.read("teacher"), given.read("labels"), given.read("masks")
-    write_said(folder, stage.run(prompts, *inputs))
+    write_answers(folder, stage.run(prompts, *inputs))
 
 
 def make_room_choices(given: Given, folder: Path) -> None:
@@ -176,9 +176,9 @@ def evaluation_scenes(given: Given, questions: Questions) -> Iterator[Evaluation
     truths = given.read("prompts", "truths")
     for name in given.scenes("masks"):
         truth = given.read("scene", "truth", name)
-        judgement = given.read("teacher_2d", scene=name)
+        teacher_2d = given.read("teacher_2d", scene=name)
         masks = masks_given(given, name)
-        yield EvaluationScene(name, questions.of(name), truths, truth, masks, judgement)
+        yield EvaluationScene(name, questions.of(name), truths, truth, masks, teacher_2d)
 
 
 def asked_by(dataset: Dataset) -> Asked:
@@ -229,7 +229,7 @@ def make_metrics(given: Given, folder: Path) -> None:
     write_evaluation(folder, Evaluation(answered.rows, {**evaluation.summary, **sections}))
 
 
-def _answers(given: Given) -> dict[str, Said]:
+def _answers(given: Given) -> dict[str, AnswerInWords]:
     """Answers in words of all validation scenes, by prompt id."""
     answers = (given.read("answers", scene=name) for name in given.scenes("answers"))
     return {prompt_id: answer for of_scene in answers for prompt_id, answer in of_scene.items()}
@@ -249,7 +249,7 @@ ANSWER_QUESTIONS = declare(
             Input("masks", "predict_masks", ("masks",)),
             Input("prompts", "prepare_prompts", ("prompts", "searches"), "set"),
         ),
-        parts={"answers": Part("data.artifacts.answers:read_said")},
+        parts={"answers": Part("data.artifacts.answers:read_answers")},
         preload=Preload(("stages.evaluation.answer_questions", "data.artifacts.answers")),
     )
 )
@@ -285,7 +285,7 @@ EVALUATE_TEACHER_2D = declare(
             Input("prompts", "prepare_prompts", ("prompts", "searches", "truths"), "set"),
         ),
         parts={
-            "teacher_2d": Part("data.artifacts.teacher_2d:read_judgement", has_labels=True),
+            "teacher_2d": Part("data.artifacts.teacher_2d:read_teacher_2d", has_labels=True),
         },
         labels="evaluation",
         needs_truth=True,

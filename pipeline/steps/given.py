@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from data.artifacts.object_store import Place
+from data.artifacts.object_store import StoragePath
 from data.artifacts.store import ArtifactKey, read_metadata
 from pipeline.process import gpus, process, progress
 from pipeline.steps.declaration import STEPS, Input, Step, holds_labels
@@ -75,7 +75,7 @@ class Given:
         """The scenes that an input of many scenes has an artifact for."""
         return self._plan.scenes_of(self._step.input(name, self._plan), self._scene)
 
-    def place(self, name: str, scene: str | None = None) -> Place:
+    def place(self, name: str, scene: str | None = None) -> StoragePath:
         """Where an input's artifact lies, for a scene of many or the step's own scene."""
         return self._key(self._step.input(name, self._plan), scene).place
 

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from data.artifacts.object_store import Place
+from data.artifacts.object_store import StoragePath
 from data.artifacts.store import fingerprint
 from data.queries.formats import DEFAULT_FORMAT, FORMATS, SENTENCES
 from data.types import SPLITS
@@ -172,7 +172,7 @@ def prepared_prompts(dataset: Dataset, cfg: PromptsConfig) -> PreparedPrompts:
     )
 
 
-def make_links(given: Given, place: Place) -> None:
+def make_links(given: Given, place: StoragePath) -> None:
     """Visible points per view."""
     from data.artifacts.links import write_links
     from stages.scene import link_points as stage

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from data.artifacts.object_store import Place
+from data.artifacts.object_store import StoragePath
 from data.errors import ArtifactError
 from pipeline.steps.declaration import Input, Part, Preload, Source, Step, declare
 from pipeline.steps.given import LOG, Given
@@ -29,7 +29,7 @@ def learns_features(plan: Plan) -> bool:
     return plan.learns_features
 
 
-def make_teacher_masks(given: Given, place: Place) -> None:
+def make_teacher_masks(given: Given, place: StoragePath) -> None:
     """Fill the scene's teacher cache, going on where an earlier attempt stopped."""
     from data.artifacts.teacher import TeacherWriter
     from stages.teacher import run_teacher as stage

@@ -18,11 +18,11 @@ import numpy as np
 
 from data.artifacts.evaluation import TARGET_COUNTS, AnswerRow, ArmRows, Wording
 from data.artifacts.teacher import FAILED
-from data.artifacts.teacher_2d import Judgement
+from data.artifacts.teacher_2d import Teacher2D
 from data.errors import DataError
 from data.queries.prompts import bank_prompts, target_ids
 from data.rooms.teacher_questions import VISIBLE_SHARE
-from data.rooms.wordings import COLOR, how_put
+from data.rooms.wordings import COLOR, recognise_wording
 from data.types import Array, GroundTruth, Prompt, PromptTruth
 from stages.evaluation import metrics
 from stages.evaluation.metrics import PointCount, count_points
@@ -95,34 +95,36 @@ class SceneQueries:
         label = labels[self._ground_truth.object_ids.index(self._targets[name][0])]
         return label if labels.count(label) > 1 else ""
 
-    def rows_of_pictures(self, judgement: Judgement) -> Iterator[AnswerRow]:
+    def rows_of_pictures(self, teacher_2d: Teacher2D) -> Iterator[AnswerRow]:
         """A row per query and picture that shows its target, or any picture for an absent one.
 
         A picture shows the target from ``VISIBLE_SHARE`` of it on; answers that failed are left
-        out, as in ``stages.evaluation.evaluate``. Raises DataError for a judgement of other
+        out, as in ``stages.evaluation.evaluate``. Raises DataError for 2D masks of other
         queries.
         """
-        if judgement.prompt_ids != tuple(prompt.prompt_id for prompt in self.prompts):
+        if teacher_2d.prompt_ids != tuple(prompt.prompt_id for prompt in self.prompts):
             raise DataError(
-                f"scene {self.scene_id}, judgement of the teacher",
+                f"scene {self.scene_id}, 2D masks of the teacher",
                 "one answer for each of the scene's queries",
                 "those of other queries",
                 "Run JudgeTeacher again.",
             )
-        shown = judgement.covered / judgement.cells >= VISIBLE_SHARE
-        drawn = judgement.intersection + judgement.union - judgement.covered
+        shown = teacher_2d.covered / teacher_2d.cells >= VISIBLE_SHARE
+        drawn = teacher_2d.intersection + teacher_2d.union - teacher_2d.covered
         for query, prompt in enumerate(self.prompts):
             absent = not self._targets[prompt.prompt_id]
-            counted = (shown[:, query] | absent) & (judgement.status[:, query] != FAILED)
+            counted = (shown[:, query] | absent) & (teacher_2d.status[:, query] != FAILED)
             for view in np.flatnonzero(counted).tolist():
-                counts = (a[view, query] for a in (judgement.intersection, judgement.union, drawn))
+                counts = (
+                    a[view, query] for a in (teacher_2d.intersection, teacher_2d.union, drawn)
+                )
                 intersection, union, cells = map(int, counts)
                 yield self._row(prompt, intersection, union, cells, None)
 
     def _row(
         self, prompt: Prompt, intersection: int, union: int, drawn: int, score: float | None
     ) -> AnswerRow:
-        put = how_put(prompt.text) if self._generated else None
+        put = recognise_wording(prompt.text) if self._generated else None
         wording: Wording = "" if put is None else "held_out" if put.held_out else "seen"
         names_colour = put is not None and put.kind == COLOR and prompt.task == REFERRING
         targets = len(set(self._targets[prompt.prompt_id]))

@@ -21,7 +21,7 @@ from typing import Any
 
 import numpy as np
 
-from data.artifacts.answers import Said
+from data.artifacts.answers import AnswerInWords
 from data.artifacts.evaluation import QueryRow
 from data.artifacts.soft_masks import Predictions, PseudoLabels
 from data.artifacts.teacher import FAILED, TeacherCache
@@ -85,7 +85,7 @@ AGREES = 0.5
 
 def run(
     prompts: Sequence[Prompt], cache: TeacherCache, labels: PseudoLabels, found: Predictions
-) -> list[Said]:
+) -> list[AnswerInWords]:
     """One answer for each of a scene's prompts.
 
     ``found`` are the masks of student and labels together. Raises ValueError for a prompt that
@@ -111,7 +111,7 @@ def _weights(cache: TeacherCache, labels: PseudoLabels, row: int, is_found: bool
 
 def _together(
     prompt_id: str, cache: TeacherCache, row: int, weights: Array, num_points: int
-) -> Said:
+) -> AnswerInWords:
     heard = [view for view in np.argsort(-weights, kind="stable").tolist() if weights[view] > 0]
     phrases = {view: said_phrase(cache.answers[view][row]) for view in heard}
     distinct = list(dict.fromkeys(phrases.values()))
@@ -125,7 +125,7 @@ def _together(
     total = sum(say.values())
     share = float(sum(weights[view] for view in agreeing)) / total if total else 0.0
     views = tuple(cache.view_ids[view] for view in agreeing)
-    return Said(prompt_id, answer, round(share, 4), views, num_points)
+    return AnswerInWords(prompt_id, answer, round(share, 4), views, num_points)
 
 
 @dataclass(frozen=True)
@@ -137,7 +137,7 @@ class QuestionResult:
 
 
 def run_scores(
-    rows: Sequence[QueryRow], said: Mapping[str, Said], truths: Mapping[str, PromptTruth]
+    rows: Sequence[QueryRow], said: Mapping[str, AnswerInWords], truths: Mapping[str, PromptTruth]
 ) -> QuestionResult:
     """Score the answers of all queries whose truth has right answers in words.
 
@@ -157,7 +157,7 @@ def run_scores(
     )
 
 
-def _told(row: QueryRow, said: Said | None, right: tuple[str, ...]) -> QueryRow:
+def _told(row: QueryRow, said: AnswerInWords | None, right: tuple[str, ...]) -> QueryRow:
     if said is None:
         return replace(row, right=right)
     return replace(row, said=said.answer, said_by=said.view_ids, right=right)

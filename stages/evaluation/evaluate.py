@@ -21,7 +21,7 @@ import numpy as np
 
 from data.artifacts.evaluation import SOURCES, TARGET_COUNTS, Evaluation, QueryRow, Score
 from data.artifacts.teacher import FAILED, MASK
-from data.artifacts.teacher_2d import Judgement
+from data.artifacts.teacher_2d import Teacher2D
 from data.errors import DataError
 from data.queries.prompts import target_ids
 from data.rooms.teacher_questions import VISIBLE_SHARE
@@ -47,16 +47,16 @@ class Pairs:
     belief: Array
 
     @classmethod
-    def of_query(cls, judgement: Judgement, query: int) -> Pairs:
+    def of_query(cls, teacher_2d: Teacher2D, query: int) -> Pairs:
         """One query of a scene on all its views."""
-        status = judgement.status[:, query]
-        union = np.maximum(judgement.union[:, query], 1)
+        status = teacher_2d.status[:, query]
+        union = np.maximum(teacher_2d.union[:, query], 1)
         return cls(
             status == FAILED,
             status == MASK,
-            judgement.covered[:, query] / judgement.cells,
-            judgement.intersection[:, query] / union,
-            judgement.predicted_iou[:, query].astype(np.float64),
+            teacher_2d.covered[:, query] / teacher_2d.cells,
+            teacher_2d.intersection[:, query] / union,
+            teacher_2d.predicted_iou[:, query].astype(np.float64),
         )
 
     @classmethod
@@ -123,7 +123,7 @@ class EvaluationScene:
 
     ``truths`` is by prompt id; ``masks`` by source ("student", "fusion_only"), then by prompt
     id, each (N,) bool over the scan's original points. A mask that is not there scores as
-    empty. ``judgement`` is None where the teacher was not judged; ``scan`` may be None where the
+    empty. ``teacher_2d`` is None where the teacher was not judged; ``scan`` may be None where the
     benchmark's convention scores no boxes.
     """
 
@@ -132,7 +132,7 @@ class EvaluationScene:
     truths: Mapping[str, PromptTruth]
     ground_truth: GroundTruth
     masks: Mapping[str, Mapping[str, Array]]
-    judgement: Judgement | None = None
+    teacher_2d: Teacher2D | None = None
     scan: BoxScan | None = None
 
 
@@ -267,17 +267,17 @@ def _count(
 
 def _judged(scene: EvaluationScene) -> list[tuple[str, Pairs]]:
     """(task, pairs) of each query of a scene whose teacher was judged."""
-    if scene.judgement is None:
+    if scene.teacher_2d is None:
         return []
-    if scene.judgement.prompt_ids != tuple(prompt.prompt_id for prompt in scene.prompts):
+    if scene.teacher_2d.prompt_ids != tuple(prompt.prompt_id for prompt in scene.prompts):
         raise DataError(
-            f"scene {scene.scene_id}, judgement of the teacher",
+            f"scene {scene.scene_id}, 2D masks of the teacher",
             "one answer for each of the scene's queries",
             "those of other queries",
             "Run JudgeTeacher again.",
         )
-    judgement = scene.judgement
-    return [(prompt.task, Pairs.of_query(judgement, k)) for k, prompt in enumerate(scene.prompts)]
+    teacher_2d = scene.teacher_2d
+    return [(prompt.task, Pairs.of_query(teacher_2d, k)) for k, prompt in enumerate(scene.prompts)]
 
 
 def _refuse_unusable(rows: Sequence[QueryRow]) -> None:

@@ -12,17 +12,17 @@ from torch import Tensor
 from torch.nn import functional
 
 from data.rooms.catalog import STRUCTURE
-from data.rooms.snapshots import NOTHING, Known, read_snapshots
+from data.rooms.snapshots import NOTHING, KnownObject, read_snapshots
 from data.rooms.teacher_questions import (
-    ASKED_LABELS,
     COLORS,
     KINDS,
     PROMPTED,
-    Viewer,
+    QUERY_LABELS,
+    PictureObjects,
     ViewQuery,
-    ask_view,
-    say,
-    say_loosely,
+    loose_sentence,
+    sample_view_query,
+    sentence_of,
 )
 from data.types import Array
 from models.lisa.images import ClipTransform
@@ -115,7 +115,7 @@ class Answers:
         return Packed(ids, segments, positions, targets, decisions, ask_at)
 
 
-LABEL_IDS: Mapping[str, int] = {label: i for i, label in enumerate(ASKED_LABELS)}
+LABEL_IDS: Mapping[str, int] = {label: i for i, label in enumerate(QUERY_LABELS)}
 COLOR_IDS: Mapping[str, int] = {color: i + 1 for i, color in enumerate(COLORS)}
 NO_COLOR = 0
 _CELL = PATCH // CELLS
@@ -186,7 +186,7 @@ class NanoData:
     def __len__(self) -> int:
         return int(self._starts[-1])
 
-    def picture(self, row: int) -> tuple[Array, Array, Sequence[Known]]:
+    def picture(self, row: int) -> tuple[Array, Array, Sequence[KnownObject]]:
         """Image (H, W, 3), object ids (H, W) and objects of one picture."""
         shard = int(np.searchsorted(self._starts, row, side="right")) - 1
         snapshots, local = self._shards[shard], row - int(self._starts[shard])
@@ -198,7 +198,7 @@ class NanoData:
         counts = dict.fromkeys(LABEL_IDS, 1.0)
         for row in range(min(len(self), _COUNTED)):
             _, ids, known = self.picture(row)
-            for label in Viewer(ids, known, counts).shown:
+            for label in PictureObjects(ids, known, counts).shown:
                 counts[label] += 1
         return counts
 
@@ -217,13 +217,13 @@ class NanoData:
         """``size`` random pictures with ``queries`` random questions each."""
         images, tokens, rest = [], [], []
         weights = self._rarity(asking.structure)
-        speak = say_loosely if asking.loosely else say
+        speak = loose_sentence if asking.loosely else sentence_of
         for row in rng.integers(len(self), size=size):
             image, ids, known = self.picture(int(row))
             if rng.random() < 0.5:
                 image, ids = image[:, ::-1], ids[:, ::-1]
-            viewer = Viewer(ids, known, weights)
-            asked = [ask_view(viewer, rng, asking.kinds) for _ in range(queries)]
+            viewer = PictureObjects(ids, known, weights)
+            asked = [sample_view_query(viewer, rng, asking.kinds) for _ in range(queries)]
             images.append(np.ascontiguousarray(image))
             rest.append(_truth(viewer, asked, ids))
             tokens.append([self._tokens(query, speak(rng, query), rng) for query in asked])
@@ -262,7 +262,7 @@ def _for_clip(pixels: Tensor) -> Tensor:
     return normalised
 
 
-def _truth(viewer: Viewer, asked: Sequence[ViewQuery], ids: Array) -> dict[str, Array]:
+def _truth(viewer: PictureObjects, asked: Sequence[ViewQuery], ids: Array) -> dict[str, Array]:
     """Labels and masks of one picture."""
     known = viewer.known
     table = np.zeros(NOTHING + 1, np.int64)
@@ -301,7 +301,7 @@ def _patch_shares(labels: Array) -> Array:
     return (counts / _SAMPLES**2).astype(np.float32)
 
 
-def _seen_color(viewer: Viewer, query: ViewQuery) -> int:
+def _seen_color(viewer: PictureObjects, query: ViewQuery) -> int:
     """The colour all objects of an answer share, if they have a clear one."""
     if query.kind in ("both", "everything"):
         return NO_COLOR

@@ -19,7 +19,7 @@ import torch
 
 from data.images import cells_to_pixels
 from data.rooms.snapshots import Snapshots
-from data.rooms.teacher_questions import Viewer, ViewQuery, ask_view, say_as_demo
+from data.rooms.teacher_questions import PictureObjects, ViewQuery, demo_sentence, sample_view_query
 from data.types import Array, Progress, silent
 from models.lisa.checkpoint import load_lisa, save_lisa
 from models.lisa.images import ClipTransform
@@ -69,9 +69,9 @@ def run_exam(
     for index in range(len(pictures)):
         progress(index, len(pictures))
         image, ids = np.asarray(pictures.images[index]), np.asarray(pictures.object_ids[index])
-        viewer = Viewer(ids, pictures.rooms[int(pictures.room_of[index])], even)
+        viewer = PictureObjects(ids, pictures.rooms[int(pictures.room_of[index])], even)
         asked = list(_questions(viewer, rng, questions))
-        texts = [say_as_demo(rng, query, held_out) for query, held_out in asked]
+        texts = [demo_sentence(rng, query, held_out) for query, held_out in asked]
         view = teacher.encode_view(image, f"picture {index}")
         grid = teacher.mask_grid(*image.shape[:2])
         answers = teacher.answer(view, texts)
@@ -82,11 +82,11 @@ def run_exam(
 
 
 def _questions(
-    viewer: Viewer, rng: np.random.Generator, count: int
+    viewer: PictureObjects, rng: np.random.Generator, count: int
 ) -> Iterator[tuple[ViewQuery, bool]]:
     done = 0
     while done < count:
-        query = ask_view(viewer, rng)
+        query = sample_view_query(viewer, rng)
         if query.kind in _ASKED:
             done += 1
             yield query, False

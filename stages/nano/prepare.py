@@ -18,7 +18,7 @@ import sentencepiece
 from data.rooms import teacher_questions
 from data.rooms.ids import room_kind
 from data.rooms.snapshots import Snapshots, demo_pictures, join, small_pictures, write_snapshots
-from data.rooms.teacher_questions import ASKED_LABELS, COLORS
+from data.rooms.teacher_questions import COLORS, QUERY_LABELS
 from data.rooms.wordings import MULTIPLE, SPATIAL, plural
 from data.types import Progress, silent
 from models.lisa.prompts import build_prompt, question_of
@@ -60,7 +60,7 @@ def corpus() -> Iterator[str]:
     """Every frame, name and phrase at least once, prompts and answers included."""
     phrases = teacher_questions.load_phrases()
     names = [name for label in phrases for name in (label, *phrases[label].names)]
-    for label in ASKED_LABELS:
+    for label in QUERY_LABELS:
         yield from (f"It is the {label}, not in this view.", plural(label), f"the {label}")
     for color in COLORS:
         yield f"It is the {color} one."

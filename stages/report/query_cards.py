@@ -96,7 +96,7 @@ def view_shots(
 
 def _chosen(labels: PseudoLabels, query: int, cfg: ReportConfig) -> list[int]:
     """Views of a query to show: kept ones by weight, then dropped ones by belief."""
-    weights, beliefs = labels.view_weights[query], labels.view_beliefs[query]
+    weights, beliefs = labels.view_weights[query], labels.view_confidences[query]
     by_weight = np.argsort(-weights, kind="stable")
     kept = [int(view) for view in by_weight if weights[view] > 0][: cfg.views]
     by_belief = np.argsort(-beliefs, kind="stable")

@@ -157,7 +157,7 @@ def query_views(labels: PseudoLabels, scene: Scene) -> QueryViews:
     middle = np.append(scene.cloud.points[:, :2].mean(0), floor_height(scene.cloud.points))
     rows = np.array(poses, np.float32).reshape(-1, 6)
     rows[:, :3] -= middle.astype(np.float32)
-    return QueryViews(labels.view_tokens, labels.view_weights, labels.view_beliefs, rows)
+    return QueryViews(labels.view_tokens, labels.view_weights, labels.view_confidences, rows)
 
 
 def _pose(view: View) -> Array:

@@ -11,7 +11,7 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 
 from data.artifacts.teacher import MASK, TeacherCache
-from data.artifacts.teacher_2d import Judgement
+from data.artifacts.teacher_2d import Teacher2D
 from data.images import cells_to_pixels
 from data.queries.hierarchical_search import is_of_search
 from data.queries.prompts import is_of_bank, target_ids
@@ -28,7 +28,7 @@ def run(
     cache: TeacherCache,
     cfg: JudgeConfig,
     progress: Progress = silent,
-) -> Judgement:
+) -> Teacher2D:
     """Mark all answers in ``cache``; ``truths`` is by prompt id.
 
     One view's masks are in memory at a time, brought to the truth's resolution one by one.
@@ -55,7 +55,7 @@ def run(
             union[index, query] = np.count_nonzero(drawn | truth)
     progress(len(scene.views), len(scene.views))
     status, belief = cache.status[:, : len(prompts)], cache.predicted_iou[:, : len(prompts)]
-    return Judgement(
+    return Teacher2D(
         scene.scene_id,
         cache.view_ids,
         cache.prompt_ids[: len(prompts)],

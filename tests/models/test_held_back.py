@@ -67,7 +67,7 @@ def test_presence_and_held_back_masks_come_back(tmp_path: Path) -> None:
 
 
 def test_a_teacher_that_cannot_tell_is_sure_of_what_it_says(tmp_path: Path) -> None:
-    cache = written(tmp_path, presence=None, unsaid=None)
+    cache = written(tmp_path, presence=None, withheld=None)
     assert cache.presence.tolist() == [[1, 0, 0, 0]]
     assert cache.drawn.tolist() == [[True, False, False, False]]
     assert cache.predicted_iou[0, 1:].tolist() == [0, 0, 0]
@@ -80,8 +80,8 @@ def test_a_teacher_that_cannot_tell_is_sure_of_what_it_says(tmp_path: Path) -> N
         ({"presence": np.array([0.5, np.nan, 0, 0], np.float32)}, "presence"),
         ({"presence": np.array([0.5, 1.5, 0, 0], np.float32)}, "presence"),
         ({"presence": np.array([0.5, -0.5, 0, 0], np.float32)}, "presence"),
-        ({"unsaid": np.array([True, False, False, False])}, "unsaid"),
-        ({"unsaid": np.array([False, False, False, True])}, "unsaid"),
+        ({"withheld": np.array([True, False, False, False])}, "withheld"),
+        ({"withheld": np.array([False, False, False, True])}, "withheld"),
         ({"predicted_iou": np.array([1, np.nan, 0, 0], np.float32)}, "predicted_iou"),
         ({"mask_logits": np.full((4, 3, 4), np.inf, np.float32)}, "mask_logits"),
         ({"seg_embeddings": np.full((4, 2), np.nan, np.float32)}, "seg_embeddings"),
@@ -102,7 +102,7 @@ def test_a_reopened_cache_keeps_what_was_held_back(tmp_path: Path) -> None:
     writer_in(tmp_path, views).write_view(0, answers(status=np.array([1, 2, 2, 2], np.uint8)))
     again = writer_in(tmp_path, views)
     assert again.missing_views() == [1]
-    again.write_view(1, answers(presence=None, unsaid=None))
+    again.write_view(1, answers(presence=None, withheld=None))
     cache = read_teacher(finish(tmp_path))
     assert cache.drawn.tolist() == [[True, True, False, False], [True, False, False, False]]
     assert cache.presence.tolist() == [[0.75, 0.375, 0.125, 0], [1, 0, 0, 0]]
@@ -114,7 +114,7 @@ def test_a_view_tried_again_forgets_what_it_held_back(tmp_path: Path) -> None:
     again = writer_in(tmp_path)
     assert again.missing_views() == [0], "one of its answers had failed"
     none = np.full(4, NO_SEG, np.uint8)
-    again.write_view(0, answers(status=none, presence=None, unsaid=None))
+    again.write_view(0, answers(status=none, presence=None, withheld=None))
     cache = read_teacher(finish(tmp_path))
     assert not cache.drawn.any() and not cache.presence.any() and not cache.predicted_iou.any()
 

@@ -40,7 +40,7 @@ def test_pseudo_labels_survive_the_disk(tmp_path: Path) -> None:
     for name in ("scene_id", "prompt_ids", "view_ids", "drop_reasons"):
         assert getattr(again, name) == getattr(labels, name)
     np.testing.assert_array_equal(again.view_weights, labels.view_weights)
-    for name in ("query_tokens", "thresholds", "view_beliefs", "soft"):
+    for name in ("query_tokens", "thresholds", "view_confidences", "soft"):
         np.testing.assert_array_equal(getattr(again, name), getattr(labels, name))
     np.testing.assert_allclose(again.view_tokens, labels.view_tokens, atol=1e-3)
     np.testing.assert_allclose(again.confidence, labels.confidence, atol=1 / 255)
@@ -64,7 +64,7 @@ def test_ill_fitting_pseudo_labels_are_refused(tmp_path: Path) -> None:
         {"thresholds": labels.thresholds.astype(np.float64)},
         {"view_tokens": labels.view_tokens[:, 1:]},
         {"view_tokens": labels.view_tokens[:, :, 1:]},
-        {"view_beliefs": labels.view_beliefs[:, 1:]},
+        {"view_confidences": labels.view_confidences[:, 1:]},
         {"drop_reasons": labels.drop_reasons[1:]},
         {"drop_reasons": tuple(row[1:] for row in labels.drop_reasons)},
     ):

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from data.artifacts import teacher, zarr_groups
-from data.artifacts.cleanup import check_objects
+from data.artifacts.cleanup import check_remote_artifact
 from data.artifacts.links import ViewLinks, read_links, write_links
 from data.artifacts.object_store import RemoteFolder
 from data.artifacts.remote_artifact import Manifests, RemoteArtifact
@@ -129,7 +129,7 @@ def test_a_writer_stops_when_another_host_has_finished(store: FaultyStore, tmp_p
         writer.write_view(1, answers(1, seed=9))
         raise AssertionError("it went on")
     assert is_complete(key) and not store.paths("PUT")
-    assert check_objects(RemoteFolder(str(key.place)), lambda: None) == []
+    assert check_remote_artifact(RemoteFolder(str(key.place)), lambda: None) == []
 
 
 def test_a_writer_that_spoiled_what_another_host_finished_takes_its_metadata_away_and_goes_on(
@@ -150,7 +150,9 @@ def test_a_writer_that_spoiled_what_another_host_finished_takes_its_metadata_awa
         for index in range(1, 5):
             writer.write_view(index, answers(index))
             assert read_metadata(place) is None
-    assert is_complete(key) and check_objects(RemoteFolder(str(key.place)), lambda: None) == []
+    assert (
+        is_complete(key) and check_remote_artifact(RemoteFolder(str(key.place)), lambda: None) == []
+    )
     assert not np.any(read_teacher(key.place).status == 0)
 
 
@@ -181,7 +183,7 @@ def test_other_stores_of_fsspec_do_as_well(tmp_path: Path) -> None:
     cache = read_teacher(key.place)
     assert cache.view_ids == tuple(VIEWS) and np.isfinite(cache.mask_logits(2)).all()
     folder = RemoteFolder(str(key.place))
-    assert check_objects(folder, lambda: None) == []
+    assert check_remote_artifact(folder, lambda: None) == []
     # Without tags a reader compares contents.
     damaged = folder / "teacher.zarr/views/c/0"
     size = len(damaged.read_bytes())

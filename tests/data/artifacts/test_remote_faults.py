@@ -13,7 +13,7 @@ import fsspec.config
 import numpy as np
 import pytest
 
-from data.artifacts.cleanup import check_objects, objects_below
+from data.artifacts.cleanup import check_remote_artifact, remote_artifacts_below
 from data.artifacts.object_store import RemoteFolder
 from data.artifacts.store import METADATA, is_complete, read_metadata
 from data.artifacts.teacher import read_teacher
@@ -37,7 +37,7 @@ def test_puts_and_gets_that_fail_once_are_tried_again(
     read_teacher(key.place)
     assert [fault.times for fault in store.faults] == [0, 0, 0]
     assert len(store.paths("PUT", r"views/c/2")) == 2
-    assert check_objects(RemoteFolder(str(key.place)), lambda: None) == []
+    assert check_remote_artifact(RemoteFolder(str(key.place)), lambda: None) == []
 
 
 @pytest.mark.parametrize("name", ["views/c/2", METADATA, ".holder"])
@@ -56,7 +56,9 @@ def test_a_put_that_fails_for_good_is_told_once_by_its_name_and_a_rerun_goes_on(
     store.faults.clear()
     todo = {"views/c/2": [2, 3, 4], METADATA: []}
     assert fill(key) == todo.get(name, [2, 3, 4])
-    assert is_complete(key) and check_objects(RemoteFolder(str(key.place)), lambda: None) == []
+    assert (
+        is_complete(key) and check_remote_artifact(RemoteFolder(str(key.place)), lambda: None) == []
+    )
 
 
 def test_a_slow_read_is_waited_for_and_one_slower_than_the_limit_is_told(
@@ -90,17 +92,17 @@ def test_damaged_objects_are_named_by_reading_and_by_verify(
     with pytest.raises(ArtifactError) as told:
         read_teacher(folder)
     assert f"{folder}{'' if harm == 'metadata' else f'/{name}'}: expected" in str(told.value)
-    findings = check_objects(folder, lambda: None)
+    findings = check_remote_artifact(folder, lambda: None)
     assert [str(one.path) for one in findings] == [f"{folder}/{name}"]
     store.put(path, good)
     store.put(f"{prefix(key)}/teacher.zarr/more", b"1")
-    (extra,) = check_objects(folder, lambda: None)
+    (extra,) = check_remote_artifact(folder, lambda: None)
     assert extra.is_extra and str(extra.path).endswith("/more")
     read_teacher(folder)
-    found = objects_below(RemoteFolder(CACHE))
+    found = remote_artifacts_below(RemoteFolder(CACHE))
     assert [str(one) for one in found.finished] == [str(folder)] and found.unfinished == ()
     store.delete(f"{prefix(key)}/{METADATA}")
-    assert objects_below(RemoteFolder(CACHE)).unfinished == (folder,)
+    assert remote_artifacts_below(RemoteFolder(CACHE)).unfinished == (folder,)
 
 
 def test_an_object_put_again_with_the_same_bytes_under_another_tag_is_no_damage(

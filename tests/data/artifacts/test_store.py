@@ -20,7 +20,7 @@ from hypothesis import strategies as st
 
 from data.artifacts import metadata as record
 from data.artifacts import store
-from data.artifacts.metadata import HOLDER
+from data.artifacts.metadata import WRITER_FILE
 from data.artifacts.store import ArtifactKey, canonical_json, fingerprint, is_complete, writing
 from data.errors import ArtifactError
 
@@ -258,7 +258,7 @@ def test_a_writer_whose_folder_was_taken_over_never_seals_it(
     assert is_complete(key) and (folder / "file.txt").read_text() == "whole"
     content = store.read_metadata(folder)
     assert content is not None and content["host"] == "rival"
-    assert not list(folder.glob(f"{HOLDER}*"))
+    assert not list(folder.glob(f"{WRITER_FILE}*"))
     store.check_files(folder, "")
 
 

@@ -137,7 +137,7 @@ def test_the_judge_sees_no_mask_that_was_held_back(tmp_path: Path) -> None:
     masks = np.stack([cache.mask_logits(view) for view in range(4)])
     masks[held] = 8
     belief, tokens = np.where(held, 0.75, cache.predicted_iou), np.zeros((4, 3, 2), np.float32)
-    fuller = write_cache(tmp_path / "b", cache.status, masks, belief, tokens, unsaid=held)
+    fuller = write_cache(tmp_path / "b", cache.status, masks, belief, tokens, withheld=held)
     assert held.sum() == 6 and fuller.drawn.sum() == 6 + np.sum(cache.status == MASK)
     found = evaluate_teacher_2d.run(scene, truth, prompts, truths, fuller, JudgeConfig())
     for name, value in vars(wanted).items():

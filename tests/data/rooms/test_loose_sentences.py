@@ -7,13 +7,13 @@ import pytest
 
 from data.rooms.catalog import LABELS
 from data.rooms.teacher_questions import (
-    ASKED_LABELS,
     COLORS,
     KINDS,
+    QUERY_LABELS,
     ViewQuery,
     load_phrases,
-    say,
-    say_loosely,
+    loose_sentence,
+    sentence_of,
 )
 from data.rooms.wordings import plural
 from tests.data.rooms.test_sentences import HELD_OUT, queries, query, words
@@ -24,7 +24,7 @@ DRAWS = 60
 def drawn(one: ViewQuery, count: int = DRAWS) -> list[str]:
     """Questions for the same query."""
     rng = np.random.default_rng(4)
-    return [say_loosely(rng, one) for _ in range(count)]
+    return [loose_sentence(rng, one) for _ in range(count)]
 
 
 def test_nothing_said_loosely_is_held_out() -> None:
@@ -42,7 +42,7 @@ def test_what_is_asked_for_is_said_and_no_rival_is(kind: str) -> None:
         asked = {one.label, plural(one.label), one.other if kind in ("on", "both") else one.label}
         own = " ".join((*called, *asked))
         # A label within another's name, such as "bed" in "bed side table", is that name's.
-        rivals = [words(name) for name in ASKED_LABELS if words(name).strip() not in own]
+        rivals = [words(name) for name in QUERY_LABELS if words(name).strip() not in own]
         for said in drawn(one):
             heard = words(said)
             assert any(name in heard for name in called), said
@@ -57,7 +57,7 @@ def test_needs_are_told_in_words_of_that_need_alone() -> None:
     for label in LABELS:
         one = query("need", label)
         rng = np.random.default_rng(1)
-        plain = {w for _ in range(3000) for w in words(say(rng, one)).split()}
+        plain = {w for _ in range(3000) for w in words(sentence_of(rng, one)).split()}
         for said in drawn(one):
             assert set(words(said).split()) <= plain, said
 

@@ -36,7 +36,7 @@ def test_rooms_are_plausible(kind: str) -> None:
                 top = host.model.tops[0]
                 assert item.z == pytest.approx(host.z + top.z, abs=1e-6)
                 assert host.body.holds(np.array([item.x]), np.array([item.y]))[0]
-            if CATEGORIES[item.name].place == "hung":
+            if CATEGORIES[item.name].placement == "hung":
                 x, y = points[:, 0], points[:, 1]
                 gap = min(x.min(), y.min(), size[0] - x.max(), size[1] - y.max())
                 assert gap == pytest.approx(0, abs=1e-4)

@@ -8,7 +8,13 @@ import pytest
 
 from data.geometry.cameras import pixel_centers, project, transform, unproject
 from data.geometry.undistort import Undistorter
-from data.rooms.render import Renderer, anonymised, fisheye_camera, render_view, vertex_colors
+from data.rooms.render import (
+    Renderer,
+    anonymisation_mask,
+    fisheye_camera,
+    render_view,
+    vertex_colors,
+)
 from data.rooms.room import Room, apply, make_room
 from data.rooms.scan import choose_poses, look_at, scan_room
 from data.types import Array, Camera
@@ -128,7 +134,7 @@ def test_masks_mark_blanked_patches_and_mirrored_borders(camera: Camera) -> None
     undistorter = Undistorter.make(camera)
     full = undistorter.mask(np.full((72, 108), 255, np.uint8))
     assert np.array_equal(full == 0, undistorter.outside)
-    patch = undistorter.mask(anonymised(72, 108, 5))
+    patch = undistorter.mask(anonymisation_mask(72, 108, 5))
     assert set(np.unique(patch)) <= {0, 255}
     assert (patch == 0).sum() > undistorter.outside.sum()
 

@@ -13,13 +13,13 @@ import yaml
 
 from data.rooms.catalog import LABELS
 from data.rooms.teacher_questions import (
-    ASKED_LABELS,
     KINDS,
+    QUERY_LABELS,
     ViewQuery,
     any_name,
+    demo_sentence,
     load_phrases,
-    say,
-    say_as_demo,
+    sentence_of,
 )
 from data.rooms.wordings import MULTIPLE, NEEDS, REFERRING, SPATIAL, Wording, plural
 
@@ -98,20 +98,20 @@ def query(kind: str, label: str) -> ViewQuery:
 
 def queries() -> list[ViewQuery]:
     """One of every kind and label that can be asked."""
-    asked = [query("name", label) for label in ASKED_LABELS]
+    asked = [query("name", label) for label in QUERY_LABELS]
     return asked + [query(kind, label) for kind in KINDS if kind != "name" for label in LABELS]
 
 
 def test_the_filter_knows_held_out_words_when_it_reads_them() -> None:
     generator = np.random.default_rng(0)
     for one in queries():
-        said = say_as_demo(generator, one, held_out=True)
+        said = demo_sentence(generator, one, held_out=True)
         assert HELD_OUT.search(words(f"well, {said.upper()}")), said
 
 
 def test_nothing_that_can_be_said_is_held_out() -> None:
     for one in queries():
-        for said in everything(lambda rng: say(rng, one)):
+        for said in everything(lambda rng: sentence_of(rng, one)):
             assert not HELD_OUT.search(words(said)), said
             assert "{" not in said and "}" not in said and said == said.strip() != ""
 
@@ -135,17 +135,17 @@ def test_every_label_has_phrases_of_its_own(part: str) -> None:
 
 
 def test_another_name_is_no_other_label() -> None:
-    for label in ASKED_LABELS:
+    for label in QUERY_LABELS:
         names = set(everything(lambda rng: any_name(rng, label)))
         assert label in names
-        assert names.isdisjoint(set(ASKED_LABELS) - {label})
+        assert names.isdisjoint(set(QUERY_LABELS) - {label})
 
 
 @pytest.mark.parametrize("kind", sorted(KINDS))
 def test_all_that_a_query_names_is_said(kind: str) -> None:
     one = query(kind, "potted plant")
     called = ["potted plant", *load_phrases()["potted plant"].names]
-    for said in everything(lambda rng: say(rng, one)):
+    for said in everything(lambda rng: sentence_of(rng, one)):
         if kind in ("name", "on", "color", "all", "both", "relation"):
             assert any(name in said for name in called), said
         if kind in ("on", "everything", "both"):
@@ -165,4 +165,4 @@ def test_the_demo_asks_in_the_words_of_one_side_only(held_out: bool) -> None:
     for one in queries():
         wordings = needs[one.label] if one.kind == "need" else DEMO[one.kind]
         expected = {text for wording in wordings for text in _filled(wording, held_out, one)}
-        assert set(everything(lambda rng: say_as_demo(rng, one, held_out))) == expected
+        assert set(everything(lambda rng: demo_sentence(rng, one, held_out))) == expected

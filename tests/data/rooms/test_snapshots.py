@@ -16,7 +16,7 @@ from data.rooms.snapshots import (
     FRAME,
     NOTHING,
     SMALL,
-    Known,
+    KnownObject,
     Snapshots,
     demo_pictures,
     join,
@@ -116,7 +116,7 @@ def test_what_is_written_is_read_mapped_and_bit_for_bit(tmp_path: Path, living: 
 def _dummy(rooms: list[int], label: str) -> Snapshots:
     count = len(rooms)
     images = np.full((count, 2, 2, 3), ord(label), np.uint8)
-    known = tuple((Known(f"{label}{i}", "", (), -1),) for i in range(max(rooms) + 1))
+    known = tuple((KnownObject(f"{label}{i}", "", (), -1),) for i in range(max(rooms) + 1))
     return Snapshots(images, images[..., 0], np.array(rooms), known)
 
 

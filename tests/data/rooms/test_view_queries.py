@@ -8,22 +8,22 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from data.rooms.catalog import LABELS, STRUCTURE
-from data.rooms.snapshots import NOTHING, Known
+from data.rooms.snapshots import NOTHING, KnownObject
 from data.rooms.teacher_questions import (
-    ASKED_LABELS,
     COLORS,
     KINDS,
+    QUERY_LABELS,
     VISIBLE_SHARE,
-    Viewer,
+    PictureObjects,
     ViewQuery,
-    ask_view,
+    sample_view_query,
 )
 from data.types import Array
 from tests.support.worlds.nano_world import office
 
 SIDE = 32
 LEAST = 4  # 32 * 32 * 0.4 % is 4.0 pixels and something; so 5 show, 1 to 4 are in between.
-EVEN = dict.fromkeys(ASKED_LABELS, 1.0)
+EVEN = dict.fromkeys(QUERY_LABELS, 1.0)
 
 
 def picture(pixels: list[int]) -> Array:
@@ -34,16 +34,18 @@ def picture(pixels: list[int]) -> Array:
     return flat.reshape(SIDE, SIDE)
 
 
-def thing(label: str, color: str = "", more: tuple[str, ...] = (), host: int = -1) -> Known:
-    return Known(label, color, tuple(sorted({*more, color} - {""})), host)
+def thing(label: str, color: str = "", more: tuple[str, ...] = (), host: int = -1) -> KnownObject:
+    return KnownObject(label, color, tuple(sorted({*more, color} - {""})), host)
 
 
-def ask_many(ids: Array, known: list[Known], times: int = 400, seed: int = 0) -> list[ViewQuery]:
-    viewer, rng = Viewer(ids, known, EVEN), np.random.default_rng(seed)
-    return [ask_view(viewer, rng) for _ in range(times)]
+def ask_many(
+    ids: Array, known: list[KnownObject], times: int = 400, seed: int = 0
+) -> list[ViewQuery]:
+    viewer, rng = PictureObjects(ids, known, EVEN), np.random.default_rng(seed)
+    return [sample_view_query(viewer, rng) for _ in range(times)]
 
 
-def could_answer(query: ViewQuery, known: list[Known], index: int) -> bool:
+def could_answer(query: ViewQuery, known: list[KnownObject], index: int) -> bool:
     """Whether somebody might call this object an answer."""
     item = known[index]
     host = known[item.host].label if item.host >= 0 else ""
@@ -59,7 +61,7 @@ def could_answer(query: ViewQuery, known: list[Known], index: int) -> bool:
     return item.label == query.label
 
 
-def check_true(query: ViewQuery, ids: Array, known: list[Known]) -> None:
+def check_true(query: ViewQuery, ids: Array, known: list[KnownObject]) -> None:
     """The law of all queries, from pixels alone."""
     count = [int((ids == index).sum()) for index in range(len(known))]
     least = VISIBLE_SHARE * ids.size
@@ -95,7 +97,7 @@ COLOR_POOL = ("red", "blue", "white", "")
 
 
 @st.composite
-def scenes(draw: st.DrawFn) -> tuple[Array, list[Known]]:
+def scenes(draw: st.DrawFn) -> tuple[Array, list[KnownObject]]:
     """Pictures whose objects show a lot, hardly or not at all."""
     count = draw(st.integers(0, 9))
     known = []
@@ -114,7 +116,7 @@ def scenes(draw: st.DrawFn) -> tuple[Array, list[Known]]:
 
 @settings(max_examples=150)
 @given(scenes(), st.integers(0, 10**6))
-def test_whatever_is_asked_is_true(scene: tuple[Array, list[Known]], seed: int) -> None:
+def test_whatever_is_asked_is_true(scene: tuple[Array, list[KnownObject]], seed: int) -> None:
     for query in ask_many(*scene, times=40, seed=seed):
         check_true(query, *scene)
 
@@ -199,7 +201,7 @@ def test_what_stands_on_things_is_told_by_its_host() -> None:
 def test_rare_labels_are_asked_for_as_their_weights_say() -> None:
     known = [thing("bed"), thing("sofa")]
     weights = {**EVEN, "bed": 9.0}
-    viewer, rng = Viewer(picture([50, 50]), known, weights), np.random.default_rng(1)
+    viewer, rng = PictureObjects(picture([50, 50]), known, weights), np.random.default_rng(1)
     picked = [viewer.pick_shown(rng) for _ in range(2000)]
     assert abs(picked.count("bed") / len(picked) - 0.9) < 0.03
     assert set(LABELS) - {"bed", "sofa"} <= set(viewer.absent)

@@ -14,7 +14,7 @@ from data.artifacts.prompts import read_truths
 from data.artifacts.scene import read_ground_truth
 from data.artifacts.soft_masks import read_predictions
 from data.artifacts.teacher import MASK, NO_SEG, read_teacher
-from data.artifacts.teacher_2d import read_judgement
+from data.artifacts.teacher_2d import read_teacher_2d
 from pipeline.plan import Plan, load_plan
 from pipeline.steps.questions import questions_of
 from tests.support.finished_run import LINKS_MADE, FinishedRun
@@ -90,7 +90,7 @@ def test_what_is_measured_and_shown_knows_no_bank(runs: Runs) -> None:
     answered = read_predictions(runs.banked.key("predict_masks", scene).folder).prompt_ids
     assert answered == asked and answered[: len(queries)] == queries
     marked, before = (
-        read_judgement(p.key("evaluate_teacher_2d", scene).folder)
+        read_teacher_2d(p.key("evaluate_teacher_2d", scene).folder)
         for p in (runs.banked, runs.plain)
     )
     assert marked.prompt_ids == queries

@@ -23,10 +23,10 @@ from data.artifacts.evaluation import (
 )
 from data.artifacts.store import ArtifactKey, writing
 from data.artifacts.teacher import FAILED, MASK, NO_SEG
-from data.artifacts.teacher_2d import Judgement
+from data.artifacts.teacher_2d import Teacher2D
 from data.errors import ArtifactError, DataError
 from data.rooms.catalog import LABELS
-from data.rooms.wordings import MULTIPLE, NEEDS, REFERRING, SPATIAL, how_put, plural
+from data.rooms.wordings import MULTIPLE, NEEDS, REFERRING, SPATIAL, plural, recognise_wording
 from data.types import GroundTruth, Prompt, PromptTruth
 from stages.evaluation import ablation
 from stages.evaluation.ablation import SceneQueries, bootstrap_interval
@@ -195,12 +195,12 @@ def test_how_every_generated_query_is_put_is_read_from_its_words() -> None:
                 text = template.format(
                     **slots, host="table", anchor="bed", other="sofa", count="two"
                 )
-                assert how_put(text) == (kind, held_out), text
+                assert recognise_wording(text) == (kind, held_out), text
     for need in NEEDS:
         for held_out, texts in ((False, need.wording.train), (True, need.wording.held_out)):
-            assert all(how_put(text) == ("need", held_out) for text in texts)
-    assert all(how_put(f"the {label}") == ("name", False) for label in LABELS)
-    assert how_put("the unicorn") is None and how_put("") is None
+            assert all(recognise_wording(text) == ("need", held_out) for text in texts)
+    assert all(recognise_wording(f"the {label}") == ("name", False) for label in LABELS)
+    assert recognise_wording("the unicorn") is None and recognise_wording("") is None
 
 
 PROMPTS = [
@@ -263,7 +263,7 @@ def test_what_a_colour_word_gains_by_hand() -> None:
     }
 
 
-def judgement(prompt_ids: tuple[str, ...] = ("p0", "p1", "p2")) -> Judgement:
+def teacher_2d(prompt_ids: tuple[str, ...] = ("p0", "p1", "p2")) -> Teacher2D:
     covered = np.array([[50, 0, 0], [50, 40, 0]], np.int32)
     status = np.array([[MASK, NO_SEG, MASK], [FAILED, NO_SEG, FAILED]], np.uint8)
     intersection = np.array([[25, 0, 0], [0, 0, 0]], np.int32)
@@ -271,11 +271,11 @@ def judgement(prompt_ids: tuple[str, ...] = ("p0", "p1", "p2")) -> Judgement:
     belief = np.zeros((2, 3), np.float32)
     views = ("v0", "v1")
     parts = (status, covered, intersection, union, belief)
-    return Judgement("s", views, prompt_ids, 1000, *parts)
+    return Teacher2D("s", views, prompt_ids, 1000, *parts)
 
 
 def test_rows_of_pictures_by_hand() -> None:
-    rows = list(queries().rows_of_pictures(judgement()))
+    rows = list(queries().rows_of_pictures(teacher_2d()))
     assert [(r.prompt_id, r.intersection, r.union) for r in rows] == [
         ("p0", 25, 60),
         ("p1", 0, 40),
@@ -284,7 +284,7 @@ def test_rows_of_pictures_by_hand() -> None:
     assert [row.predicted_points for row in rows] == [35, 0, 7]
     assert {row.score for row in rows} == {None}
     with pytest.raises(DataError, match="of other queries"):
-        list(queries().rows_of_pictures(judgement(("p1", "p0", "p2"))))
+        list(queries().rows_of_pictures(teacher_2d(("p1", "p0", "p2"))))
 
 
 def test_the_artifact_is_read_as_written(tmp_path: Path) -> None:

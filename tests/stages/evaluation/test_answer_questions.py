@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from data.artifacts.answers import Said, read_said, write_said
+from data.artifacts.answers import AnswerInWords, read_answers, write_answers
 from data.artifacts.evaluation import SOURCES, QueryRow, Score, TargetCount
 from data.artifacts.soft_masks import Predictions
 from data.artifacts.teacher import FAILED, MASK, NO_SEG
@@ -22,7 +22,9 @@ CHAIR, CUP = "It is the red chair, [SEG].", "It is the red cup, [SEG]."
 SEAT, AWAY = "It is a chair, [SEG].", "It is the oven, not in this view."
 
 
-def asked(texts: list[str], weights: list[float], status: list[int], points: int = 3) -> Said:
+def asked(
+    texts: list[str], weights: list[float], status: list[int], points: int = 3
+) -> AnswerInWords:
     """The answer to q1, asked second in the cache and first in the labels, on some views."""
     views = tuple(f"v{k}" for k in range(len(texts)))
     rows = np.array(status, np.uint8)[:, None].repeat(2, 1)
@@ -48,7 +50,7 @@ def test_views_that_were_kept_are_heard_by_their_weight() -> None:
     said = asked([CHAIR, CUP, CUP, AWAY], [0.6, 0.2, 0.2, 0.0], [MASK, MASK, MASK, NO_SEG])
     # The words "red chair": 0.6 * 1 + 0.4 * 1/2 = 0.8; "red cup": 0.4 * 1 + 0.6 * 1/2 = 0.7. All
     # three share "red", so with half of the words in common each backs the answer.
-    assert said == Said("q1", "the red chair", 1.0, ("v0", "v1", "v2"), 3)
+    assert said == AnswerInWords("q1", "the red chair", 1.0, ("v0", "v1", "v2"), 3)
 
 
 def test_answers_in_other_words_help_each_other() -> None:
@@ -64,9 +66,9 @@ def test_where_nothing_was_found_all_views_are_heard_alike() -> None:
     texts = [CHAIR, AWAY, AWAY, "RuntimeError: broken"]
     status = [MASK, NO_SEG, NO_SEG, FAILED]
     said = asked(texts, [1.0, 0.0, 0.0, 0.0], status, points=0)
-    assert said == Said("q1", "none", round(2 / 3, 4), ("v1", "v2"), 0)
+    assert said == AnswerInWords("q1", "none", round(2 / 3, 4), ("v1", "v2"), 0)
     assert asked(texts, [0.0] * 4, status, points=2).answer == "none"
-    assert asked(["broken"], [0.0], [FAILED], points=0) == Said("q1", "none", 0.0, (), 0)
+    assert asked(["broken"], [0.0], [FAILED], points=0) == AnswerInWords("q1", "none", 0.0, (), 0)
 
 
 def test_a_prompt_the_teacher_was_not_asked_is_refused() -> None:
@@ -86,7 +88,7 @@ def test_exact_match_and_f1_are_means_over_the_questions() -> None:
     right = {"a": ("chair",), "b": ("lamp", "light"), "c": ("none",), "d": (), "e": ("sofa",)}
     truths = {key: PromptTruth(key, (), "", answers) for key, answers in right.items()}
     words = {"a": "the red chair", "b": "a light", "c": "none", "d": "the door"}
-    said = {key: Said(key, text, 1.0, ("v0",), 1) for key, text in words.items()}
+    said = {key: AnswerInWords(key, text, 1.0, ("v0",), 1) for key, text in words.items()}
     result = answer_questions.run_scores(rows, said, truths)
     # a: one of 2 + 1 words shared; b and c right; d is no question; e was not answered.
     assert result.figures == {
@@ -106,13 +108,16 @@ def test_exact_match_and_f1_are_means_over_the_questions() -> None:
 
 
 def test_answers_are_read_back_and_damage_is_named(tmp_path: Path) -> None:
-    answers = [Said("a", "der rote Stuhl \u2603", 0.5, ("v1", "v0"), 7), Said("b", "", 0.0, (), 0)]
-    write_said(tmp_path, answers)
+    answers = [
+        AnswerInWords("a", "der rote Stuhl \u2603", 0.5, ("v1", "v0"), 7),
+        AnswerInWords("b", "", 0.0, (), 0),
+    ]
+    write_answers(tmp_path, answers)
     with pytest.raises(ArtifactError, match="finished artifact"):
-        read_said(tmp_path)
+        read_answers(tmp_path)
     (tmp_path / "metadata.json").write_text("{}")
-    assert read_said(tmp_path) == {"a": answers[0], "b": answers[1]}
+    assert read_answers(tmp_path) == {"a": answers[0], "b": answers[1]}
     for damage in ("", "[]", '{"answers": [{}]}', '{"answers": [{"prompt_id": 1}]}'):
         (tmp_path / "answers.json").write_text(damage)
         with pytest.raises(ArtifactError, match="answers.json"):
-            read_said(tmp_path)
+            read_answers(tmp_path)

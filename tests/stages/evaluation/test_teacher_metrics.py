@@ -10,25 +10,25 @@ import numpy as np
 import pytest
 
 from data.artifacts.teacher import FAILED
-from data.artifacts.teacher_2d import Judgement
+from data.artifacts.teacher_2d import Teacher2D
 from data.errors import DataError
 from stages.configs import Experiment, ReportConfig
 from stages.evaluation.evaluate import EvaluationScene, Pairs, figures
 from stages.evaluation.evaluate import run as evaluate
 from stages.report.inputs import ReportInputs, RunRecord
 from stages.report.report import run as report
-from tests.support.worlds.judged_world import make_judgement, make_queries, make_wall, summary_of
+from tests.support.worlds.judged_world import make_queries, make_teacher_2d, make_wall, summary_of
 
 TASKS = ("referring", "referring", "absent")
 
 
 @pytest.fixture(scope="module")
-def judgement(tmp_path_factory: pytest.TempPathFactory) -> Judgement:
-    return make_judgement(tmp_path_factory.mktemp("answers"))
+def teacher_2d(tmp_path_factory: pytest.TempPathFactory) -> Teacher2D:
+    return make_teacher_2d(tmp_path_factory.mktemp("answers"))
 
 
-def test_figures_by_task_and_over_all(judgement: Judgement) -> None:
-    summary = summary_of(judgement, *TASKS)
+def test_figures_by_task_and_over_all(teacher_2d: Teacher2D) -> None:
+    summary = summary_of(teacher_2d, *TASKS)
     expected = {
         "pairs": 12,
         "in_view": 3,  # the switch covers 0.39 % of a picture, and is not counted there
@@ -54,10 +54,10 @@ def test_figures_by_task_and_over_all(judgement: Judgement) -> None:
     assert told == [None] * 4
 
 
-def test_a_failed_view_is_neither_a_miss_nor_a_rightful_no(judgement: Judgement) -> None:
-    status = judgement.status.copy()
+def test_a_failed_view_is_neither_a_miss_nor_a_rightful_no(teacher_2d: Teacher2D) -> None:
+    status = teacher_2d.status.copy()
     status[2:, 0] = FAILED
-    changed = figures(Pairs.of_query(replace(judgement, status=status), 0))
+    changed = figures(Pairs.of_query(replace(teacher_2d, status=status), 0))
     assert (changed["failed"], changed["in_view"], changed["absent"]) == (2, 2, 0)
     assert changed["mask_iou"] == pytest.approx(0.8)
     assert (changed["true_positives"], changed["true_negatives"]) == (1.0, None)
@@ -77,25 +77,25 @@ def one_pair(cells: int, masked: bool) -> Pairs:
     return Pairs(no, yes, np.array([cells / 1024]), np.zeros(1), np.zeros(1))
 
 
-def make_evaluation_scene(judgement: Judgement) -> EvaluationScene:
+def make_evaluation_scene(teacher_2d: Teacher2D) -> EvaluationScene:
     """The wall with a student that finds the board, and lifted labels that miss everything."""
     _, truth = make_wall()
     masks = {"student": {"q0": truth.mask([5])}, "fusion_only": {}}
-    return EvaluationScene("wall", *make_queries(), truth, masks, judgement)
+    return EvaluationScene("wall", *make_queries(), truth, masks, teacher_2d)
 
 
-def test_evaluation_holds_the_teachers_figures(judgement: Judgement) -> None:
-    scene = make_evaluation_scene(judgement)
+def test_evaluation_holds_the_teachers_figures(teacher_2d: Teacher2D) -> None:
+    scene = make_evaluation_scene(teacher_2d)
     summary = evaluate([scene]).summary
-    assert summary["teacher_2d"] == summary_of(judgement, *TASKS)
+    assert summary["teacher_2d"] == summary_of(teacher_2d, *TASKS)
     assert set(summary["teacher_2d"]["by_task"]) == set(summary["by_task"])
-    other = replace(judgement, prompt_ids=("q0", "q2", "q1"))
-    with pytest.raises(DataError, match="scene wall, judgement.*Run EvaluateTeacher2D again"):
-        evaluate([replace(scene, judgement=other)])
+    other = replace(teacher_2d, prompt_ids=("q0", "q2", "q1"))
+    with pytest.raises(DataError, match="scene wall, 2D masks.*Run EvaluateTeacher2D again"):
+        evaluate([replace(scene, teacher_2d=other)])
 
 
-def test_the_report_sets_2d_beside_3d(judgement: Judgement) -> None:
-    evaluation = evaluate([make_evaluation_scene(judgement)])
+def test_the_report_sets_2d_beside_3d(teacher_2d: Teacher2D) -> None:
+    evaluation = evaluate([make_evaluation_scene(teacher_2d)])
     inputs = ReportInputs(evaluation, list, RunRecord("demo", "lisa_nano", Experiment(), ()))
     page = report(inputs, ReportConfig(max_pictures=0)).html
     section = page[page.index('<section id="teacher"') :]

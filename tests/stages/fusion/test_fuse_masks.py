@@ -137,7 +137,7 @@ def test_queries_without_masks_are_empty(tmp_path: Path) -> None:
     scene, links, cache = random_case(tmp_path)
     labels = fuse_masks.run(scene, links, cache, PLAIN)
     assert not labels.soft[3].any() and not labels.query_tokens[3].any()
-    assert not labels.view_weights[3].any() and not labels.view_beliefs[3].any()
+    assert not labels.view_weights[3].any() and not labels.view_confidences[3].any()
     assert labels.thresholds[3] == NONE and not labels.answers()[3].any()
     seen = np.zeros(30)
     rows = zip(links.views, cache.status[:, 3], cache.presence[:, 3], strict=True)
@@ -217,6 +217,6 @@ def test_what_each_view_said_is_kept(tmp_path: Path) -> None:
     for query in range(4):
         for view in range(7):
             wanted = cache.presence[view, query] * cache.predicted_iou[view, query]
-            assert labels.view_beliefs[query, view] == pytest.approx(wanted, abs=1e-6)
+            assert labels.view_confidences[query, view] == pytest.approx(wanted, abs=1e-6)
             token = cache.seg_embeddings[view, query]
             np.testing.assert_array_equal(labels.view_tokens[query, view], token)

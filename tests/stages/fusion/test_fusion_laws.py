@@ -175,9 +175,9 @@ def test_wild_answers_give_sound_labels(data: st.DataObject) -> None:
         }
     )
     with tempfile.TemporaryDirectory() as name:
-        unsaid = (status == NO_SEG) & (rng.random(shape) < 0.5)
+        withheld = (status == NO_SEG) & (rng.random(shape) < 0.5)
         cache = write_cache(
-            Path(name), status, logits, iou, tokens, unsaid=unsaid, presence=presence
+            Path(name), status, logits, iou, tokens, withheld=withheld, presence=presence
         )
         with np.errstate(all="raise", under="ignore"):
             scene, rivals = flat_scene(6, num_views, 30, 30), rng.random(num_queries) < 0.5

@@ -67,7 +67,7 @@ def test_masks_are_true_and_categories_are_all_objects_of_the_name() -> None:
     assert (made.confidence == 1).all() and (made.thresholds == 0.5).all()
     answers = [np.flatnonzero(row).tolist() for row in made.answers()]
     assert answers == [POINTS[name] for name in asked]
-    for name in ("query_tokens", "view_tokens", "view_weights", "view_beliefs"):
+    for name in ("query_tokens", "view_tokens", "view_weights", "view_confidences"):
         assert np.array_equal(getattr(made, name), getattr(labels, name))
     assert made.drop_reasons == labels.drop_reasons and made.prompt_ids == asked
 

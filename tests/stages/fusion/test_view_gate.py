@@ -150,10 +150,10 @@ def test_belief_is_presence_times_predicted_iou(tmp_path: Path) -> None:
     iou = np.full(shape, 0.8, np.float32)
     iou[:, 1] = 0
     presence = np.array([[1.0] * 3, [0.5] * 3, [0.25] * 3, [0] * 3], np.float32)
-    unsaid = np.zeros(shape, bool)
-    unsaid[2, :2] = True
+    withheld = np.zeros(shape, bool)
+    withheld[2, :2] = True
     parts = np.zeros((*shape, 2, 2), np.float32), iou, np.ones((*shape, 2), np.float32)
-    cache = write_cache(tmp_path, status, *parts, unsaid=unsaid, presence=presence)
+    cache = write_cache(tmp_path, status, *parts, withheld=withheld, presence=presence)
     believed = belief(cache)
     np.testing.assert_allclose(believed[:, 0], [0.8, 0.4, 0.2, 0], atol=1e-6)
     np.testing.assert_array_equal(believed[:, 1], [1, 1, 1, 0])  # it believes nothing it drew
@@ -167,9 +167,9 @@ def test_reasons(tmp_path: Path) -> None:
     iou = np.array([[0.9], [0.8], [0.9], [0.1], [0.9], [0], [0]], np.float32)
     tokens = np.array([[[1, 0]], [[1, 0]], [[-1, 2]], *[[[1, 0]]] * 4], np.float32)
     given = {"status": status, "presence": presence, "iou": iou, "tokens": tokens}
-    unsaid = status == NO_SEG
-    unsaid[5] = False
-    links, cache = _world(tmp_path, [[9.0, -9]] * 7, unsaid=unsaid, **given)
+    withheld = status == NO_SEG
+    withheld[5] = False
+    links, cache = _world(tmp_path, [[9.0, -9]] * 7, withheld=withheld, **given)
     (told,) = _fused(links, cache, PLAIN).drop_reasons
     assert told == (
         "",

@@ -11,8 +11,14 @@ import numpy as np
 import pytest
 import torch
 
-from data.rooms.snapshots import Known, write_snapshots
-from data.rooms.teacher_questions import ASKED_LABELS, VISIBLE_SHARE, Viewer, ViewQuery, ask_view
+from data.rooms.snapshots import KnownObject, write_snapshots
+from data.rooms.teacher_questions import (
+    QUERY_LABELS,
+    VISIBLE_SHARE,
+    PictureObjects,
+    ViewQuery,
+    sample_view_query,
+)
 from data.types import Array
 from models.lisa.images import ClipTransform, sam_pixels
 from models.lisa.trainee import CLIP_SIZE, SAM_SIZE, nano_config
@@ -67,25 +73,27 @@ def drawn(data: NanoData) -> Drawn:
     ids_seen: list[Array] = []
     asked: list[list[ViewQuery]] = []
 
-    def viewer(ids: Array, known: Sequence[Known], weights: Mapping[str, float]) -> Viewer:
+    def viewer(
+        ids: Array, known: Sequence[KnownObject], weights: Mapping[str, float]
+    ) -> PictureObjects:
         ids_seen.append(ids)
         asked.append([])
-        return Viewer(ids, known, weights)
+        return PictureObjects(ids, known, weights)
 
     def overheard(
-        viewer: Viewer, rng: np.random.Generator, kinds: Mapping[str, float]
+        viewer: PictureObjects, rng: np.random.Generator, kinds: Mapping[str, float]
     ) -> ViewQuery:
-        asked[-1].append(ask_view(viewer, rng, kinds))
+        asked[-1].append(sample_view_query(viewer, rng, kinds))
         return asked[-1][-1]
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(batches, "Viewer", viewer)
-        patch.setattr(batches, "ask_view", overheard)
+        patch.setattr(batches, "PictureObjects", viewer)
+        patch.setattr(batches, "sample_view_query", overheard)
         batch = data.batch(cast(np.random.Generator, Unaltered(4)), PICTURES, QUERIES)
     return Drawn(batch, ids_seen, asked)
 
 
-def known() -> tuple[Known, ...]:
+def known() -> tuple[KnownObject, ...]:
     (room,) = office().rooms
     return room
 
@@ -132,7 +140,7 @@ def test_questions_are_numbered_as_asked(drawn: Drawn) -> None:
     several = 0
     for row, asked in enumerate(drawn.asked):
         for k, query in enumerate(asked):
-            assert ASKED_LABELS[int(drawn.batch.labels[row, k])] == query.label
+            assert QUERY_LABELS[int(drawn.batch.labels[row, k])] == query.label
             color = int(drawn.batch.colors[row, k])
             assert color == (COLOR_IDS[query.color] if query.color else NO_COLOR)
             own = {known()[target].color for target in query.targets}
@@ -158,7 +166,7 @@ def test_cells_and_patches_are_labels_of_their_pixels(drawn: Drawn) -> None:
         cells = drawn.batch.cells[row].numpy()
         assert (flat == cells[..., None]).any(axis=-1).all()
         # Shares over the whole picture: patches tile it, so their mean is its histogram.
-        share = np.bincount(labels.ravel(), minlength=len(ASKED_LABELS) + 1) / labels.size
+        share = np.bincount(labels.ravel(), minlength=len(QUERY_LABELS) + 1) / labels.size
         assert np.abs(patches[row].mean(axis=0) - share).max() < 0.01
         # And patch by patch, where a patch is a whole number of rows: 14 patches of 160 rows.
         side = round(patches.shape[1] ** 0.5)
@@ -167,7 +175,7 @@ def test_cells_and_patches_are_labels_of_their_pixels(drawn: Drawn) -> None:
             inner = labels[
                 round(top) : round(top + height / side), round(left) : round(left + width / side)
             ]
-            exact = np.bincount(inner.ravel(), minlength=len(ASKED_LABELS) + 1) / inner.size
+            exact = np.bincount(inner.ravel(), minlength=len(QUERY_LABELS) + 1) / inner.size
             assert np.abs(patches[row, patch] - exact).max() < 0.2
 
 

@@ -13,7 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from data.rooms.snapshots import Snapshots
-from data.rooms.teacher_questions import VISIBLE_SHARE, ViewQuery, say_as_demo
+from data.rooms.teacher_questions import VISIBLE_SHARE, ViewQuery, demo_sentence
 from data.types import Array
 from models.teacher import MaskGrid, TeacherAnswer
 from stages.evaluation.metrics import auc
@@ -33,7 +33,7 @@ class Asked:
     held_out: list[bool]
 
     def say(self, rng: np.random.Generator, query: ViewQuery, held_out: bool) -> str:
-        assert say_as_demo(rng, query, held_out)
+        assert demo_sentence(rng, query, held_out)
         self.queries.append(query)
         self.held_out.append(held_out)
         return str(len(self.queries) - 1)
@@ -81,7 +81,7 @@ def examined(
     monkeypatch: pytest.MonkeyPatch, always: bool = False, flawed: bool = False
 ) -> tuple[list[Result], Asked]:
     asked = Asked([], [])
-    monkeypatch.setattr(finish, "say_as_demo", asked.say)
+    monkeypatch.setattr(finish, "demo_sentence", asked.say)
     return finish.run_exam(Knowing(asked, office(), always, flawed), office(), QUESTIONS, 4), asked
 
 
@@ -129,7 +129,7 @@ def test_wrong_names_and_missing_masks_cost(monkeypatch: pytest.MonkeyPatch) -> 
             return super()._one(ids, replace(other, targets=()))
 
     asked = Asked([], [])
-    monkeypatch.setattr(finish, "say_as_demo", asked.say)
+    monkeypatch.setattr(finish, "demo_sentence", asked.say)
     found = finish.summary(finish.run_exam(Silent(asked, office()), office(), QUESTIONS, 4))
     assert (found["mask_iou"], found["true_positives"], found["true_negatives"]) == (0, 0, 1)
     things = sum(query.name.startswith("things on") for query in asked.queries)

@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from data.rooms.teacher_questions import ASKED_LABELS, COLORS, ViewQuery
+from data.rooms.teacher_questions import COLORS, QUERY_LABELS, ViewQuery
 from models.lisa.generation import read_prefix, read_suffixes
 from models.lisa.prompts import QuestionForm, build_prompt, question_of
 from models.lisa.tokenizer import IMAGE_TOKEN_ID
@@ -129,7 +129,7 @@ def test_targets_are_the_answers_next_tokens() -> None:
 
 def test_every_answer_is_decided_right_after_its_name() -> None:
     tokenizer = answers().tokenizer
-    names = [*ASKED_LABELS, *(ViewQuery("color", "chair", (), color).name for color in COLORS)]
+    names = [*QUERY_LABELS, *(ViewQuery("color", "chair", (), color).name for color in COLORS)]
     names += [ViewQuery("everything", "lamp", (), other="desk").name, "bed and the potted plant"]
     for name in names:
         for shown in (True, False):

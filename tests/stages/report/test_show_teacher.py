@@ -34,11 +34,11 @@ def cache(tmp_path: Path) -> TeacherCache:
     logits[..., :3] = 1
     iou = np.array([[0.5], [0.9], [0.8], [0], [0.2], [0]], np.float32)
     presence = np.array([[1], [0.3], [0.9], [0], [1], [0.1]], np.float32)
-    unsaid = np.zeros((6, 1), bool)
-    unsaid[1] = True
+    withheld = np.zeros((6, 1), bool)
+    withheld[1] = True
     vectors = np.ones((6, 1, 4), np.float32)
     return write_cache(
-        tmp_path / "cache", STATUS, logits, iou, vectors, unsaid=unsaid, presence=presence
+        tmp_path / "cache", STATUS, logits, iou, vectors, withheld=withheld, presence=presence
     )
 
 

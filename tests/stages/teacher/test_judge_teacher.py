@@ -10,7 +10,7 @@ import pytest
 
 from data.artifacts.store import ArtifactKey, writing
 from data.artifacts.teacher import FAILED, MASK, NO_SEG, TeacherWriter, read_teacher
-from data.artifacts.teacher_2d import FILE, Judgement, read_judgement, write_judgement
+from data.artifacts.teacher_2d import FILE, Teacher2D, read_teacher_2d, write_teacher_2d
 from data.errors import ArtifactError, DataError
 from data.types import Array, PromptTruth
 from stages.configs import JudgeConfig, TeacherConfig
@@ -25,8 +25,8 @@ from tests.support.worlds.judged_world import (
     CELLS,
     SMALL,
     make_answers,
-    make_judgement,
     make_queries,
+    make_teacher_2d,
     make_wall,
     summary_of,
 )
@@ -34,20 +34,20 @@ from tests.support.worlds.teacher_world import finish, with_images, write_cache
 
 
 @pytest.fixture(scope="module")
-def judgement(tmp_path_factory: pytest.TempPathFactory) -> Judgement:
-    return make_judgement(tmp_path_factory.mktemp("answers"))
+def teacher_2d(tmp_path_factory: pytest.TempPathFactory) -> Teacher2D:
+    return make_teacher_2d(tmp_path_factory.mktemp("answers"))
 
 
-def test_cells_are_counted_as_by_hand(judgement: Judgement) -> None:
-    assert judgement.cells == CELLS**2
+def test_cells_are_counted_as_by_hand(teacher_2d: Teacher2D) -> None:
+    assert teacher_2d.cells == CELLS**2
     np.testing.assert_array_equal(
-        judgement.covered, [[128, 4, 0], [128, 4, 0], [128, 4, 0], [0, 0, 0]]
+        teacher_2d.covered, [[128, 4, 0], [128, 4, 0], [128, 4, 0], [0, 0, 0]]
     )
-    np.testing.assert_array_equal(judgement.intersection[:, 0], [128, 96, 0, 0])
-    np.testing.assert_array_equal(judgement.union[:, 0], [128, 160, 128, 0])
-    assert Pairs.of_query(judgement, 0).iou.tolist() == [1.0, 0.6, 0.0, 0.0]
-    np.testing.assert_array_equal(judgement.status[:, 2], [FAILED, MASK, NO_SEG, FAILED])
-    assert judgement.predicted_iou[1].tolist() == pytest.approx([0.5, 0, 0.2])
+    np.testing.assert_array_equal(teacher_2d.intersection[:, 0], [128, 96, 0, 0])
+    np.testing.assert_array_equal(teacher_2d.union[:, 0], [128, 160, 128, 0])
+    assert Pairs.of_query(teacher_2d, 0).iou.tolist() == [1.0, 0.6, 0.0, 0.0]
+    np.testing.assert_array_equal(teacher_2d.status[:, 2], [FAILED, MASK, NO_SEG, FAILED])
+    assert teacher_2d.predicted_iou[1].tolist() == pytest.approx([0.5, 0, 0.2])
 
 
 def test_several_targets_are_one_and_a_padded_grid_of_other_cells_fits(tmp_path: Path) -> None:
@@ -149,25 +149,25 @@ def test_other_views_queries_and_unknown_objects_are_refused(tmp_path: Path) -> 
         evaluate_teacher_2d.run(scene, truth, prompts, {}, cache, cfg)
 
 
-def test_artifact_round_trip_and_damage(tmp_path: Path, judgement: Judgement) -> None:
+def test_artifact_round_trip_and_damage(tmp_path: Path, teacher_2d: Teacher2D) -> None:
     key = ArtifactKey.make(tmp_path, "evaluate_teacher_2d", 1, {}, {})
     with writing(key) as folder:
         assert folder is not None
-        write_judgement(folder, judgement)
-    read = read_judgement(key.folder)
-    for name, value in vars(judgement).items():
+        write_teacher_2d(folder, teacher_2d)
+    read = read_teacher_2d(key.folder)
+    for name, value in vars(teacher_2d).items():
         np.testing.assert_array_equal(getattr(read, name), value)
         assert type(getattr(read, name)) is type(value)
     (tmp_path / FILE).unlink(missing_ok=True)
-    write_judgement(tmp_path, judgement)
+    write_teacher_2d(tmp_path, teacher_2d)
     assert (tmp_path / FILE).read_bytes() == (key.folder / FILE).read_bytes()
     whole = (key.folder / FILE).read_bytes()
     for damaged in (b"", whole[: len(whole) // 2], b"{}"):
         (key.folder / FILE).write_bytes(damaged)
         seal(key.folder)
         with pytest.raises(ArtifactError, match=r"teacher_2d.npz.*Run EvaluateTeacher2D again"):
-            read_judgement(key.folder)
+            read_teacher_2d(key.folder)
     with pytest.raises(ValueError, match="covered must be int32"):
-        replace(judgement, covered=judgement.covered[:2])
+        replace(teacher_2d, covered=teacher_2d.covered[:2])
     with pytest.raises(ValueError, match="expected 0 <= intersection"):
-        replace(judgement, union=judgement.intersection)
+        replace(teacher_2d, union=teacher_2d.intersection)

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from data.artifacts.teacher import FAILED, MASK, NO_SEG, TeacherCache
-from data.artifacts.teacher_2d import Judgement
+from data.artifacts.teacher_2d import Teacher2D
 from data.types import Array, Camera, GroundTruth, PointCloud, Prompt, PromptTruth, Scene, View
 from stages.configs import JudgeConfig
 from stages.evaluation.evaluate import Pairs, summarise_teacher
@@ -91,12 +91,14 @@ def make_answers(folder: Path) -> TeacherCache:
     return write_cache(folder, status, logits, predicted, np.zeros((4, 3, 2), np.float32))
 
 
-def make_judgement(folder: Path) -> Judgement:
+def make_teacher_2d(folder: Path) -> Teacher2D:
     """Those answers, marked."""
     cache = make_answers(folder)
     return evaluate_teacher_2d.run(*make_wall(), *make_queries(), cache, JudgeConfig())
 
 
-def summary_of(judgement: Judgement, *tasks: str) -> dict[str, Any]:
+def summary_of(teacher_2d: Teacher2D, *tasks: str) -> dict[str, Any]:
     """``teacher_2d`` of one scene, from its queries' tasks."""
-    return summarise_teacher([(task, Pairs.of_query(judgement, k)) for k, task in enumerate(tasks)])
+    return summarise_teacher(
+        [(task, Pairs.of_query(teacher_2d, k)) for k, task in enumerate(tasks)]
+    )

@@ -133,13 +133,13 @@ def write_cache(
     predicted_iou: Array,
     embeddings: Array,
     extent: tuple[float, float] | None = None,
-    unsaid: Array | None = None,
+    withheld: Array | None = None,
     more_ids: Sequence[str] = (),
     presence: Array | None = None,
 ) -> TeacherCache:
     """A finished cache: ``status`` (V, Q), ``logits`` (V, Q, h, w), ``embeddings`` (V, Q, D).
 
-    ``unsaid`` (V, Q) bool is for masks held back, ``presence`` (V, Q) how likely [SEG] was;
+    ``withheld`` (V, Q) bool is for masks held back, ``presence`` (V, Q) how likely [SEG] was;
     ``more_ids`` are those of the last queries.
     """
     folder.mkdir(parents=True, exist_ok=True)
@@ -150,9 +150,9 @@ def write_cache(
     for view in range(num_views):
         texts = tuple("[SEG]" if s == MASK else "no" for s in status[view])
         row = (status[view], logits[view], predicted_iou[view], embeddings[view], texts)
-        held = None if unsaid is None else unsaid[view]
+        held = None if withheld is None else withheld[view]
         likely = None if presence is None else presence[view]
-        writer.write_view(view, ViewAnswers(*row, presence=likely, unsaid=held))
+        writer.write_view(view, ViewAnswers(*row, presence=likely, withheld=held))
     return read_teacher(finish(folder))
 
 
@@ -174,8 +174,8 @@ def random_case(
     status = rng.choice([MASK, MASK, MASK, NO_SEG, FAILED], shape).astype(np.uint8)
     status[:, -1] = rng.choice([NO_SEG, FAILED], num_views)
     tokens = code("topic") + 0.15 * rng.normal(size=(*shape, 64))
-    unsaid = (status == NO_SEG) & (rng.random(shape) < 0.7)
-    unsaid[:, -1] = False
+    withheld = (status == NO_SEG) & (rng.random(shape) < 0.7)
+    withheld[:, -1] = False
     likely = rng.random(shape) * 0.5 + 0.5 * (status == MASK)
     cache = write_cache(
         folder,
@@ -184,7 +184,7 @@ def random_case(
         rng.random(shape, np.float32),
         tokens.astype(np.float32),
         (10.0, 6.67),
-        unsaid,
+        withheld,
         presence=np.where(status == FAILED, 0, likely).astype(np.float32),
     )
     return scene, FakeLinks(views, 30), cache
