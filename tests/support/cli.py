@@ -59,7 +59,9 @@ def cold_luigi(
 
 def _is_set_at_import(folder: Path, told: list[str], extra: dict[str, str]) -> bool:
     """Whether a run depends on what only a new process reads."""
-    names = [name for name in extra if not name.startswith(("MLLM3D", "AWS", "FSSPEC"))]
+    names = [
+        name for name in extra if not name.startswith(("MLLM3D", "AWS", "FSSPEC", "PYTHONPATH"))
+    ]
     schedulers = [one for one in told if one.startswith("--scheduler")]
     return bool(names or schedulers) or told[-1] != "pipeline" or (folder / "luigi.cfg").exists()
 
