@@ -104,13 +104,6 @@ class PointCount(NamedTuple):
     predicted: int
 
 
-def mask_from_logits(mask_logits: Array) -> Array:
-    """Bool mask of logits of any shape: sigmoid in float32 >= 0.5; NaN is negative."""
-    with np.errstate(over="ignore"):
-        mask_probs = 1 / (1 + np.exp(-mask_logits.astype(np.float32)))
-    return np.asarray(mask_probs >= np.float32(0.5))
-
-
 def count_points(
     prediction: Array, truth_ids: Array, num_points: int, ignored_ids: Array = _NO_POINTS
 ) -> PointCount:

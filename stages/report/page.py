@@ -285,7 +285,8 @@ def render(
             scene_set=record.scene_set,
             teacher=record.teacher_name,
             changed=changed_values(record.config),
-            settings=list(_flat(record.config)),
+            # No module that declares further steps is no setting of this run.
+            settings=[row for row in _flat(record.config) if row != ("steps", [])],
             stages=record.stages,
             total_time=duration(sum(stage.wall_seconds for stage in record.stages)),
             most_memory=max((stage.peak_memory_mb for stage in record.stages), default=0.0),

@@ -28,21 +28,27 @@ def command(*arguments: str, module: str = "pipeline") -> list[str]:
 
 
 def luigi(
-    folder: Path, *arguments: str, module: str = "pipeline", cold: bool = False, **extra: str
+    folder: Path, *arguments: str, module: str = "pipeline", **extra: str
 ) -> subprocess.CompletedProcess[str]:
     """Run to the end in ``folder``; output and errors come back as one text in ``stdout``.
 
-    The run is forked from a process that has imported what it needs, unless it shall be
-    ``cold`` or is told what is read at import: another module, a scheduler, or ``luigi.cfg``.
+    The run is forked from a process that has imported what it needs, unless it is told what is
+    read at import: another module, a scheduler, or ``luigi.cfg``.
     """
+    if _is_set_at_import(folder, [*arguments, module], extra):
+        return cold_luigi(folder, *arguments, module=module, **extra)
     env = environment(folder / "output", **extra)
-    line = command(*arguments, module=module)
-    if not (cold or _is_set_at_import(folder, [*arguments, module], extra)):
-        return warm.forker().run(line, folder, env)
+    return warm.forker().run(command(*arguments, module=module), folder, env)
+
+
+def cold_luigi(
+    folder: Path, *arguments: str, module: str = "pipeline", **extra: str
+) -> subprocess.CompletedProcess[str]:
+    """The same in a new process, which imports everything itself."""
     return subprocess.run(
-        line,
+        command(*arguments, module=module),
         cwd=folder,
-        env=env,
+        env=environment(folder / "output", **extra),
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,
@@ -53,7 +59,9 @@ def luigi(
 
 def _is_set_at_import(folder: Path, told: list[str], extra: dict[str, str]) -> bool:
     """Whether a run depends on what only a new process reads."""
-    names = [name for name in extra if not name.startswith(("MLLM3D", "AWS", "FSSPEC"))]
+    names = [
+        name for name in extra if not name.startswith(("MLLM3D", "AWS", "FSSPEC", "PYTHONPATH"))
+    ]
     schedulers = [one for one in told if one.startswith("--scheduler")]
     return bool(names or schedulers) or told[-1] != "pipeline" or (folder / "luigi.cfg").exists()
 
