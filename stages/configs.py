@@ -168,7 +168,7 @@ class PredictConfig(StageConfig):
     """As in fusion."""
     sharpness: NonNegative = 2.5
     """``expected_dice``, the student's own answer: how much like things are drawn apart before the
-    threshold is chosen, see ``stages.fusion.thresholds.sharpened``; 0 for not at all."""
+    threshold is chosen, see ``stages.fusion.thresholds.sharpen``; 0 for not at all."""
     presence: Fraction = 0.2
     """The student's own answer: queries no point of which reaches this have no object."""
     presence_together: Fraction = 0.3

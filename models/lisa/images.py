@@ -290,7 +290,7 @@ def ask_masks(
     return _ask(network, sam_embedding, [one.seg_states for one in decoded], best_of_three)
 
 
-def ask_unsaid(
+def decode_withheld_masks(
     network: LisaNetwork, sam_embedding: Tensor, decoded: Sequence[Decoded], best_of_three: bool
 ) -> list[AskedMasks]:
     """As ``ask_masks``; an answer without [SEG] has the one mask that it came nearest to."""

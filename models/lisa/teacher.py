@@ -29,7 +29,7 @@ from models.lisa.generation import (
 from models.lisa.images import (
     AskedMasks,
     ask_masks,
-    ask_unsaid,
+    decode_withheld_masks,
     grid_side,
     resized_size,
     sam_pixels,
@@ -45,7 +45,7 @@ from models.lisa.prompts import (
     strip_markers,
 )
 from models.lisa.tokenizer import IMAGE_TOKEN_ID, LisaTokenizer
-from models.teacher import FloatArray, MaskGrid, TeacherAnswer, Unsaid
+from models.teacher import FloatArray, MaskGrid, TeacherAnswer, WithheldMask
 
 
 @dataclass(frozen=True)
@@ -245,7 +245,7 @@ class LisaTeacher:
     ) -> list[TeacherAnswer]:
         best_of_three = self.settings.best_of_three
         ones = list(decoded.values())
-        masks = ask_unsaid(self._network, view.sam_embedding, ones, best_of_three)
+        masks = decode_withheld_masks(self._network, view.sam_embedding, ones, best_of_three)
         answers = {
             text: self._as_answer(view, one, mask)
             for (text, one), mask in zip(decoded.items(), masks, strict=True)
@@ -290,8 +290,8 @@ class LisaTeacher:
         if decoded.seg_states:
             return TeacherAnswer(text, logits, iou, embeddings, decoded.presence)
         grid, dim = self.mask_grid(*view.size), self.embedding_dim
-        unsaid = Unsaid(logits[0], float(iou[0]), embeddings[0])
-        return TeacherAnswer.without_mask(text, grid, dim, decoded.presence, unsaid)
+        withheld = WithheldMask(logits[0], float(iou[0]), embeddings[0])
+        return TeacherAnswer.without_mask(text, grid, dim, decoded.presence, withheld)
 
     def _as_full_answer(
         self, view: LisaView, prompt_ids: Sequence[int], decoded: Decoded, masks: AskedMasks

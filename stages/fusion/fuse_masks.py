@@ -93,7 +93,7 @@ def diffuse(labels: Array, neighbours: Neighbours, share: float) -> Array:
     return np.asarray(moved, np.float32)
 
 
-def yield_to_rivals(
+def halve_contested_labels(
     labels: Array, tokens: Array, rivals: Array, factor: float, cosine: float
 ) -> Array:
     """(S, Q) labels, halved where a rival claims a superpoint ``factor`` times as much.
@@ -122,7 +122,7 @@ def yield_to_rivals(
 _STABLE = 1e-5
 
 
-class Gate(NamedTuple):
+class ViewWeights(NamedTuple):
     """One query's views: ``weights`` (V,) with maximum 1 or all 0, ``center`` (D,) unit or 0.
 
     ``cosines`` (V,) of each view's vector with the centre, 0 for views without a mask;
@@ -135,16 +135,18 @@ class Gate(NamedTuple):
     support: Array
 
 
-def gate_views(cache: TeacherCache, cfg: FuseConfig, support: Array | None = None) -> list[Gate]:
+def weigh_views(
+    cache: TeacherCache, cfg: FuseConfig, support: Array | None = None
+) -> list[ViewWeights]:
     """Weigh each query's views by ``cfg.views``; ``support`` (V, Q) is the agreement in 3D."""
     if support is None:
         support = np.ones(cache.status.shape)
-    believed = belief(cache)
+    believed = view_confidence(cache)
     queries = range(len(cache.prompt_ids))
     return [_gate(cache, query, cfg, believed[:, query], support[:, query]) for query in queries]
 
 
-def belief(cache: TeacherCache) -> Array:
+def view_confidence(cache: TeacherCache) -> Array:
     """(V, Q) float64 in [0, 1]: presence times predicted IoU, 0 where nothing is drawn.
 
     Views of equal belief stand in for it where a teacher believes nothing of what it drew.
@@ -156,7 +158,7 @@ def belief(cache: TeacherCache) -> Array:
 
 def _gate(
     cache: TeacherCache, query: int, cfg: FuseConfig, believed: Array, support: Array
-) -> Gate:
+) -> ViewWeights:
     drawn = cache.drawn[:, query].astype(np.float64)
     vectors = normalised(cache.seg_embeddings[:, query].astype(np.float64) * drawn[:, None])
     if cfg.views == "all":
@@ -175,9 +177,9 @@ def _gate(
     return _weighed(vectors, np.where(kept, believed / largest, 0), support)
 
 
-def _weighed(vectors: Array, weights: Array, support: Array) -> Gate:
+def _weighed(vectors: Array, weights: Array, support: Array) -> ViewWeights:
     center = normalised(weights @ vectors)
-    return Gate(weights.astype(np.float64), center, vectors @ center, support)
+    return ViewWeights(weights.astype(np.float64), center, vectors @ center, support)
 
 
 def shared_direction(vectors: Array, believed: Array, iterations: int) -> Array:
@@ -199,7 +201,7 @@ def normalised(vectors: Array) -> Array:
     return np.asarray(vectors / np.where(length > 0, length, 1))
 
 
-def reasons(gate: Gate, cache: TeacherCache, query: int, cfg: FuseConfig) -> tuple[str, ...]:
+def reasons(gate: ViewWeights, cache: TeacherCache, query: int, cfg: FuseConfig) -> tuple[str, ...]:
     """Why each view has no weight; "" for views that have."""
     told = []
     for view, weight in enumerate(gate.weights):
@@ -262,7 +264,7 @@ def run(
         tokens,
         choose_thresholds(soft, cfg.threshold, cfg.presence),
         np.ascontiguousarray(cache.seg_embeddings.transpose(1, 0, 2), np.float32),
-        np.ascontiguousarray(belief(cache).T, np.float32),
+        np.ascontiguousarray(view_confidence(cache).T, np.float32),
     )
 
 
@@ -279,9 +281,9 @@ def _weigh_and_vote(
     cfg: FuseConfig,
     progress: Progress,
     device: str,
-) -> tuple[list[Gate], Votes]:
+) -> tuple[list[ViewWeights], Votes]:
     """Gates and votes; with ``agreement``, a first vote tells which masks the others support."""
-    gates = gate_views(cache, cfg)
+    gates = weigh_views(cache, cfg)
     twice = cfg.views == "filtered" and cfg.agreement
     before, total = twice * len(scene.views), (1 + twice) * len(scene.views)
     if twice:
@@ -293,7 +295,7 @@ def _weigh_and_vote(
         first = collect_votes(scene, links, cache, weights, cfg, half, device)
         lifted = lifted_views(scene, links, cache)
         support = agreement(lifted, weights, first.masks, first.mask_weights, device)
-        gates = gate_views(cache, cfg, support)
+        gates = weigh_views(cache, cfg, support)
     weights = _weights(gates, cache)
 
     def rest(done: int, _: int) -> None:
@@ -302,7 +304,7 @@ def _weigh_and_vote(
     return gates, collect_votes(scene, links, cache, weights, cfg, rest, device)
 
 
-def _weights(gates: list[Gate], cache: TeacherCache) -> Array:
+def _weights(gates: list[ViewWeights], cache: TeacherCache) -> Array:
     """(V, Q) weights of all gates."""
     shape = (len(cache.prompt_ids), len(cache.view_ids))
     return np.array([gate.weights for gate in gates]).reshape(shape).T
@@ -350,5 +352,5 @@ def _consistent(
         near = neighbours_of(scene)
         labels = diffuse(labels, near, cfg.neighbours)
     if cfg.rivals > 0 and rivals is not None and rivals.any():
-        labels = yield_to_rivals(labels, tokens, rivals, cfg.rivals, cfg.rival_cosine)
+        labels = halve_contested_labels(labels, tokens, rivals, cfg.rivals, cfg.rival_cosine)
     return np.ascontiguousarray(labels[ids].T, np.float32), confidence

@@ -20,7 +20,7 @@ def choose_thresholds(
     """(Q,) float32 thresholds of ``probs`` (Q, N); ``NONE`` where nothing reaches ``presence``.
 
     ``rule`` is "half" or "expected_dice", see there also for ``weights``; with a ``sharpness``
-    above 0 the latter takes probabilities ``sharpened``.
+    above 0 the latter takes probabilities ``sharpen``.
     """
     chosen = np.full(len(probs), 0.5 if rule == "half" else NONE, np.float32)
     for query, row in enumerate(probs):
@@ -28,12 +28,12 @@ def choose_thresholds(
         if largest < presence or largest <= 0:
             chosen[query] = NONE
         elif rule == "expected_dice":
-            believed = sharpened(row, sharpness) if sharpness > 0 else row
+            believed = sharpen(row, sharpness) if sharpness > 0 else row
             chosen[query] = row[believed >= expected_dice(believed, weights)].min()
     return chosen
 
 
-def sharpened(probs: Array, sharpness: float) -> Array:
+def sharpen(probs: Array, sharpness: float) -> Array:
     """(N,) what is believed of each part given that the object is there, drawn apart.
 
     ``probs`` (N,), not all 0, are divided by the largest, and their odds raised to the power
@@ -46,7 +46,7 @@ def sharpened(probs: Array, sharpness: float) -> Array:
     return np.asarray(inside / (inside + outside))
 
 
-def level(soft: Array, thresholds: Array) -> Array:
+def rescale_by_threshold(soft: Array, thresholds: Array) -> Array:
     """(Q, S) float32: labels scaled so that their query's threshold (Q,) becomes one half.
 
     Twice the threshold and more is 1; a query without object, whose threshold is above 1, is 0
@@ -56,7 +56,7 @@ def level(soft: Array, thresholds: Array) -> Array:
     return np.where(thresholds[:, None] > 1, 0, raised).astype(np.float32)
 
 
-def together(probs: Array, labels: Array) -> Array:
+def geometric_mean(probs: Array, labels: Array) -> Array:
     """Geometric mean of two beliefs of the same shape, in [0, 1]: high where both are."""
     return np.asarray(np.sqrt(probs * labels), np.float32)
 

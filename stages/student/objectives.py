@@ -13,7 +13,7 @@ from data.types import Array
 from models import student as losses
 from models.sparse.unet import count_rows
 from models.student import Features, Fused, Pooling, Student
-from stages.fusion.thresholds import level
+from stages.fusion.thresholds import rescale_by_threshold
 from stages.network_configs import LossConfig
 from stages.student.sample_loader import Share, Voxels
 from stages.student.training_samples import QueryViews, Sample
@@ -48,7 +48,7 @@ def targets(sample: Sample) -> tuple[Array, Array]:
     learnt is what things are, of which a large one is no better example.
     """
     weights = (sample.confidence > 0) * np.sqrt(sample.sizes)
-    return level(sample.soft, sample.thresholds), weights.astype(np.float32)
+    return rescale_by_threshold(sample.soft, sample.thresholds), weights.astype(np.float32)
 
 
 def scene_losses(

@@ -18,7 +18,7 @@ from data.artifacts.soft_masks import Predictions, PseudoLabels
 from data.types import Array, Scene
 from models.student import Student
 from stages.configs import PredictConfig
-from stages.fusion.thresholds import level, together
+from stages.fusion.thresholds import geometric_mean, rescale_by_threshold
 from stages.student.answering import (
     Answers,
     Settled,
@@ -54,8 +54,10 @@ def run(
         tokens = fuse_views(model, query_views(asked, scene)).tokens
         answers = _answers(scene, model, tokens, voxel_size, cfg)
     settled = Settled(scene, answers.features, cfg)
-    labels = settled.of_points(level(asked.soft, asked.thresholds))
-    return settled.predictions(asked.prompt_ids, answers.probs, together(answers.probs, labels))
+    labels = settled.of_points(rescale_by_threshold(asked.soft, asked.thresholds))
+    return settled.predictions(
+        asked.prompt_ids, answers.probs, geometric_mean(answers.probs, labels)
+    )
 
 
 def run_by_words(

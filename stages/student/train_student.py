@@ -45,7 +45,7 @@ from data.parallel import kept_memory
 from data.types import Progress, silent
 from models.student import Student
 from stages.configs import StudentConfig
-from stages.fusion.thresholds import choose_thresholds, level, together
+from stages.fusion.thresholds import choose_thresholds, geometric_mean, rescale_by_threshold
 from stages.network_configs import SelfTrainingConfig, check_processes
 from stages.student import distributed
 from stages.student.answering import agree, answer_superpoints, find_objects
@@ -167,10 +167,10 @@ class Mender:
                 self._model, cloud, scene.superpoint_ids, tokens, self._voxel_size, _TURNS
             )
         known = scene.confidence > 0
-        labels = level(scene.soft, scene.thresholds)
+        labels = rescale_by_threshold(scene.soft, scene.thresholds)
         objects = find_objects(features, scene.pairs, cfg.object_cosine)
         mended = agree(
-            np.where(known, together(probs, labels), probs), objects, sizes, cfg.object_share
+            np.where(known, geometric_mean(probs, labels), probs), objects, sizes, cfg.object_share
         )
         sure = np.abs(2 * mended - 1)
         own = np.where(sure >= cfg.sure, sure, 0)
