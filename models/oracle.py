@@ -141,7 +141,7 @@ class OracleView:
     distances: dict[tuple[int, ...], FloatArray] = field(default_factory=dict)
 
     def union(self, rows: Sequence[int]) -> BoolArray:
-        """Return the union (h, w) of the masks of the objects ``rows``."""
+        """Return (h, w) bool, the cells of any of the objects ``rows``."""
         return np.asarray(self.masks[list(rows)].any(axis=0), bool)
 
 

@@ -146,7 +146,7 @@ class NanoTrainee(nn.Module):
         self.color_prototypes = nn.Parameter(torch.randn(num_colors, channels))
 
     def prompts(self, labels: Tensor, colors: Tensor) -> Tensor:
-        """Return mask prompts (..., C) for label and colour ids (...); colour 0 adds nothing."""
+        """Embed label and colour ids (...) as prompts of masks, (..., C); colour 0 adds nothing."""
         return cast(Tensor, self.label_prompts(labels) + self.color_prompts(colors))
 
     def sam_labels(self, sam_embedding: Tensor) -> Tensor:

@@ -226,7 +226,7 @@ class SparseUNet(nn.Module):
         self.out_channels = channels
 
     def rulebooks(self, indices: Tensor) -> dict[str, Any]:
-        """Compute the rulebooks of voxels (M, 4) for ``forward`` on the CPU; weights are not used."""
+        """Compute the rulebooks of voxels (M, 4) that ``forward`` needs on the CPU."""
         books: dict[str, Any] = {}
         shape = grid_shape(indices, self.multiple)
         ways = [*zip(self.down, self.encoder), *zip(self.up, self.decoder)]
