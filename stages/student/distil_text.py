@@ -147,7 +147,7 @@ class _MeanImage:
         self._count += 1
 
     def mean(self) -> Array:
-        """Return the mean (T, C) float32; UserError without any image."""
+        """Return the mean image (T, C) float32; UserError without any image."""
         if self._sum is None:
             raise UserError(
                 "the scenes have no view for a mean image: choose text.encoder=sentence "
