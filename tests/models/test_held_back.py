@@ -1,4 +1,4 @@
-"""How likely [SEG] was, and masks that were held back: from the teacher's answer to the cache."""
+"""How likely [SEG] was, and masks that were withheld: from the teacher's answer to the cache."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ from tests.support.scans.tiny_scene import make_tiny_prompts, make_tiny_scene
 from tests.support.worlds.teacher_world import finish, with_images
 
 GRID = MaskGrid(3, 4, (4.0, 3.0))
-QUERIES = ["said", "held back", "nothing", "failed"]
+QUERIES = ["said", "withheld", "nothing", "failed"]
 
 
 def answers(**changed: Any) -> ViewAnswers:

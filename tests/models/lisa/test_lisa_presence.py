@@ -1,4 +1,4 @@
-"""How near LISA came to [SEG], and what it held back, against one forward pass per token."""
+"""How near LISA came to [SEG], and what it withheld, against one forward pass per token."""
 
 from __future__ import annotations
 

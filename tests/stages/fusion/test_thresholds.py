@@ -47,7 +47,7 @@ def test_weights_stand_for_so_many_points(parts: list[tuple[int, int]]) -> None:
         assert expected_dice(probs, np.ones(len(probs))) == expected_dice(probs)
 
 
-def test_sharpened_by_hand() -> None:
+def test_sharpen_by_hand() -> None:
     """Of 0.8, 0.4, 0.2: shares 1, 1/2, 1/4 of the largest; odds 1 and 1/3, squared 1 and 1/9."""
     probs = np.array([0.8, 0.4, 0.2, 0], np.float32)
     np.testing.assert_allclose(sharpen(probs, 2), [1, 0.5, 0.1, 0], atol=1e-6)
