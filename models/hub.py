@@ -1,7 +1,7 @@
-"""Weights by folder or hub id: a copy in ``$MLLM3D_WEIGHTS``, the hub's cache, or the hub.
+"""Locate weights by folder or hub id: in ``$MLLM3D_WEIGHTS``, in the hub's cache, or on the hub.
 
-Folders of a checkpoint and of its vision tower are found on disk first. Nothing here imports the
-hub's client before something must be fetched.
+Folders of checkpoints and vision towers on disk are preferred. The client of the hub is imported
+only when a hub id is looked up.
 """
 
 from __future__ import annotations
@@ -23,35 +23,36 @@ HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*(@[\w.-]+)?")
 WEIGHTS_VARIABLE = "MLLM3D_WEIGHTS"
 MAIN = "main"
 _PATIENCE = 5.0
-"""Seconds after which a hub that has not answered counts as out of reach."""
+"""Seconds without an answer after which the hub counts as unreachable."""
 
 
 def split_id(hub_id: str) -> tuple[str, str]:
-    """Repository and revision of a name; the revision is ``main`` where none is given."""
+    """Split a hub id into repository and revision, ``main`` by default."""
     repository, _, revision = hub_id.partition("@")
     return repository, revision or MAIN
 
 
 def copy_here(hub_id: str) -> Path | None:
-    """The copy in ``$MLLM3D_WEIGHTS``, in ``org/name``, ``org--name`` or ``name``; None without.
+    """Find the copy of a hub id in ``$MLLM3D_WEIGHTS``; None if there is none.
 
-    Raises DataError for such a folder without a ``config.json``.
+    The folder is named ``org/name``, ``org--name`` or ``name``. Raises DataError if the folder
+    has no ``config.json``.
     """
     above = os.environ.get(WEIGHTS_VARIABLE)
     if not above:
         return None
     organisation, _, name = split_id(hub_id)[0].partition("/")
-    places = (f"{organisation}/{name}", f"{organisation}--{name}", name)
-    folders = [Path(above).expanduser().absolute() / place for place in places]
-    found = next((folder for folder in folders if folder.is_dir()), None)
-    if found is not None and not (found / "config.json").is_file():
+    names = (f"{organisation}/{name}", f"{organisation}--{name}", name)
+    folders = [Path(above).expanduser().absolute() / name for name in names]
+    copy = next((folder for folder in folders if folder.is_dir()), None)
+    if copy is not None and not (copy / "config.json").is_file():
         remedy = f"Fetch {hub_id} into it again, or remove the folder."
-        raise DataError(found, "a folder of weights", "one without config.json", remedy)
-    return found
+        raise DataError(copy, "a folder of weights", "one without config.json", remedy)
+    return copy
 
 
 def cached_folder(hub_id: str) -> Path | None:
-    """The folder of an earlier download that is complete; None where there is none."""
+    """Find the folder of a complete earlier download in the hub's cache; None if there is none."""
     from huggingface_hub import constants
 
     repository, revision = split_id(hub_id)
@@ -65,7 +66,7 @@ def cached_folder(hub_id: str) -> Path | None:
 
 
 def _is_complete(folder: Path) -> bool:
-    """Whether a folder holds ``config.json`` and weights, of a split checkpoint all its files."""
+    """Whether a folder holds ``config.json`` and weights, with all shards of a split checkpoint."""
     if not (folder / "config.json").is_file():
         return False
     for kind in ("safetensors", "bin"):
@@ -83,9 +84,9 @@ def _is_complete(folder: Path) -> bool:
 
 @cache
 def hub_answers() -> bool:
-    """Whether the hub can be reached from this machine and may be; asked once per process.
+    """Whether the hub is allowed and reachable from this machine; tested once per process.
 
-    Any answer counts, an error's too: what is wrong with it is told by the download itself.
+    Any HTTP answer counts, errors included: the download reports them.
     """
     from huggingface_hub import constants
 
@@ -101,12 +102,12 @@ def hub_answers() -> bool:
         except urllib.error.HTTPError:
             answered.append(True)
         except urllib.error.URLError as error:
-            # A certificate that Python's own client does not know may be known to the hub's.
+            # The hub's client may trust a certificate that Python's own client rejects.
             answered.append("CERTIFICATE" in str(error.reason))
         except (OSError, ValueError):
             answered.append(False)
 
-    # In a thread, because nothing bounds how long the name of a host is looked up.
+    # In a thread, because the lookup of a host name has no time limit.
     asking = threading.Thread(target=ask, daemon=True)
     asking.start()
     asking.join(_PATIENCE)
@@ -114,9 +115,9 @@ def hub_answers() -> bool:
 
 
 def require_available(hub_ids: Sequence[str]) -> None:
-    """Raise UserError unless each of these is in the hub's cache or can be fetched.
+    """Raise UserError unless each hub id is in the hub's cache or the hub is reachable.
 
-    Copies in ``$MLLM3D_WEIGHTS`` are looked for by the caller.
+    The caller looks for copies in ``$MLLM3D_WEIGHTS``.
     """
     missing = [hub_id for hub_id in hub_ids if cached_folder(hub_id) is None]
     if missing and not hub_answers():
@@ -124,7 +125,7 @@ def require_available(hub_ids: Sequence[str]) -> None:
 
 
 def unavailable(hub_ids: Sequence[str]) -> str:
-    """The message about weights that are nowhere here and cannot be fetched, with both remedies."""
+    """Format the error for weights that are neither on disk nor on a reachable hub."""
     from huggingface_hub import constants
 
     above = os.environ.get(WEIGHTS_VARIABLE)
@@ -150,9 +151,9 @@ _SMALL_FILES = ["*.json", "*.model"]
 
 
 def checkpoint_folder(weights: str | Path) -> Path:
-    """The folder of a checkpoint: a local path, or a hub id, which is fetched.
+    """Return the folder of a checkpoint: a local path, or the download of a hub id.
 
-    UserError when it is neither local nor reachable, DataError for a path that is no folder.
+    Raises UserError when a hub id cannot be fetched, DataError for a path that is no folder.
     """
     return _folder(weights, "a LISA checkpoint's folder, or a hub id such as xinlai/LISA-7B-v1")
 
@@ -160,10 +161,10 @@ def checkpoint_folder(weights: str | Path) -> Path:
 def tower_folder(
     checkpoint: Path, config: Mapping[str, Any], vision_tower: str | Path | None
 ) -> Path:
-    """The folder of the CLIP vision tower.
+    """Return the folder of the CLIP vision tower of a checkpoint.
 
-    ``vision_tower`` if given; else ``mm_vision_tower`` of ``config`` as a folder in the
-    checkpoint's or beside it; else as a hub id. Errors are those of ``checkpoint_folder``.
+    It is ``vision_tower`` if given, else the ``mm_vision_tower`` of ``config``: a folder in or
+    beside the checkpoint, or a hub id. Raises errors like ``checkpoint_folder``.
     """
     expected = "the folder of a CLIP model, or a hub id such as openai/clip-vit-large-patch14"
     if vision_tower is not None:
@@ -181,9 +182,9 @@ def tower_folder(
 
 
 def tower_here(checkpoint: Path, named: str) -> Path | None:
-    """The tower's folder in the checkpoint's or beside it, if it is there."""
-    places = (checkpoint / named, checkpoint.resolve().parent / named)
-    return next((place for place in places if place.is_dir()), None)
+    """Return the folder ``named`` in or beside the checkpoint; None if there is none."""
+    folders = (checkpoint / named, checkpoint.resolve().parent / named)
+    return next((folder for folder in folders if folder.is_dir()), None)
 
 
 def _folder(name: str | Path, expected: str) -> Path:
@@ -198,9 +199,10 @@ def _folder(name: str | Path, expected: str) -> Path:
 
 
 def fetch_folder(hub_id: str, small_files: Sequence[str] = _SMALL_FILES) -> Path:
-    """Download from the hub, safetensors if there are any, or find an earlier download.
+    """Download a repository from the hub, or find an earlier download.
 
-    ``small_files`` are patterns of what else is wanted. UserError when neither can be had.
+    Fetches safetensors if there are any, else ``.bin`` files, and all files that match the
+    patterns ``small_files``. Raises UserError when the repository cannot be fetched.
     """
     from huggingface_hub import snapshot_download
 
@@ -220,7 +222,7 @@ def fetch_folder(hub_id: str, small_files: Sequence[str] = _SMALL_FILES) -> Path
             raise UserError(unavailable([hub_id])) from error
         reason = (str(error).splitlines() or [type(error).__name__])[0]
         raise UserError(
-            f"{hub_id}: neither a folder here nor to be had from the hub ({reason}). Correct the "
+            f"{hub_id}: neither a local folder nor available from the hub ({reason}). Correct the "
             "name, or fetch the files on a machine that is online and give their folder."
         ) from error
     return folder

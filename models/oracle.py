@@ -1,19 +1,19 @@
-"""The oracle: a stand-in for a 2D teacher that sees ground truth and makes errors on purpose.
+"""The oracle: a substitute for a 2D teacher that reads ground truth and makes random errors.
 
-It is never label-free: what it answers comes from true instance masks, spoiled by a seeded
-error model of known rates, which makes it the controlled teacher of tests and ablations. Every
-draw comes from SHA-256 of (seed, scene, view, words of the query), so an answer does not
-depend on the order, the batch or the run in which it is asked for.
+The oracle is not label-free: it answers with true instance masks, corrupted by an error model of
+given rates, for tests and ablations. Its random numbers are seeded by the SHA-256 of (seed,
+scene, view, words of the query), so an answer does not depend on the order, the batch or the
+run.
 
 Errors, drawn for each (view, query):
 
-- *miss*: each target in view is overlooked; an answer without targets holds no [SEG];
-- *confuse*: one target is replaced by another visible object, one of the same label before
-  all others, then the nearest in size;
-- *hallucinate*: a visible object is masked though no target is in view: one that carries a
-  target's label before all others (a disc where the view shows no object at all);
-- *ragged*: borders are moved by smooth noise, never further than 0.8 of the mask's own
-  half-width, so that no mask vanishes.
+- *miss*: a target in view is overlooked; an answer without targets holds no [SEG];
+- *confuse*: one target is replaced by another visible object, preferably of the same label, then
+  the nearest in size;
+- *hallucinate*: a visible object is masked although no target is in view, preferably one with a
+  target's label (a disc if the view shows no object);
+- *ragged*: borders are moved by smooth noise, by at most 0.8 of the mask's half-width, so that no
+  mask vanishes.
 """
 
 from __future__ import annotations
@@ -36,7 +36,10 @@ FloatArray = NDArray[np.float32]
 
 
 def signed_distance(mask: BoolArray) -> FloatArray:
-    """(h, w) float32 cells to the mask's border, positive inside, never 0."""
+    """Return the signed distance (h, w) float32 to the mask's border, in cells, positive inside.
+
+    No value is 0.
+    """
     far = float(sum(mask.shape))
     if not mask.any() or mask.all():
         return np.full(mask.shape, far if mask.any() else -far, np.float32)
@@ -45,7 +48,7 @@ def signed_distance(mask: BoolArray) -> FloatArray:
 
 
 def smooth_noise(rng: np.random.Generator, height: int, width: int) -> NDArray[np.float64]:
-    """(height, width) noise of about unit deviation: random bumps some six cells wide."""
+    """Draw (height, width) smooth noise of about unit deviation, from bumps six cells wide."""
     rows, columns = height // _NOISE_CELLS + 3, width // _NOISE_CELLS + 3
     bumps = rng.standard_normal((rows, columns))
     across = [_bumps_at(size, count) for size, count in ((height, rows), (width, columns))]
@@ -53,16 +56,16 @@ def smooth_noise(rng: np.random.Generator, height: int, width: int) -> NDArray[n
 
 
 def _bumps_at(size: int, count: int) -> NDArray[np.float64]:
-    """(size, count) weights of ``count`` bumps on ``size`` cells, rows of unit length."""
+    """Return unit rows (size, count), the weights of ``count`` bumps on ``size`` cells."""
     offset = np.arange(size)[:, None] / _NOISE_CELLS + 1 - np.arange(count)[None]
     weights = np.exp(-0.5 * (offset / 0.6) ** 2)
     return np.asarray(weights / np.linalg.norm(weights, axis=1, keepdims=True))
 
 
 def ragged(distance: FloatArray, reach: float, rng: np.random.Generator) -> FloatArray:
-    """A signed distance field whose border is moved by noise of deviation ``reach`` cells.
+    """Move the border of a signed distance field (h, w) by noise of deviation ``reach`` cells.
 
-    No cell moves by more than 0.8 of the innermost distance, so a mask never vanishes.
+    No value changes by more than 0.8 of the largest distance, so a mask never vanishes.
     """
     noise = smooth_noise(rng, *distance.shape)
     limit = 0.8 * max(float(distance.max()), 0.0)
@@ -71,7 +74,7 @@ def ragged(distance: FloatArray, reach: float, rng: np.random.Generator) -> Floa
 
 
 def iou(a: BoolArray, b: BoolArray) -> float:
-    """Intersection over union of two masks, 0 when both are empty."""
+    """Return the intersection over union of two masks, 0 when both are empty."""
     union = np.count_nonzero(a | b)
     return float(np.count_nonzero(a & b) / union) if union else 0.0
 
@@ -80,7 +83,7 @@ CODE_DIM = 64
 
 
 def seeded(*parts: object) -> np.random.Generator:
-    """A generator that depends on the parts alone, the same on every machine."""
+    """Make a random generator seeded by ``parts`` alone, equal on every machine."""
     text = "\x1f".join(str(part) for part in parts)
     words = np.frombuffer(hashlib.sha256(text.encode()).digest(), "<u4")
     return np.random.default_rng(np.random.SeedSequence([int(word) for word in words]))
@@ -88,7 +91,7 @@ def seeded(*parts: object) -> np.random.Generator:
 
 @lru_cache(maxsize=4096)
 def code(text: str) -> NDArray[np.float64]:
-    """(64,) the unit vector that stands for a word or label."""
+    """Return the unit vector (64,) that represents a word or label."""
     vector = seeded("code", text).standard_normal(CODE_DIM)
     vector /= np.linalg.norm(vector)
     vector.flags.writeable = False
@@ -96,7 +99,7 @@ def code(text: str) -> NDArray[np.float64]:
 
 
 def words_code(text: str) -> NDArray[np.float64]:
-    """(64,) mean code of a query's words, lower case; zeros for a query without words."""
+    """Return the mean code (64,) of a query's lower-case words, zeros for a query without words."""
     words = re.findall(r"\w+", text.lower())
     return np.asarray(np.mean([code(word) for word in words] or [np.zeros(CODE_DIM)], axis=0))
 
@@ -114,8 +117,8 @@ class OracleErrors:
     """Error rates in [0, 1]; all 0 makes the oracle exact.
 
     ``ragged`` 1 moves borders by about 10 % of the image; ``token_noise`` is the length of the
-    noise added to [SEG] vectors, ``iou_noise`` the standard deviation of the noise on predicted
-    IoUs; an object is in view from ``min_cells`` mask cells on.
+    noise added to [SEG] embeddings, ``iou_noise`` the standard deviation of the noise on predicted
+    IoUs; an object in view has at least ``min_cells`` mask cells.
     """
 
     seed: int
@@ -130,7 +133,7 @@ class OracleErrors:
 
 @dataclass(eq=False)
 class OracleView:
-    """One view's true masks (K, h, w) bool and the distance fields computed so far."""
+    """True masks (K, h, w) bool of one view, and a cache of their distance fields."""
 
     view_id: str
     masks: BoolArray
@@ -138,25 +141,25 @@ class OracleView:
     distances: dict[tuple[int, ...], FloatArray] = field(default_factory=dict)
 
     def union(self, rows: Sequence[int]) -> BoolArray:
-        """(h, w) the cells of any of the objects."""
+        """Return (h, w) bool, the cells of any of the objects ``rows``."""
         return np.asarray(self.masks[list(rows)].any(axis=0), bool)
 
 
 @dataclass(frozen=True, eq=False)
 class _Drawing:
-    """What the oracle decided to mask: object rows, and whether a target was in view."""
+    """Objects that the oracle masks (``rows``), and the targets in view (``target_rows``)."""
 
     rows: tuple[int, ...]
     target_rows: tuple[int, ...]
 
 
 class OracleTeacher:
-    """``Teacher`` over true masks.
+    """A ``Teacher`` that answers with true masks and errors.
 
-    ``instance_masks`` maps a view id to (K, h, w) bool, the cells where each of the K objects
-    is seen (occlusion tested; objects may overlap); ``object_ids`` and ``labels`` name them.
-    ``targets`` maps the words of a query to the ids of the objects it means, none for an
-    absent object. ``grid`` is the grid of those masks.
+    ``instance_masks`` maps a view id to (K, h, w) bool, the visible cells of each of the K
+    objects (objects may overlap); ``object_ids`` and ``labels`` describe these objects.
+    ``targets`` maps the text of a query to the ids of its objects, none for an absent object.
+    ``grid`` is the grid of the masks.
     """
 
     name = "oracle"
@@ -180,19 +183,19 @@ class OracleTeacher:
         self._grid, self._errors = grid, errors
 
     def mask_grid(self, height: int, width: int) -> MaskGrid:
-        """The grid of the true masks, whatever the image's size."""
+        """Return the grid of the true masks for an image of any size."""
         return self._grid
 
     def encode_view(self, image: NDArray[np.uint8], view_id: str) -> OracleView:
-        """Fetch the view's true masks; the image itself is not looked at."""
+        """Fetch the view's true masks; the image is ignored. ValueError for misshapen masks."""
         masks = np.asarray(self._instance_masks(view_id), bool)
-        wanted = (len(self._labels), self._grid.height, self._grid.width)
-        if masks.shape != wanted:
-            raise ValueError(f"instance masks of {view_id} are {masks.shape}, expected {wanted}")
+        expected = (len(self._labels), self._grid.height, self._grid.width)
+        if masks.shape != expected:
+            raise ValueError(f"instance masks of {view_id} are {masks.shape}, expected {expected}")
         return OracleView(view_id, masks, masks.sum(axis=(1, 2)))
 
     def answer(self, view: OracleView, texts: Sequence[str]) -> list[TeacherAnswer]:
-        """Answer each query; KeyError for words whose truth the oracle was not given."""
+        """Answer each query; KeyError for a text that is missing in ``targets``."""
         return [self._answer(view, text) for text in texts]
 
     def _answer(self, view: OracleView, text: str) -> TeacherAnswer:
@@ -213,7 +216,7 @@ class OracleTeacher:
     def _choose(
         self, view: OracleView, targets: Sequence[int], rng: np.random.Generator
     ) -> _Drawing | None:
-        """Which objects to mask, errors included; None for an answer without a mask."""
+        """Choose the objects to mask, with errors; None for an answer without a mask."""
         visible = [int(r) for r in np.flatnonzero(view.sizes >= self._errors.min_cells)]
         in_view = tuple(sorted(self._rows[t] for t in targets if self._rows[t] in visible))
         hallucinates, confuses = rng.random(2) < (self._errors.hallucinate, self._errors.confuse)
@@ -221,8 +224,8 @@ class OracleTeacher:
         if not in_view:
             if not hallucinates:
                 return None
-            meant = {self._labels[self._rows[target]] for target in targets}
-            choice = [row for row in visible if self._labels[row] in meant] or visible
+            labels = {self._labels[self._rows[target]] for target in targets}
+            choice = [row for row in visible if self._labels[row] in labels] or visible
             return _Drawing((choice[int(pick * len(choice))],) if choice else (), ())
         seen = rng.random(len(in_view)) >= self._errors.miss
         rows = [row for row, kept in zip(in_view, seen, strict=True) if kept]
@@ -235,7 +238,7 @@ class OracleTeacher:
         return _Drawing(tuple(sorted(rows)), in_view)
 
     def _most_similar(self, view: OracleView, row: int, others: Sequence[int]) -> int:
-        """The other object most like ``row``: same label first, then nearest log size."""
+        """Return the other object most similar to ``row``: same label first, then nearest size."""
         size = np.log(view.sizes[row])
 
         def unlike(other: int) -> tuple[bool, float, int]:
@@ -247,7 +250,7 @@ class OracleTeacher:
     def _distance(
         self, view: OracleView, rows: tuple[int, ...], rng: np.random.Generator
     ) -> FloatArray:
-        """(h, w) signed distance of the union of objects; of a random disc for no object."""
+        """Return the signed distance (h, w) of the union of ``rows``, of a random disc if empty."""
         height, width = self._grid.height, self._grid.width
         if not rows:
             center = rng.random(2) * (height, width)
@@ -261,16 +264,17 @@ class OracleTeacher:
     def _predict_iou(
         self, view: OracleView, drawing: _Drawing, mask: BoolArray, rng: np.random.Generator
     ) -> float:
-        """Belief in a mask: follows how well it covers what it means, lower for hallucinations.
+        """Draw the predicted IoU from the mask's IoU with the masked objects, plus noise.
 
-        A confused teacher does not know that it is: its belief follows the object it masked.
+        Hallucinations get 0.45 on average. A confused answer is scored against the objects that
+        it masked, as a confused teacher would.
         """
-        meant = view.union(drawing.rows)
-        belief = 0.3 + 0.6 * iou(mask, meant) if drawing.target_rows else 0.45
-        return float(np.clip(belief + self._errors.iou_noise * rng.standard_normal(), 0.02, 0.98))
+        masked = view.union(drawing.rows)
+        mean = 0.3 + 0.6 * iou(mask, masked) if drawing.target_rows else 0.45
+        return float(np.clip(mean + self._errors.iou_noise * rng.standard_normal(), 0.02, 0.98))
 
     def _embed(self, rows: tuple[int, ...], text: str, rng: np.random.Generator) -> FloatArray:
-        """(64,) float32 unit [SEG] vector: what was masked, the query's words, and noise."""
+        """Return the unit [SEG] embedding (64,) float32: masked labels, query words and noise."""
         labels = [self._labels[row] for row in rows] or ["nothing"]
         noise = rng.standard_normal(CODE_DIM)
         vector = np.mean([code(label) for label in labels], axis=0)

@@ -1,15 +1,15 @@
 """The student: superpoint features from a sparse U-Net, token fusion, masks, and the losses.
 
-A sparse U-Net mixes a superpoint with what is around it, and voxels larger than thin objects mix
-colours even before. A few means over the superpoint itself keep what "the grey one", "on the
-wall" or "flat" need.
+The features of a sparse U-Net mix a superpoint with its surroundings, and voxels larger than thin
+objects mix colours. So statistics over the superpoint alone (``describe``) are added, which queries
+such as "the grey one", "on the wall" or "flat" need.
 
-Fusion weighs views in closed form (``stages.fusion.fuse_masks``). ``ViewFusion`` starts as that and
-learns, together with the student, to weigh views by all that is known of them.
+Label fusion weighs views in closed form (``stages.fusion.fuse_masks``). ``ViewFusion`` starts from
+these weights and learns corrections together with the student.
 
-Shapes: Q queries over S superpoints of one scene. ``weights`` (Q, S) >= 0 say how much a label
-counts: size and clearness of the superpoint's label, 0 where nothing is known. With nothing to
-count, a loss is 0 and its gradient too.
+Shapes: Q queries over S superpoints of one scene. ``weights`` (Q, S) >= 0 weigh labels by the
+superpoint's size and confidence, 0 for unlabelled superpoints. If all weights are 0, a loss and
+its gradient are 0.
 """
 
 from __future__ import annotations
@@ -26,17 +26,18 @@ from models.sparse.unet import PRESETS, SparseUNet, initialise
 INPUT_DIM = 7
 """Channels of a voxel: colour, height, normal."""
 DESCRIPTOR_DIM = 15
-"""Numbers of one superpoint, see ``describe``."""
+"""Statistics of one superpoint, see ``describe``."""
 _SMALLEST = 0.3
-"""Voxels; shorter extents are those of the grid, not of the object."""
+"""Smallest extent in voxels; shorter extents come from the grid, not from the object."""
 _FAR = 20.0
-"""Voxels, so that distances are about 1."""
+"""Unit of distances in voxels, which makes them about 1."""
 
 
 class Pooling(NamedTuple):
-    """How voxels make up the S superpoints of one scene: P parts.
+    """Weights that average voxels into the S superpoints of one scene, as P sparse entries.
 
-    ``voxel`` and ``superpoint`` (P,) int64; ``share`` (P,), parts of a superpoint sum to 1.
+    Entry p adds voxel ``voxel[p]`` with weight ``share[p]`` to superpoint ``superpoint[p]``; the
+    indices are (P,) int64 and the shares of a superpoint sum to 1.
     """
 
     voxel: Tensor
@@ -46,22 +47,22 @@ class Pooling(NamedTuple):
 
 
 def pool(features: Tensor, how: Pooling) -> Tensor:
-    """(S, C) means over the superpoints' points of the voxels' features (M, C)."""
+    """Average voxel features (M, C) over the points of each superpoint; returns (S, C)."""
     return _sum(features[how.voxel] * how.share[:, None].to(features.dtype), how)
 
 
 def describe(features: Tensor, coords: Tensor, how: Pooling) -> Tensor:
-    """(S, 15) float32 numbers that do not change when the scene turns about the vertical axis.
+    """Return (S, 15) float32 statistics that are invariant to rotations about the vertical axis.
 
-    Mean colour (3), height, upward and horizontal part of the mean normal; spread of the colour
-    (3) and of the normal; logarithms of the longer and shorter horizontal and of the vertical
-    extent and of the number of voxels; horizontal distance from the middle of the scene.
+    Mean colour (3), mean height, upward and horizontal part of the mean normal; deviation of the
+    colour (3) and of the normal; logarithms of the longer horizontal, the shorter horizontal and
+    the vertical extent and of the number of voxels; horizontal distance from the scene's centre.
 
     Args:
-        features: (M, 7) as ``stages.student.training_samples.voxel_inputs`` gives: colour,
-            height, normal.
-        coords: (M, 3) integer places in the grid.
-        how: which voxels are whose.
+        features: (M, 7) colour, height and normal of the voxels, as made by
+            ``stages.student.training_samples.voxel_inputs``.
+        coords: (M, 3) integer coordinates of the voxels.
+        how: the voxels of each superpoint.
     """
     features = features.float()
     mean = pool(features, how)
@@ -87,7 +88,7 @@ def describe(features: Tensor, coords: Tensor, how: Pooling) -> Tensor:
 
 
 def _extents(places: Tensor, middle: Tensor, how: Pooling) -> Tensor:
-    """(S, 3) standard deviations along the longer and shorter horizontal axis and upwards."""
+    """Return (S, 3) standard deviations along the longer, the shorter horizontal axis and z."""
     off = places[how.voxel] - middle[how.superpoint]
     products = torch.stack(
         [off[:, 0] ** 2, off[:, 1] ** 2, off[:, 2] ** 2, off[:, 0] * off[:, 1]], dim=1
@@ -105,26 +106,26 @@ def _sum(values: Tensor, how: Pooling) -> Tensor:
 
 
 def _root(values: Tensor) -> Tensor:
-    """Square root of what is not below 0 but by rounding."""
+    """Return the square root; values below 0 by rounding count as 0."""
     return values.clamp(min=0).sqrt()
 
 
 POSE_DIM = 6
-"""Numbers that tell where a view was taken from: camera centre and viewing direction."""
+"""Length of a view's pose: camera centre (3) and viewing direction (3)."""
 _HEADS = 4
 _LARGEST = 3.0
-"""No view's weight changes by more than e to this power."""
+"""Largest change of the logarithm of a view's weight."""
 
 
 class Fused(NamedTuple):
-    """``tokens`` (Q, D) unit or 0, ``weights`` (Q, V) >= 0 whose rows sum to 1 or are all 0."""
+    """Fused ``tokens`` (Q, D), unit or 0, and ``weights`` (Q, V) >= 0; rows sum to 1 or are 0."""
 
     tokens: Tensor
     weights: Tensor
 
 
 def fuse_tokens(vectors: Tensor, weights: Tensor) -> Fused:
-    """The weighted mean direction of each query's views.
+    """Return the weighted mean direction of each query's [SEG] embeddings.
 
     Args:
         vectors: (Q, V, D); scaled to unit length here.
@@ -137,20 +138,20 @@ def fuse_tokens(vectors: Tensor, weights: Tensor) -> Fused:
 
 
 class ViewFusion(nn.Module):
-    """A small transformer over a query's views that corrects the closed form's weights.
+    """A small transformer over a query's views that corrects the weights of the closed form.
 
-    Each view enters as its token, its pose and the teacher's belief; what comes out is a factor
-    on its weight, e^d with d = 0 in a new network. Views do not know their places, so their
-    order changes nothing; views without weight are seen by no other, so they change nothing.
+    The input of a view is its embedding, its pose and its confidence; the output is a factor e^d
+    on its weight, with d = 0 in a new network. There is no positional encoding, so the order of
+    views does not matter; views of weight 0 are masked out and have no influence.
     """
 
     def __init__(self, token_dim: int, width: int = 64, layers: int = 1) -> None:
-        """Build a network that keeps the weights it is given until it is trained.
+        """Build a network that returns its input weights unchanged until it is trained.
 
         Args:
-            token_dim: D, length of the tokens.
-            width: of the transformer, a multiple of 4.
-            layers: of the transformer.
+            token_dim: D, length of the embeddings.
+            width: width of the transformer, a multiple of 4.
+            layers: number of transformer layers.
         """
         super().__init__()
         self.enter = nn.Linear(token_dim + POSE_DIM + 1, width)
@@ -162,28 +163,28 @@ class ViewFusion(nn.Module):
         nn.init.zeros_(self.leave.weight)
         nn.init.zeros_(self.leave.bias)
 
-    def forward(self, vectors: Tensor, weights: Tensor, beliefs: Tensor, poses: Tensor) -> Fused:
+    def forward(self, vectors: Tensor, weights: Tensor, confidence: Tensor, poses: Tensor) -> Fused:
         """Fuse Q queries over V views.
 
         Args:
-            vectors: (Q, V, D) [SEG] tokens.
-            weights: (Q, V) of the closed form, 0 for a view that has no say.
-            beliefs: (Q, V) in [0, 1], the teacher's in its own answers.
-            poses: (V, 6) camera centre and viewing direction, in a frame of the scene.
+            vectors: (Q, V, D) [SEG] embeddings.
+            weights: (Q, V) of the closed form, 0 for a dropped view.
+            confidence: (Q, V) in [0, 1], presence times predicted IoU of the teacher's answers.
+            poses: (V, 6) camera centre and viewing direction in a frame of the scene.
         """
         kept = weights > 0
-        asked = kept.any(dim=1)
-        if not bool(asked.any()):
+        has_view = kept.any(dim=1)
+        if not bool(has_view.any()):
             return fuse_tokens(vectors, weights)
         unit = F.normalize(vectors, dim=-1)
-        views = torch.cat([unit, poses.expand(len(unit), -1, -1), beliefs[..., None]], dim=-1)
-        # A query without a single view would leave attention nothing to look at.
-        states = self.encoder(self.enter(views[asked]), src_key_padding_mask=~kept[asked])
-        # Bounded, and without masked views before the exponential: one that overflows where
-        # nobody looks would make gradients NaN.
+        views = torch.cat([unit, poses.expand(len(unit), -1, -1), confidence[..., None]], dim=-1)
+        # Attention over a query without views would be undefined, so such queries are left out.
+        states = self.encoder(self.enter(views[has_view]), src_key_padding_mask=~kept[has_view])
+        # The change is bounded, and masked views get 0 before the exponential: an overflow in a
+        # masked view would make gradients NaN.
         change = _LARGEST * torch.tanh(self.leave(states)[..., 0] / _LARGEST)
-        factors = change.masked_fill(~kept[asked], 0.0).exp()
-        return fuse_tokens(vectors, weights.index_put((asked,), weights[asked] * factors))
+        factors = change.masked_fill(~kept[has_view], 0.0).exp()
+        return fuse_tokens(vectors, weights.index_put((has_view,), weights[has_view] * factors))
 
 
 _TINY = 1e-6
@@ -192,9 +193,10 @@ _TINY = 1e-6
 def weighted_bce(
     mask_logits: Tensor, targets: Tensor, weights: Tensor, positive_weight: float
 ) -> Tensor:
-    """Excess binary cross entropy, averaged over each query's weights, then over queries.
+    """Return the binary cross entropy in excess of its minimum.
 
-    The entropy of soft targets is taken off, so that predicting them exactly costs 0.
+    The cost is averaged with each query's weights, then over queries. The entropy of soft targets
+    is subtracted, so that predicting the targets exactly costs 0.
 
     Args:
         mask_logits: (Q, S).
@@ -202,8 +204,8 @@ def weighted_bce(
         weights: (Q, S).
         positive_weight: factor on the positive part.
     """
-    wrong = F.softplus(mask_logits)  # Cost of a negative; that of a positive is less its logit.
-    # The best logit for a soft target under the positive weight, and what it costs.
+    wrong = F.softplus(mask_logits)  # Cost of a negative; a positive costs this minus its logit.
+    # The minimum of the cost over logits, for a soft target and the positive weight.
     share = positive_weight * targets / (positive_weight * targets + 1 - targets)
     floor = -(torch.xlogy(positive_weight * targets, share) + torch.xlogy(1 - targets, 1 - share))
     positive = positive_weight * targets
@@ -212,10 +214,10 @@ def weighted_bce(
 
 
 def dice(mask_logits: Tensor, targets: Tensor, weights: Tensor) -> Tensor:
-    """One minus the soft Dice overlap with squared sizes (Milletari et al. 2016), over queries.
+    """Return one minus the soft Dice overlap with squared sizes (Milletari et al. 2016).
 
-    Queries without a target (no weighted label above one half) are left out: overlap with
-    nothing says nothing. Equal soft masks cost 0.
+    The mean is over queries with a target, that is a label above one half with positive weight;
+    the overlap with an empty mask is undefined. Equal soft masks cost 0.
 
     Args:
         mask_logits: (Q, S).
@@ -230,12 +232,12 @@ def dice(mask_logits: Tensor, targets: Tensor, weights: Tensor) -> Tensor:
 
 
 def neighbour_pull(mask_logits: Tensor, pairs: Tensor, affinity: Tensor) -> Tensor:
-    """Mean squared difference of the probabilities of touching superpoints, by affinity.
+    """Return the mean squared difference of probabilities of adjacent superpoints.
 
     Args:
         mask_logits: (Q, S).
-        pairs: (P, 2) int64; P may be 0.
-        affinity: (P,) >= 0, how likely two are one object.
+        pairs: (P, 2) int64 adjacent superpoints; P may be 0.
+        affinity: (P,) >= 0, weights of the pairs, larger for pairs likely of one object.
     """
     probs = mask_logits.sigmoid()
     apart = ((probs[:, pairs[:, 0]] - probs[:, pairs[:, 1]]) ** 2 * affinity).sum(1)
@@ -243,48 +245,50 @@ def neighbour_pull(mask_logits: Tensor, pairs: Tensor, affinity: Tensor) -> Tens
 
 
 def claimed_tokens(targets: Tensor, weights: Tensor, tokens: Tensor) -> Tensor:
-    """(S, T): each superpoint's unit mean of the tokens of the queries that claim it, or 0.
+    """Return (S, T), for each superpoint the unit mean of the tokens of queries that claim it.
 
-    A query claims a superpoint whose label is above one half; it counts by label times weight.
+    A query claims a superpoint when its label there is above one half; its token is weighted by
+    label times weight. Unclaimed superpoints get 0.
     """
     claims = torch.where(targets > 0.5, targets * weights, 0.0)
     return F.normalize(claims.T @ F.normalize(tokens, dim=1), dim=1)
 
 
-def feature_cosine(token_features: Tensor, wanted: Tensor) -> Tensor:
-    """Mean of one minus cosine between features and wanted tokens, where there is one.
+def feature_cosine(token_features: Tensor, target_tokens: Tensor) -> Tensor:
+    """Return the mean of one minus the cosine between features and target tokens.
 
     Args:
         token_features: (S, T).
-        wanted: (S, T) unit rows, zero rows are left out; see ``claimed_tokens``.
+        target_tokens: (S, T) unit rows; zero rows are left out, see ``claimed_tokens``.
     """
-    has_token = (wanted != 0).any(1).to(token_features.dtype)
-    cosine = (F.normalize(token_features, dim=1) * wanted).sum(1)
+    has_token = (target_tokens != 0).any(1).to(token_features.dtype)
+    cosine = (F.normalize(token_features, dim=1) * target_tokens).sum(1)
     return ((1 - cosine) * has_token).sum() / has_token.sum().clamp(min=1)
 
 
 def absent(mask_logits: Tensor, weights: Tensor) -> Tensor:
-    """Cross entropy of queries whose object is not in the scene: every superpoint is negative.
+    """Return the cross entropy of absent queries, for which every superpoint is negative.
 
     Args:
         mask_logits: (K, S); K may be 0.
-        weights: (S,): how well each superpoint is known.
+        weights: (S,) weights of the superpoints.
     """
     per_query = (F.softplus(mask_logits) * weights).sum(1)
     return _mean_of_rows(per_query, weights.sum().expand(len(mask_logits)))
 
 
 def _mean_of_rows(sums: Tensor, totals: Tensor) -> Tensor:
-    """Mean over the rows whose total is positive of sum / total; 0 when there is none."""
-    known = (totals > 0).to(sums.dtype)
+    """Return the mean of sum / total over the rows with a positive total; 0 without such rows."""
+    counted = (totals > 0).to(sums.dtype)
     means = sums / torch.where(totals > 0, totals, 1.0)
-    return (means * known).sum() / known.sum().clamp(min=1)
+    return (means * counted).sum() / counted.sum().clamp(min=1)
 
 
 class Features(NamedTuple):
-    """``mask`` (S, D) answers queries; ``token`` (S, T) lives in the space of the tokens.
+    """Outputs of the student's heads for S superpoints.
 
-    ``image`` (S, C) lives in that of the teacher's image features; None without such a head.
+    ``mask`` (S, D) is compared with queries; ``token`` (S, T) is in the space of the tokens;
+    ``image`` (S, C) is in the space of the teacher's image features, None without that head.
     """
 
     mask: Tensor
@@ -293,14 +297,13 @@ class Features(NamedTuple):
 
 
 class Student(nn.Module):
-    """Backbone, pooling into superpoints and two heads; masks are dot products.
+    """Sparse U-Net, pooling into superpoints, and heads; masks are dot products.
 
-    A superpoint is what the backbone makes of it and its surroundings, and what it is by itself
-    (``models.student``), joined by one hidden layer.
-    The mask logit of superpoint i and query q is ``scale * <f_i, W t_q> + bias``: ``t_q`` has
-    unit length, ``W`` (D, T) starts orthogonal, ``scale`` at 1, ``bias`` below 0. What voxels
-    hold is averaged over a superpoint's points (as in SPFormer and Reason3D), so an answer never
-    ends inside one.
+    One hidden layer joins the pooled backbone features of a superpoint with its own statistics
+    (``describe``). The mask logit of superpoint i and query q is ``scale * <f_i, W t_q> + bias``:
+    ``t_q`` has unit length, ``W`` (D, T) starts orthogonal, ``scale`` at 1, ``bias`` below 0.
+    Voxel features are averaged over the points of a superpoint (as in SPFormer and Reason3D), so
+    a mask holds whole superpoints.
     """
 
     def __init__(
@@ -318,19 +321,19 @@ class Student(nn.Module):
             preset: a key of ``PRESETS``.
             token_dim: T, length of the query tokens.
             feature_dim: D, length of the mask features.
-            seed: of the initial weights.
-            learnt_fusion: whether views' tokens are fused by a network instead of the closed form.
-            image_dim: C, length of the teacher's image features; 0 for no head. All other
-                weights are the same with and without.
+            seed: seed of the initial weights.
+            learnt_fusion: fuse the embeddings of views by ``ViewFusion``, not in closed form.
+            image_dim: C, length of the teacher's image features; 0 for no image head. The other
+                weights do not depend on it.
 
         Raises:
             ValueError: unknown preset.
-            ImportError: spconv is missing or the wrong wheel.
+            ImportError: spconv is missing, or its CPU-only wheel is installed.
         """
         super().__init__()
         if preset not in PRESETS:
             raise ValueError(f"preset must be one of {sorted(PRESETS)}, got {preset!r}")
-        with torch.random.fork_rng(devices=[]):  # Layers draw weights nobody keeps.
+        with torch.random.fork_rng(devices=[]):  # Layers draw weights that are replaced below.
             torch.manual_seed(seed)
             self.backbone = SparseUNet(INPUT_DIM, PRESETS[preset])
             width = self.backbone.out_channels
@@ -360,18 +363,18 @@ class Student(nn.Module):
         scenes: list[Pooling],
         books: Mapping[str, Any] | None = None,
     ) -> list[Features]:
-        """Features of each scene's superpoints.
+        """Compute the features of each scene's superpoints.
 
         Args:
             features: (M, 7) of all scenes' voxels, one scene after the other.
             indices: (M, 4) int32, see ``SparseUNet.forward``.
-            scenes: their voxels counted from each scene's first.
-            books: ``backbone.rulebooks(indices)``, if it is there.
+            scenes: pooling of each scene; voxel indices start at 0 in each scene.
+            books: ``backbone.rulebooks(indices)``, or None to compute them.
         """
         x = self.backbone(features, indices, len(scenes), books)
         sizes = torch.bincount(indices[:, 0].long(), minlength=len(scenes)).tolist()
         voxels = [torch.split(tensor, sizes) for tensor in (x, features, indices[:, 1:])]
-        return [self._heads(*one) for one in zip(*voxels, scenes, strict=True)]
+        return [self._heads(*scene) for scene in zip(*voxels, scenes, strict=True)]
 
     def _heads(self, x: Tensor, features: Tensor, coords: Tensor, how: Pooling) -> Features:
         around = self.norm(pool(x, how).float())
@@ -379,23 +382,23 @@ class Student(nn.Module):
         image = None if self.image_head is None else self.image_head(joined)
         return Features(self.mask_head(joined), self.token_head(joined), image)
 
-    def fuse(self, vectors: Tensor, weights: Tensor, beliefs: Tensor, poses: Tensor) -> Fused:
-        """One token a query; arguments as ``ViewFusion.forward``."""
+    def fuse(self, vectors: Tensor, weights: Tensor, confidence: Tensor, poses: Tensor) -> Fused:
+        """Fuse the views of each query into one token; arguments as ``ViewFusion.forward``."""
         if self.fusion is None:
             return fuse_tokens(vectors, weights)
-        fused: Fused = self.fusion(vectors, weights, beliefs, poses)
+        fused: Fused = self.fusion(vectors, weights, confidence, poses)
         return fused
 
     def mask_logits(self, mask_features: Tensor, tokens: Tensor) -> Tensor:
-        """(Q, S) mask logits of queries over superpoints.
+        """Return the mask logits (Q, S) of queries over superpoints.
 
         Args:
             mask_features: (S, D), ``Features.mask``.
             tokens: (Q, T); scaled to unit length here. A zero row (no view answered the query)
-                gives minus infinity everywhere: an empty mask, probability 0.
+                gives minus infinity, that is probability 0 and an empty mask.
         """
         unit = F.normalize(tokens.float(), dim=1)
-        asked = self.token_map(unit)
-        logits = self.scale * (asked @ mask_features.float().T) + self.bias
+        queries = self.token_map(unit)
+        logits = self.scale * (queries @ mask_features.float().T) + self.bias
         empty: Tensor = logits.masked_fill((unit == 0).all(1, keepdim=True), -torch.inf)
         return empty

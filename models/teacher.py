@@ -1,14 +1,14 @@
 """The protocol of 2D teachers, and the conformance test that a teacher must pass.
 
 A teacher answers each query with text and, for every ``[SEG]`` in that text, one
-low-resolution mask, its predicted IoU and the embedding that asked for the mask. Mask cells
-cover the image in reading order; a teacher that pads or crops the image says so through the
-*extent* of its grid: pixel coordinate u of an image W pixels wide lies at ``u / W * extent[0]``
-cells from the grid's left edge, and v of H at ``v / H * extent[1]`` from its top. LISA pads a
-480x320 image to a square of 256 cells: its extent is (256, 170.67).
+low-resolution mask, its predicted IoU and the embedding from which the mask was decoded. Mask
+cells cover the image in reading order. The *extent* of a grid describes padding or cropping:
+pixel coordinate u of an image W pixels wide lies ``u / W * extent[0]`` cells from the grid's
+left edge, and v of H lies ``v / H * extent[1]`` cells from its top. LISA pads a 480x320 image
+to a square of 256 cells: its extent is (256, 170.67).
 
-``check_teacher`` asks a teacher in different orders and companies and compares the answers; it
-needs no labels and no knowledge of what the teacher is.
+``check_teacher`` asks the same queries in different orders and batches and compares the
+answers; it needs no labels and works for any teacher.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ EncodedView = TypeVar("EncodedView")
 
 
 class MaskGrid(NamedTuple):
-    """Cells of a teacher's masks and how many of them the image's (width, height) cover."""
+    """Size of a teacher's masks in cells; the image covers ``extent`` (width, height) cells."""
 
     height: int
     width: int
@@ -33,10 +33,10 @@ class MaskGrid(NamedTuple):
 
 
 @dataclass(frozen=True, eq=False)
-class Unsaid:
-    """What an answer without ``[SEG]`` would have drawn, had it been made to say it.
+class WithheldMask:
+    """The mask of an answer without ``[SEG]``, decoded from where ``[SEG]`` was most likely.
 
-    ``mask_logits`` (h, w) and ``seg_embedding`` (D,) float32, ``predicted_iou`` in [0, 1].
+    ``mask_logits`` (h, w) and ``seg_embedding`` (D,) are float32, ``predicted_iou`` is in [0, 1].
     """
 
     mask_logits: FloatArray
@@ -46,13 +46,13 @@ class Unsaid:
 
 @dataclass(frozen=True, eq=False)
 class TeacherAnswer:
-    """One query's answer; n is the number of ``[SEG]`` in it, 0 included.
+    """The answer to one query; n is the number of ``[SEG]`` in it and may be 0.
 
-    ``mask_logits`` (n, h, w) float32, positive inside; ``predicted_iou`` (n,) float32, the
-    teacher's own belief in [0, 1]; ``seg_embeddings`` (n, D) float32. ``presence`` is how likely
-    the teacher was to say ``[SEG]`` where it came nearest to it, None if it cannot tell;
-    ``unsaid`` is what an answer without ``[SEG]`` held back, for teachers that can be made to
-    answer anyway.
+    ``mask_logits`` (n, h, w) float32 are positive inside; ``predicted_iou`` (n,) float32 is the
+    teacher's confidence in each mask, in [0, 1]; ``seg_embeddings`` is (n, D) float32.
+    ``presence`` is the largest probability of ``[SEG]`` at any position of the answer, None if
+    the teacher has none. ``withheld`` is the mask of an answer without ``[SEG]``, for teachers
+    that can decode one.
     """
 
     text: str
@@ -60,7 +60,7 @@ class TeacherAnswer:
     predicted_iou: FloatArray
     seg_embeddings: FloatArray
     presence: float | None = None
-    unsaid: Unsaid | None = None
+    withheld: WithheldMask | None = None
 
     @classmethod
     def without_mask(
@@ -69,24 +69,24 @@ class TeacherAnswer:
         grid: MaskGrid,
         embedding_dim: int,
         presence: float | None = None,
-        unsaid: Unsaid | None = None,
+        withheld: WithheldMask | None = None,
     ) -> TeacherAnswer:
-        """An answer that holds no ``[SEG]``."""
+        """Make an answer that holds no ``[SEG]``."""
         return cls(
             text,
             np.zeros((0, grid.height, grid.width), np.float32),
             np.zeros(0, np.float32),
             np.zeros((0, embedding_dim), np.float32),
             presence,
-            unsaid,
+            withheld,
         )
 
 
 class Teacher(Protocol[EncodedView]):
     """A frozen 2D model that answers queries about images with masks.
 
-    Whatever it draws must depend on its seed, the view and the query alone, never on the
-    order or the company in which they come.
+    Its answers must depend on its seed, the view and the query alone, never on the order of
+    the queries or on the other queries and views of a batch.
     """
 
     @property
@@ -100,21 +100,21 @@ class Teacher(Protocol[EncodedView]):
         ...
 
     def mask_grid(self, height: int, width: int) -> MaskGrid:
-        """The grid of the masks of an image of (``height``, ``width``) pixels."""
+        """Return the grid of the masks of an image of (``height``, ``width``) pixels."""
         ...
 
     def encode_view(self, image: NDArray[np.uint8], view_id: str) -> EncodedView:
-        """Do once what all queries on one image share; ``image`` (H, W, 3) uint8 RGB."""
+        """Encode an image once for all queries on it; ``image`` is (H, W, 3) uint8 RGB."""
         ...
 
     def answer(self, view: EncodedView, texts: Sequence[str]) -> list[TeacherAnswer]:
-        """Answer each query; one answer per text, in their order."""
+        """Answer each query; one answer per text, in the order of ``texts``."""
         ...
 
 
 @runtime_checkable
 class FeatureTeacher(Protocol):
-    """What a teacher may offer besides masks: features of images for a student to be like."""
+    """Optional methods of a teacher: image features that a student learns to reproduce."""
 
     @property
     def name(self) -> str:
@@ -122,31 +122,31 @@ class FeatureTeacher(Protocol):
         ...
 
     def feature_grid(self, height: int, width: int) -> MaskGrid:
-        """The grid of the features of an image of (``height``, ``width``) pixels."""
+        """Return the grid of the features of an image of (``height``, ``width``) pixels."""
         ...
 
     def image_features(self, image: NDArray[np.uint8]) -> FloatArray:
-        """Features (C, h, w) float32 on ``feature_grid``; ``image`` (H, W, 3) uint8 RGB."""
+        """Return (C, h, w) float32 on ``feature_grid``; ``image`` is (H, W, 3) uint8 RGB."""
         ...
 
 
 @runtime_checkable
 class ManyViewsTeacher(Protocol):
-    """What a teacher may offer besides: to encode and to ask several views together."""
+    """Optional methods of a teacher: encode and ask several views in one batch."""
 
     @property
     def views_at_once(self) -> int:
-        """Views to give to both methods together, from 1 on; it may change as memory does."""
+        """Batch size in views for both methods, at least 1; it may change with free memory."""
         ...
 
     def encode_views(
         self, images: Sequence[NDArray[np.uint8]], view_ids: Sequence[str]
     ) -> Sequence[Any]:
-        """As ``encode_view``, of several images."""
+        """Encode several images as ``encode_view`` does."""
         ...
 
     def answer_views(self, views: Sequence[Any], texts: Sequence[str]) -> list[list[TeacherAnswer]]:
-        """As ``answer``, on each of several views."""
+        """Answer each query on each view as ``answer`` does."""
         ...
 
 
@@ -158,11 +158,11 @@ _METHODS = ("mask_grid", "encode_view", "answer")
 
 
 class ConformanceError(AssertionError):
-    """A teacher breaks the protocol; ``str()`` says where and how."""
+    """A teacher breaks the protocol; the message says where and how."""
 
 
 class Conformance(NamedTuple):
-    """What a passed check looked at: answers, and how many of them held masks."""
+    """Counts of a passed check: answers compared, and those among them with masks."""
 
     num_answers: int
     num_with_masks: int
@@ -177,9 +177,11 @@ def check_teacher(
 ) -> Conformance:
     """Raise ConformanceError unless teachers made by ``make_teacher`` keep the protocol.
 
-    ``images`` are (H, W, 3) uint8, at best of several sizes; ``texts`` distinct queries, at
-    best two or more, some of which are answered with a mask and some without. Values count as
-    equal within ``tolerance`` of the largest of their array (low precision needs more).
+    ``images`` are (H, W, 3) uint8, preferably of several sizes. ``texts`` are distinct queries,
+    preferably two or more, some answered with a mask and some without. Two values count as
+    equal when they differ by at most ``tolerance`` times the largest value of their array (at
+    least 1); low precision needs a larger tolerance. Raises ValueError without images or
+    queries, or for a repeated query.
     """
     if not images or len(set(texts)) < len(texts) or not texts:
         raise ValueError("expected at least one image and one query, no query twice")
@@ -187,10 +189,10 @@ def check_teacher(
     teacher = make_teacher()
     check_members(teacher)
     grids = [check_grid(teacher, *image.shape[:2]) for image in images]
-    asked = _Asked(teacher, texts)
-    given = [asked.whole(*view) for view in zip(images, ids, grids, strict=True)]
+    checked = _CheckedTeacher(teacher, texts)
+    first_answers = [checked.answers(*view) for view in zip(images, ids, grids, strict=True)]
     views = [teacher.encode_view(image.copy(), id_) for image, id_ in zip(images, ids, strict=True)]
-    for view, id_, first in zip(views, ids, given, strict=True):
+    for view, id_, first in zip(views, ids, first_answers, strict=True):
         _compare(
             first, teacher.answer(view, texts), "after other views were encoded", id_, tolerance
         )
@@ -198,32 +200,31 @@ def check_teacher(
         _compare(first, again, "when asked in another order", id_, tolerance)
         alone = [answer for text in texts for answer in teacher.answer(view, [text])]
         _compare(first, alone, "when each query is asked alone", id_, tolerance)
-    other = _Asked(make_teacher(), texts)
-    for image, id_, grid, first in zip(images, ids, grids, given, strict=True):
-        again = other.whole(image, id_, grid)
+    other = _CheckedTeacher(make_teacher(), texts)
+    for image, id_, grid, first in zip(images, ids, grids, first_answers, strict=True):
+        again = other.answers(image, id_, grid)
         _compare(first, again, "from a second teacher of the same config", id_, tolerance)
-    answers = [answer for of_view in given for answer in of_view]
+    answers = [answer for of_view in first_answers for answer in of_view]
     return Conformance(len(answers), sum(len(answer.mask_logits) > 0 for answer in answers))
 
 
 def missing_members(teacher: Any) -> list[str]:
-    """Names of the protocol's attributes and methods that an object does not have."""
+    """Return the names of the protocol's attributes and methods that an object lacks."""
     attributes = [name for name in ("name", "embedding_dim") if not hasattr(teacher, name)]
     return attributes + [name for name in _METHODS if not callable(getattr(teacher, name, None))]
 
 
 def check_members(teacher: AnyTeacher) -> None:
-    """Raise ConformanceError unless the protocol's members are there and of the right kind."""
+    """Raise ConformanceError unless the protocol's members exist and have the right types."""
     missing = missing_members(teacher)
     _require(not missing, f"the teacher lacks {', '.join(missing)}")
     name, length = teacher.name, teacher.embedding_dim
     _require(isinstance(name, str) and bool(name), f"name is {name!r}, expected a text")
-    wanted = "expected a positive integer"
-    _require(_is_count(length), f"embedding_dim is {length!r}, {wanted}")
+    _require(_is_count(length), f"embedding_dim is {length!r}, expected a positive integer")
 
 
 def check_grid(teacher: AnyTeacher, height: int, width: int) -> MaskGrid:
-    """The mask grid of an image size; ConformanceError unless it is one."""
+    """Return the mask grid of an image size; raise ConformanceError unless it is valid."""
     grid = teacher.mask_grid(height, width)
     where = f"mask_grid({height}, {width})"
     _require(isinstance(grid, MaskGrid), f"{where} gave {grid!r}, expected a MaskGrid")
@@ -242,14 +243,14 @@ def check_grid(teacher: AnyTeacher, height: int, width: int) -> MaskGrid:
     return grid
 
 
-class _Asked:
-    """Asks one teacher and looks at the form of what it answers."""
+class _CheckedTeacher:
+    """Asks a teacher and checks the types and shapes of its answers."""
 
     def __init__(self, teacher: AnyTeacher, texts: Sequence[str]) -> None:
         self._teacher, self._texts = teacher, list(texts)
 
-    def whole(self, image: Image, view_id: str, grid: MaskGrid) -> list[TeacherAnswer]:
-        """All queries on one view; the answers' form and the inputs are checked."""
+    def answers(self, image: Image, view_id: str, grid: MaskGrid) -> list[TeacherAnswer]:
+        """Answer all queries on one view; check the answers, and that the inputs are intact."""
         pixels, texts = image.copy(), list(self._texts)
         view = self._teacher.encode_view(pixels, view_id)
         nothing = self._teacher.answer(view, [])
@@ -257,16 +258,16 @@ class _Asked:
         answers = self._teacher.answer(view, texts)
         _require(bool((pixels == image).all()), f"{view_id}: the teacher modified the image")
         _require(texts == self._texts, f"{view_id}: the teacher modified the list of queries")
-        wanted = f"{view_id}: expected a list of {len(texts)} answers"
-        _require(isinstance(answers, list), f"{wanted}, got a {type(answers).__name__}")
-        _require(len(answers) == len(texts), f"{wanted}, got {len(answers)}")
+        expected = f"{view_id}: expected a list of {len(texts)} answers"
+        _require(isinstance(answers, list), f"{expected}, got a {type(answers).__name__}")
+        _require(len(answers) == len(texts), f"{expected}, got {len(answers)}")
         for text, answer in zip(texts, answers, strict=True):
             check_answer(answer, grid, self._teacher.embedding_dim, f"{view_id}, query {text!r}")
         return answers
 
 
 def check_answer(answer: Any, grid: MaskGrid, embedding_dim: int, where: str) -> None:
-    """Raise ConformanceError unless an answer has the form that the protocol asks for."""
+    """Raise ConformanceError unless an answer has the types and shapes of the protocol."""
     kind = type(answer).__name__
     _require(isinstance(answer, TeacherAnswer), f"{where}: got a {kind}, not a TeacherAnswer")
     _require(isinstance(answer.text, str), f"{where}: text is {answer.text!r}")
@@ -282,21 +283,22 @@ def check_answer(answer: Any, grid: MaskGrid, embedding_dim: int, where: str) ->
     _require(inside, f"{where}: predicted_iou is {iou}, expected values in [0, 1]")
     presence = answer.presence
     if presence is not None:
-        wanted = "expected a number in [0, 1] or None"
-        _require(_is_fraction(presence), f"{where}: presence is {presence!r}, {wanted}")
-    if answer.unsaid is not None:
-        _require(num_seg == 0, f"{where}: unsaid stands beside {num_seg} said masks")
-        _check_unsaid(answer.unsaid, grid, embedding_dim, where)
+        expected = "expected a number in [0, 1] or None"
+        _require(_is_fraction(presence), f"{where}: presence is {presence!r}, {expected}")
+    if answer.withheld is not None:
+        _require(num_seg == 0, f"{where}: a withheld mask beside {num_seg} masks of [SEG]s")
+        _check_withheld(answer.withheld, grid, embedding_dim, where)
 
 
-def _check_unsaid(unsaid: Any, grid: MaskGrid, embedding_dim: int, where: str) -> None:
-    kind = type(unsaid).__name__
-    _require(isinstance(unsaid, Unsaid), f"{where}: unsaid is a {kind}, not an Unsaid")
-    _check_array(unsaid, "mask_logits", (grid.height, grid.width), f"{where}: unsaid")
-    _check_array(unsaid, "seg_embedding", (embedding_dim,), f"{where}: unsaid")
-    iou = unsaid.predicted_iou
-    wanted = "expected a number in [0, 1]"
-    _require(_is_fraction(iou), f"{where}: unsaid predicted_iou is {iou!r}, {wanted}")
+def _check_withheld(withheld: Any, grid: MaskGrid, embedding_dim: int, where: str) -> None:
+    kind = type(withheld).__name__
+    is_mask = isinstance(withheld, WithheldMask)
+    _require(is_mask, f"{where}: withheld is a {kind}, not a WithheldMask")
+    _check_array(withheld, "mask_logits", (grid.height, grid.width), f"{where}: withheld")
+    _check_array(withheld, "seg_embedding", (embedding_dim,), f"{where}: withheld")
+    iou = withheld.predicted_iou
+    expected = "expected a number in [0, 1]"
+    _require(_is_fraction(iou), f"{where}: withheld predicted_iou is {iou!r}, {expected}")
 
 
 def _check_array(holder: Any, name: str, shape: tuple[int, ...], where: str) -> None:
@@ -321,12 +323,12 @@ def _compare(
     for a, b in zip(first, second, strict=True):
         where = f"{view_id}: the answer {a.text!r}"
         _require(a.text == b.text, f"{where} becomes {b.text!r} {when}")
-        olds, news = _values(a), _values(b)
-        for name in ("presence", "unsaid"):
+        first_values, second_values = _values(a), _values(b)
+        for name in ("presence", "withheld"):
             same = (getattr(a, name) is None) == (getattr(b, name) is None)
             _require(same, f"{where}: {name} comes or goes {when}")
-        for name, old in olds.items():
-            new = news[name]
+        for name, old in first_values.items():
+            new = second_values[name]
             _require(old.shape == new.shape, f"{where}: {name} changes its shape {when}")
             gap = float(np.abs(old - new).max(initial=0))
             scale = max(1.0, float(np.abs(old).max(initial=0)))
@@ -334,7 +336,7 @@ def _compare(
 
 
 def _values(answer: TeacherAnswer) -> dict[str, NDArray[Any]]:
-    """All numbers of an answer, by their names."""
+    """Return all numbers of an answer as arrays by name."""
     values: dict[str, Any] = {
         "mask_logits": answer.mask_logits,
         "predicted_iou": answer.predicted_iou,
@@ -342,8 +344,8 @@ def _values(answer: TeacherAnswer) -> dict[str, NDArray[Any]]:
     }
     if answer.presence is not None:
         values["presence"] = answer.presence
-    if answer.unsaid is not None:
-        values |= {f"unsaid {name}": value for name, value in vars(answer.unsaid).items()}
+    if answer.withheld is not None:
+        values |= {f"withheld {name}": value for name, value in vars(answer.withheld).items()}
     return {name: np.asarray(value) for name, value in values.items()}
 
 

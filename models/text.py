@@ -1,7 +1,7 @@
-"""Text encoders: what turns a sentence into a vector, without any picture.
+"""Text encoders that turn a sentence into a vector without an image.
 
-Sentence encoders (MiniLM and its like) and CLIP's text tower are read by transformers from a
-folder or a hub id; the teacher's own language model is in ``models.lisa.teacher``.
+transformers reads sentence encoders (such as MiniLM) and CLIP's text tower from a folder or a hub
+id; the encoder of the teacher's language model is in ``models.lisa.teacher``.
 """
 
 from __future__ import annotations
@@ -33,14 +33,14 @@ FloatArray = NDArray[np.float32]
 _ROWS_AT_ONCE = 64
 _SMALL_FILES = ("*.json", "*.txt", "*.model")
 _LONGEST = 512
-"""Tokens read of a text by models that know no limit of their own."""
+"""Most tokens of a text for models whose config has no limit."""
 _PROBE = ("a chair",)
-# Heads that no text vector is read from; published checkpoints often come without them.
+# Heads that text vectors do not use; published checkpoints often lack them.
 _UNUSED = ("pooler.",)
 
 
 class UnreadableEncoder(UserError):
-    """Weights or tokenizer cannot be read; ``reason`` says why, without saying what to do."""
+    """Weights or tokenizer cannot be read; ``reason`` is the cause without the remedy."""
 
     def __init__(self, message: str, reason: str) -> None:
         super().__init__(message)
@@ -48,7 +48,7 @@ class UnreadableEncoder(UserError):
 
 
 class TextEncoder(Protocol):
-    """Turns texts into vectors; each depends on its text alone."""
+    """Encodes texts as vectors; each vector depends on its text alone."""
 
     @property
     def dim(self) -> int:
@@ -56,25 +56,26 @@ class TextEncoder(Protocol):
         ...
 
     def encode(self, texts: Sequence[str]) -> FloatArray:
-        """(n, dim) float32, one row per text in their order."""
+        """Encode n texts as (n, dim) float32, one row per text in their order."""
         ...
 
 
 class SentenceEncoder:
-    """Any text model of transformers; the mean of its last states over a text's tokens."""
+    """Any text model of transformers; a vector is the mean of the last states of the tokens."""
 
     def __init__(self, weights: str | Path, device: str = "cpu") -> None:
         """Load model and tokenizer from a folder or a hub id.
 
         Raises:
-            UserError: they are missing or damaged, or encode no text; or there is no such device.
+            UserError: the files are missing or damaged, the model encodes no text, or the device
+                is not available.
         """
         self._model, self._tokenizer = _load(AutoModel, AutoTokenizer, weights, device)
         self._device, self.dim = device, 0
         self.dim = _probed_dim(self, weights, "sentence")
 
     def encode(self, texts: Sequence[str]) -> FloatArray:
-        """(n, dim) float32 of unit length; what a text has beyond the model's length is cut."""
+        """Encode n texts as (n, dim) float32 unit rows; longer texts than the limit are cut."""
         return _in_batches(self._encode, texts, self.dim)
 
     def _encode(self, texts: list[str]) -> Tensor:
@@ -84,13 +85,13 @@ class SentenceEncoder:
 
 
 class ClipText:
-    """CLIP's text tower: projected, at the text's last token, as CLIP compares it to images."""
+    """CLIP's text tower; a vector is the projected state that CLIP compares with images."""
 
     def __init__(self, weights: str | Path, device: str = "cpu") -> None:
         """Load the tower and its tokenizer from a folder (a whole CLIP's too) or a hub id.
 
         Raises:
-            UserError: they are missing or damaged, or there is no such device.
+            UserError: the files are missing or damaged, or the device is not available.
         """
         self._model, self._tokenizer = _load(
             CLIPTextModelWithProjection, CLIPTokenizer, weights, device
@@ -99,7 +100,7 @@ class ClipText:
         self.dim = _probed_dim(self, weights, "clip")
 
     def encode(self, texts: Sequence[str]) -> FloatArray:
-        """(n, dim) float32 of unit length; what a text has beyond CLIP's 77 tokens is cut."""
+        """Encode n texts as (n, dim) float32 unit rows; texts are cut at CLIP's 77 tokens."""
         return _in_batches(self._encode, texts, self.dim)
 
     def _encode(self, texts: list[str]) -> Tensor:
@@ -108,7 +109,7 @@ class ClipText:
 
 
 def mean_pool(states: Tensor, attention_mask: Tensor) -> Tensor:
-    """(n, E): mean of ``states`` (n, S, E) where ``attention_mask`` (n, S) is 1."""
+    """Return the mean (n, E) of ``states`` (n, S, E) where ``attention_mask`` (n, S) is 1."""
     mask = attention_mask[..., None].to(states.dtype)
     return (states * mask).sum(1) / mask.sum(1).clamp_min(1)
 
@@ -165,13 +166,13 @@ def _load(
 
 
 def _source(weights: str | Path) -> str:
-    """A folder as it is; what the hub has of an id, fetched at once or refused at once.
+    """Return a local path as it is, or the download of a hub id.
 
-    transformers itself asks a hub that cannot be reached again and again, for minutes.
+    transformers would retry an unreachable hub for minutes; here the refusal comes at once.
     """
-    place = Path(weights).expanduser()
-    if place.exists() or not HUB_ID.fullmatch(str(weights)):
-        return str(place)
+    path = Path(weights).expanduser()
+    if path.exists() or not HUB_ID.fullmatch(str(weights)):
+        return str(path)
     try:
         return str(fetch_folder(str(weights), _SMALL_FILES))
     except UserError as error:
@@ -182,8 +183,8 @@ def _source(weights: str | Path) -> str:
 
 @contextmanager
 def _quietly() -> Iterator[None]:
-    """Keep transformers from reporting what is checked here, and from drawing bars."""
-    reports: Any = logging  # Not typed throughout.
+    """Silence transformers' load reports, which are checked here, and its progress bars."""
+    reports: Any = logging  # transformers' logging is only partly typed.
     verbosity, bars = reports.get_verbosity(), reports.is_progress_bar_enabled()
     reports.set_verbosity_error()
     reports.disable_progress_bar()
@@ -196,13 +197,15 @@ def _quietly() -> Iterator[None]:
 
 
 def _probed_dim(encoder: SentenceEncoder | ClipText, weights: str | Path, name: str) -> int:
-    """Length of the vectors, found by encoding a text; UserError if the model cannot."""
+    """Encode a text to find the length of vectors; UserError if the model cannot encode it."""
     try:
         return int(encoder.encode(_PROBE).shape[1])
-    except Exception as error:  # noqa: B902 - a model of pictures or of both fails anywhere
-        told = f"no text encoder that serves as text.encoder={name}"
+    except Exception as error:  # noqa: B902 - a model with image inputs may fail anywhere
         reason = _one_line(error)
-        message = f"text.weights: {weights} is {told} ({reason})"
+        message = (
+            f"text.weights: {weights} is no text encoder that serves as text.encoder={name} "
+            f"({reason})"
+        )
         raise UnreadableEncoder(message, f"it encodes no text: {reason}") from error
 
 

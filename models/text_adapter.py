@@ -1,8 +1,8 @@
-"""From the space of a text encoder to that of the teacher's tokens: a ridge regression.
+"""Map text-encoder features to the teacher's tokens by ridge regression.
 
-Fitted in closed form on pairs (feature of a sentence, token that the teacher made of it), both
-of unit length. How much to shrink is chosen by the exact leave-one-out error, so a handful of
-sentences and a feature longer than their number are no trouble, and nothing is left to chance.
+The map is fitted in closed form on pairs (feature of a sentence, token of the teacher for it),
+both of unit length. The penalty with the smallest exact leave-one-out error is chosen, so the fit
+is deterministic and works for few sentences with long features.
 """
 
 from __future__ import annotations
@@ -16,28 +16,27 @@ FloatArray = NDArray[np.float32]
 _Doubles = NDArray[np.float64]
 
 PENALTIES = 10.0 ** (np.arange(-16, 17) / 4)
-"""Ridge penalties tried, 1e-4 to 1e4, in sentences of weight 1; features have unit length."""
+"""Candidate ridge penalties, 1e-4 to 1e4, in units of sentences of weight 1."""
 
 
 @dataclass(frozen=True, eq=False)
 class Adapter:
-    """An affine map: ``weight`` (E, D), ``bias`` (D,), both float32."""
+    """An affine map with ``weight`` (E, D) and ``bias`` (D,), both float32."""
 
     weight: FloatArray
     bias: FloatArray
 
     def __post_init__(self) -> None:
-        """Raise ValueError when the parts do not fit each other or are not finite."""
+        """Raise ValueError unless the shapes of weight and bias agree and all values are finite."""
         if self.weight.ndim != 2 or self.bias.shape != self.weight.shape[1:]:
             raise ValueError(f"weight {self.weight.shape} and bias {self.bias.shape} do not fit")
         if not (np.isfinite(self.weight).all() and np.isfinite(self.bias).all()):
             raise ValueError("a value of the adapter is not finite")
 
     def apply(self, features: NDArray[np.floating]) -> FloatArray:
-        """(n, D) float32 unit tokens of ``features`` (n, E), which are scaled to unit length.
+        """Map ``features`` (n, E), scaled to unit length here, to unit tokens (n, D) float32.
 
-        A zero feature stands for nothing and gives a zero token. Raises ValueError for another
-        length E.
+        A zero feature gives a zero token. Raises ValueError for another length E.
         """
         if features.ndim != 2 or features.shape[1] != len(self.weight):
             raise ValueError(f"features must be (n, {len(self.weight)}), got {features.shape}")
@@ -49,12 +48,12 @@ class Adapter:
 
 @dataclass(frozen=True, eq=False)
 class Fit:
-    """A fitted adapter and how it was chosen.
+    """A fitted adapter and its leave-one-out predictions.
 
-    ``penalty`` is one of ``PENALTIES``; ``residual`` says whether the difference of token and
-    feature was shrunk rather than the token; ``left_out`` (n, D) float64 is what each sentence's
-    token is predicted to be by the others, before it is scaled to unit length.
-    ``left_out_cosine`` is the mean cosine of these to the tokens, weighted; NaN with one sentence.
+    ``penalty`` is one of ``PENALTIES``; ``residual`` is true if the map was shrunk to the identity
+    instead of to 0. ``left_out`` (n, D) float64 predicts each sentence's token from the other
+    sentences, not scaled to unit length; ``left_out_cosine`` is the weighted mean cosine of these
+    predictions with the tokens, NaN with one sentence.
     """
 
     adapter: Adapter
@@ -69,19 +68,18 @@ def fit_adapter(
     tokens: NDArray[np.floating],
     weights: NDArray[np.floating] | None = None,
 ) -> Fit:
-    """The affine map of least left-out squared error from unit features to unit tokens.
+    """Fit the affine map from unit features to unit tokens with the least left-out squared error.
 
-    Where both have the same length, the map may also be shrunk to the identity instead of to
-    0 (the bias is never shrunk); the left-out error decides.
+    If both have the same length, the map may be shrunk to the identity instead of to 0; the
+    left-out error decides. The bias is not shrunk.
 
     Args:
-        features: (n, E), any length but 0; scaled to unit length here.
-        tokens: (n, D), the same.
-        weights: (n,) positive, how much each sentence counts; None for all alike. Only their
-            ratios matter.
+        features: (n, E) nonzero rows; scaled to unit length here.
+        tokens: (n, D) nonzero rows; scaled to unit length here.
+        weights: (n,) positive weights of the sentences, equal if None. Only ratios matter.
 
     Raises:
-        ValueError: no sentence, a zero row, a value that is not finite, shapes that do not fit.
+        ValueError: no sentence, a zero row, a value that is not finite, or mismatched shapes.
     """
     weigh = np.ones(len(features)) if weights is None else np.asarray(weights, np.float64)
     _check(features, tokens, weigh)
@@ -89,7 +87,7 @@ def fit_adapter(
     weigh = weigh / weigh.mean()
     ridge = _Ridge(unit, weigh)
     same_length = unit.shape[1] == targets.shape[1]
-    # Of equal errors the first is kept.
+    # The first of equal errors is chosen.
     shifts = (unit, None) if same_length else (None,)
     choices = [ridge.best(targets, shift) for shift in shifts]
     error, penalty, left_out, residual = min(choices, key=lambda choice: choice[0])
@@ -107,9 +105,9 @@ _Choice = tuple[float, float, _Doubles, bool]
 
 
 class _Ridge:
-    """Weighted ridge regression on fixed features, with a bias that is not shrunk.
+    """Weighted ridge regression on fixed features, with an unpenalised bias.
 
-    ``features`` (n, E) and ``weights`` (n,), whose mean is 1.
+    ``features`` are (n, E); ``weights`` (n,) have mean 1.
     """
 
     def __init__(self, features: _Doubles, weights: _Doubles) -> None:
@@ -119,7 +117,7 @@ class _Ridge:
         self._left, self._singular, self._right = np.linalg.svd(centred, full_matrices=False)
 
     def solve(self, targets: _Doubles, penalty: float) -> tuple[_Doubles, _Doubles]:
-        """Weight (E, D) and bias (D,) for ``targets`` (n, D)."""
+        """Return weight (E, D) and bias (D,) for ``targets`` (n, D)."""
         mean = self._weights @ targets / self._weights.sum()
         gains = self._singular / (self._singular**2 + penalty)
         projected = self._left.T @ ((targets - mean) * self._roots)
@@ -127,19 +125,20 @@ class _Ridge:
         return weight, mean - self._mean @ weight
 
     def best(self, targets: _Doubles, shift: _Doubles | None) -> _Choice:
-        """The penalty of least left-out error: (error, penalty, left-out predictions, shifted)."""
-        wanted = targets if shift is None else targets - shift
-        tried = (
-            (*self._left_out(wanted, float(penalty)), float(penalty)) for penalty in PENALTIES[::-1]
+        """Choose the penalty: returns (error, penalty, left-out predictions, shifted)."""
+        shifted = targets if shift is None else targets - shift
+        fits = (
+            (*self._left_out(shifted, float(penalty)), float(penalty))
+            for penalty in PENALTIES[::-1]
         )
-        # Of equal errors the first, that is the largest penalty, is kept.
-        error, residuals, penalty = min(tried, key=lambda row: row[0])
+        # The first of equal errors, that is the largest penalty, is chosen.
+        error, residuals, penalty = min(fits, key=lambda row: row[0])
         return error, penalty, targets - residuals, shift is not None
 
     def _left_out(self, targets: _Doubles, penalty: float) -> tuple[float, _Doubles]:
-        """Mean squared error, and residuals (n, D), of each row predicted by all others.
+        """Return the mean squared error and residuals (n, D) of leave-one-out predictions.
 
-        Leaving row i out turns its residual r into r / (1 - h_i), h the hat matrix's diagonal.
+        The left-out residual of row i is r_i / (1 - h_i), where h is the hat matrix's diagonal.
         """
         mean = self._weights @ targets / self._weights.sum()
         shrink = self._singular**2 / (self._singular**2 + penalty)
@@ -147,14 +146,14 @@ class _Ridge:
         rows = (targets - mean) * roots
         fitted = self._left @ (shrink[:, None] * (self._left.T @ rows))
         leverage = self._weights / self._weights.sum() + (self._left**2) @ shrink
-        if len(targets) == 1:  # Nobody is left to predict it.
+        if len(targets) == 1:  # No other row predicts it.
             return np.inf, targets
         residuals = (rows - fitted) / roots / (1 - leverage)[:, None]
         return float(self._weights @ (residuals**2).sum(1) / len(targets)), residuals
 
 
 def _unit(rows: NDArray[np.floating]) -> _Doubles:
-    """Rows of unit length, float64; zero rows stay."""
+    """Scale rows to unit length, float64; zero rows stay 0."""
     rows = np.asarray(rows, np.float64)
     norms = np.linalg.norm(rows, axis=1, keepdims=True)
     return np.asarray(rows / np.where(norms > 0, norms, 1))

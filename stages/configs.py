@@ -1,10 +1,9 @@
-"""One frozen config per stage; a YAML file or ``--overrides`` may set nothing else.
+"""Frozen configs, one per stage; a YAML file and ``--overrides`` set their fields.
 
-They stand together here (those of teacher, student and text encoder in modules of their own),
-apart from the stages, so that planning a run reads them without importing torch. Every field
-enters the fingerprint of its stage, so device, worker count and output paths have no place here
-(a teacher's weights enter by their content). Unknown keys, wrong types and values out of range
-are refused.
+The configs of teacher, student and text encoder are in ``stages.network_configs``. Configs are
+apart from the stages so that planning a run imports no torch. Every field enters the fingerprint
+of its stage (weights enter by their content), so device, number of workers and output paths are
+not fields. Unknown keys, wrong types and values out of range are refused.
 """
 
 from __future__ import annotations
@@ -24,17 +23,17 @@ from stages.network_configs import TextConfig as TextConfig
 
 
 class GenerateConfig(StageConfig):
-    """Procedural rooms in ScanNet++'s layout."""
+    """Generation of procedural rooms in the folder layout of ScanNet++."""
 
     train_rooms: Annotated[int, Field(ge=0, le=100_000)] = 12
-    """Rooms of the training split; 0 for a set that only other sets' students are asked on."""
+    """Number of training rooms; 0 for a scene set that evaluates students of other sets."""
     val_rooms: Count = 6
-    """Rooms of the validation split."""
+    """Number of validation rooms."""
     tune_rooms: Annotated[int, Field(ge=0, le=100_000)] = 0
-    """Rooms of the tuning split, on which settings are chosen."""
+    """Number of tuning rooms, on which settings are chosen."""
     train_questions: Annotated[int, Field(ge=1, le=20)] = 1
-    """How many times as many questions a training room is asked as any other, as far as it has
-    different ones: they need no labels, only the teacher's time."""
+    """Questions per training room, as a multiple of those per room of the other splits; limited
+    by the number of different questions. Training questions need no labels."""
     views: Annotated[int, Field(ge=2, le=500)] = 24
     """Images per room."""
     height: Annotated[int, Field(ge=32, le=4096)] = 320
@@ -42,201 +41,202 @@ class GenerateConfig(StageConfig):
     width: Annotated[int, Field(ge=32, le=4096)] = 480
     """Image width, pixels."""
     vertex_spacing: Annotated[float, Field(ge=0.01, le=0.5)] = 0.05
-    """Longest grid edge of the meshes, metres (diagonals are up to 1.42 times that)."""
+    """Longest grid edge of the meshes, metres (diagonals are up to 1.42 times longer)."""
     qa_questions: Annotated[int, Field(ge=0, le=20)] = 0
-    """Questions a room is asked whose answers are measured in words, too."""
+    """Questions per room whose answers are also evaluated as text."""
     rooms_per_place: Annotated[int, Field(ge=0, le=4)] = 0
-    """That many rooms of a split, each of another kind, make a home that is searched as a whole;
-    0 for none."""
+    """Rooms of a split, each of another kind, that form one home for hierarchical search; 0 for
+    no homes."""
     searches: Annotated[int, Field(ge=0, le=20)] = 4
     """Searches per room of a home."""
     room_scale: Annotated[float, Field(ge=0.9, le=2)] = 1.0
-    """Sides of the rooms, as a multiple of the usual 4 to 7 metres."""
+    """Scale of the rooms' sides, which are 4 to 7 metres at 1."""
     seed: Seed = 7
     """Base seed; room i of a split depends on (seed, split, i) only."""
 
     def rooms(self, split: Split) -> int:
-        """Number of rooms of a split."""
+        """Return the number of rooms of a split."""
         return {"train": self.train_rooms, "val": self.val_rooms, "tune": self.tune_rooms}[split]
 
 
 class PrepareConfig(StageConfig):
-    """Scan to scene: cameras, view selection, depth and superpoints."""
+    """Conversion of a scan to a scene: cameras, view selection, depth and superpoints."""
 
     camera: Literal["undistorted", "fisheye", "iphone"] = "undistorted"
-    """Which images of the scan to use."""
+    """Images of the scan to use."""
     max_views: Count = 50
-    """Views kept, chosen greedily by how many unseen points each adds."""
+    """Most views kept; views are chosen greedily by the number of unseen points each adds."""
     superpoint_threshold: Positive = 0.05
-    """Graph over-segmentation: a larger value gives larger superpoints."""
+    """Threshold of the graph over-segmentation; a larger value gives larger superpoints."""
     superpoint_min_points: Count = 20
-    """Superpoints smaller than this join their closest neighbour."""
+    """Superpoints with fewer points are merged with their closest neighbour."""
 
 
 class PromptsConfig(StageConfig):
-    """Query files to prompts: what their object ids mean."""
+    """Conversion of query files to prompts, and the meaning of their object ids."""
 
     bank: list[str] = []
-    """Categories that every scene is asked for besides its queries: a fixed list, the same for
-    all scenes, taken from no annotation."""
+    """Background (distractor) categories that the teacher is asked for in every scene besides
+    its queries: a fixed list, taken from no annotation."""
     id_space: Literal["auto", "position", "id", "objectId", "objectId+1"] = "auto"
-    """``auto``: as the format's documentation says; where it does not, names are compared with
-    the scans' labels in each space."""
+    """Meaning of object ids in query files. ``auto`` follows the documentation of the format, or,
+    where that says nothing, compares names with the scans' labels in each id space."""
     rooms: dict[str, list[str]] = {}
-    """Further kinds of rooms that searches may name, each with what to look for to find it; see
+    """Additional kinds of rooms for searches, each with the categories that identify it; see
     ``data/room_words.yaml``."""
     min_agreement: Fraction = 0.8
-    """``auto``: share of names that must agree; under it the queries are refused."""
+    """``auto``: smallest share of names that must agree; below it the queries are refused."""
 
     @field_validator("bank")
     @classmethod
     def _named_once(cls, bank: list[str]) -> list[str]:
         names = [" ".join(category.lower().split()) for category in bank]
         if not all(names):
-            raise ValueError("every category needs a name")
+            raise ValueError("every category needs a name, but one is empty")
         twice = sorted({name for name in names if names.count(name) > 1})
         if twice:
-            raise ValueError(f"every category once, but {', '.join(twice)} comes again")
+            raise ValueError(f"every category once, but {', '.join(twice)} is repeated")
         return bank
 
 
 class LinkConfig(StageConfig):
-    """Which points a view sees."""
+    """Links between points and the views that see them."""
 
     near: Positive = 0.05
-    """Points closer than this to the camera plane are not linked, metres."""
+    """Smallest depth of a linked point in front of the camera, metres."""
     depth_tolerance: Positive = 0.05
-    """Largest difference between a point's z and the depth map, metres (absolute part)."""
+    """Largest difference between a point's depth and the depth map, metres (absolute part)."""
     depth_tolerance_relative: NonNegative = 0.02
-    """The same, relative to z; the larger of the two counts."""
+    """Largest difference relative to the depth; the larger of both tolerances applies."""
     masks: bool = True
-    """Leave out pixels that a mask blanks and those that the lens never saw."""
+    """Ignore pixels that a mask blanks and pixels outside the lens's image circle."""
 
 
 class FuseConfig(StageConfig):
-    """Masks of many views to one soft label per point."""
+    """Fusion of the masks of many views into one soft label per point and query."""
 
     views: Literal["best", "all", "filtered"] = "filtered"
-    """``best``: the one view believed most; ``all``: every view's mask alike, also those that
-    were held back (with ``prior`` and ``no_seg_weight`` 0 the published baseline); ``filtered``:
-    by belief, see the stage."""
+    """``best``: only the most confident view. ``all``: every view's mask with equal weight,
+    withheld masks included (with ``prior`` and ``no_seg_weight`` 0 the published baseline).
+    ``filtered``: weights from confidence, token gate and 3D agreement."""
     token_gate: bool = True
-    """``filtered``: weigh views also by how well their [SEG] token agrees with the others'."""
+    """``filtered``: weigh views by the agreement of their [SEG] embeddings, too."""
     agreement: bool = True
-    """``filtered``: weigh views also by how well their mask agrees with the others' in 3D."""
+    """``filtered``: weigh views by the agreement of their masks in 3D, too."""
     gate_iterations: Count = 10
-    """Most rounds of re-centring the query token."""
+    """Most iterations of the token gate."""
     gate_floor: Fraction = 0.3
-    """Views whose weight is under this share of the largest are dropped."""
+    """Views whose weight is below this share of the largest weight are dropped."""
     prior: NonNegative = 0.25
-    """Lambda of the vote: pulls points few views agree on towards 0."""
+    """Weight of a prior vote for 0, in views; it lowers the labels of points with few votes."""
     no_seg_weight: NonNegative = 0.2
-    """How much a view that surely had said [SEG] nowhere counts against the points it sees."""
+    """Weight against the points it sees of a view whose presence ([SEG] probability) is 0."""
     superpoints: bool = True
     """Average labels inside superpoints, weighted by confidence."""
     neighbours: Fraction = 0.7
-    """Largest share of a superpoint's label that comes from those it touches; 0 for none."""
+    """Largest share of a superpoint's label that comes from adjacent superpoints; 0 for none."""
     rivals: NonNegative = 1.5
-    """Superpoints that a rival category of the bank claims this much more are halved; 0: none."""
+    """Halve a superpoint's label where the claim of a competing background category is this many
+    times larger; 0 turns it off."""
     rival_cosine: Annotated[float, Field(ge=-1, le=1)] = 0.4
-    """Categories of the bank whose token is closer than this to the query's are no rivals."""
+    """Background categories compete only if the cosine of their token and the query's is lower."""
     threshold: Literal["half", "expected_dice"] = "expected_dice"
-    """Where a label counts as part of the answer: from 1/2 on, or from where the answer's
-    expected overlap is largest."""
+    """Threshold of the labels: ``half`` is 1/2, ``expected_dice`` the threshold whose mask has the
+    largest expected Dice overlap."""
     presence: Fraction = 0.15
-    """Queries no point of which reaches this label have no object."""
+    """Queries whose largest label is lower have no object."""
 
 
 class PredictConfig(StageConfig):
-    """Student to masks on the original points."""
+    """Prediction of masks on the original points by the student."""
 
     tokens: Literal["views", "text"] = "views"
-    """Who asks: the fused [SEG] token of the scene's views, or the words alone (``text``)."""
+    """Query tokens: ``views`` fuses the [SEG] embeddings of the scene's views, ``text`` encodes
+    the words alone."""
     student: str = ""
-    """Whose student answers: another scene set's (under the same config) or that of a folder;
-    empty for this set's own. Set by ``EvaluateZeroShot --student-from``."""
+    """Scene set or folder whose student answers (a set's student under the same config); empty for
+    this set's student. Set by ``EvaluateZeroShot --student-from``."""
     turns: Annotated[int, Field(ge=1, le=36)] = 4
-    """Average over this many turns of the scene about the vertical axis."""
+    """Rotations of the scene about the vertical axis over which predictions are averaged."""
     object_cosine: Annotated[float, Field(ge=-1, le=1)] = 0.8
-    """Superpoints that touch and whose features are more alike than this are one object."""
+    """Adjacent superpoints form one object if the cosine of their features is higher."""
     object_share: Fraction = 0.5
-    """How much of a superpoint's answer is that of its object; 0 for none."""
+    """Share of a superpoint's score that is the mean score of its object; 0 for none."""
     size_power: Fraction = 0.75
-    """``expected_dice``: a superpoint of n points counts n to this power. Below 1, a large one
-    that is doubtful weighs less against small ones that are sure."""
+    """``expected_dice``: a superpoint of n points has weight n to this power. Values below 1 give
+    large uncertain superpoints less weight against small certain ones."""
     threshold: Literal["half", "expected_dice"] = "expected_dice"
-    """As in fusion."""
+    """Threshold of the scores, as in ``fuse.threshold``."""
     sharpness: NonNegative = 2.5
-    """``expected_dice``, the student's own answer: how much like things are drawn apart before the
-    threshold is chosen, see ``stages.fusion.thresholds.sharpened``; 0 for not at all."""
+    """``expected_dice`` of the student alone: exponent of the odds with which probabilities are
+    sharpened before the threshold is chosen; 0 leaves them as they are."""
     presence: Fraction = 0.2
-    """The student's own answer: queries no point of which reaches this have no object."""
+    """Student alone: queries whose largest probability is lower have no object."""
     presence_together: Fraction = 0.3
-    """The same of student and labels together."""
+    """Student combined with labels: queries whose largest score is lower have no object."""
 
 
 class JudgeConfig(StageConfig):
-    """The teacher's masks against ground truth, in 2D."""
+    """Evaluation of the teacher's masks against ground truth in 2D."""
 
     stride: Annotated[int, Field(ge=1, le=64)] = 2
-    """Image pixels per cell at which ground truth is rendered and masks are compared."""
+    """Image pixels per cell of the grid on which ground truth is rendered and masks compared."""
 
 
 class ReportConfig(StageConfig):
     """The page of results."""
 
     max_pictures: Annotated[int, Field(ge=0, le=100_000)] = 500
-    """Queries shown with pictures, at most."""
+    """Most queries shown with pictures."""
     picture_width: Annotated[int, Field(ge=64, le=2048)] = 320
     """Width of each picture, pixels."""
     points: Annotated[int, Field(ge=0, le=2_000_000)] = 60_000
-    """Points of a scene in 3D, at most, evenly spread in space; 0 for a page without 3D."""
+    """Most points per scene of the 3D view, evenly spread in space; 0 for a page without 3D."""
     views: Annotated[int, Field(ge=0, le=50)] = 4
-    """Views of the teacher shown of a query, of those that fusion kept: the heaviest."""
+    """Kept views shown per query: those of the largest weight in fusion."""
     dropped_views: Annotated[int, Field(ge=0, le=50)] = 1
-    """The same of those it dropped: the ones the teacher believed most."""
+    """Dropped views shown per query: those of the teacher's highest confidence."""
     view_width: Annotated[int, Field(ge=32, le=2048)] = 192
-    """Width of their pictures, pixels."""
+    """Width of the pictures of views, pixels."""
     view_megabytes: NonNegative = 6.0
-    """What these pictures may take of the page, all together: where that is too little, every
-    query has its first before any has its second."""
+    """Most megabytes of the page for all pictures of views; if they do not suffice, every query
+    gets its first picture before any gets its second."""
 
 
 class Experiment(StageConfig):
-    """All stages' configs: what ``--config`` and ``--overrides`` may set."""
+    """Configs of all stages, as ``--config`` and ``--overrides`` set them."""
 
     generate: GenerateConfig = GenerateConfig()
-    """Demo rooms."""
+    """Generation of demo rooms."""
     prepare: PrepareConfig = PrepareConfig()
-    """Scan to scene."""
+    """Conversion of scans to scenes."""
     prompts: PromptsConfig = PromptsConfig()
-    """Query files."""
+    """Conversion of query files to prompts."""
     link: LinkConfig = LinkConfig()
-    """Points to pixels."""
+    """Links between points and pixels."""
     teacher: TeacherConfig = TeacherConfig()
-    """2D teacher."""
+    """The 2D teacher."""
     fuse: FuseConfig = FuseConfig()
-    """Masks to labels."""
+    """Fusion of masks into labels."""
     student: StudentConfig = StudentConfig()
-    """Sparse U-Net."""
+    """The sparse 3D U-Net and its training."""
     finetune: FinetuneConfig = FinetuneConfig()
-    """A student trained further on truth."""
+    """Fine-tuning of a student on ground truth."""
     text: TextConfig = TextConfig()
-    """Sentences to tokens."""
+    """Encoding of sentences as query tokens."""
     predict: PredictConfig = PredictConfig()
-    """Student to masks."""
+    """Prediction of masks by the student."""
     judge: JudgeConfig = JudgeConfig()
-    """Teacher in 2D."""
+    """Evaluation of the teacher in 2D."""
     report: ReportConfig = ReportConfig()
-    """Page of results."""
+    """The page of results."""
     steps: list[str] = []
-    """Modules that declare further steps, each by its import path; RunAll makes their artifacts,
-    too."""
+    """Import paths of modules that declare further steps; RunAll makes their artifacts, too."""
 
     @model_validator(mode="after")
     def _one_student(self) -> Experiment:
         if self.finetune.start and self.predict.student:
             raise ValueError(
-                "finetune.start and predict.student both say whose student answers; give one"
+                "finetune.start and predict.student both choose the student; set only one of them"
             )
         return self

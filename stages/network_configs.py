@@ -1,4 +1,4 @@
-"""Configs of teachers, student and text encoder, and the base class of all configs."""
+"""Configs of teachers, student and text encoder, and the base class of all stage configs."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ Seed = Annotated[int, Field(ge=0, le=2**31 - 1)]
 
 
 class StageConfig(BaseModel):
-    """Base of all stage configs: immutable, strict, closed, finite."""
+    """Base of all stage configs: immutable, with strict types and no unknown keys, NaN or inf."""
 
     model_config = ConfigDict(
         frozen=True,
@@ -36,51 +36,52 @@ class StageConfig(BaseModel):
 
 
 class AugmentConfig(StageConfig):
-    """Changes of a training scene that keep its queries true."""
+    """Augmentation of training scenes; it keeps their queries true."""
 
     rotate: bool = True
-    """Turn about the vertical axis by any angle."""
+    """Rotate about the vertical axis by a random angle."""
     mirror: bool = True
-    """Mirror half of the time, never with a query that speaks of left or right."""
+    """Mirror with probability 1/2, except in scenes with a query about left or right."""
     scale: Fraction = 0.1
-    """Scale by up to this share either way."""
+    """Scale by a random factor between 1 minus and 1 plus this."""
     color: Fraction = 0.05
-    """Shift brightness by up to this share either way."""
+    """Shift brightness (range 0 to 1) by at most this up or down."""
 
 
 class LossConfig(StageConfig):
     """Weights of the training losses."""
 
     bce: NonNegative = 1.0
-    """Binary cross entropy on superpoints whose label is clear."""
+    """Binary cross entropy over superpoints, weighted by the confidence of their labels."""
     dice: NonNegative = 1.0
-    """Dice on the same, of queries that have a target."""
+    """Soft Dice loss with the same weights, over queries that have a target."""
     neighbours: NonNegative = 0.1
-    """Difference of the predictions of superpoints that touch and look like one object."""
+    """Squared difference of the predictions of adjacent superpoints, weighted by affinity."""
     feature: NonNegative = 0.2
-    """One minus cosine between features and the tokens of queries that claim a superpoint."""
+    """One minus the cosine of a superpoint's feature and the tokens of queries that claim it."""
     absent: NonNegative = 0.2
-    """Cross entropy of negatives: queries of other scenes, taken to be absent here."""
+    """Cross entropy of negatives: queries of other scenes, assumed to be absent here."""
     image: NonNegative = 0.0
-    """One minus cosine between features of a head of its own and the teacher's image features
-    (SAM's, for a LISA), of superpoints that a view saw; above 0 it adds the stage LiftFeatures."""
+    """One minus the cosine of the output of a separate head and the teacher's image features
+    (SAM's for LISA), over superpoints that a view sees; above 0 it adds the stage LiftFeatures."""
     positive_weight: Positive = 3.0
-    """How much more a positive counts in the cross entropy."""
+    """Factor on the positive part of the cross entropy."""
 
 
 class SelfTrainingConfig(StageConfig):
-    """The student's answers mend the labels it learns from, see ``train_student``."""
+    """Refinement of the labels by the student's predictions, see ``train_student``."""
 
     start: Fraction = 0.0
-    """Share of the epochs after which labels are mended once; 0 for never. Truth never is."""
+    """Share of the epochs after which labels are refined once; 0 for never. Ground truth is never
+    refined."""
     object_cosine: Annotated[float, Field(ge=-1, le=1)] = 0.8
-    """As in prediction."""
+    """Adjacent superpoints form one object if the cosine of their features is higher."""
     object_share: Fraction = 0.5
-    """As in prediction."""
+    """Share of a superpoint's score that is the mean score of its object; 0 for none."""
     sure: Fraction = 0.8
-    """Superpoints that no view saw are labelled where the student is this sure, |2 p - 1|."""
+    """Superpoints that no view sees get the student's label where |2 p - 1| is at least this."""
     presence: Fraction = 0.3
-    """Queries no mended label of which reaches this have no object."""
+    """Queries whose largest refined label is lower have no object."""
 
 
 class StudentConfig(StageConfig):
@@ -89,12 +90,13 @@ class StudentConfig(StageConfig):
     preset: Literal["tiny", "minkunet14", "minkunet34"] = "tiny"
     """Size of the backbone."""
     voxel_size: Annotated[float, Field(ge=0.005, le=0.5)] = 0.1
-    """Edge of a voxel, metres; real scans deserve 0.02 to 0.05 and a larger preset."""
+    """Edge of a voxel, metres; use 0.02 to 0.05 and a larger preset for real scans."""
     feature_dim: Annotated[int, Field(ge=4, le=1024)] = 128
     """Length of the superpoints' features."""
     fusion: Literal["closed_form", "learnt"] = "learnt"
-    """How the tokens of a query's views become one: as in fusion, or by a small transformer
-    that starts as that and learns with the student."""
+    """Fusion of the [SEG] embeddings of a query's views: ``closed_form`` uses the weights of label
+    fusion; ``learnt`` starts from them and corrects them by a small transformer that is trained
+    with the student."""
     epochs: Count = 60
     """Passes over the training scenes."""
     batch_scenes: Count = 2
@@ -102,11 +104,11 @@ class StudentConfig(StageConfig):
     queries_per_scene: Count = 48
     """Queries drawn per scene and step."""
     negatives_per_scene: Annotated[int, Field(ge=0, le=4096)] = 4
-    """Queries of other scenes drawn per scene and step, as objects that are absent."""
+    """Negatives drawn per scene and step: queries of other scenes, assumed absent."""
     negative_cosine: Annotated[float, Field(ge=-1, le=1)] = 0.3
-    """Only tokens whose cosine to all tokens of the scene is lower serve as negatives."""
+    """Negatives are tokens whose cosine with every token of the scene is lower."""
     optimizer: Literal["adamw", "sgd"] = "adamw"
-    """``sgd`` with momentum 0.9 is what the paper used."""
+    """Optimiser; the paper used ``sgd`` with momentum 0.9."""
     lr: Positive = 0.01
     """Peak learning rate."""
     weight_decay: NonNegative = 0.01
@@ -114,7 +116,7 @@ class StudentConfig(StageConfig):
     seed: Seed = 0
     """Seed of weights, order of scenes, queries and augmentation."""
     supervision: Literal["label_free", "oracle"] = "label_free"
-    """``oracle`` trains on ground truth instead: the upper bound, never label-free."""
+    """``label_free`` trains on fused labels, ``oracle`` on ground truth as the upper bound."""
     augment: AugmentConfig = AugmentConfig()
     """Augmentation."""
     loss: LossConfig = LossConfig()
@@ -124,24 +126,24 @@ class StudentConfig(StageConfig):
 
 
 class FinetuneConfig(StageConfig):
-    """Training a label-free student further on ground truth; never label-free itself."""
+    """Fine-tuning of a label-free student on ground truth; the result is not label-free."""
 
     start: str = ""
-    """The student to start from: a scene set (its student under the same config) or a student's
-    folder. Set by ``Finetune --from``; empty for no fine-tuning."""
+    """Student to start from: a scene set (its student under the same config) or the folder of a
+    student. Set by ``Finetune --from``; empty for no fine-tuning."""
     epochs: Count = 20
     """Passes over the training scenes."""
     lr: Positive = 0.0003
-    """Peak learning rate; all else is as in ``student``."""
+    """Peak learning rate; all other settings are those of ``student``."""
 
     def applied_to(self, student: StudentConfig) -> StudentConfig:
-        """How a student is trained further: on truth, at this section's pace."""
-        pace = {"epochs": self.epochs, "lr": self.lr}
-        return student.model_copy(update={"supervision": "oracle", **pace})
+        """Return ``student`` with ground truth as supervision and this section's schedule."""
+        schedule = {"epochs": self.epochs, "lr": self.lr}
+        return student.model_copy(update={"supervision": "oracle", **schedule})
 
 
 def check_processes(cfg: StudentConfig, processes: int) -> None:
-    """Refuse, with ConfigError, a number of processes that a batch's scenes cannot be dealt to."""
+    """Raise ConfigError unless each of ``processes`` can get at least one scene of a batch."""
     if processes < 1:
         raise ConfigError(f"--train-processes: expected at least 1, found {processes}.")
     if processes > cfg.batch_scenes:
@@ -157,70 +159,70 @@ Dtype = Literal["float32", "bfloat16", "float16"]
 
 
 class OracleConfig(StageConfig):
-    """Errors of the oracle teacher, each a rate of (view, query) pairs."""
+    """Error model of the oracle teacher; rates are shares of (view, query) pairs."""
 
     ragged: Fraction = 0.3
-    """How far borders are gnawed: 0 none, 1 by about 10 % of the image."""
+    """Displacement of mask borders: 0 for none, 1 for about 10 % of the image."""
     miss: Fraction = 0.1
-    """Visible objects answered without a mask."""
+    """Rate of visible objects answered without a mask."""
     confuse: Fraction = 0.2
-    """Masks drawn on another visible object instead."""
+    """Rate of masks drawn on another visible object."""
     hallucinate: Fraction = 0.3
-    """Masks drawn though the object is not in view."""
+    """Rate of masks drawn although the object is not in view."""
     token_noise: NonNegative = 0.3
-    """Length of the noise added to unit [SEG] vectors."""
+    """Length of the noise vector added to unit [SEG] embeddings."""
     iou_noise: NonNegative = 0.15
-    """Standard deviation of the noise on predicted IoUs."""
+    """Standard deviation of the noise added to predicted IoUs."""
     min_cells: Count = 8
-    """An object is in view from this many mask cells on."""
+    """Smallest number of mask cells of an object in view."""
     stride: Annotated[int, Field(ge=1, le=64)] = 4
     """Image pixels per mask cell."""
 
 
 class LisaConfig(StageConfig):
-    """LISA's weights and how LISA is asked; the defaults are those of MLLM-For3D."""
+    """Weights and prompts of LISA; the defaults are those of MLLM-For3D."""
 
     weights: str = ""
-    """Folder of the published checkpoint or its hub id; empty: the weights of ``lisa_nano``."""
+    """Folder of the published checkpoint or its hub id; empty for the weights of ``lisa_nano``."""
     vision_tower: str = ""
-    """Folder or hub id of the CLIP tower; empty: the one that the checkpoint names."""
+    """Folder or hub id of the CLIP tower; empty for the tower that the checkpoint names."""
     conversation: Literal["llava_v1", "llava_llama_2"] = "llava_v1"
     """Template of the prompt."""
     use_start_end: bool | None = None
-    """Image between start and end tokens; none: yes, except for ``lisa_plus``."""
+    """Put the image between start and end tokens; null means true, except for ``lisa_plus``."""
     question_form: Literal["auto", "sentence", "phrase", "explain", "raw"] = "auto"
-    """How a query becomes a question; ``auto`` tells sentences and phrases apart."""
+    """Template that turns a query into a question; ``auto`` distinguishes sentences and phrases."""
     task_suffix: Literal[
         "", "semantic", "instance", "semantic_text", "instance_text", "text", "steps"
     ] = ""
-    """Sentence with which LISA++ is told its task."""
+    """Task sentence of LISA++ that is appended to the question; empty for none."""
     masks: Literal["single", "best_of_three"] = "single"
-    """``best_of_three`` keeps, of SAM's three further masks, that of the highest predicted IoU."""
+    """SAM's single mask, or the one of its three further masks with the highest predicted IoU."""
     dtype: Dtype | None = None
-    """Precision; none: float32 for ``lisa_nano``, bfloat16 for the others."""
+    """Precision; null means float32 for ``lisa_nano``, bfloat16 for the others."""
     quantize: Literal["none", "8bit", "4bit"] = "none"
-    """Language model in 8 or 4 bit: needs the extra ``quantized`` and a GPU."""
+    """Quantisation of the language model; needs the extra ``quantized`` and a GPU."""
     max_new_tokens: Annotated[int, Field(ge=1, le=4096)] = 32
-    """Longest answer, tokens."""
+    """Most tokens of an answer."""
     whole_answer: bool = False
-    """Decode the whole answer, all its [SEG]s included, instead of up to the first [SEG]."""
+    """Decode the whole answer with all its [SEG]s, instead of stopping at the first [SEG]."""
 
 
 class TeacherConfig(StageConfig):
-    """The 2D teacher and how it is asked."""
+    """The 2D teacher and its settings."""
 
     name: TeacherName = "lisa_nano"
-    """Which teacher; ``lisa_nano`` knows rendered rooms only; ``oracle`` reads ground truth."""
+    """Teacher; ``lisa_nano`` is trained on rendered rooms only; ``oracle`` reads ground truth."""
     seed: Seed = 0
-    """Seed of whatever the teacher draws; LISA draws nothing."""
+    """Random seed of the teacher; LISA is deterministic and ignores it."""
     oracle: OracleConfig = OracleConfig()
     """Error model of the oracle."""
     lisa: LisaConfig = LisaConfig()
-    """``lisa_nano``, ``lisa`` and ``lisa_plus``."""
+    """Settings of ``lisa_nano``, ``lisa`` and ``lisa_plus``."""
     class_: str = Field(default="", alias="class", pattern=r"^([\w.]+:\w+)?$")
-    """A teacher of your own as ``module:Class``; setting it means ``custom``."""
+    """Class of a custom teacher as ``module:Class``; setting it sets ``name`` to ``custom``."""
     options: dict[str, JsonValue] = {}
-    """Keyword arguments of that class."""
+    """Keyword arguments of the custom class."""
 
     @model_validator(mode="before")
     @classmethod
@@ -240,7 +242,7 @@ class TeacherConfig(StageConfig):
 
     @property
     def is_small(self) -> bool:
-        """Whether several may work at once on a machine without GPUs."""
+        """Whether several teachers may run at once on a machine without GPUs."""
         return self.name in ("oracle", "lisa_nano")
 
     @property
@@ -250,7 +252,7 @@ class TeacherConfig(StageConfig):
 
     @property
     def use_start_end(self) -> bool:
-        """Whether LISA's image stands between start and end tokens."""
+        """Whether the prompt puts LISA's image between start and end tokens."""
         chosen = self.lisa.use_start_end
         return self.name != "lisa_plus" if chosen is None else chosen
 
@@ -261,15 +263,15 @@ class TeacherConfig(StageConfig):
 
 
 class TextConfig(StageConfig):
-    """What turns a new sentence into a query token when there is no teacher and no image."""
+    """Text encoder that turns a new sentence into a query token without teacher and image."""
 
     encoder: Literal["teacher", "sentence", "clip"] = "teacher"
-    """``teacher``: LISA's own language model behind a mean image; ``sentence``: a sentence
-    encoder such as MiniLM; ``clip``: CLIP's text tower."""
+    """``teacher``: LISA's language model with a mean image; ``sentence``: a sentence encoder such
+    as MiniLM; ``clip``: CLIP's text tower."""
     weights: str = ""
     """Folder or hub id of the ``sentence`` or ``clip`` encoder; empty with ``teacher``."""
     images_per_scene: Count = 2
-    """``teacher``: pictures of each scene that the mean image is averaged over."""
+    """``teacher``: number of images per scene over which the mean image is averaged."""
 
     @model_validator(mode="after")
     def _weights_belong_to_the_encoder(self) -> TextConfig:

@@ -1,4 +1,4 @@
-"""LISA and LISA++: a CLIP tower and a Llama that ask a SAM mask decoder through ``[SEG]``.
+"""LISA and LISA++: a CLIP tower, a Llama, and a SAM mask decoder prompted by ``[SEG]``.
 
 In: a checkpoint folder, an image, questions. Out: answers with masks and [SEG] embeddings.
 """

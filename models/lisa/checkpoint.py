@@ -1,10 +1,9 @@
-"""Read and write LISA checkpoints in the published layout, sharded or whole.
+"""Read and write LISA checkpoints in the published layout, sharded or in one file.
 
-Tensors come memory mapped: what is not used is not read, and nothing is held twice.
-
-A folder holds ``config.json``, weights with the published keys, a tokenizer's files, and names
-the CLIP model whose vision tower it was trained with. Loading holds each weight once: the
-network is built without memory and takes the tensors as they come, mapped or converted.
+A folder holds ``config.json``, weights with the published keys and the files of the tokenizer;
+``config.json`` names the CLIP model of the vision tower. Tensors are memory mapped, and the
+network is built on the meta device and takes the mapped or converted tensors, so memory holds
+each weight once.
 """
 
 from __future__ import annotations
@@ -48,7 +47,7 @@ _FETCH_AGAIN = "Fetch the file again, whole."
 
 
 def read_object(path: Path) -> dict[str, Any]:
-    """The JSON object in ``path``; DataError unless there is one."""
+    """Read the JSON object in ``path``; raise DataError unless the file holds one."""
     expected = "a JSON object"
     remedy = f"Is {path.parent} the folder of a model? Fetch the file again, whole."
     content = read_json(path, expected, remedy)
@@ -58,10 +57,10 @@ def read_object(path: Path) -> dict[str, Any]:
 
 
 def read_tensors(folder: Path) -> dict[str, Tensor]:
-    """All tensors of a folder by key, on the CPU, as they are stored, memory mapped.
+    """Read all tensors of a folder by key, on the CPU, in their stored precision, memory mapped.
 
-    Where there are both formats, safetensors is read. DataError for no weights at all, a shard
-    that is missing or a file that cannot be read.
+    Of both formats safetensors is preferred. Raises DataError for a folder without weights, a
+    missing shard or a file that cannot be read.
     """
     tensors: dict[str, Tensor] = {}
     for path in weight_files(folder):
@@ -70,15 +69,15 @@ def read_tensors(folder: Path) -> dict[str, Tensor]:
 
 
 def weight_files(folder: Path) -> list[Path]:
-    """The files that hold a folder's weights, shards in the order of their names."""
+    """Return the files with a folder's weights, shards sorted by name; DataError without any."""
     for name in _SINGLE:
         index = folder / f"{name}.index.json"
         if index.is_file():
             return _shards(index)
         if (folder / name).is_file():
             return [folder / name]
-    wanted = f"{' or '.join(_SINGLE)}, or an index (.index.json) and its shards"
-    raise DataError(folder, wanted, "none of them", "Fetch the weights into this folder.")
+    expected = f"{' or '.join(_SINGLE)}, or an index (.index.json) and its shards"
+    raise DataError(folder, expected, "none of them", "Fetch the weights into this folder.")
 
 
 def _shards(index: Path) -> list[Path]:
@@ -87,7 +86,7 @@ def _shards(index: Path) -> list[Path]:
         raise DataError(index, 'a "weight_map" of keys to files', "none", _FETCH_AGAIN)
     names = sorted({str(name) for name in weight_map.values()})
     for name in names:
-        # A name is data: it must not lead out of the folder.
+        # The name comes from a file and must not lead out of the folder.
         if Path(name).name != name:
             raise DataError(index, "names of files beside it", repr(name), _FETCH_AGAIN)
     missing = [name for name in names if not (index.parent / name).is_file()]
@@ -101,7 +100,7 @@ def _read_file(path: Path) -> dict[str, Tensor]:
     try:
         if path.suffix == ".safetensors":
             return load_file(path)
-        # Files of before torch 1.6 are no archives and cannot be mapped.
+        # Files written before torch 1.6 are no zip archives and cannot be mapped.
         mapped = zipfile.is_zipfile(path)
         content = torch.load(path, map_location="cpu", weights_only=True, mmap=mapped)
     except (SafetensorError, OSError, RuntimeError, UnpicklingError, EOFError, ValueError) as error:
@@ -122,33 +121,33 @@ def save_lisa(
     clip_transform: ClipTransform,
     dtype: torch.dtype = torch.float16,
 ) -> None:
-    """Write a folder that ``load_lisa`` reads, with the published keys.
+    """Write a checkpoint folder with the published keys, which ``load_lisa`` reads.
 
     Args:
-        folder: made if it is not there; files of the same names are replaced.
-        network: on any device, in any precision.
-        tokenizer_files: ``tokenizer.model``, ``added_tokens.json`` and
-            ``tokenizer_config.json``; copied.
-        clip_transform: becomes ``preprocessor_config.json`` of the vision tower's folder.
-        dtype: of all tensors in the files.
+        folder: created if missing; files of the same names are replaced.
+        network: the network, on any device, in any precision.
+        tokenizer_files: ``tokenizer.model``, ``added_tokens.json`` and ``tokenizer_config.json``,
+            which are copied.
+        clip_transform: written as ``preprocessor_config.json`` of the vision tower.
+        dtype: precision of all tensors in the files.
     """
     tower = folder / TOWER_FOLDER
     tower.mkdir(parents=True, exist_ok=True)
     state = network.state_dict()
     ours = {key_names.to_published(n): t for n, t in state.items() if not key_names.is_tower(n)}
     towers = {key_names.tower_to_published(n): t for n, t in state.items() if key_names.is_tower(n)}
-    for place, tensors in ((folder, ours), (tower, towers)):
-        _replace(place / "model.safetensors", lambda path: _save_tensors(path, tensors, dtype))
+    for target, tensors in ((folder, ours), (tower, towers)):
+        _replace(target / "model.safetensors", lambda path: _save_tensors(path, tensors, dtype))
     for source in tokenizer_files:
         _replace(folder / source.name, lambda path: shutil.copyfile(source, path))
     _write_json(tower / "preprocessor_config.json", _preprocessor(clip_transform))
     _write_json(tower / "config.json", network.config.clip.to_dict())
-    # Last: without it the folder is no checkpoint.
+    # Written last, because a folder without it is no checkpoint.
     _write_json(folder / "config.json", _config(network.config, dtype))
 
 
 def _config(config: LisaConfig, dtype: torch.dtype) -> dict[str, Any]:
-    """``config.json`` with the published keys, and what they leave out under "sam"."""
+    """Return ``config.json`` with the published keys, and further sizes of SAM under "sam"."""
     llama = config.llama
     return {
         "architectures": ["LISAForCausalLM"],
@@ -180,7 +179,7 @@ def _config(config: LisaConfig, dtype: torch.dtype) -> dict[str, Any]:
 
 
 def _preprocessor(transform: ClipTransform) -> dict[str, Any]:
-    """``preprocessor_config.json`` as transformers writes it."""
+    """Return ``preprocessor_config.json`` as transformers writes it."""
     size, crop = transform.resize_to, transform.crop
     sides: dict[str, int | None] = {"shortest_edge": size if isinstance(size, int) else None}
     if isinstance(size, tuple):
@@ -202,21 +201,21 @@ def _preprocessor(transform: ClipTransform) -> dict[str, Any]:
 
 
 def _save_tensors(path: Path, tensors: Mapping[str, Tensor], dtype: torch.dtype) -> None:
-    # A copy of each, for safetensors refuses weights that share memory.
+    # Each tensor is copied, because safetensors refuses tensors that share memory.
     copies = {k: t.detach().to("cpu", dtype, copy=True).contiguous() for k, t in tensors.items()}
     save_file(copies, path, metadata={"format": "pt"})
 
 
 def _write_json(path: Path, content: Mapping[str, Any]) -> None:
     text = json.dumps(content, indent=2, sort_keys=True) + "\n"
-    _replace(path, lambda aside: aside.write_text(text, encoding="utf-8"))
+    _replace(path, lambda partial: partial.write_text(text, encoding="utf-8"))
 
 
 def _replace(path: Path, write: Callable[[Path], object]) -> None:
-    """Write aside, then rename: a file that is memory mapped must not change under its reader."""
-    aside = path.with_name(f".{path.name}.part")
-    write(aside)
-    os.replace(aside, path)
+    """Write to a temporary file, then rename, so that memory mapped files do not change."""
+    partial = path.with_name(f".{path.name}.part")
+    write(partial)
+    os.replace(partial, path)
 
 
 __all__ = ["Dtype", "LoadedLisa", "load_lisa", "save_lisa"]
@@ -224,16 +223,16 @@ __all__ = ["Dtype", "LoadedLisa", "load_lisa", "save_lisa"]
 Dtype = Literal["float32", "bfloat16", "float16"]
 
 _DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
-# SAM and the head that asks it stay in float32, as they are published; it costs 2.5 GB at most.
+# SAM and the [SEG] head stay in float32, as published; this takes at most 2.5 GB.
 _LOW_PRECISION = ("language_model.", "projector.", "vision_tower.")
 _MOST_NAMED = 10
 
 
 @dataclass(frozen=True, eq=False)
 class LoadedLisa:
-    """A network that is ready to answer: in evaluation mode, its weights frozen.
+    """A loaded network in evaluation mode with frozen weights, its tokenizer and transform.
 
-    ``dtype`` is that of the language model, the projector and CLIP; the rest is float32.
+    ``dtype`` is the precision of the language model, the projector and CLIP; all else is float32.
     """
 
     network: LisaNetwork
@@ -253,45 +252,47 @@ def load_lisa(
     """Load a checkpoint in the published layout.
 
     Args:
-        weights: its folder, or a hub id (``xinlai/LISA-7B-v1``), which is fetched.
-        vision_tower: folder or hub id of its CLIP model; None to use what ``config.json``
-            names: a folder in the checkpoint's or beside it, else a hub id.
+        weights: folder of the checkpoint, or a hub id (``xinlai/LISA-7B-v1``), which is fetched.
+        vision_tower: folder or hub id of the CLIP model; None for the model that ``config.json``
+            names: a folder in or beside the checkpoint, else a hub id.
         dtype: precision of the language model, the projector and CLIP; float16 with 8 bits.
-        device: where the network shall be.
-        quantize: hold the language model's blocks in 8 or 4 bits (needs bitsandbytes, a GPU).
+        device: device of the network.
+        quantize: quantise the language model's blocks to 8 or 4 bits (needs bitsandbytes and a
+            GPU).
 
     Raises:
-        UserError: the hub does not have it, or the device or quantisation cannot be had.
+        UserError: the hub does not provide the weights, or the device or the quantisation is not
+            available.
         DataError: a file is missing or damaged, or weights are missing, unexpected or
             misshapen (all such keys in one message).
     """
-    place, kind = _device(device), _dtype(dtype)
+    torch_device, torch_dtype = _device(device), _dtype(dtype)
     if quantize is not None:
-        require_bitsandbytes(quantize, place)
+        require_bitsandbytes(quantize, torch_device)
         if quantize == "8bit":
-            kind = torch.float16  # bitsandbytes' 8-bit products know no other.
-    if place.type == "cuda":
-        # SAM's float32 products in TF32: several times faster, and more exact than the bfloat16
-        # in which the published code runs it.
+            torch_dtype = torch.float16  # 8-bit products of bitsandbytes need float16.
+    if torch_device.type == "cuda":
+        # SAM's float32 products run in TF32: several times faster, and more accurate than the
+        # bfloat16 of the published code.
         torch.set_float32_matmul_precision("high")
     folder = checkpoint_folder(weights)
     config = read_object(folder / "config.json")
     tower = tower_folder(folder, config, vision_tower)
     tokenizer, transform = LisaTokenizer.from_folder(folder), ClipTransform.from_folder(tower)
-    network = _load_network(folder, config, tower, kind, place, quantize)
+    network = _load_network(folder, config, tower, torch_dtype, torch_device, quantize)
     _check_fit(folder, tower, network.config, tokenizer, transform)
-    return LoadedLisa(network, tokenizer, transform, kind, place)
+    return LoadedLisa(network, tokenizer, transform, torch_dtype, torch_device)
 
 
 def _device(device: str | torch.device) -> torch.device:
     try:
-        place = torch.device(device)
-        torch.empty(0, device=place)
+        torch_device = torch.device(device)
+        torch.empty(0, device=torch_device)
     except (RuntimeError, AssertionError) as error:
-        # torch says what it lacks in its first line; an absent CUDA is an AssertionError.
+        # The first line of torch's message is the cause; missing CUDA is an AssertionError.
         reason = str(error).splitlines()[0]
         raise UserError(f"the device {str(device)!r} cannot be used: {reason}") from error
-    return place
+    return torch_device
 
 
 def _dtype(dtype: str) -> torch.dtype:
@@ -323,7 +324,7 @@ def _load_network(
     state = _renamed(folder, ours, expected, of_tower=False)
     state |= _renamed(tower, towers, expected, of_tower=True)
     for name, tensor in state.items():
-        # Blocks that will be rounded stay where they are, mapped, until it is their turn.
+        # Weights to be quantised stay memory mapped until ``quantise`` converts them.
         if not (bits and is_quantised(name)):
             low = name.startswith(_LOW_PRECISION)
             state[name] = tensor.to(device, dtype if low else torch.float32)
@@ -335,18 +336,18 @@ def _load_network(
 
 
 def _lisa_tensors(folder: Path, config: Mapping[str, Any]) -> dict[str, Tensor]:
-    """A checkpoint's own weights by published key."""
-    found = read_tensors(folder)
-    tensors = {key: tensor for key, tensor in found.items() if not key_names.is_ignored(key)}
+    """Read the weights of a checkpoint by published key, without keys that are skipped."""
+    stored = read_tensors(folder)
+    tensors = {key: tensor for key, tensor in stored.items() if not key_names.is_ignored(key)}
     if config.get("tie_word_embeddings") and "model.embed_tokens.weight" in tensors:
         tensors.setdefault("lm_head.weight", tensors["model.embed_tokens.weight"])
     return tensors
 
 
 def _tower_tensors(tower: Path) -> dict[str, Tensor]:
-    """The vision side of a CLIP folder's weights."""
-    found = read_tensors(tower)
-    return {key: tensor for key, tensor in found.items() if not key_names.is_ignored_in_tower(key)}
+    """Read the weights of the vision tower from a CLIP folder."""
+    stored = read_tensors(tower)
+    return {key: tensor for key, tensor in stored.items() if not key_names.is_ignored_in_tower(key)}
 
 
 def _renamed(
@@ -355,37 +356,39 @@ def _renamed(
     expected: Mapping[str, tuple[int, ...]],
     of_tower: bool,
 ) -> dict[str, Tensor]:
-    """Tensors by their names in ``LisaNetwork``; DataError unless all fit and none is missing.
+    """Return tensors by their names in ``LisaNetwork``.
 
-    ``expected``: the network's shapes by name, of which the tower's part or the rest is meant.
+    ``expected`` holds the network's shapes by name; only names of the vision tower are compared
+    if ``of_tower``, else only the others. Raises DataError for missing, unexpected or misshapen
+    tensors.
     """
     to_network = key_names.tower_to_network if of_tower else key_names.to_network
     to_published = key_names.tower_to_published if of_tower else key_names.to_published
-    wanted = {name for name in expected if key_names.is_tower(name) == of_tower}
+    names = {name for name in expected if key_names.is_tower(name) == of_tower}
     keys = {key: to_network(key) for key in tensors}
-    state = {name: tensors[key] for key, name in keys.items() if name in wanted}
-    missing = [to_published(name) for name in expected if name in wanted - set(state)]
-    unexpected = [key for key, name in keys.items() if name not in wanted]
+    state = {name: tensors[key] for key, name in keys.items() if name in names}
+    missing = [to_published(name) for name in expected if name in names - set(state)]
+    unexpected = [key for key, name in keys.items() if name not in names]
     misshapen = [
         f"{to_published(name)} {list(tensor.shape)} instead of {list(expected[name])}"
         for name, tensor in state.items()
         if tuple(tensor.shape) != expected[name]
     ]
-    # Sizes come from shapes: while keys are missing, what the others should be is a guess.
+    # Sizes are read from shapes, so with missing keys the expected shapes are unreliable.
     faults = {
         "missing": missing,
         "unexpected": unexpected,
         "misshapen": [] if missing else misshapen,
     }
     if any(faults.values()):
-        what = "the vision tower of CLIP" if of_tower else "the weights of LISA"
-        remedy = "Fetch the checkpoint again, or give the one that is meant."
-        raise DataError(folder, f"{what}, each as it is published", _listed(faults), remedy)
+        part = "the vision tower of CLIP" if of_tower else "the weights of LISA"
+        remedy = "Fetch the checkpoint again, or give the folder of the right one."
+        raise DataError(folder, f"{part}, each as it is published", _listed(faults), remedy)
     return state
 
 
 def _listed(faults: Mapping[str, list[str]]) -> str:
-    """One line of all faults, the first keys of each kind by name."""
+    """Format all faults in one line, with the first ten keys of each kind."""
     parts = []
     for fault, keys in faults.items():
         if keys:
@@ -395,7 +398,7 @@ def _listed(faults: Mapping[str, list[str]]) -> str:
 
 
 def _recompute_buffers(network: LisaNetwork, device: torch.device) -> None:
-    """Buffers that no checkpoint holds, still without memory, get their values."""
+    """Compute the buffers that no checkpoint holds; they are still on the meta device."""
     llama, embeddings = network.language_model.model, network.vision_tower.embeddings
     llama.rotary_emb = LlamaRotaryEmbedding(config=network.config.llama).to(device)
     ids = torch.arange(embeddings.position_embedding.num_embeddings, device=device)
@@ -409,7 +412,7 @@ def _check_fit(
     tokenizer: LisaTokenizer,
     transform: ClipTransform,
 ) -> None:
-    """Raise DataError for a tokenizer or an image size that is not this network's."""
+    """Raise DataError if the tokenizer or the image size does not fit the network."""
     remedy = "Fetch the folder again: its files do not belong together."
     rows = sizes.llama.vocab_size
     beyond = {token: id_ for token, id_ in tokenizer.added.items() if id_ >= rows}

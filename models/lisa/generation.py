@@ -1,11 +1,11 @@
-"""Generate the answers to many questions about one image, whose shared prefix is read once.
+"""Generate answers to many questions on images; the prefix of an image is read once.
 
-transformers' own cache makes every key and value anew for each token; at LISA-nano's size that
-copying took as long as the attention itself.
+The prefix is the part of the prompt before the question: the system text and the image's tokens.
+Its keys and values are cached, and the questions are read in batches, padded on the right. The
+padding is masked, so an answer does not depend on the other questions of its batch.
 
-The prefix is all that stands before the question: the system text and the image's tokens. Its
-keys and values are kept, and the questions follow in batches, filled up on their right; what
-fills them is masked, so a question's answer does not depend on its company.
+Keys and values are written into preallocated tensors: transformers' own cache copies them for
+every token, which at LISA-nano's size takes as long as the attention itself.
 """
 
 from __future__ import annotations
@@ -31,15 +31,15 @@ _MOST_MASKS_ON_GPU = 64
 _CACHE_BYTES = 2 * 2**30
 _VIEW_BYTES = 2**28
 _SHARE = 0.25
-"""Of a GPU's free memory, for the views read together and for keys and values each."""
+"""Share of a GPU's free memory for a batch of views, and for keys and values."""
 
 
 def views_at_once(config: LisaConfig, device: torch.device) -> int:
-    """Views to encode and to ask together.
+    """Return the batch size in views, at most 4 on a CPU and 8 on a GPU.
 
-    As many as there is room for, up to 4 on a CPU and 8 on a GPU: SAM's whole attention is the
-    largest thing that a view needs, heads x cells x cells numbers, of which about three exist at
-    once. On a CPU they are to take 256 MB, several views of a small LISA and one of a large.
+    The batch is limited by SAM's global attention, heads x cells x cells float32 numbers per view,
+    of which about three tensors exist at once. They may take 256 MB on a CPU (several views of a
+    small LISA, one of a large LISA) and a quarter of the free memory on a GPU.
     """
     free = _free_bytes(device)
     room = _VIEW_BYTES if free is None else int(_SHARE * free)
@@ -50,7 +50,7 @@ def views_at_once(config: LisaConfig, device: torch.device) -> int:
 
 
 def rows_at_once(row_bytes: int, device: torch.device) -> int:
-    """Questions to read together whose keys and values take ``row_bytes`` each; at least one."""
+    """Return the batch size in questions whose keys and values take ``row_bytes`` each, >= 1."""
     free = _free_bytes(device)
     room = _CACHE_BYTES if free is None else max(int(_SHARE * free), _CACHE_BYTES)
     most = _MOST_ROWS.get(device.type, _MOST_ROWS_ON_GPU)
@@ -58,23 +58,23 @@ def rows_at_once(row_bytes: int, device: torch.device) -> int:
 
 
 def mask_parts(count: int, device: torch.device) -> int:
-    """Parts of like size in which to decode ``count`` masks.
+    """Return the number of batches in which to decode ``count`` masks.
 
-    SAM repeats the image's embedding for each mask: on a CPU few stay in its cache, and are
-    decoded a tenth sooner than all together.
+    SAM repeats the image's embedding for each mask; small batches stay in a CPU's cache and are
+    decoded about 10 % faster than one large batch.
     """
     return -(-count // _MOST_MASKS.get(device.type, _MOST_MASKS_ON_GPU))
 
 
 def _free_bytes(device: torch.device) -> int | None:
-    """Free memory of a GPU, None for what is no CUDA device."""
+    """Return the free bytes of a CUDA device, None for other devices."""
     return torch.cuda.mem_get_info(device)[0] if device.type == "cuda" else None
 
 
-class KeptLayer(DynamicLayer):  # type: ignore[no-untyped-call]  # Of transformers.
-    """One layer's keys and values (R, heads, L, head size), with room to grow to ``most``.
+class PreallocatedLayer(DynamicLayer):  # type: ignore[no-untyped-call]  # Of transformers.
+    """Keys and values (R, heads, L, head size) of one layer, preallocated for L up to ``most``.
 
-    Each of the R rows begins with keys and values (1, heads, P, head size), which are copied.
+    Each of the R rows starts with a copy of its prefix, keys and values (1, heads, P, head size).
     """
 
     def __init__(self, keys: Sequence[Tensor], values: Sequence[Tensor], most: int) -> None:
@@ -88,7 +88,7 @@ class KeptLayer(DynamicLayer):  # type: ignore[no-untyped-call]  # Of transforme
     def update(
         self, key_states: Tensor, value_states: Tensor, *args: Any, **kwargs: Any
     ) -> tuple[Tensor, Tensor]:
-        """Write what follows (R, heads, S, head size); all there is now."""
+        """Append states (R, heads, S, head size); returns all keys and values so far."""
         end = self._length + key_states.shape[2]
         for room, states in zip(self._rooms, (key_states, value_states), strict=True):
             room[: self._rows, :, self._length : end] = states
@@ -96,7 +96,7 @@ class KeptLayer(DynamicLayer):  # type: ignore[no-untyped-call]  # Of transforme
         return self._show()
 
     def move_rows(self, targets: Tensor, sources: Tensor, count: int) -> None:
-        """Put rows ``sources`` in the places ``targets``, and go on with the first ``count``."""
+        """Copy rows ``sources`` to rows ``targets``, then keep the first ``count`` rows."""
         for room in self._rooms:
             if len(targets):
                 room[targets, :, : self._length] = room[sources, :, : self._length]
@@ -109,19 +109,22 @@ class KeptLayer(DynamicLayer):  # type: ignore[no-untyped-call]  # Of transforme
         return keys, values
 
 
-def kept_cache(
+def preallocated_cache(
     starts: Sequence[tuple[Sequence[Tensor], Sequence[Tensor]]], most: int
-) -> tuple[DynamicCache, list[KeptLayer]]:
-    """A cache of rows that begin with keys and values, each given per layer; and its layers."""
+) -> tuple[DynamicCache, list[PreallocatedLayer]]:
+    """Make a cache whose rows start with the given keys and values per layer; and its layers."""
     keys, values = (list(zip(*per_row, strict=True)) for per_row in zip(*starts, strict=True))
-    layers = [KeptLayer(*pair, most) for pair in zip(keys, values, strict=True)]
+    layers = [PreallocatedLayer(*pair, most) for pair in zip(keys, values, strict=True)]
     cache = DynamicCache()
     cache.layers = list(layers)
     return cache, layers
 
 
 def _room(starts: Sequence[Tensor], most: int) -> Tensor:
-    """(R, heads, most, head size) that begins with ``starts``; those alike are copied at once."""
+    """Allocate (R, heads, most, head size) whose rows start with ``starts``.
+
+    Rows with the same start are filled by one copy.
+    """
     _, heads, length, size = starts[0].shape
     room = torch.empty(
         len(starts), heads, most, size, dtype=starts[0].dtype, device=starts[0].device
@@ -137,12 +140,12 @@ def _room(starts: Sequence[Tensor], most: int) -> Tensor:
 
 @dataclass(frozen=True, eq=False)
 class Prefix:
-    """The start that all sequences about an image share, read.
+    """The cached start of all sequences on one image.
 
     Attributes:
-        ids: its tokens, IMAGE_TOKEN_ID for the whole image.
-        length: positions P it takes; an image takes many.
-        keys, values: per layer (1, heads, P, head size).
+        ids: token ids, with one IMAGE_TOKEN_ID for the image.
+        length: number of positions P, with all tokens of the image.
+        keys, values: (1, heads, P, head size) per layer.
     """
 
     ids: tuple[int, ...]
@@ -152,9 +155,9 @@ class Prefix:
 
 
 def read_prefix(model: LlamaForCausalLM, ids: Sequence[int], image_tokens: Tensor) -> Prefix:
-    """Read what comes before the question: ``ids`` end with the image's one id.
+    """Read the prefix of one image.
 
-    ``image_tokens`` (1, N, hidden) take its place.
+    ``ids`` end with IMAGE_TOKEN_ID, which ``image_tokens`` (1, N, hidden) replace.
     """
     return read_prefixes(model, ids, image_tokens)[0]
 
@@ -162,13 +165,13 @@ def read_prefix(model: LlamaForCausalLM, ids: Sequence[int], image_tokens: Tenso
 def read_prefixes(
     model: LlamaForCausalLM, ids: Sequence[int], image_tokens: Tensor
 ) -> list[Prefix]:
-    """The same before each of B images, (B, N, hidden), which are read together."""
+    """Read the prefixes of B images, ``image_tokens`` (B, N, hidden), in one batch."""
     words = embed_words(model, [list(ids[:-1])]).expand(len(image_tokens), -1, -1)
     embeddings = torch.cat([words, image_tokens.to(words.dtype)], dim=1)
     cache = DynamicCache()
     model.model(inputs_embeds=embeddings, past_key_values=cache, use_cache=True)
     layers = cast(list[DynamicLayer], cache.layers)
-    # (B, heads, P, head size) each, taken apart by image.
+    # (B, heads, P, head size) per layer, split by image.
     keys = zip(*(torch.split(cast(Tensor, layer.keys), 1) for layer in layers), strict=True)
     values = zip(*(torch.split(cast(Tensor, layer.values), 1) for layer in layers), strict=True)
     length = embeddings.shape[1]
@@ -176,14 +179,14 @@ def read_prefixes(
 
 
 def embed_words(model: LlamaForCausalLM, ids: list[list[int]]) -> Tensor:
-    """(B, S) ids of words to (B, S, hidden)."""
+    """Embed ids (B, S) of words as (B, S, hidden)."""
     table = model.model.embed_tokens
     return cast(Tensor, table(torch.tensor(ids, dtype=torch.long, device=table.weight.device)))
 
 
 @dataclass(frozen=True)
 class Stop:
-    """When an answer ends: at ``eos_id``, after ``max_new_tokens``, or at the first [SEG]."""
+    """Stopping rule of an answer: ``eos_id``, ``max_new_tokens``, optionally the first [SEG]."""
 
     eos_id: int
     seg_id: int
@@ -193,11 +196,11 @@ class Stop:
 
 @dataclass(eq=False)
 class Decoded:
-    """One answer: its ids, end included, and (hidden,) the state that predicted each [SEG].
+    """One decoded answer.
 
-    That state, of the position before [SEG], is what asks SAM for a mask. ``presence`` is the
-    largest probability that [SEG] had anywhere in the answer, ``nearest`` the state there: what
-    would have asked, had the answer gone that way.
+    ``ids`` include the end token. ``seg_states`` (hidden,) are the states that predicted each
+    [SEG], from the position before it; they become SAM's prompts. ``presence`` is the largest
+    probability of [SEG] at any position, ``nearest`` the state at that position.
     """
 
     ids: list[int] = field(default_factory=list)
@@ -205,10 +208,10 @@ class Decoded:
     presence: float = -1.0
     nearest: Tensor | None = None
 
-    def consider(self, presence: float, states: Tensor, place: int) -> None:
-        """Note how near to [SEG] the answer came with the state (hidden,) at ``place``."""
+    def consider(self, presence: float, states: Tensor, row: int) -> None:
+        """Update ``presence`` and ``nearest`` with row ``row`` of ``states`` (R, hidden)."""
         if presence > self.presence:
-            self.presence, self.nearest = presence, states[place]
+            self.presence, self.nearest = presence, states[row]
 
 
 def decode(
@@ -217,12 +220,12 @@ def decode(
     suffixes: Sequence[Sequence[int]],
     stop: Stop,
 ) -> list[Decoded]:
-    """Greedy answers to ``suffixes`` (ids after the image), in their order, in batches.
+    """Decode answers to ``suffixes`` (ids after the image) greedily, in batches, in their order.
 
-    ``prefixes``: what each stands behind, all of one length, for questions on several images.
+    ``prefixes`` holds the prefix of each suffix; all prefixes have the same length.
 
     Raises:
-        UserError: a question is longer than the model's positions.
+        UserError: a question exceeds the model's positions.
     """
     longest = max(map(len, suffixes), default=0)
     room = model.config.max_position_embeddings - max((p.length for p in prefixes), default=0)
@@ -233,8 +236,9 @@ def decode(
         )
     decoded: list[Decoded | None] = [None] * len(suffixes)
     for rows in _batches(prefixes, suffixes, stop):
-        behind = [prefixes[row] for row in rows]
-        batch = _Batch(model, behind, [suffixes[row] for row in rows], stop.max_new_tokens)
+        batch_prefixes = [prefixes[row] for row in rows]
+        batch_suffixes = [suffixes[row] for row in rows]
+        batch = _Batch(model, batch_prefixes, batch_suffixes, stop.max_new_tokens)
         for row, answer in zip(rows, batch.decode(stop), strict=True):
             decoded[row] = answer
     return [answer for answer in decoded if answer is not None]
@@ -243,7 +247,7 @@ def decode(
 def _batches(
     prefixes: Sequence[Prefix], suffixes: Sequence[Sequence[int]], stop: Stop
 ) -> Iterator[list[int]]:
-    """Rows to read together: of like length, and no more than memory is set aside for."""
+    """Yield batches of rows of similar length that fit into the memory for keys and values."""
     if not suffixes:
         return
     order = sorted(range(len(suffixes)), key=lambda row: len(suffixes[row]))
@@ -258,9 +262,9 @@ def _batches(
 
 
 class _Batch:
-    """Suffixes read, each behind its prefix, which is copied and never written to.
+    """A batch of suffixes, each read after a copy of its prefix.
 
-    ``most_steps`` are the tokens that may follow.
+    ``most_steps`` is the largest number of tokens to decode.
 
     Attributes:
         states: (B, S, hidden) final states of the suffixes.
@@ -279,55 +283,55 @@ class _Batch:
         lengths = [len(suffix) for suffix in suffixes]
         most_steps = min(most_steps, model.config.max_position_embeddings - min(lengths))
         room = read + most_steps
-        self._cache, self._layers = kept_cache([(p.keys, p.values) for p in prefixes], room)
+        self._cache, self._layers = preallocated_cache([(p.keys, p.values) for p in prefixes], room)
         self._lengths = torch.tensor(lengths, device=device)
         self._next_positions = prefix.length + self._lengths
         filled = [[*suffix, *[0] * (width - len(suffix))] for suffix in suffixes]
         embeddings = embed_words(model, filled)
-        # What is added to an attention score: 0 where there is something to attend to, which
-        # is the whole prefix, no filling, and all that follows. A row per question.
-        places = torch.arange(room, device=device)
-        is_filling = (places >= self._next_positions[:, None]) & (places < read)
-        self._mask = _as_scores(is_filling, embeddings.dtype)[:, None, None]
-        steps = places[prefix.length : read]
-        is_later = _as_scores(places[:read] > steps[:, None], embeddings.dtype)
+        # Additive attention mask, one row per question: 0 at the prefix, the suffix and decoded
+        # tokens, minus infinity at the padding.
+        slots = torch.arange(room, device=device)
+        is_padding = (slots >= self._next_positions[:, None]) & (slots < read)
+        self._mask = _as_scores(is_padding, embeddings.dtype)[:, None, None]
+        steps = slots[prefix.length : read]
+        is_later = _as_scores(slots[:read] > steps[:, None], embeddings.dtype)
         positions = steps.expand(count, -1)
         self.states = self._read(embeddings, positions, self._mask[..., :read] + is_later)
         self._length = read
 
     def decode(self, stop: Stop) -> list[Decoded]:
-        """Greedy answers; rows that have ended are read no further."""
+        """Decode greedily; rows that have ended leave the batch."""
         answers = [Decoded() for _ in range(len(self._lengths))]
         most = self._model.config.max_position_embeddings
-        # The token behind the last position can still be predicted, but not be read.
+        # The token after the last position can be predicted, but not read.
         limits = [min(stop.max_new_tokens, most + 1 - p) for p in self._next_positions.tolist()]
         rows = list(range(len(answers)))
         last = self.states[torch.arange(len(rows), device=self._lengths.device), self._lengths - 1]
         while True:
             logits = self._model.lm_head(last)
             tokens = logits.argmax(dim=-1)
-            near = logits.float().softmax(dim=-1)[:, stop.seg_id]
-            # One copy from the device a step; both kinds of number are exact as float64.
-            told = torch.stack([tokens.double(), near.double()]).tolist()
-            going = []
-            for place, (row, number, presence) in enumerate(zip(rows, *told, strict=True)):
+            seg_probs = logits.float().softmax(dim=-1)[:, stop.seg_id]
+            # One copy from the device per step; ids and probabilities are exact as float64.
+            copied = torch.stack([tokens.double(), seg_probs.double()]).tolist()
+            unfinished = []
+            for slot, (row, number, presence) in enumerate(zip(rows, *copied, strict=True)):
                 answer, token = answers[row], int(number)
                 answer.ids.append(token)
-                answer.consider(presence, last, place)
+                answer.consider(presence, last, slot)
                 if token == stop.seg_id:
-                    answer.seg_states.append(last[place])
+                    answer.seg_states.append(last[slot])
                 is_last = token == stop.eos_id or (token == stop.seg_id and stop.at_first_seg)
                 if not is_last and len(answer.ids) < limits[row]:
-                    going.append(place)
-            if not going:
+                    unfinished.append(slot)
+            if not unfinished:
                 return answers
-            if len(going) < len(rows):
-                kept = self._keep(going)
-                rows, tokens = [rows[place] for place in kept], tokens[kept]
+            if len(unfinished) < len(rows):
+                kept = self._keep(unfinished)
+                rows, tokens = [rows[slot] for slot in kept], tokens[kept]
             last = self._step(tokens)
 
     def _step(self, tokens: Tensor) -> Tensor:
-        """Read one more token per row: (R,) to the states (R, hidden) behind it."""
+        """Read one more token per row, ids (R,); returns the states (R, hidden) after it."""
         self._length += 1
         embeddings = self._model.model.embed_tokens(tokens[:, None])
         positions, mask = self._next_positions[:, None], self._mask[..., : self._length]
@@ -335,14 +339,14 @@ class _Batch:
         self._next_positions = self._next_positions + 1
         return states[:, -1]
 
-    def _keep(self, going: list[int]) -> list[int]:
-        """Go on with the rows ``going``; which row each place holds now.
+    def _keep(self, unfinished: list[int]) -> list[int]:
+        """Keep the rows ``unfinished``; returns the former index of each remaining row.
 
-        The last of them take the places of those that have ended; the rest need not be moved.
+        The last rows move into the slots of finished rows, so that few rows are copied.
         """
-        count, staying = len(going), set(going)
-        free = [place for place in range(count) if place not in staying]
-        moved = [place for place in going if place >= count]
+        count, staying = len(unfinished), set(unfinished)
+        free = [slot for slot in range(count) if slot not in staying]
+        moved = [slot for slot in unfinished if slot >= count]
         kept = list(range(count))
         for target, source in zip(free, moved, strict=True):
             kept[target] = source
@@ -365,5 +369,5 @@ class _Batch:
 
 
 def _as_scores(is_hidden: Tensor, dtype: torch.dtype) -> Tensor:
-    """Of the same shape: 0 where something can be seen, else minus infinity."""
+    """Return attention scores of the same shape: minus infinity where hidden, 0 elsewhere."""
     return torch.zeros_like(is_hidden, dtype=dtype).masked_fill_(is_hidden, -torch.inf)

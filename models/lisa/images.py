@@ -1,8 +1,8 @@
-"""Pixels for CLIP and SAM, and the masks that SAM gives for [SEG] tokens.
+"""Preprocess images for CLIP and SAM, and decode SAM's masks for [SEG] states.
 
-Both towers see PIL's antialiased resizing of the 8-bit image, as upstream does it: CLIP
-bicubic with the centre cropped out (a wide image loses its sides), SAM bilinear, whole, padded
-on the right and at the bottom. Sizes are (height, width), always.
+Both towers get the 8-bit image resized by PIL with antialiasing, as in the published code: for
+CLIP bicubic and cropped at the centre (a wide image loses its sides), for SAM bilinear and padded
+on the right and at the bottom. All sizes are (height, width) in pixels.
 """
 
 from __future__ import annotations
@@ -37,11 +37,12 @@ class ClipTransform:
     """CLIP's image preprocessing; the defaults are those of CLIP at 224 pixels.
 
     Attributes:
-        resize_to: length of the shorter side, or (height, width) to squash to, or None.
-        crop: side of the square cut out of the centre, or None; black fills what is missing.
+        resize_to: length of the shorter side, or (height, width) regardless of the aspect ratio,
+            or None to keep the size.
+        crop: side of the centre square, or None; missing pixels are black.
         resample: PIL's number of the resizing filter, 3 for bicubic.
-        rescale: what an 8-bit value is multiplied by, before mean and std.
-        mean, std: of the three channels, in [0, 1] units.
+        rescale: factor on 8-bit values, before mean and std.
+        mean, std: per channel, for values in [0, 1].
     """
 
     resize_to: int | Size | None = 224
@@ -53,10 +54,10 @@ class ClipTransform:
 
     @classmethod
     def from_folder(cls, folder: Path) -> ClipTransform:
-        """What ``preprocessor_config.json`` of a CLIP folder says; CLIP's own without the file.
+        """Read ``preprocessor_config.json`` of a CLIP folder; CLIP's defaults without the file.
 
         Raises:
-            DataError: the file is damaged, or its images would not be square.
+            DataError: the file is damaged, or its settings do not make square images.
         """
         path = folder / "preprocessor_config.json"
         if not path.exists():
@@ -69,10 +70,10 @@ class ClipTransform:
 
     @property
     def side(self) -> int:
-        """Side S of the square this makes, pixels.
+        """Side S of the output square, pixels.
 
         Raises:
-            ValueError: neither crop nor squashing makes a square.
+            ValueError: neither cropping nor resizing makes a square.
         """
         if self.crop is not None:
             return self.crop
@@ -81,7 +82,7 @@ class ClipTransform:
         raise ValueError(f"resizing to {self.resize_to} without a crop makes no square")
 
     def __call__(self, image: Image8) -> Tensor:
-        """From (H, W, 3) uint8 RGB to (3, S, S) float32."""
+        """Transform (H, W, 3) uint8 RGB to (3, S, S) float32."""
         height, width, _ = _checked(image).shape
         resized = _resized(image, self._target(height, width), self.resample)
         square = resized if self.crop is None else _centre(resized, self.crop)
@@ -101,15 +102,15 @@ class ClipTransform:
 
 
 def resized_size(height: int, width: int, size: int) -> Size:
-    """Size of an image whose longer side is brought to ``size`` pixels; at least 1 each."""
+    """Return the size of an image scaled so that its longer side is ``size``; at least 1 each."""
     scale = size * 1.0 / max(height, width)
     return max(int(height * scale + 0.5), 1), max(int(width * scale + 0.5), 1)
 
 
 def sam_pixels(image: Image8, size: int) -> tuple[Tensor, Size]:
-    """From (H, W, 3) uint8 RGB to SAM's input (3, size, size) float32 and the size resized to.
+    """Transform (H, W, 3) uint8 RGB to SAM's input; returns it and the size of the resized image.
 
-    Padding comes after normalising, so it is 0.
+    The input is (3, size, size) float32; the padding is 0 after normalisation.
     """
     height, width, _ = _checked(image).shape
     resized = resized_size(height, width, size)
@@ -121,12 +122,12 @@ def sam_pixels(image: Image8, size: int) -> tuple[Tensor, Size]:
 
 
 def upsample_masks(low_res: Tensor, sam_size: int, resized: Size, original: Size) -> Tensor:
-    """Mask logits of SAM at the image's own size: (n, h, w) to (n, H, W) float32, n may be 0.
+    """Resize SAM's mask logits (n, h, w) to the image's size, (n, H, W) float32; n may be 0.
 
     Args:
-        low_res: logits over SAM's whole padded input.
+        low_res: logits over SAM's padded input.
         sam_size: side of that input, pixels.
-        resized: (h', w') of the image in it, as ``sam_pixels`` told.
+        resized: size of the image inside the input, as returned by ``sam_pixels``.
         original: (H, W) of the image.
     """
     if not len(low_res):
@@ -153,7 +154,7 @@ def _resized(image: Image8, size: Size, resample: int) -> Image8:
 
 
 def _centre(image: Image8, side: int) -> Image8:
-    """The central square; as in transformers, an odd border is larger after the centre."""
+    """Crop the central square; as in transformers, an odd border is larger after the centre."""
     height, width = image.shape[:2]
     pad_top, pad_left = (max(side - extent + 1, 0) // 2 for extent in (height, width))
     canvas = np.zeros((max(side, height), max(side, width), 3), np.uint8)
@@ -162,12 +163,12 @@ def _centre(image: Image8, side: int) -> Image8:
     return canvas[top : top + side, left : left + side]
 
 
-_REMEDY = "Fetch the CLIP folder again, or mend this file; it is read as transformers reads it."
+_REMEDY = "Fetch the CLIP folder again, or correct this file as transformers expects it."
 
 
 @dataclass(frozen=True)
 class _Fields:
-    """``preprocessor_config.json``, field by field; absent or null means CLIP's default."""
+    """Reader of the fields of ``preprocessor_config.json``; absent or null means the default."""
 
     path: Path
     content: dict[str, Any]
@@ -204,7 +205,10 @@ class _Fields:
         return value
 
     def _sides(self, key: str) -> int | Size:
-        """A length or (height, width): 224, {"shortest_edge": 224}, {"height": .., "width": ..}."""
+        """Read a length or (height, width).
+
+        Accepts 224, [h, w], {"shortest_edge": 224} and {"height": h, "width": w}.
+        """
         value = self._get(key, 224)
         if isinstance(value, dict):
             keys = {name for name, length in value.items() if length is not None}
@@ -251,14 +255,14 @@ class _Fields:
 
 
 CELLS_PER_EMBEDDING = 4
-"""Mask cells per side of a cell of SAM's image embedding."""
+"""Mask cells per side of one cell of SAM's image embedding."""
 
 
 @dataclass(frozen=True, eq=False)
-class AskedMasks:
-    """Of one answer with n [SEG]s, on the CPU, float32, in the answer's order.
+class SegMasks:
+    """Masks of one answer with n [SEG]s, float32 on the CPU, in the order of the answer.
 
-    ``embeddings`` (n, C); ``logits`` (n, h, w) on SAM's grid; ``iou`` (n,) as SAM predicts it.
+    ``embeddings`` (n, C); ``logits`` (n, h, w) on SAM's grid; ``iou`` (n,) predicted by SAM.
     """
 
     embeddings: Tensor
@@ -267,12 +271,12 @@ class AskedMasks:
 
 
 def grid_side(network: LisaNetwork) -> int:
-    """Cells per side of SAM's masks."""
+    """Return the number of cells per side of SAM's masks."""
     return CELLS_PER_EMBEDDING * network.config.sam_grid
 
 
 def seg_embeddings(network: LisaNetwork, states: Sequence[Tensor]) -> Tensor:
-    """(n, C) on the network's device: what n states (hidden,) that said [SEG] ask SAM with."""
+    """Project n states (hidden,) to [SEG] embeddings (n, C), the prompts of SAM's decoder."""
     weight = next(network.seg_head.parameters())
     if not states:
         return torch.zeros(0, network.config.embedding_dim, device=weight.device)
@@ -280,32 +284,39 @@ def seg_embeddings(network: LisaNetwork, states: Sequence[Tensor]) -> Tensor:
     return embeddings
 
 
-def ask_masks(
+def decode_seg_masks(
     network: LisaNetwork, sam_embedding: Tensor, decoded: Sequence[Decoded], best_of_three: bool
-) -> list[AskedMasks]:
-    """One entry per answer; all [SEG]s of the view are decoded together.
+) -> list[SegMasks]:
+    """Decode the masks of all [SEG]s of several answers on one view; one entry per answer.
 
-    ``sam_embedding`` (1, C, g, g) is the view's.
+    ``sam_embedding`` (1, C, g, g) is the view's image embedding.
     """
-    return _ask(network, sam_embedding, [one.seg_states for one in decoded], best_of_three)
+    states = [answer.seg_states for answer in decoded]
+    return _decode_states(network, sam_embedding, states, best_of_three)
 
 
-def ask_unsaid(
+def decode_withheld_masks(
     network: LisaNetwork, sam_embedding: Tensor, decoded: Sequence[Decoded], best_of_three: bool
-) -> list[AskedMasks]:
-    """As ``ask_masks``; an answer without [SEG] has the one mask that it came nearest to."""
-    states = [one.seg_states or ([] if one.nearest is None else [one.nearest]) for one in decoded]
-    return _ask(network, sam_embedding, states, best_of_three)
+) -> list[SegMasks]:
+    """Decode masks like ``decode_seg_masks``, and one withheld mask per answer without [SEG].
+
+    A withheld mask is decoded from the state at which [SEG] was most likely.
+    """
+    states = [
+        answer.seg_states or ([] if answer.nearest is None else [answer.nearest])
+        for answer in decoded
+    ]
+    return _decode_states(network, sam_embedding, states, best_of_three)
 
 
-def _ask(
+def _decode_states(
     network: LisaNetwork,
     sam_embedding: Tensor,
-    states_of: Sequence[Sequence[Tensor]],
+    states_by_answer: Sequence[Sequence[Tensor]],
     best_of_three: bool,
-) -> list[AskedMasks]:
-    states = [state for of_one in states_of for state in of_one]
-    counts = [len(of_one) for of_one in states_of]
+) -> list[SegMasks]:
+    states = [state for of_answer in states_by_answer for state in of_answer]
+    counts = [len(of_answer) for of_answer in states_by_answer]
     side = grid_side(network)
     embeddings = seg_embeddings(network, states)
     logits, iou = torch.zeros(0, side, side), torch.zeros(0)
@@ -317,4 +328,4 @@ def _ask(
         logits = torch.cat([part[0][0] for part in parts])
         iou = torch.cat([part[1][0] for part in parts])
     per_answer = (torch.split(t.float().cpu(), counts) for t in (embeddings, logits, iou))
-    return [AskedMasks(*parts) for parts in zip(*per_answer, strict=True)]
+    return [SegMasks(*parts) for parts in zip(*per_answer, strict=True)]

@@ -1,7 +1,7 @@
-"""Names of weights: the published checkpoints' (LISA, SAM, CLIP) and those of ``LisaNetwork``.
+"""Translate names of weights between published checkpoints (LISA, SAM, CLIP) and ``LisaNetwork``.
 
-Each row of the tables renames the start of a name, ``#`` standing for a number; the first row
-that fits counts, so the special stands before the general.
+Each row of the tables renames the start of a name; ``#`` stands for a number. The first row that
+matches applies, so specific rows come before general rows.
 """
 
 from __future__ import annotations
@@ -65,39 +65,39 @@ _NOT_OF_TOWER = ("text_model.", "text_projection.", "visual_projection.", "logit
 
 
 def to_network(key: str) -> str | None:
-    """The name in ``LisaNetwork`` of a published key; None for a key that is not LISA's."""
+    """Return the name in ``LisaNetwork`` of a published key; None for a key that is not LISA's."""
     return _both_ways(key, _RENAMES)
 
 
 def to_published(name: str) -> str:
-    """The published key of a name in ``LisaNetwork``; KeyError for the vision tower's."""
+    """Return the published key of a name in ``LisaNetwork``; KeyError for the vision tower's."""
     return _known(name, _RENAMES)
 
 
 def tower_to_network(key: str) -> str | None:
-    """The name in ``LisaNetwork`` of a key in a CLIP folder; None for one of no tower.
+    """Return the name in ``LisaNetwork`` of a key in a CLIP folder; None for other keys.
 
-    transformers 5 may leave the leading ``vision_model.`` away.
+    transformers 5 may omit the leading ``vision_model.``.
     """
     start = "" if key.startswith("vision_model.") else "vision_model."
     return _both_ways(start + key, _TOWER_RENAMES)
 
 
 def tower_to_published(name: str) -> str:
-    """The key in a CLIP folder of a name in ``LisaNetwork``; KeyError for other parts."""
+    """Return the key in a CLIP folder of a name in ``LisaNetwork``; KeyError for other parts."""
     return _known(name, _TOWER_RENAMES)
 
 
 def is_ignored(key: str) -> bool:
-    """Whether a LISA checkpoint may hold the key without its being read.
+    """Whether the loader skips a key of a LISA checkpoint.
 
-    Buffers are recomputed; the vision tower comes from a folder of its own.
+    It skips buffers, which are recomputed, and the vision tower, which has a separate folder.
     """
     return key.endswith(_RECOMPUTED) or "vision_tower" in key
 
 
 def is_ignored_in_tower(key: str) -> bool:
-    """Whether a CLIP folder may hold the key without its being read: all of its text side."""
+    """Whether the loader skips a key of a CLIP folder, such as those of the text tower."""
     return key.startswith(_NOT_OF_TOWER) or key.endswith("position_ids")
 
 
@@ -107,7 +107,7 @@ def is_tower(name: str) -> bool:
 
 
 def _both_ways(key: str, table: Sequence[tuple[str, str]]) -> str | None:
-    """Rename; None unless renaming back gives ``key``, which catches half-known names."""
+    """Rename a key; None unless renaming back gives ``key``, which rejects partial matches."""
     name = _rename(key, table)
     swapped = [(ours, theirs) for theirs, ours in table]
     return name if name is not None and _rename(name, swapped) == key else None

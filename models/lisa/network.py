@@ -1,12 +1,13 @@
-"""The network of LISA (Lai et al., CVPR 2024) and LISA++, its sizes and its quantized form.
+"""The network of LISA (Lai et al., CVPR 2024) and LISA++, its sizes and its quantised form.
 
-A CLIP tower and a projector turn the image into tokens of a Llama; the Llama's state that
-predicts ``[SEG]`` passes a small MLP and becomes the only prompt of SAM's mask decoder. What
-is computed here is differentiable and batched: the same network is trained (LISA-nano) and
-served (all checkpoints). Texts, pixels before normalisation and decoding are for others.
+A CLIP tower and a projector turn the image into tokens of a Llama. The Llama's state that
+predicts ``[SEG]`` passes a small MLP and becomes the only prompt of SAM's mask decoder. All
+methods are differentiable and batched: the network is trained (LISA-nano) and used for inference
+(all checkpoints). Other modules handle texts, image preprocessing and decoding.
 
-SAM's sizes stand in no published ``config.json``: its weights tell them. Heads that no shape
-tells have the published values unless ``config.json`` gives them under ``"sam"``.
+A published ``config.json`` does not hold SAM's sizes; they are read from the shapes of the
+weights. Numbers of heads, which no shape determines, have the published values unless
+``config.json`` gives them under ``"sam"``.
 """
 
 from __future__ import annotations
@@ -54,17 +55,17 @@ def require_bitsandbytes(bits: Bits, device: torch.device) -> None:
 
 
 def is_quantised(name: str) -> bool:
-    """Whether the weight of this name in ``LisaNetwork`` will be held in few bits.
+    """Whether quantisation applies to the weight of this name in ``LisaNetwork``.
 
-    As transformers does, the output layer keeps its precision.
+    As in transformers, the output layer keeps its precision.
     """
     return name.startswith("language_model.model.layers.") and name.endswith("proj.weight")
 
 
 def quantise(model: LlamaForCausalLM, bits: Bits, dtype: torch.dtype, device: torch.device) -> None:
-    """Replace the linear layers of all blocks, one after the other, by ones in few bits.
+    """Replace the linear layers of all blocks by quantised layers.
 
-    Weights may still be memory mapped; each is read, rounded and moved to ``device`` alone.
+    Memory mapped weights are read, quantised and moved to ``device`` one by one.
     """
     bnb = importlib.import_module("bitsandbytes")
     for block in model.model.layers:
@@ -75,7 +76,7 @@ def quantise(model: LlamaForCausalLM, bits: Bits, dtype: torch.dtype, device: to
 
 
 def _few_bits(bnb: Any, linear: nn.Linear, bits: Bits, dtype: torch.dtype) -> nn.Module:
-    """The layer with weights that are rounded when it moves to the GPU."""
+    """Make a bitsandbytes layer, whose weights are quantised when it moves to the GPU."""
     sizes = (linear.in_features, linear.out_features)
     layer: nn.Module
     if bits == "4bit":
@@ -93,9 +94,9 @@ def _few_bits(bnb: Any, linear: nn.Linear, bits: Bits, dtype: torch.dtype) -> nn
 class LisaConfig:
     """Sizes of the network.
 
-    ``select_layer`` is the hidden state of CLIP that is projected (-2 in all published
-    checkpoints); ``projector_layers`` 1 (LISA) or 2 (LISA++); the [SEG] head ends in SAM's
-    prompt width ``sam.prompt_encoder_config.hidden_size``.
+    ``select_layer`` is the index of the projected hidden state of CLIP (-2 in all published
+    checkpoints); ``projector_layers`` is 1 (LISA) or 2 (LISA++). The width of [SEG] embeddings is
+    ``sam.prompt_encoder_config.hidden_size``.
     """
 
     clip: CLIPVisionConfig
@@ -106,12 +107,12 @@ class LisaConfig:
 
     @property
     def embedding_dim(self) -> int:
-        """Length C of a [SEG] embedding and channels of SAM's image embedding."""
+        """Length C of a [SEG] embedding, equal to the channels of SAM's image embedding."""
         return cast(SamPromptEncoderConfig, self.sam.prompt_encoder_config).hidden_size
 
     @property
     def sam_size(self) -> int:
-        """Side of the square SAM sees, pixels."""
+        """Side of SAM's square input, pixels."""
         return cast(int, self.sam_vision.image_size)
 
     @property
@@ -126,7 +127,7 @@ class LisaConfig:
 
 
 class LisaNetwork(nn.Module):
-    """LISA as one module; the parts carry the names used throughout ``models.lisa``."""
+    """LISA as one module: CLIP tower, projector, Llama, [SEG] head and SAM."""
 
     def __init__(self, config: LisaConfig) -> None:
         super().__init__()
@@ -144,11 +145,14 @@ class LisaNetwork(nn.Module):
         self.mask_decoder = SamMaskDecoder(decoder)
 
     def image_tokens(self, clip_pixels: Tensor) -> Tensor:
-        """Normalised (B, 3, S, S) to the Llama's image tokens (B, N, hidden)."""
+        """Encode normalised pixels (B, 3, S, S) as the Llama's image tokens (B, N, hidden)."""
         return cast(Tensor, self.projector(self.clip_features(clip_pixels)))
 
     def clip_features(self, clip_pixels: Tensor) -> Tensor:
-        """(B, 3, S, S) to patch features (B, N, width): a hidden layer without class token."""
+        """Encode pixels (B, 3, S, S) as patch features (B, N, width) of CLIP's selected layer.
+
+        The class token is left out.
+        """
         weight = self.vision_tower.embeddings.patch_embedding.weight
         states = self.vision_tower(
             pixel_values=clip_pixels.to(weight.dtype), output_hidden_states=True
@@ -156,12 +160,12 @@ class LisaNetwork(nn.Module):
         return cast(Tensor, states[self.config.select_layer][:, 1:])
 
     def sam_embedding(self, sam_pixels: Tensor) -> Tensor:
-        """Normalised, padded (B, 3, S, S) to SAM's image embedding (B, C, g, g)."""
+        """Encode normalised, padded pixels (B, 3, S, S) as SAM's image embedding (B, C, g, g)."""
         weight = self.image_encoder.patch_embed.projection.weight
         return cast(Tensor, self.image_encoder(sam_pixels.to(weight.dtype)).last_hidden_state)
 
     def dense_positions(self) -> Tensor:
-        """(1, C, g, g): the code of each cell centre of SAM's image embedding."""
+        """Return the positional codes (1, C, g, g) of the cell centres of SAM's embedding."""
         code = self.prompt_encoder.shared_embedding
         side = self.config.sam_grid
         weight = code.positional_embedding
@@ -173,11 +177,12 @@ class LisaNetwork(nn.Module):
     def decode_masks(
         self, sam_embedding: Tensor, seg_embeddings: Tensor, best_of_three: bool = False
     ) -> tuple[Tensor, Tensor]:
-        """Masks of K prompts per image: (B, C, g, g), (B, K, C) to (B, K, 4g, 4g), (B, K).
+        """Decode the masks of K prompts per image.
 
-        The mask of token 0, as LISA takes it; with ``best_of_three`` of tokens 1 to 3 the one
-        of the highest predicted IoU, as the MLLM-For3D release does. The second value is the
-        predicted IoU.
+        ``sam_embedding`` is (B, C, g, g), ``seg_embeddings`` (B, K, C). Returns mask logits
+        (B, K, 4g, 4g) and predicted IoUs (B, K). The mask is that of token 0, as in LISA, or with
+        ``best_of_three`` that of tokens 1 to 3 with the highest predicted IoU, as in the release
+        of MLLM-For3D.
         """
         dtype = self.mask_decoder.iou_token.weight.dtype
         batch, side = sam_embedding.shape[0], self.config.sam_grid
@@ -220,9 +225,9 @@ _LLAMA_REQUIRED = _LLAMA_KEYS[:4]
 
 @dataclass(frozen=True)
 class _Shapes:
-    """Shapes by published key; a key that is absent has the shape of the published SAM.
+    """Shapes by published key; an absent key has the shape of the published SAM.
 
-    So a network can be built, and all that it misses be named, whatever is absent.
+    So a network can be built, and all missing keys be named, whichever keys are absent.
     """
 
     by_key: Mapping[str, Shape]
@@ -232,9 +237,9 @@ class _Shapes:
         return shape[axis] if -len(shape) <= axis < len(shape) else otherwise
 
     def count(self, start: str) -> int:
-        """How many numbers follow ``start`` in the keys: one more than the largest."""
+        """Return one more than the largest number that follows ``start`` in the keys."""
         pattern = re.compile(re.escape(start) + r"\.(\d+)\.")
-        numbers = [int(found[1]) for key in self.by_key if (found := pattern.match(key))]
+        numbers = [int(match[1]) for key in self.by_key if (match := pattern.match(key))]
         return max(numbers, default=-1) + 1
 
 
@@ -244,9 +249,9 @@ def read_sizes(
     clip: CLIPVisionConfig,
     shapes: Mapping[str, Shape],
 ) -> LisaConfig:
-    """The network's sizes from ``config.json``'s content and ``shapes`` by published key.
+    """Read the network's sizes from the content of ``config.json`` and from ``shapes`` by key.
 
-    DataError when sizes are missing from ``config.json`` or contradict each other.
+    Raises DataError when sizes are missing from ``config.json`` or contradict each other.
     """
     missing = [key for key in _LLAMA_REQUIRED if not isinstance(config.get(key), int)]
     if missing:
@@ -269,22 +274,25 @@ def read_sizes(
 
 
 def read_clip_sizes(config_path: Path, config: Mapping[str, Any]) -> CLIPVisionConfig:
-    """The vision tower's sizes from the content of a CLIP folder's ``config.json``."""
+    """Read the vision tower's sizes from the content of a CLIP folder's ``config.json``.
+
+    Raises DataError when sizes are missing or refused by transformers.
+    """
     vision = config.get("vision_config", config)
     missing = [key for key in ("hidden_size", "patch_size", "image_size") if key not in vision]
     if missing:
         remedy = "Give the folder of a CLIP model, such as openai/clip-vit-large-patch14."
         raise DataError(config_path, "sizes of a CLIP vision tower", f"no {missing}", remedy)
-    given = {key: vision[key] for key in _CLIP_KEYS if vision.get(key) is not None}
+    sizes = {key: vision[key] for key in _CLIP_KEYS if vision.get(key) is not None}
     try:
-        return CLIPVisionConfig(**given)
+        return CLIPVisionConfig(**sizes)
     except (StrictDataclassError, ValueError, TypeError) as error:
         remedy = "Fetch config.json of the CLIP model again."
         raise DataError(config_path, "sizes of CLIP", _reason(error), remedy) from error
 
 
 def extra_sizes(config: LisaConfig) -> dict[str, Any]:
-    """What ``config.json`` must say under ``"sam"`` because no shape tells it."""
+    """Return the sizes for ``"sam"`` in ``config.json``, which no shape determines."""
     vision = cast(SamVisionConfig, config.sam.vision_config)
     decoder = cast(SamMaskDecoderConfig, config.sam.mask_decoder_config)
     return {
@@ -296,15 +304,15 @@ def extra_sizes(config: LisaConfig) -> dict[str, Any]:
 
 
 def _reason(error: Exception) -> str:
-    """Why transformers refuses a config: the cause, where it is wrapped."""
+    """Return the reason why transformers refuses a config, from the cause of the exception."""
     return " ".join(str(error.__cause__ or error).split())
 
 
 def _llama(config: Mapping[str, Any], shapes: _Shapes) -> LlamaConfig:
-    given = {key: config[key] for key in _LLAMA_KEYS if config.get(key) is not None}
-    # A tokenizer's added tokens lengthen the table, and not every config.json counts them.
+    sizes = {key: config[key] for key in _LLAMA_KEYS if config.get(key) is not None}
+    # Added tokens lengthen the embedding table, and not every config.json counts them.
     rows = shapes.size("model.embed_tokens.weight", 0, int(config.get("vocab_size") or 32000))
-    return LlamaConfig(vocab_size=rows, **given)
+    return LlamaConfig(vocab_size=rows, **sizes)
 
 
 def _sam(shapes: _Shapes, extra: Mapping[str, Any]) -> SamConfig:
@@ -314,7 +322,7 @@ def _sam(shapes: _Shapes, extra: Mapping[str, Any]) -> SamConfig:
         prompt_encoder_config=_sam_prompts(shapes),
         mask_decoder_config=decoder,
     )
-    # Only SamModel chooses for its mask decoder; left open, transformers warns.
+    # Only SamModel sets this for its mask decoder; transformers warns if it is unset.
     decoder._attn_implementation = "sdpa"
     return sam
 
@@ -348,9 +356,10 @@ def _sam_vision(shapes: _Shapes, extra: Mapping[str, Any]) -> SamVisionConfig:
 
 
 def _attention_reach(rows: Sequence[int], grid: int) -> tuple[int, list[int]]:
-    """Window side, and the blocks that see the whole grid, from rows of ``rel_pos_h``.
+    """Return the window side in cells and the blocks with global attention.
 
-    A table for a window of w cells has 2 w - 1 rows; without a table a block is global.
+    ``rows`` are the numbers of rows of ``rel_pos_h`` by block: 2 w - 1 for a window of w cells, 0
+    without a table. A block without a table is global. Raises ValueError for several windows.
     """
     everywhere = [block for block, count in enumerate(rows) if count in (0, 2 * grid - 1)]
     windows = {(count + 1) // 2 for count in rows if count not in (0, 2 * grid - 1)}
@@ -382,6 +391,6 @@ def _sam_decoder(shapes: _Shapes, extra: Mapping[str, Any]) -> SamMaskDecoderCon
         num_multimask_outputs=shapes.size(f"{_DECODER}.mask_tokens.weight", 0, 4) - 1,
         iou_head_depth=shapes.count(f"{_DECODER}.iou_prediction_head.layers") or 3,
         iou_head_hidden_dim=shapes.size(f"{_DECODER}.iou_prediction_head.layers.0.weight", 0, 256),
-        # The public two-way blocks use torch's default, transformers' config does not.
+        # SAM's published code uses torch's default, the config of transformers another value.
         layer_norm_eps=1e-5,
     )

@@ -1,6 +1,6 @@
-"""What LISA and LISA++ are asked, to the letter: conversation templates and question forms.
+"""Conversation templates and question forms of LISA and LISA++, exactly as in training.
 
-The network was trained on these very strings; a space more or less is another prompt.
+The network was trained on these strings; an additional space makes a different prompt.
 """
 
 from __future__ import annotations
@@ -55,7 +55,7 @@ TASK_SUFFIXES: Mapping[str, str] = MappingProxyType(
         "steps": " Answer the question with a step-by-step explanation.",
     }
 )
-"""LISA++'s tasks; each is appended to a question, its leading space included."""
+"""Task sentences of LISA++, appended to a question with their leading space."""
 
 _MASK_REQUEST = "Please output segmentation mask."
 _EXPLAIN_REQUEST = "Please output segmentation mask and explain why."
@@ -69,28 +69,28 @@ _SENTENCE_STARTS = frozenset(
 
 
 def strip_markers(text: str) -> str:
-    """User text without the strings that mean something to the model.
+    """Remove the model's marker strings from user text.
 
-    A second ``<image>`` would break the splice of the image tokens, and a ``[SEG]`` in the
-    question would be taken for one in the answer. What remains holds no marker, not even one
-    that the removal of another put together.
+    A second ``<image>`` would break the insertion of the image tokens, and a ``[SEG]`` in the
+    question would be taken for one in the answer. Removal is repeated until no marker is left,
+    because removing one may join the parts of another.
     """
     return _without(text, _MARKERS)
 
 
 def question_of(text: str, form: QuestionForm) -> str:
-    """The question that asks for the mask of ``text``, markers removed.
+    """Return the question that asks for the mask of ``text``, without markers.
 
     Args:
-        text: what is looked for: a phrase ("the red chair") or a sentence ("Find the chair.").
+        text: the query, a phrase ("the red chair") or a sentence ("Find the chair.").
         form: ``sentence``: the text, then the request for a mask; ``phrase``: "What is <text>
-            in this image?", then the request; ``auto``: one of these two, by the text's end
-            and first word; ``explain``: as ``auto``, the answer shall say why; ``raw``: the
-            text is the whole question. A text that asks for a segmentation mask is left as
-            it is, and so is, with ``auto``, "Can you segment ...".
+            in this image?", then the request; ``auto``: one of these two, by the end and the
+            first word of the text; ``explain``: like ``auto``, with a request to explain why;
+            ``raw``: the text is the whole question. A text that contains "segmentation mask" is
+            not changed, nor, with ``auto``, a text such as "Can you segment ...".
 
     Raises:
-        ValueError: ``form`` is none of these.
+        ValueError: ``form`` is unknown.
     """
     text = strip_markers(text)
     if form == "raw":
@@ -115,36 +115,36 @@ def question_of(text: str, form: QuestionForm) -> str:
 def build_prompt(
     question: str, conversation: Conversation, use_start_end: bool, answer: str | None = None
 ) -> str:
-    """One turn about one image, as the model was trained to read it.
+    """Build the prompt of one conversation turn on one image.
 
     Args:
         question: the user's question; markers in it are removed.
-        conversation: the template (``llava_v1`` for all published checkpoints' chats).
-        use_start_end: whether ``<im_start>`` and ``<im_end>`` stand around the image.
-        answer: the assistant's answer, its ``[SEG]`` included, to force or train on; None
-            leaves the prompt open for the model to go on.
+        conversation: the template (``llava_v1`` for the chats of all published checkpoints).
+        use_start_end: put the image between ``<im_start>`` and ``<im_end>``.
+        answer: the assistant's answer with its ``[SEG]``, for training or forced decoding; None
+            ends the prompt where the model's answer begins.
 
     Returns:
         The prompt; it holds ``<image>`` exactly once.
 
     Raises:
-        ValueError: ``conversation`` is none of the two.
+        ValueError: ``conversation`` is unknown.
     """
     image = f"{START_MARKER}{IMAGE_MARKER}{END_MARKER}" if use_start_end else IMAGE_MARKER
     message = f"{image}\n{strip_markers(question)}"
-    said = None if answer is None else _without(answer, (IMAGE_MARKER,))
+    reply = None if answer is None else _without(answer, (IMAGE_MARKER,))
     match conversation:
         case "llava_v1":
             prompt = f"{_LLAVA_V1_SYSTEM} USER: {message} ASSISTANT:"
-            return prompt if said is None else f"{prompt} {said}</s>"
+            return prompt if reply is None else f"{prompt} {reply}</s>"
         case "llava_llama_2":
             prompt = f"[INST] <<SYS>>\n{_LLAMA_2_SYSTEM}\n<</SYS>>\n\n{message} [/INST]"
-            return prompt if said is None else f"{prompt} {said} </s>"
+            return prompt if reply is None else f"{prompt} {reply} </s>"
     raise ValueError(f"unknown conversation {conversation!r}")
 
 
 def _without(text: str, markers: Iterable[str]) -> str:
-    """``text`` without any of ``markers``, removed again until none is left."""
+    """Remove ``markers`` from ``text`` repeatedly until none is left."""
     pattern = re.compile("|".join(map(re.escape, markers)))
     removed = 1
     while removed:

@@ -1,8 +1,8 @@
-"""LISA and LISA++ as a ``models.teacher.Teacher``, with an image or with words alone.
+"""LISA and LISA++ as a ``models.teacher.Teacher`` on images and as an encoder of texts.
 
-A language model that was trained behind images decodes garbage without one. Behind the mean of
-a few pictures' tokens it names nearly everything as it would behind a real picture, and its
-[SEG] state becomes a vector of the text alone: no picture of the asked scene takes part.
+The language model was trained with images and decodes garbage without one. For texts alone, the
+mean of the tokens of a few images stands in for the image: nearly all answers stay the same, and
+the [SEG] embedding depends on the text but on no image of the queried scene.
 """
 
 from __future__ import annotations
@@ -27,9 +27,9 @@ from models.lisa.generation import (
     views_at_once,
 )
 from models.lisa.images import (
-    AskedMasks,
-    ask_masks,
-    ask_unsaid,
+    SegMasks,
+    decode_seg_masks,
+    decode_withheld_masks,
     grid_side,
     resized_size,
     sam_pixels,
@@ -45,21 +45,21 @@ from models.lisa.prompts import (
     strip_markers,
 )
 from models.lisa.tokenizer import IMAGE_TOKEN_ID, LisaTokenizer
-from models.teacher import FloatArray, MaskGrid, TeacherAnswer, Unsaid
+from models.teacher import FloatArray, MaskGrid, TeacherAnswer, WithheldMask
 
 
 @dataclass(frozen=True)
 class LisaSettings:
-    """How LISA is asked.
+    """Prompt and decoding settings of LISA.
 
     Attributes:
-        conversation: the prompt's template.
-        use_start_end: whether <im_start> and <im_end> stand around the image.
-        question_form: how a query becomes a question.
-        task_suffix: LISA++'s task, a key of ``TASK_SUFFIXES``, or "" for none.
-        best_of_three: take SAM's mask of highest predicted IoU, not LISA's single mask.
-        max_new_tokens: the longest answer, from 1 on.
-        whole_answer: decode all of an answer, for several masks; else stop at the first.
+        conversation: template of the prompt.
+        use_start_end: put the image between <im_start> and <im_end>.
+        question_form: template that turns a query into a question.
+        task_suffix: task of LISA++, a key of ``TASK_SUFFIXES``, or "" for none.
+        best_of_three: use SAM's mask of the highest predicted IoU, not its single mask.
+        max_new_tokens: most tokens of an answer, at least 1.
+        whole_answer: decode the whole answer with all its masks; else stop at the first [SEG].
     """
 
     conversation: Conversation = "llava_v1"
@@ -72,18 +72,18 @@ class LisaSettings:
 
 
 class Questions:
-    """Puts queries into the words and tokens that a checkpoint was trained on.
+    """Turns queries into the prompts and token ids on which a checkpoint was trained.
 
-    ``prefix_ids`` are those that all prompts begin with, up to the image, it included.
+    ``prefix_ids`` are the ids that all prompts begin with, up to and including the image.
 
-    Raises UserError for settings that the checkpoint cannot serve.
+    Raises UserError for settings that the checkpoint does not support.
     """
 
     def __init__(self, tokenizer: LisaTokenizer, settings: LisaSettings) -> None:
         self._tokenizer, self._settings = tokenizer, settings
         if settings.task_suffix and settings.task_suffix not in TASK_SUFFIXES:
-            known = ", ".join(TASK_SUFFIXES)
-            raise UserError(f"no task {settings.task_suffix!r} of LISA++; there are: {known}")
+            tasks = ", ".join(TASK_SUFFIXES)
+            raise UserError(f"no task {settings.task_suffix!r} of LISA++; there are: {tasks}")
         if settings.max_new_tokens < 1:
             raise UserError(f"max_new_tokens starts at 1, not {settings.max_new_tokens}")
         if settings.use_start_end and "<im_start>" not in tokenizer.added:
@@ -91,12 +91,12 @@ class Questions:
         self.prefix_ids = split_at_image(self._ids_of(""))[0]
 
     def prompt_ids(self, text: str) -> list[int]:
-        """Ids of the prompt that asks for ``text``, IMAGE_TOKEN_ID where the image stands."""
+        """Return the prompt's ids for the query ``text``, with IMAGE_TOKEN_ID for the image."""
         question = question_of(strip_markers(text), self._settings.question_form)
         return self._ids_of(question + TASK_SUFFIXES.get(self._settings.task_suffix, ""))
 
     def stop(self, at_first_seg: bool) -> Stop:
-        """When an answer ends."""
+        """Return the stopping rule of answers."""
         most = self._settings.max_new_tokens
         return Stop(self._tokenizer.eos_id, self._tokenizer.seg_id, most, at_first_seg)
 
@@ -107,16 +107,17 @@ class Questions:
 
 
 def split_at_image(ids: Sequence[int]) -> tuple[list[int], list[int]]:
-    """Ids up to the image, it included, and ids after it."""
+    """Split ids after the image: ids up to and including IMAGE_TOKEN_ID, and the rest."""
     cut = ids.index(IMAGE_TOKEN_ID) + 1
     return list(ids[:cut]), list(ids[cut:])
 
 
 @dataclass(frozen=True, eq=False)
 class LisaView:
-    """What all questions on one image share; ``size`` and ``resized`` are (height, width).
+    """An encoded image, shared by all questions on it.
 
-    ``sam_embedding`` (1, C, g, g); ``resized`` is the image's size inside SAM's square.
+    ``size`` is the image's (height, width), ``resized`` its (height, width) inside SAM's square,
+    both in pixels; ``sam_embedding`` is (1, C, g, g).
     """
 
     view_id: str
@@ -128,14 +129,14 @@ class LisaView:
 
 @dataclass(frozen=True, eq=False)
 class FullAnswer:
-    """All that one question brought; n is the number of [SEG]s, 0 included.
+    """The complete output for one question; n is the number of [SEG]s and may be 0.
 
     Attributes:
         text: the answer.
-        output_ids: prompt and answer, -200 where the image is.
+        output_ids: ids of prompt and answer, -200 at the image.
         seg_embedding: (n, C) float32.
         low_res_masks: (n, 1, h, w) float32 logits on SAM's grid.
-        iou: (n, 1) float32 predicted IoU, as SAM says it.
+        iou: (n, 1) float32 predicted IoU of SAM, not clamped.
         mask_logits: (n, H, W) float32 at the image's size.
         spans: [start, end) of each [SEG] in ``text``.
     """
@@ -150,9 +151,9 @@ class FullAnswer:
 
 
 class LisaTeacher:
-    """A loaded LISA as a ``Teacher``; ``loaded`` and ``settings`` are what it was made of.
+    """A loaded LISA as a ``Teacher``, a ``FeatureTeacher`` and a ``ManyViewsTeacher``.
 
-    Raises UserError for settings that the checkpoint cannot serve.
+    Raises UserError for settings that the checkpoint does not support.
     """
 
     def __init__(self, loaded: LoadedLisa, settings: LisaSettings, name: str) -> None:
@@ -173,11 +174,11 @@ class LisaTeacher:
         return self._network.config.embedding_dim
 
     def mask_grid(self, height: int, width: int) -> MaskGrid:
-        """The grid is SAM's square; the image, its longer side filling it, lies in its top left."""
+        """Return SAM's square grid; the image fills its longer side from the top left corner."""
         return self._grid(grid_side(self._network), height, width)
 
     def feature_grid(self, height: int, width: int) -> MaskGrid:
-        """The grid of ``image_features``: the same square as ``mask_grid``'s in larger cells."""
+        """Return the grid of ``image_features``: the square of ``mask_grid`` in larger cells."""
         return self._grid(self._network.config.sam_grid, height, width)
 
     def _grid(self, side: int, height: int, width: int) -> MaskGrid:
@@ -189,7 +190,7 @@ class LisaTeacher:
 
     @torch.inference_mode()
     def image_features(self, image: NDArray[np.uint8]) -> FloatArray:
-        """Embed a picture (H, W, 3) uint8 RGB with SAM alone: (C, h, w) on ``feature_grid``."""
+        """Encode an image (H, W, 3) uint8 RGB by SAM alone: (C, h, w) float32."""
         pixels, _ = sam_pixels(image, self._network.config.sam_size)
         embedding = self._network.sam_embedding(pixels[None].to(self._device))
         features: FloatArray = embedding[0].float().cpu().numpy()
@@ -197,18 +198,18 @@ class LisaTeacher:
 
     @property
     def views_at_once(self) -> int:
-        """Views to give to ``encode_views`` and ``answer_views`` together."""
+        """Batch size in views for ``encode_views`` and ``answer_views``."""
         return views_at_once(self._network.config, self._device)
 
     def encode_view(self, image: NDArray[np.uint8], view_id: str) -> LisaView:
-        """Encode with both towers and read the prompt up to the image; (H, W, 3) uint8 RGB."""
+        """Encode an image (H, W, 3) uint8 RGB with both towers and read the prompt's prefix."""
         return self.encode_views([image], [view_id])[0]
 
     @torch.inference_mode()
     def encode_views(
         self, images: Sequence[NDArray[np.uint8]], view_ids: Sequence[str]
     ) -> list[LisaView]:
-        """The same for several images, which may differ in size, together."""
+        """Encode several images, which may differ in size, in one batch."""
         squares, resized = zip(
             *(sam_pixels(image, self._network.config.sam_size) for image in images), strict=True
         )
@@ -224,37 +225,38 @@ class LisaTeacher:
         ]
 
     def answer(self, view: LisaView, texts: Sequence[str]) -> list[TeacherAnswer]:
-        """Answer each query; UserError for one that is longer than the model can read."""
+        """Answer each query; UserError for a query that exceeds the model's positions."""
         return self.answer_views([view], texts)[0]
 
     @torch.inference_mode()
     def answer_views(
         self, views: Sequence[LisaView], texts: Sequence[str]
     ) -> list[list[TeacherAnswer]]:
-        """Answer each query on each view; errors as of ``answer``."""
+        """Answer each query on each view; raises UserError like ``answer``."""
         distinct = list(dict.fromkeys(texts))
         prompts = [self._questions.prompt_ids(text) for text in distinct]
         decoded = self._decode(views, prompts, self.settings.whole_answer)
         return [
-            self._as_answers(view, dict(zip(distinct, of_view, strict=True)), texts)
-            for view, of_view in zip(views, decoded, strict=True)
+            self._as_answers(view, dict(zip(distinct, answers, strict=True)), texts)
+            for view, answers in zip(views, decoded, strict=True)
         ]
 
     def _as_answers(
         self, view: LisaView, decoded: Mapping[str, Decoded], texts: Sequence[str]
     ) -> list[TeacherAnswer]:
         best_of_three = self.settings.best_of_three
-        ones = list(decoded.values())
-        masks = ask_unsaid(self._network, view.sam_embedding, ones, best_of_three)
+        masks = decode_withheld_masks(
+            self._network, view.sam_embedding, list(decoded.values()), best_of_three
+        )
         answers = {
-            text: self._as_answer(view, one, mask)
-            for (text, one), mask in zip(decoded.items(), masks, strict=True)
+            text: self._as_answer(view, answer, mask)
+            for (text, answer), mask in zip(decoded.items(), masks, strict=True)
         }
         return [answers[text] for text in texts]
 
     @torch.inference_mode()
     def answers_in_full(self, view: LisaView, texts: Sequence[str]) -> list[FullAnswer]:
-        """Answer each query to its end, and keep all there is; errors as of ``answer``."""
+        """Answer each query to the end of its text; raises UserError like ``answer``."""
         prompts = [self._questions.prompt_ids(text) for text in texts]
         (decoded,) = self._decode([view], prompts, whole_answer=True)
         masks = self._masks(view, decoded)
@@ -266,12 +268,12 @@ class LisaTeacher:
     def _decode(
         self, views: Sequence[LisaView], prompts: Sequence[Sequence[int]], whole_answer: bool
     ) -> list[list[Decoded]]:
-        """Per view, one answer per prompt."""
+        """Decode one answer per view and prompt."""
         suffixes = []
         for ids in prompts:
             start, suffix = split_at_image(ids)
             if any(tuple(start) != view.prefix.ids for view in views):
-                raise ValueError("a prompt that does not begin like those its view was read for")
+                raise ValueError("a prompt does not begin with the prefix of its encoded view")
             suffixes.append(suffix)
         stop = self._questions.stop(at_first_seg=not whole_answer)
         prefixes = [view.prefix for view in views for _ in prompts]
@@ -279,22 +281,22 @@ class LisaTeacher:
         count = len(prompts)
         return [decoded[start * count : (start + 1) * count] for start in range(len(views))]
 
-    def _masks(self, view: LisaView, decoded: Sequence[Decoded]) -> list[AskedMasks]:
+    def _masks(self, view: LisaView, decoded: Sequence[Decoded]) -> list[SegMasks]:
         best_of_three = self.settings.best_of_three
-        return ask_masks(self._network, view.sam_embedding, decoded, best_of_three)
+        return decode_seg_masks(self._network, view.sam_embedding, decoded, best_of_three)
 
-    def _as_answer(self, view: LisaView, decoded: Decoded, masks: AskedMasks) -> TeacherAnswer:
+    def _as_answer(self, view: LisaView, decoded: Decoded, masks: SegMasks) -> TeacherAnswer:
         text = self._tokenizer.decode(decoded.ids)
         iou, logits = masks.iou.clamp(0, 1).numpy(), masks.logits.numpy()
         embeddings = masks.embeddings.numpy()
         if decoded.seg_states:
             return TeacherAnswer(text, logits, iou, embeddings, decoded.presence)
         grid, dim = self.mask_grid(*view.size), self.embedding_dim
-        unsaid = Unsaid(logits[0], float(iou[0]), embeddings[0])
-        return TeacherAnswer.without_mask(text, grid, dim, decoded.presence, unsaid)
+        withheld = WithheldMask(logits[0], float(iou[0]), embeddings[0])
+        return TeacherAnswer.without_mask(text, grid, dim, decoded.presence, withheld)
 
     def _as_full_answer(
-        self, view: LisaView, prompt_ids: Sequence[int], decoded: Decoded, masks: AskedMasks
+        self, view: LisaView, prompt_ids: Sequence[int], decoded: Decoded, masks: SegMasks
     ) -> FullAnswer:
         text, spans = self._tokenizer.spans(decoded.ids)
         sam_size = self._network.config.sam_size
@@ -313,7 +315,7 @@ class LisaTeacher:
 class LisaWords:
     """A loaded LISA as an encoder of texts.
 
-    Raises UserError for settings that the checkpoint cannot serve.
+    Raises UserError for settings that the checkpoint does not support.
     """
 
     def __init__(self, loaded: LoadedLisa, settings: LisaSettings) -> None:
@@ -323,27 +325,27 @@ class LisaWords:
 
     @property
     def dim(self) -> int:
-        """Length D of an encoded text: that of a [SEG] embedding."""
+        """Length D of an encoded text, equal to the length of a [SEG] embedding."""
         return self._network.config.embedding_dim
 
     @torch.inference_mode()
     def image_tokens(self, image: NDArray[np.uint8]) -> Tensor:
-        """(T, C) float32 on the CPU: one picture as the language model gets it.
+        """Encode ``image`` (H, W, 3) uint8 RGB as the language model's tokens.
 
-        ``image`` (H, W, 3) uint8 RGB.
+        Returns (T, C) float32 on the CPU.
         """
         pixels = self._transform(image)[None].to(self._device)
         return self._network.image_tokens(pixels)[0].float().cpu()
 
     @torch.inference_mode()
     def encode(self, texts: Sequence[str], mean_tokens: Tensor) -> NDArray[np.float32]:
-        """(n, D) float32 [SEG] embeddings of ``texts``, each answered behind ``mean_tokens``.
+        """Return the [SEG] embeddings (n, D) float32 of ``texts``, decoded with ``mean_tokens``.
 
-        Where an answer holds no [SEG], the state at which [SEG] was likeliest takes its place.
-        ``mean_tokens`` (T, C), the mean of ``image_tokens`` over some pictures.
+        For an answer without [SEG], the state with the largest probability of [SEG] is used.
+        ``mean_tokens`` (T, C) is the mean of ``image_tokens`` over some images.
 
         Raises:
-            UserError: a text is longer than the model can read.
+            UserError: a text exceeds the model's positions.
             ValueError: ``mean_tokens`` are of another width than the language model.
         """
         hidden = self._network.config.llama.hidden_size
@@ -356,13 +358,13 @@ class LisaWords:
         decoded = decode(
             model, [prefix] * len(suffixes), suffixes, questions.stop(at_first_seg=True)
         )
-        embeddings = seg_embeddings(self._network, [_asking_state(one) for one in decoded])
+        embeddings = seg_embeddings(self._network, [_seg_state(answer) for answer in decoded])
         rows = {text: row for row, text in enumerate(distinct)}
         return embeddings.float().cpu().numpy()[[rows[text] for text in texts]]
 
 
-def _asking_state(decoded: Decoded) -> Tensor:
-    """(hidden,): the state that said [SEG], else the one that came nearest to it."""
+def _seg_state(decoded: Decoded) -> Tensor:
+    """Return the state (hidden,) that predicted [SEG], or where [SEG] was most likely."""
     state = decoded.seg_states[0] if decoded.seg_states else decoded.nearest
     if state is None:
         raise ValueError("an answer without a single token")

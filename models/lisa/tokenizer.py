@@ -1,13 +1,13 @@
-"""LISA's tokenizer: sentencepiece, plus what the slow Llama tokenizer did round added tokens.
+"""LISA's tokenizer: sentencepiece with the rules of the slow Llama tokenizer for added tokens.
 
-LISA was trained, and is served, with the slow tokenizer of transformers 4.31. Later versions
-give other ids on its prompts, and its masks then move by more than one logit; so the rules
-stand here, in full:
+LISA was trained and published with the slow tokenizer of transformers 4.31. Later versions give
+other ids for its prompts, which change its masks by more than one logit. So the rules are
+implemented here:
 
-- an added token (``[SEG]``, ``<im_start>``, ...) eats all whitespace on both sides; ``<s>``,
-  ``</s>`` and ``<unk>`` are recognised in a text but eat none;
-- each stretch of text between them is encoded alone and begins with a word boundary; with
-  ``legacy`` false only the first one does.
+- an added token (``[SEG]``, ``<im_start>``, ...) removes all whitespace on both sides; ``<s>``,
+  ``</s>`` and ``<unk>`` are recognised in a text but remove none;
+- each stretch of text between them is encoded separately and begins with a word boundary; with
+  ``legacy`` false only the first stretch does.
 """
 
 from __future__ import annotations
@@ -33,13 +33,13 @@ Span = tuple[int, int]
 
 
 class LisaTokenizer:
-    """Text to ids and back.
+    """Encodes text as ids and decodes ids as text.
 
     Attributes:
         seg_id: id of ``[SEG]``; it differs between checkpoints.
         bos_id, eos_id: begin and end of a sequence, 1 and 2 in all published checkpoints.
-        pad_id: fills batches up; the id of the unknown token, 0.
-        added: added tokens and their ids, ``[SEG]`` among them.
+        pad_id: padding, the id of the unknown token, 0.
+        added: ids of the added tokens, ``[SEG]`` included.
         legacy: whether text after an added token begins with a word boundary.
     """
 
@@ -63,22 +63,22 @@ class LisaTokenizer:
 
     @classmethod
     def from_folder(cls, folder: Path) -> LisaTokenizer:
-        """The tokenizer of a checkpoint folder.
+        """Read the tokenizer of a checkpoint folder.
 
-        Reads ``tokenizer.model``, ``added_tokens.json`` and, for its key "legacy",
-        ``tokenizer_config.json``; legacy is true where the file or the key is missing.
+        Reads ``tokenizer.model``, ``added_tokens.json`` and the key "legacy" of
+        ``tokenizer_config.json``, which is true if the file or the key is missing.
 
         Raises:
-            DataError: a file is missing or damaged, or there is no ``[SEG]``.
+            DataError: a file is missing or damaged, or ``[SEG]`` is no added token.
         """
         pieces = _read_pieces(folder / "tokenizer.model")
         added = _read_added(folder / "added_tokens.json", len(pieces))
         return cls(pieces, added, _read_legacy(folder / "tokenizer_config.json"))
 
     def encode(self, prompt: str) -> list[int]:
-        """Ids of a prompt: one bos, then text, with IMAGE_TOKEN_ID for each ``<image>``.
+        """Encode a prompt: one bos, then text, with IMAGE_TOKEN_ID for each ``<image>``.
 
-        Texts before and after an image are tokenised apart, as if each stood alone.
+        The texts before and after an image are encoded separately.
         """
         first, *others = prompt.split(IMAGE_MARKER)
         ids = self.encode_part(first, bos=True)
@@ -87,7 +87,7 @@ class LisaTokenizer:
         return ids
 
     def encode_part(self, text: str, bos: bool) -> list[int]:
-        """Ids of a text without image, after a bos if wanted; half surrogates become "?"."""
+        """Encode a text without image, after a bos if ``bos``; lone surrogates become "?"."""
         text = text.encode("utf-8", "replace").decode("utf-8")
         if not self.legacy:
             text = _WORD_BOUNDARY + text.replace(_WORD_BOUNDARY, " ")
@@ -97,18 +97,18 @@ class LisaTokenizer:
         return ids
 
     def decode(self, ids: Sequence[int]) -> str:
-        """The text of ``ids``, to be read by people; see ``spans``."""
+        """Decode ``ids`` as readable text; see ``spans``."""
         return self.spans(ids)[0]
 
     def spans(self, ids: Sequence[int]) -> tuple[str, list[Span]]:
-        """The text of ``ids`` and where in it each ``[SEG]`` stands, as [start, end).
+        """Decode ``ids`` as text, with the position [start, end) of each ``[SEG]`` in it.
 
-        ``<s>``, ``</s>``, padding and ids without a meaning are left out. Whitespace beside an
-        added token is not in the ids: there is one space on each side, but none before closing
-        punctuation, after an opening parenthesis or at the ends of the text.
+        ``<s>``, ``</s>``, padding and unknown ids are omitted. The ids hold no whitespace beside
+        added tokens, so one space is put on each side, but none before closing punctuation, after
+        an opening parenthesis or at the ends of the text.
         """
         text = ""
-        found: list[Span] = []
+        seg_spans: list[Span] = []
         after_added = False
         for name, run in self._runs(ids):
             if name is None:
@@ -122,13 +122,13 @@ class LisaTokenizer:
                 text = text.rstrip(" ")
                 text += "" if not text or text.endswith("(") or text[-1].isspace() else " "
                 if name == SEG_MARKER:
-                    found.append((len(text), len(text) + len(name)))
+                    seg_spans.append((len(text), len(text) + len(name)))
                 text += name
             after_added = name is not None
-        return text.rstrip(" "), found
+        return text.rstrip(" "), seg_spans
 
     def _runs(self, ids: Sequence[int]) -> Iterator[tuple[str | None, list[int]]]:
-        """Added tokens by name, and (None, ids) for each stretch of words between them."""
+        """Yield (name, []) for each added token and (None, ids) for the words between them."""
         run: list[int] = []
         for id_ in map(int, ids):
             if id_ in self._name:
@@ -142,25 +142,25 @@ class LisaTokenizer:
             yield None, run
 
     def _encode_words(self, text: str) -> list[int]:
-        """Ids of a text without special tokens."""
+        """Encode a text without special tokens."""
         is_first = not self.legacy and text.startswith(_WORD_BOUNDARY)
         if is_first:
             text = text[len(_WORD_BOUNDARY) :]
         tokens: list[str] = self._pieces.encode(text, out_type=str)
         if not (self.legacy or is_first or text.startswith(" ")) and tokens:
-            # sentencepiece begins every text with a boundary; inside a sentence there is none.
-            # What is left of the first piece may be no piece: 4.31 makes it unknown, so do we.
+            # sentencepiece begins every text with a boundary, which is wrong inside a sentence.
+            # The rest of the first piece may be no piece; 4.31 encodes it as unknown.
             rest = tokens[0].removeprefix(_WORD_BOUNDARY)
             tokens[:1] = [rest] if rest else []
         return [self._pieces.piece_to_id(token) for token in tokens]
 
 
 def _eat_whitespace(parts: Sequence[str], added: Mapping[str, int]) -> list[str]:
-    """Parts of a text, stripped where they touch an added token; empty ones are left out."""
+    """Strip the parts of a text where they touch an added token; omit empty parts."""
     stripped = list(parts)
     for index, part in enumerate(parts):
         if part in added:
-            # re.split leaves a text, empty or not, on both sides of every token.
+            # re.split puts a text, possibly empty, on both sides of every token.
             stripped[index - 1] = stripped[index - 1].rstrip()
             stripped[index + 1] = stripped[index + 1].lstrip()
     return [part for part in stripped if part]
@@ -178,7 +178,7 @@ def _read_pieces(path: Path) -> SentencePieceProcessor:
     try:
         pieces.LoadFromSerializedProto(content)
     except (RuntimeError, OSError, ValueError) as error:
-        found = f"{len(content)} bytes that are none ({error})"
+        found = f"{len(content)} bytes of another format ({error})"
         raise DataError(path, expected, found, _REMEDY) from error
     if min(pieces.bos_id(), pieces.eos_id(), pieces.unk_id()) < 0:
         found = "a model without <s>, </s> or <unk>"
@@ -197,7 +197,7 @@ def _read_added(path: Path, num_pieces: int) -> dict[str, int]:
     if len(set(content.values())) < len(content):
         raise DataError(path, expected, f"one id for two tokens in {content}", _REMEDY)
     if SEG_MARKER not in content:
-        remedy = "Only a checkpoint of LISA or LISA++ can be a teacher; a LLaVA one has no [SEG]."
+        remedy = "Give a checkpoint of LISA or LISA++; a LLaVA checkpoint has no [SEG]."
         raise DataError(path, expected, f"only {sorted(content)}", remedy)
     return content
 

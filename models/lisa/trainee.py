@@ -1,9 +1,9 @@
-"""LISA-nano: the sizes of the smallest LISA, and what is added to it while it is trained.
+"""LISA-nano: its sizes, its initial weights, and the additional heads of its training.
 
-The network is ``LisaNetwork`` itself. ``NanoTrainee`` adds heads that training needs and
-serving does not: embeddings per label and colour that prompt the mask decoder before there is
-any language, dense classifiers on both towers, a list of what is in view after the image
-tokens, and prototypes that keep [SEG] embeddings of unlike things apart.
+The network is a ``LisaNetwork``. ``NanoTrainee`` adds heads for training only: embeddings per
+label and colour that prompt the mask decoder before the language model is trained, dense
+classifiers on both towers, a classifier of the labels in view at the end of the image tokens, and
+prototypes that separate the [SEG] embeddings of different labels and colours.
 """
 
 from __future__ import annotations
@@ -28,14 +28,17 @@ SAM_SIZE = 240
 CLIP_SIZE = 224
 PATCH = 16
 CELLS = 4
-"""Mask cells per side of a patch of SAM's grid."""
+"""Mask cells per side of one patch of SAM's grid."""
 
 _CHANNELS = 128
 _TOKEN_SCALE = 12.0
 
 
 def nano_config(vocab_size: int) -> LisaConfig:
-    """About 5 M parameters: towers 6 and 4 layers deep, a Llama of 3; masks of 60 x 60 cells."""
+    """Return the sizes of LISA-nano: about 5 M parameters, masks of 60 x 60 cells.
+
+    CLIP has 6 layers, SAM's encoder 4, the Llama 3.
+    """
     clip = CLIPVisionConfig(
         hidden_size=160,
         intermediate_size=480,
@@ -82,16 +85,16 @@ def nano_config(vocab_size: int) -> LisaConfig:
         layer_norm_eps=1e-5,
     )
     sam = SamConfig(vision_config=vision, prompt_encoder_config=prompt, mask_decoder_config=decoder)
-    # On CPU the fused kernel's backward pass is slow without a mask to skip work by.
+    # The backward pass of the fused attention kernel is slow on a CPU.
     clip._attn_implementation = decoder._attn_implementation = "eager"
     return LisaConfig(clip, llama, sam, select_layer=-1, projector_layers=2)
 
 
 def nano_network(vocab_size: int) -> LisaNetwork:
-    """A new network, its weights drawn from torch's generator.
+    """Make a network with weights drawn from torch's random generator.
 
-    transformers means SAM to be loaded, not trained: its default weights are next to zero and
-    its positional codes noise, so these are drawn here.
+    transformers initialises SAM for loading, not for training (weights are nearly 0), so SAM's
+    weights and positional codes are drawn here.
     """
     network = LisaNetwork(nano_config(vocab_size))
     with torch.no_grad():
@@ -112,11 +115,10 @@ def nano_network(vocab_size: int) -> LisaNetwork:
 
 @dataclass(frozen=True, eq=False)
 class Sequences:
-    """Several questions behind one image, packed: each sees the image and itself only.
+    """Several questions on one image, packed; each attends to the image and to itself only.
 
-    ``prefix`` (P,) int64 ids before the image and ``after`` (A,) ids after it that all share;
-    ``ids``, ``segments``, ``positions`` (B, S) int64: token, which question it belongs to (-1
-    padding) and its place counted from the end of the shared part.
+    ``prefix`` (P,) int64 are the ids before the image. ``ids``, ``segments`` and ``positions``
+    (B, S) int64 are the token, its question (-1 for padding) and its position after the image.
     """
 
     prefix: Tensor
@@ -126,7 +128,7 @@ class Sequences:
 
 
 class NanoTrainee(nn.Module):
-    """LISA-nano with what only its training needs."""
+    """LISA-nano with the additional heads of its training."""
 
     def __init__(self, network: LisaNetwork, num_labels: int, num_colors: int) -> None:
         super().__init__()
@@ -144,19 +146,22 @@ class NanoTrainee(nn.Module):
         self.color_prototypes = nn.Parameter(torch.randn(num_colors, channels))
 
     def prompts(self, labels: Tensor, colors: Tensor) -> Tensor:
-        """What prompts a mask (..., C) for label and colour ids (...), colour 0 being none."""
+        """Embed label and colour ids (...) as prompts of masks, (..., C); colour 0 adds nothing."""
         return cast(Tensor, self.label_prompts(labels) + self.color_prompts(colors))
 
     def sam_labels(self, sam_embedding: Tensor) -> Tensor:
-        """(B, C, g, g) to logits per mask cell (B, labels + 1, 4g, 4g)."""
+        """Classify mask cells: (B, C, g, g) to logits (B, labels + 1, 4g, 4g)."""
         return functional.pixel_shuffle(self.dense_sam(sam_embedding), CELLS)
 
     def sam_paint(self, sam_embedding: Tensor) -> Tensor:
-        """(B, C, g, g) to the colour of each mask cell (B, 3, 4g, 4g)."""
+        """Predict the colour of mask cells: (B, C, g, g) to (B, 3, 4g, 4g)."""
         return functional.pixel_shuffle(self.paint_sam(sam_embedding), CELLS)
 
     def read(self, clip_features: Tensor, sequences: Sequences) -> tuple[Tensor, Tensor]:
-        """The Llama reads: states (B, S, h) of the questions, (B, h) at the image's end."""
+        """Run the Llama on image and questions.
+
+        Returns the states (B, S, hidden) of the questions and (B, hidden) at the image's end.
+        """
         llama = self.network.language_model.model
         batch, length = sequences.ids.shape
         image = self.network.projector(clip_features)
@@ -164,9 +169,9 @@ class NanoTrainee(nn.Module):
         tokens = torch.cat([before, image, llama.embed_tokens(sequences.ids)], dim=1)
         shared = before.shape[1] + image.shape[1]
         device = sequences.ids.device
-        places = torch.arange(shared, device=device).expand(batch, -1)
-        positions = torch.cat([places, shared + sequences.positions], dim=1)
-        segments = torch.cat([torch.full_like(places, -2), sequences.segments], dim=1)
+        prefix_positions = torch.arange(shared, device=device).expand(batch, -1)
+        positions = torch.cat([prefix_positions, shared + sequences.positions], dim=1)
+        segments = torch.cat([torch.full_like(prefix_positions, -2), sequences.segments], dim=1)
         same = segments[:, :, None] == segments[:, None]
         same |= segments[:, None] == -2
         total = shared + length
@@ -180,7 +185,10 @@ class NanoTrainee(nn.Module):
         return states[:, shared:], states[:, shared - 1]
 
     def token_logits(self, seg_embeddings: Tensor) -> tuple[Tensor, Tensor]:
-        """(n, C) to how alike they are to each label (n, labels) and colour (n, colours)."""
+        """Compare [SEG] embeddings (n, C) with the prototypes.
+
+        Returns scaled cosines with each label (n, labels) and each colour (n, colours).
+        """
         unit = functional.normalize(seg_embeddings, dim=-1)
         labels = functional.normalize(self.label_prototypes, dim=-1)
         colors = functional.normalize(self.color_prototypes, dim=-1)

@@ -1,14 +1,10 @@
-"""Sparse convolution on the CPU: rulebooks of joined voxels, then blocks in threads.
+"""Sparse convolution on the CPU by rulebooks, in threads over blocks of outputs.
 
-A rulebook lists pairs of an input and an output row with the number of the kernel's offset
-between them. It is cut into blocks of outputs, so that threads write to rows of their own and
-what a block touches stays in a core's cache; in a block, pairs lie by offset, then by output.
-All of this depends on the voxels alone, so sums over pairs are the same bits on every run and
-number of threads.
-
-One thread does a block of outputs, offset by offset, with all it touches in its core's cache, where
-a product of matrices runs at twice the speed it has on all rows at once. Every sum has one order,
-so results are the same bits on every run and number of threads.
+A rulebook lists pairs of input and output rows with the kernel offset between them. It is divided
+into blocks of outputs; inside a block, pairs are sorted by offset, then by output. A thread
+computes one block at a time, offset by offset, so that its rows stay in the core's cache, where
+matrix products run twice as fast as on all rows at once. Blocks depend on the voxels alone and
+every sum has a fixed order, so results are bit-identical for any number of threads.
 """
 
 from __future__ import annotations
@@ -31,18 +27,18 @@ from data.parallel import mapped, num_threads
 Array = NDArray[Any]
 
 BLOCK_ROWS = 512
-"""Outputs of a block: with fewer, products are of few rows; more leave the cache."""
+"""Outputs per block: fewer make small matrix products, more exceed the cache."""
 
 _SEARCHED_ROWS = 2048
-"""Voxels of which a thread lists the pairs in one go; a multiple of a block's."""
+"""Voxels per task of the neighbour search; a multiple of ``BLOCK_ROWS``."""
 
 
 class Rulebook(NamedTuple):
-    """Pairs of inputs and outputs by block of ``BLOCK_ROWS`` outputs, and there by offset.
+    """Pairs of input and output rows, sorted by block of ``BLOCK_ROWS`` outputs, then by offset.
 
-    ``inputs`` and ``outputs`` (P,) int32 rows; those of block b and offset k are
-    ``bounds[b, k]:bounds[b, k + 1]``, ``bounds`` (B, K + 1) int64. An offset has at most one pair
-    for each output.
+    ``inputs`` and ``outputs`` are (P,) int32 rows. The pairs of block b and offset k are
+    ``bounds[b, k]:bounds[b, k + 1]``; ``bounds`` is (B, K + 1) int64. Each output has at most one
+    pair per offset.
     """
 
     inputs: Array
@@ -51,16 +47,16 @@ class Rulebook(NamedTuple):
 
 
 class Grid:
-    """Places of voxels in order, to find neighbours in.
+    """Sorted keys of voxels, for the search of neighbours.
 
-    ``keys`` (M,) int64 ascending numbers of places, ``order`` (M,) int32 the voxels' rows; keys of
-    places that differ by one step along x, y and z differ by ``strides``.
+    ``keys`` (M,) int64 are ascending linear indices, ``order`` (M,) int32 the rows of the voxels.
+    One step along x, y and z changes the key by ``strides``.
     """
 
     def __init__(self, indices: Array, reach: int) -> None:
-        """Sort voxels (M, 4) int32 (batch, x, y, z), to be asked for up to ``reach`` steps away.
+        """Sort voxels (M, 4) int32 (batch, x, y, z) for neighbours up to ``reach`` steps away.
 
-        Places outside the grid have keys of their own, so that nothing is found there.
+        The grid is padded by ``reach``, so that neighbours outside have keys of no voxel.
         """
         sizes = [int(size) + 1 + 2 * reach for size in indices[:, 1:].max(0)]
         self.strides = (sizes[1] * sizes[2], sizes[2], 1)
@@ -75,9 +71,10 @@ class Grid:
 
 
 def submanifold_rulebook(indices: Array, kernel: int) -> Rulebook:
-    """Pairs of voxels (M, 4) at most ``kernel // 2`` apart; offsets count x, y, z, z fastest.
+    """List the pairs of voxels (M, 4) at most ``kernel // 2`` steps apart along each axis.
 
-    Offset k of a pair is the opposite, K - 1 - k, of the same pair turned round.
+    Offsets are numbered in x, y, z order, z fastest. The reverse of a pair with offset k has
+    offset K - 1 - k.
     """
     reach = kernel // 2
     grid = Grid(indices, reach)
@@ -103,8 +100,8 @@ def _joined(parts: Sequence[Rulebook]) -> Rulebook:
 class Halved(NamedTuple):
     """A grid of half the resolution.
 
-    ``indices`` (N, 4) int32 in order; ``down`` joins the voxels of the fine grid (inputs) to these,
-    ``up`` is the same the other way round; offsets 0..7 say which part of the 2x2x2 it is.
+    ``indices`` (N, 4) int32 are its voxels. ``down`` has fine voxels as inputs and coarse voxels
+    as outputs, ``up`` the reverse; the offsets 0..7 are positions in a 2x2x2 cell.
     """
 
     indices: Array
@@ -113,7 +110,10 @@ class Halved(NamedTuple):
 
 
 def halve(indices: Array, shape: tuple[int, ...]) -> Halved:
-    """Join voxels (M, 4) of a grid of ``shape`` in cells of 2x2x2, none past an odd border."""
+    """Merge voxels (M, 4) of a grid of ``shape`` in 2x2x2 cells.
+
+    Voxels past the last whole cell of an odd side are dropped, as in spconv.
+    """
     inside = (indices[:, 1:] < np.array(shape) // 2 * 2).all(1)
     fine = np.flatnonzero(inside).astype(np.int32)
     coarse, parts = indices[fine], indices[fine, 1:] & 1
@@ -123,13 +123,13 @@ def halve(indices: Array, shape: tuple[int, ...]) -> Halved:
     row = np.empty(len(fine), np.int32)
     row[grid.order] = np.cumsum(first) - 1
     offsets = (parts @ np.array([4, 2, 1])).astype(np.int32)
-    found = np.ascontiguousarray(coarse[grid.order[first]])
-    down = _by_output(fine, row, offsets, len(found))
-    return Halved(found, down, _by_output(row, fine, offsets, len(indices)))
+    cells = np.ascontiguousarray(coarse[grid.order[first]])
+    down = _by_output(fine, row, offsets, len(cells))
+    return Halved(cells, down, _by_output(row, fine, offsets, len(indices)))
 
 
 def _by_output(inputs: Array, outputs: Array, offsets: Array, num_outputs: int) -> Rulebook:
-    """Pairs of a 2x2x2 kernel, cut into blocks."""
+    """Sort the pairs of a 2x2x2 kernel into the blocks of a rulebook."""
     number = (outputs // BLOCK_ROWS).astype(np.int64) * 8 + offsets
     order = np.lexsort((outputs, number))
     num_blocks = -(-num_outputs // BLOCK_ROWS)
@@ -142,7 +142,7 @@ def _by_output(inputs: Array, outputs: Array, offsets: Array, num_outputs: int) 
 def _near(
     keys: Array, order: Array, columns: Array, reach: int, first: int, last: int, block: int
 ) -> tuple[Array, Array, Array]:
-    """Pairs of the voxels ``first:last`` in order, by ``block`` of them, walking along the keys."""
+    """List the pairs of the sorted voxels ``first:last`` in blocks, by a merge along the keys."""
     side = 2 * reach + 1
     num_blocks = -(-(last - first) // block)
     table = np.full((len(columns) * side, last - first), -1, np.int32)
@@ -177,17 +177,17 @@ def _near(
 
 
 def warm_search() -> None:
-    """Load the compiled search for neighbours, or compile it."""
+    """Load or compile the neighbour search."""
     keys, rows = np.zeros(1, np.int64), np.zeros(1, np.int32)
     _near(keys, rows, np.zeros(1, np.int64), 0, 0, 1, 1)
 
 
 _GROUPS = 16
-"""Most partial sums of a kernel's gradient, and so most threads in going back."""
+"""Most partial sums of a kernel's gradient, and so most threads of the backward pass."""
 _WORTH = 3_000_000
-"""Multiplications of a convolution, a tenth of a millisecond, for which one more thread pays."""
+"""Multiplications (about 0.1 ms) for which one more thread pays off."""
 _PARTS = 4
-"""Parts of a convolution that a thread takes one after another, for one that begins late."""
+"""Parts of a convolution per thread, which balance threads that start late."""
 
 _TURN = threading.Lock()
 
@@ -195,21 +195,21 @@ _TURN = threading.Lock()
 def convolve(
     features: Tensor, weight: Tensor, there: Rulebook, back: Rulebook, turned: bool, rows: int
 ) -> Tensor:
-    """Sum over a rulebook's pairs of the input's features times the offset's matrix.
+    """Convolve: sum the products of input features and offset matrices over a rulebook's pairs.
 
     Args:
         features: (M, C_in) float32 on the CPU.
         weight: (C_out, kx, ky, kz, C_in).
-        there: from inputs to outputs.
-        back: the same pairs from outputs to inputs.
-        turned: whether ``back`` counts offsets from the other end, K - 1 - k.
+        there: rulebook from inputs to outputs.
+        back: rulebook of the same pairs from outputs to inputs.
+        turned: whether ``back`` numbers offsets in reverse, K - 1 - k.
         rows: N, number of outputs.
 
     Returns:
-        (N, C_out); gradients reach ``features`` and ``weight``.
+        (N, C_out), differentiable with respect to ``features`` and ``weight``.
 
     Raises:
-        ValueError: features or weight of another type.
+        ValueError: features or weight are not float32.
     """
     if {features.dtype, weight.dtype} != {torch.float32}:
         raise ValueError(
@@ -253,7 +253,10 @@ class _Convolution(torch.autograd.Function):
 
 
 def gathered_sum(features: Tensor, matrices: Tensor, book: Rulebook, rows: int) -> Tensor:
-    """(rows, C_out) sums over pairs of an input's features times ``matrices`` (K, C_out, C_in)."""
+    """Return (rows, C_out), sums over pairs of input features times ``matrices``.
+
+    ``matrices`` are (K, C_out, C_in), one per offset.
+    """
     result = features.new_zeros(rows, matrices.shape[1])
     source, target, each = features.detach().numpy(), result.numpy(), matrices.numpy()
     threads = _threads(book, matrices)
@@ -277,10 +280,10 @@ def gathered_gradients(
     turned: bool,
     needed: tuple[bool, ...],
 ) -> tuple[Tensor | None, Tensor | None]:
-    """Gradients (M, C_in) of features and (K, C_out, C_in) of a kernel, where ``needed``.
+    """Return the gradients (M, C_in) of features and (K, C_out, C_in) of the kernel.
 
-    ``matrices`` (K, C_out, C_in) are the kernel's; ``book`` goes from outputs to inputs, and
-    counts offsets from the other end if ``turned``.
+    A gradient that is not ``needed`` is None. ``matrices`` (K, C_out, C_in) are the kernel;
+    ``book`` has outputs as inputs, and numbers offsets in reverse if ``turned``.
     """
     by_input = torch.zeros_like(features) if needed[0] else None
     parts = _parts(book, _GROUPS)
@@ -301,12 +304,12 @@ def gathered_gradients(
 
 
 def _parts(book: Rulebook, most: int) -> list[Array]:
-    """The bounds of ``book``'s blocks, cut into ``most`` parts of like size or fewer."""
+    """Split the bounds of the blocks into at most ``most`` parts of similar size."""
     return np.array_split(book.bounds, max(1, min(most, len(book.bounds))))
 
 
 def _room(rows: Array) -> Array:
-    """For the rows of as many pairs as one offset of a block has at most."""
+    """Allocate a buffer for the rows of one offset of a block."""
     return np.empty((BLOCK_ROWS, rows.shape[1]), np.float32)
 
 
@@ -316,12 +319,12 @@ def _threads(book: Rulebook, matrices: Tensor) -> int:
 
 
 def _in_threads(work: Callable[[Iterator[int]], None], count: int, threads: int) -> None:
-    """Let this thread and others take the numbers below ``count`` one by one, until none is left.
+    """Process the numbers below ``count`` in this thread and ``threads - 1`` others.
 
-    Products are done in one thread each meanwhile: split among more they would be other bits.
+    BLAS runs single-threaded during the call, because more threads round products differently.
     """
     numbers = iter(range(count))
-    # Two at once would each bring back the other's number of threads.
+    # The lock keeps two calls from restoring each other's limit of BLAS threads.
     with _TURN, _blas().limit(limits=1):
         others = [_helpers(os.getpid()).submit(work, numbers) for _ in range(threads - 1)]
         try:
@@ -335,14 +338,17 @@ def _in_threads(work: Callable[[Iterator[int]], None], count: int, threads: int)
 
 @cache
 def _helpers(process: int) -> ThreadPoolExecutor:
-    """Threads that stay: to start one takes as long as a small convolution; no fork has them."""
+    """Return the pool of threads of a process, which is kept because starting threads is slow.
+
+    The process id is the cache key, because a forked process has none of its parent's threads.
+    """
     return ThreadPoolExecutor(max(num_threads() - 1, 1), f"convolutions of {process}")
 
 
 @cache
 def _blas() -> Any:
-    """The libraries of matrix products; looked for once, when those that Numba calls are loaded."""
-    import scipy.linalg.cython_blas  # noqa: F401 - its BLAS is the one.
+    """Return the controller of the BLAS libraries, after loading the one that Numba calls."""
+    import scipy.linalg.cython_blas  # noqa: F401 - loads the BLAS that Numba calls.
     from threadpoolctl import ThreadpoolController
 
     return ThreadpoolController().select(user_api="blas")
@@ -361,7 +367,7 @@ def _add_products(
     product: Array,
     target: Array,
 ) -> None:
-    """Add to ``target``, for all pairs of some blocks, a row of ``source`` times a matrix."""
+    """Add to ``target``, for all pairs of the given blocks, a row of ``source`` times a matrix."""
     last = bounds.shape[1] - 2
     for block in range(len(bounds)):
         for offset in range(last + 1):
@@ -392,7 +398,10 @@ def _add_kernels(
     product: Array,
     kernel: Array,
 ) -> None:
-    """Add to ``kernel`` (K, C_out, C_in), for all pairs of some blocks, gradient times features."""
+    """Add gradient times features of all pairs of the given blocks to ``kernel``.
+
+    ``kernel`` is (K, C_out, C_in).
+    """
     both = np.empty(kernel.shape[1:], np.float32)
     last = bounds.shape[1] - 2
     for block in range(len(bounds)):
@@ -415,7 +424,7 @@ def _take(source: Array, rows: Array, target: Array) -> None:
 
 
 def warm() -> None:
-    """Load the compiled loops of sparse convolution, or compile them; no thread starts."""
+    """Load or compile the loops of sparse convolution; starts no thread."""
     number, rows = np.zeros((1, 1), np.float32), np.zeros(1, np.int32)
     pairs = rows, rows, np.array([[0, 1]])
     rooms = number.copy(), number.copy()

@@ -1,10 +1,10 @@
-"""The one room that imports spconv: sparse tensors and convolutions on CPU and CUDA.
+"""Sparse tensors and convolution layers on CPU and CUDA; the only module that imports spconv.
 
-On CUDA spconv computes, on the CPU ``models.sparse.cpu``; spconv's layers hold the weights, so a
-student is the same on both. Facts this file guards (spconv 2.3.8): the CPU-only wheel ``spconv``
-computes wrong numbers; non-contiguous indices are read as garbage; a strided convolution drops
-the voxels past an odd border. spconv takes seconds to import, so it is imported when the first
-layer or tensor is made.
+spconv computes on CUDA, ``models.sparse.cpu`` on the CPU; spconv's layers hold the weights, so a
+student runs on both. The module guards against faults of spconv 2.3.8: its CPU-only wheel
+``spconv`` computes wrong numbers, non-contiguous indices are misread, and a strided convolution
+drops the voxels past an odd border. The import of spconv takes seconds, so it is delayed until the
+first layer or tensor is made.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ _REMEDY = (
 
 
 def check_wheels(names: Iterable[str]) -> None:
-    """Refuse an installation that holds spconv's CPU-only wheel, alone or beside another.
+    """Refuse an installation with spconv's CPU-only wheel, even beside another wheel.
 
     Args:
         names: names of the installed distributions.
@@ -37,29 +37,29 @@ def check_wheels(names: Iterable[str]) -> None:
     Raises:
         ImportError: the wheel ``spconv`` is installed, or no ``spconv-cu...`` is.
     """
-    found = {name.lower().replace("_", "-") for name in names if name}
-    if "spconv" in found:
+    installed = {name.lower().replace("_", "-") for name in names if name}
+    if "spconv" in installed:
         raise ImportError(
             "The CPU-only wheel 'spconv' is installed; it computes wrong numbers with more than "
             f"one thread. {_REMEDY}"
         )
-    if not any(name.startswith("spconv-cu") for name in found):
+    if not any(name.startswith("spconv-cu") for name in installed):
         raise ImportError(f"spconv is not installed. {_REMEDY}")
 
 
 @cache
 def load_spconv() -> Any:
-    """The module ``spconv.pytorch``, imported once, after ``check_wheels``.
+    """Import ``spconv.pytorch`` once, after ``check_wheels``.
 
     Raises:
-        ImportError: the wrong wheel is installed, or none.
+        ImportError: spconv is missing, or its CPU-only wheel is installed.
     """
     check_wheels(dist.metadata["Name"] for dist in metadata.distributions())
-    # spconv's tensors set off a warning of torch.fx that no user can do anything about.
+    # spconv's tensors cause a warning of torch.fx that users cannot act on.
     tracer = logging.getLogger("torch.fx._symbolic_trace")
     tracer.addFilter(lambda record: "is_fx_tracing" not in str(record.msg))
     if not torch.cuda.is_available():
-        # Describing 500 CUDA kernels takes 5 s of every start; a CPU can run none of them.
+        # Describing 500 CUDA kernels takes 5 s at import, and a CPU runs none of them.
         core: Any = importlib.import_module("spconv.core")
         core.ALL_IMPGEMM_PARAMS = []
     return importlib.import_module("spconv.pytorch")
@@ -72,15 +72,15 @@ def sparse_tensor(
     multiple: int = 1,
     books: Mapping[str, Any] | None = None,
 ) -> Any:
-    """A sparse tensor over voxels.
+    """Make a sparse tensor over voxels.
 
     Args:
-        features: (M, C) floating point, one row a voxel.
-        indices: (M, 4) int32 contiguous, (batch, x, y, z), not negative, no row twice.
+        features: (M, C) floating point, one row per voxel.
+        indices: (M, 4) int32 contiguous, (batch, x, y, z), not negative, without duplicates.
         batch_size: number of scenes; batch numbers are 0..batch_size-1.
         multiple: the grid's sides are rounded up to multiples of this; a network that halves
             the grid L times needs 2**L, or voxels at the border are lost.
-        books: what layers joined on the CPU, where it is known (``SparseConv.joins``).
+        books: rulebooks of the layers on the CPU (``SparseConv.joins``), if already computed.
 
     Returns:
         spconv's SparseConvTensor.
@@ -112,7 +112,7 @@ def sparse_tensor(
 
 
 def grid_shape(indices: Tensor, multiple: int = 1) -> list[int]:
-    """Sides of the grid that holds voxels (M, 4), rounded up to multiples."""
+    """Return the sides of the grid that holds voxels (M, 4), rounded up to multiples."""
     return [-(-int(size + 1) // multiple) * multiple for size in indices.amax(0)[1:]]
 
 
@@ -128,11 +128,11 @@ def _refuse_duplicates(indices: Tensor, sizes: list[int]) -> None:
 
 
 class Joins(NamedTuple):
-    """Which voxels a layer joins on the CPU, and what voxels it leaves.
+    """Rulebooks and output voxels of a layer on the CPU.
 
-    ``there`` and ``back`` are rulebooks from inputs to outputs and from outputs to inputs,
-    ``turned`` says whether the second counts offsets from the other end; ``indices`` (N, 4) int32
-    and ``shape`` are the outputs' places and grid.
+    ``there`` and ``back`` are rulebooks from inputs to outputs and from outputs to inputs;
+    ``turned`` is true if ``back`` numbers offsets in reverse. ``indices`` (N, 4) int32 are the
+    output voxels, ``shape`` the sides of their grid.
     """
 
     there: Rulebook
@@ -143,17 +143,17 @@ class Joins(NamedTuple):
 
 
 class SparseConv(nn.Module):
-    """One layer without bias: spconv's own on CUDA, ``models.sparse.cpu`` on the CPU."""
+    """A convolution layer without bias: spconv on CUDA, ``models.sparse.cpu`` on the CPU."""
 
     def __init__(self, layer: nn.Module, kind: _Kind, key: str) -> None:
-        """Wrap a layer of spconv, whose algorithm serves CUDA."""
+        """Wrap a layer of spconv; ``key`` names its rulebook."""
         super().__init__()
         self.layer = layer
         self._kind, self._key = kind, key
 
     @property
     def weight(self) -> Tensor:
-        """(C_out, kx, ky, kz, C_in): the learnt kernel."""
+        """The kernel (C_out, kx, ky, kz, C_in)."""
         weight: Tensor = self.layer.weight  # type: ignore[assignment]
         return weight
 
@@ -168,7 +168,10 @@ class SparseConv(nn.Module):
         return made
 
     def joins(self, indices: Tensor, shape: list[int], books: dict[str, Any]) -> Joins:
-        """What the layer joins of voxels (M, 4) in a grid; found in ``books`` or put there."""
+        """Return the layer's rulebooks for voxels (M, 4) in a grid of ``shape``.
+
+        They are taken from ``books``, or computed and stored there.
+        """
         if self._kind == "same":
             if self._key not in books:
                 books[self._key] = submanifold_rulebook(indices.numpy(), self.weight.shape[1])
@@ -185,7 +188,7 @@ class SparseConv(nn.Module):
 
 
 def submanifold(c_in: int, c_out: int, kernel: int, key: str) -> SparseConv:
-    """Convolution whose output has the voxels of its input; equal keys share one rulebook."""
+    """Make a convolution whose outputs are the input voxels; equal keys share one rulebook."""
     layer = load_spconv().SubMConv3d(
         c_in, c_out, kernel, padding=kernel // 2, bias=False, indice_key=key
     )
@@ -193,12 +196,12 @@ def submanifold(c_in: int, c_out: int, kernel: int, key: str) -> SparseConv:
 
 
 def downsample(c_in: int, c_out: int, key: str) -> SparseConv:
-    """Convolution of size and stride 2: a voxel of the output covers 2x2x2 of the input."""
+    """Make a convolution of size and stride 2; an output voxel covers 2x2x2 input voxels."""
     layer = load_spconv().SparseConv3d(c_in, c_out, 2, 2, bias=False, indice_key=key)
     return SparseConv(layer, "down", key)
 
 
 def upsample(c_in: int, c_out: int, key: str) -> SparseConv:
-    """Inverse of the ``downsample`` of the same key: back to that layer's input voxels."""
+    """Make the inverse of the ``downsample`` of the same key; outputs are its input voxels."""
     layer = load_spconv().SparseInverseConv3d(c_in, c_out, 2, key, bias=False)
     return SparseConv(layer, "up", key)

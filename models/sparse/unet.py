@@ -1,12 +1,12 @@
-"""Residual sparse U-Net over voxels (MinkUNet's sizes) with batch norm across processes.
+"""Residual sparse U-Net over voxels with batch normalisation across processes.
 
-``torch.nn.SyncBatchNorm`` does so on CUDA alone, and cannot leave out a process whose rows were
-lent to it. In one process this is ``torch.nn.BatchNorm1d`` itself, to the bit.
+The layout is MinkUNet's (Choy et al., 4D Spatio-Temporal ConvNets, 2019): a stem at full
+resolution; encoder stages that halve the grid with a 2x2x2 convolution of stride 2 and apply
+residual blocks; as many decoder stages that apply the inverse convolution, concatenate the
+features of the same resolution, and apply residual blocks.
 
-The well known layout (Choy et al., 4D Spatio-Temporal ConvNets, 2019): a stem at full
-resolution; stages that halve the grid with a 2x2x2 convolution of stride 2 and then apply
-residual blocks; as many stages that go back with the inverse convolution, join the features
-of the same resolution, and apply residual blocks.
+``torch.nn.SyncBatchNorm`` needs CUDA and cannot leave out a process that has no scene of its own,
+so ``SharedBatchNorm`` is used. In one process it equals ``torch.nn.BatchNorm1d`` bit by bit.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ from models.sparse.layers import (
 class _Moments(NamedTuple):
     """``mean`` and biased ``variance`` (C,) of ``total`` () rows, all float32.
 
-    ``follows`` () is 1 where the moments move with this process's rows, else 0.
+    ``follows`` () is 1 if the moments depend on this process's rows, else 0.
     """
 
     mean: Tensor
@@ -43,18 +43,19 @@ class _Moments(NamedTuple):
 
 
 class SharedBatchNorm(nn.BatchNorm1d):
-    """BatchNorm1d that, in training, takes its statistics over the rows of all processes.
+    """BatchNorm1d whose training statistics are over the rows of all processes.
 
-    Rows of a process whose ``counts`` is False are normalised and count for nothing. All
-    processes must call their layers, and go back through them, in the same order.
+    Rows of a process with ``counts`` False are normalised but do not enter the statistics. All
+    processes must run forward and backward through their layers in the same order.
     """
 
     counts = True
 
     def forward(self, x: Tensor) -> Tensor:
-        """Normalise rows (N, C), N >= 1, floating point; the result has their type.
+        """Normalise rows (N, C), N >= 1, floating point; the result has the same type.
 
-        One row in all has no variance: it takes the running statistics, as in prediction.
+        A single row over all processes has no variance; it is normalised by the running
+        statistics.
         """
         if self.training and _world_size() > 1:
             moments = self._moments_of_all(x.detach().float())
@@ -81,7 +82,7 @@ class SharedBatchNorm(nn.BatchNorm1d):
 
     @torch.no_grad()
     def _kept(self, mean: Tensor, variance: Tensor, total: Tensor) -> _Moments:
-        """Note the moments in the running ones, and use those where there is a single row."""
+        """Update the running statistics; return them for a single row, else the moments."""
         running_mean, running_var = self.running_mean, self.running_var
         if running_mean is None or running_var is None or self.momentum is None:
             raise ValueError("shared batch normalisation needs running statistics and a momentum")
@@ -97,7 +98,7 @@ class SharedBatchNorm(nn.BatchNorm1d):
 
 
 class _Normalise(torch.autograd.Function):
-    """Rows less mean, by deviation, scaled and shifted; knows that moments are made of rows."""
+    """Batch normalisation by given moments, with the gradient through the moments."""
 
     @staticmethod
     def forward(
@@ -110,9 +111,10 @@ class _Normalise(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
-        """Batch normalisation's gradient (Ioffe and Szegedy 2015) with sums over all processes.
+        """Return batch normalisation's gradient (Ioffe and Szegedy 2015), summed over processes.
 
-        Weight and bias get this process's share; whoever averages gradients adds the others'.
+        The gradients of weight and bias are this process's share; the reduction of gradients
+        adds the shares of the others.
         """
         x, weight, mean, scale, total, follows = ctx.saved_tensors
         gradient = gradients[0].float()
@@ -126,7 +128,7 @@ class _Normalise(torch.autograd.Function):
 
 
 def count_rows(module: nn.Module, counts: bool) -> None:
-    """Say whether this process's rows count in the statistics of all layers of ``module``."""
+    """Set whether this process's rows enter the statistics of all layers of ``module``."""
     for layer in module.modules():
         if isinstance(layer, SharedBatchNorm):
             layer.counts = counts
@@ -139,7 +141,7 @@ def _world_size() -> int:
 
 @dataclass(frozen=True)
 class Layout:
-    """Sizes of a U-Net: (channels, residual blocks) of every stage."""
+    """Sizes of a U-Net; ``encoder`` and ``decoder`` hold (channels, residual blocks) per stage."""
 
     stem_channels: int
     stem_kernel: int
@@ -148,7 +150,7 @@ class Layout:
 
 
 PRESETS = {
-    # No block at full resolution on the way back: there it would cost half of all the time.
+    # No decoder block at full resolution: it would take half of the time.
     "tiny": Layout(
         16, 3, ((32, 1), (64, 1), (96, 1), (128, 1)), ((96, 1), (64, 1), (32, 1), (32, 0))
     ),
@@ -162,7 +164,7 @@ PRESETS = {
 
 
 class _Norm(nn.Module):
-    """Batch normalisation over all voxels of the batch, and ReLU where wanted."""
+    """Batch normalisation over all voxels of the batch, with an optional ReLU."""
 
     def __init__(self, channels: int, relu: bool = True) -> None:
         super().__init__()
@@ -178,7 +180,7 @@ class ResidualBlock(nn.Module):
     """Two 3x3x3 submanifold convolutions and a shortcut, linear where the channels change."""
 
     def __init__(self, c_in: int, c_out: int, key: str) -> None:
-        """Blocks of one resolution share the rulebook ``key``."""
+        """Build a block; blocks of one resolution share the rulebook ``key``."""
         super().__init__()
         self.conv1, self.norm1 = submanifold(c_in, c_out, 3, key), _Norm(c_out)
         self.conv2, self.norm2 = submanifold(c_out, c_out, 3, key), _Norm(c_out, relu=False)
@@ -196,7 +198,7 @@ def _blocks(c_in: int, c_out: int, count: int, key: str) -> nn.Sequential:
 
 
 class SparseUNet(nn.Module):
-    """Voxel features (M, c_in) to voxel features (M, ``out_channels``)."""
+    """A sparse U-Net from voxel features (M, c_in) to (M, ``out_channels``)."""
 
     def __init__(self, c_in: int, layout: Layout) -> None:
         """Build the stages of ``layout`` (see ``PRESETS``)."""
@@ -224,7 +226,7 @@ class SparseUNet(nn.Module):
         self.out_channels = channels
 
     def rulebooks(self, indices: Tensor) -> dict[str, Any]:
-        """What ``forward`` on the CPU must know of voxels (M, 4), which no weight has a part in."""
+        """Compute the rulebooks of voxels (M, 4) that ``forward`` needs on the CPU."""
         books: dict[str, Any] = {}
         shape = grid_shape(indices, self.multiple)
         ways = [*zip(self.down, self.encoder), *zip(self.up, self.decoder)]
@@ -241,16 +243,16 @@ class SparseUNet(nn.Module):
         batch_size: int,
         books: Mapping[str, Any] | None = None,
     ) -> Tensor:
-        """(M, out_channels) features of the voxels, in their order.
+        """Compute (M, out_channels) features of the voxels, in their order.
 
         Args:
             features: (M, c_in) float32.
             indices: (M, 4) int32 contiguous, (batch, x, y, z).
             batch_size: number of scenes.
-            books: ``rulebooks(indices)``, if it is there.
+            books: ``rulebooks(indices)``, or None to compute them.
 
         Raises:
-            ValueError: voxels ``sparse_tensor`` refuses.
+            ValueError: ``sparse_tensor`` refuses the voxels.
         """
         x = self.stem(sparse_tensor(features, indices, batch_size, self.multiple, books))
         skips = []
@@ -265,7 +267,7 @@ class SparseUNet(nn.Module):
 
 
 def initialise(module: nn.Module, generator: torch.Generator) -> None:
-    """Draw all sparse kernels and linear maps anew (He et al. 2015, fan in) from ``generator``."""
+    """Initialise all sparse kernels and linear maps (He et al. 2015, fan in) from ``generator``."""
     for weight in module.parameters():
         if weight.ndim == 1:  # Normalisation stays at one and zero.
             continue

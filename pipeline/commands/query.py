@@ -12,7 +12,7 @@ from pipeline.plan import Plan
 
 if TYPE_CHECKING:
     from data.types import Scene
-    from stages.student.ask_student import Asked, StudentEngine
+    from stages.student.ask_student import SentenceAnswer, StudentEngine
 
 
 _OUT = "queries"
@@ -49,7 +49,7 @@ def _query(options: Namespace) -> None:
     _write(options.out, engine.prepare(options.scene), answers)
 
 
-def _write(out: Path, scene: Scene, answers: list[Asked]) -> None:
+def _write(out: Path, scene: Scene, answers: list[SentenceAnswer]) -> None:
     """Print each answer and write ``<out>/<scene>/<words>-<hash>.ply`` and ``.png``."""
     from stages.report.exports import write_bytes, write_meshes
     from stages.student.ask_student import exported, house_of, in_one_line, picture_of
@@ -66,7 +66,7 @@ def _write(out: Path, scene: Scene, answers: list[Asked]) -> None:
         print("  " + ", ".join(map(str, written)))
 
 
-def _figures(asked: Asked) -> str:
+def _figures(asked: SentenceAnswer) -> str:
     centre, size = asked.box
     if centre is None or size is None:
         return f"nothing found (score {asked.score:.2f})"

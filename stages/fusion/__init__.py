@@ -1,4 +1,4 @@
-"""From masks of many views to one soft label of every point.
+"""Fuse the masks of many views into one soft label per point and query.
 
 In: a teacher's masks and links. Out: pseudo-labels with confidences.
 """

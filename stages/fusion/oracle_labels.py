@@ -1,4 +1,4 @@
-"""Stage: ground truth in the shape of soft labels, to train the upper bound. Never label-free."""
+"""Stage: write ground truth as soft labels, to train the upper bound; never label-free."""
 
 from __future__ import annotations
 
@@ -19,24 +19,26 @@ def run(
     prompts: Sequence[Prompt],
     truths: Mapping[str, PromptTruth],
 ) -> PseudoLabels:
-    """The same queries and tokens with true masks, all of them sure.
+    """Replace the labels by true masks with confidence 1; queries and tokens stay the same.
 
-    A category of the bank means all objects annotated with its name. What a search asks is
-    labelled in the room that it is about; in others nothing is known of it, so it stays unlabelled.
+    A background category means all objects annotated with its name. A category of a search is
+    labelled in the room that the search is about; in other rooms it has no truth and stays
+    unlabelled (confidence 0).
 
     Args:
-        labels: of fusion; views and tokens are kept.
+        labels: the labels of fusion; views and tokens are kept.
         truth: the scene's objects.
-        prompts: of ``labels.prompt_ids``, with their words.
-        truths: by prompt id; none for the bank, nor for searches about other rooms.
+        prompts: the prompts of ``labels.prompt_ids``.
+        truths: keyed by prompt id; none for background categories, nor for searches about other
+            rooms.
 
     Raises DataError for a query without truth, or one that names an object the scene lacks.
     """
     by_id = {prompt.prompt_id: prompt for prompt in prompts}
     rows = [_mask(labels.scene_id, by_id[name], truth, truths) for name in labels.prompt_ids]
     soft = np.array(rows, np.float32).reshape(labels.soft.shape)
-    known = [by_id[p].task not in EXTRA_TASKS or p in truths for p in labels.prompt_ids]
-    confidence = np.ones_like(soft) * np.array(known, np.float32)[:, None]
+    has_truth = [by_id[p].task not in EXTRA_TASKS or p in truths for p in labels.prompt_ids]
+    confidence = np.ones_like(soft) * np.array(has_truth, np.float32)[:, None]
     return replace(
         labels,
         soft=soft,

@@ -1,9 +1,8 @@
-"""Masks of views, sampled at the points each view sees.
+"""Sample the masks of each view bilinearly at the points that the view sees.
 
-Cells of a grid lie one after the other with all their channels together, so that a point reads
-four short runs of memory for all queries at once. Views are read ahead of their use, a few at a
-time; what is made of a view is made in pieces that no two threads share, so that sums are the same
-bits for any number of threads.
+Grids are stored channels last, so that a point reads four short runs of memory for all queries.
+Views are read ahead, a few at a time. Each thread works on its own range of links, so that sums
+are bit-identical for any number of threads.
 """
 
 from __future__ import annotations
@@ -20,15 +19,16 @@ from data.parallel import mapped, num_threads
 from data.types import Array, Scene
 
 _TILE = 64
-"""Links whose values lie in the nearest cache between blending, squashing and adding."""
+"""Links per tile; the values of a tile stay in the L1 cache between sampling and adding."""
 
 
 class Sampling(NamedTuple):
-    """Where links fall on a grid: ``uv`` (L, 2) float32 pixels of an image of ``size`` pixels.
+    """Positions of links on a grid.
 
-    ``size`` (2,) float32 and ``extent`` (2,) float64, cells that the image covers, x then y. Cell
-    centres have whole coordinates ``uv / size * extent - 0.5``; beyond the outermost centres the
-    border continues.
+    ``uv`` (L, 2) float32 are pixels in an image of ``size`` (2,) float32 pixels; ``extent`` (2,)
+    float64 is the number of cells that the image covers; x comes before y. The grid coordinate is
+    ``uv / size * extent - 0.5``, integral at cell centres; outside the outermost centres the
+    border value is used.
     """
 
     uv: Array
@@ -37,10 +37,10 @@ class Sampling(NamedTuple):
 
 
 class LiftedView(NamedTuple):
-    """One view's masks and the points it sees.
+    """The masks of one view and the points it sees.
 
-    ``point_ids`` (L,) int32 ascending; ``grid`` (h, w, Q) float32 logits, which mean something for
-    the queries that ``drawn`` (Q,) bool has a mask for.
+    ``point_ids`` (L,) int32 are ascending; ``grid`` (h, w, Q) float32 holds mask logits, which
+    are valid only for the queries with a mask, marked in ``drawn`` (Q,) bool.
     """
 
     view_index: int
@@ -51,7 +51,7 @@ class LiftedView(NamedTuple):
 
 
 def check_links(scene: Scene, links: Links) -> None:
-    """Raise ValueError unless the links are of the scene's views and points."""
+    """Raise ValueError unless the links belong to the scene's views and points."""
     if links.view_ids != tuple(view.view_id for view in scene.views):
         raise ValueError(f"scene {scene.scene_id}: links are of other views")
     if links.num_points != len(scene.cloud):
@@ -61,9 +61,10 @@ def check_links(scene: Scene, links: Links) -> None:
 
 
 def lifted_views(scene: Scene, links: Links, cache: TeacherCache) -> Iterator[LiftedView]:
-    """Yield every view in order, as many in memory as there are threads.
+    """Yield every view in order; memory holds one view per thread.
 
-    Raises ValueError for links whose points are not ascending numbers of the scene's.
+    Raises ValueError for links whose point ids are not ascending or not below the number of
+    points.
     """
 
     def read(index: int) -> LiftedView:
@@ -91,26 +92,26 @@ def _check_ascending(point_ids: Array, num_points: int, view_id: str) -> None:
 
 
 def channels_last(grids: Array) -> Array:
-    """(h, w, C) float32 of (C, h, w)."""
+    """Transpose (C, h, w) to contiguous (h, w, C) float32."""
     return np.ascontiguousarray(grids.transpose(1, 2, 0), np.float32)
 
 
 def sample_bilinear(grids: Array, sampling: Sampling) -> Array:
-    """(L, C) float32 values of ``grids`` (C, h, w)."""
+    """Sample ``grids`` (C, h, w) at L links; returns (L, C) float32."""
     values = np.empty((len(sampling.uv), len(grids)), np.float32)
     sample(values, channels_last(grids), *sampling, 0)
     return values
 
 
 def shares(count: int) -> list[tuple[int, int]]:
-    """The links 0..count as (start, end) parts, one for each thread."""
+    """Split the links 0..count into (start, end) ranges, one for each thread."""
     borders = np.linspace(0, count, num_threads() + 1).astype(int).tolist()
     return list(zip(borders, borders[1:]))
 
 
 @compiled
 def sample(values: Array, grid: Array, uv: Array, size: Array, extent: Array, start: int) -> None:
-    """Fill ``values`` (n, C) with those of ``grid`` (h, w, C) at the links from ``start`` on."""
+    """Fill ``values`` (n, C) with samples of ``grid`` (h, w, C) at the links from ``start`` on."""
     height, width, channels = grid.shape
     cells = grid.reshape(height * width, channels)
     corners = np.empty((len(values), 4), np.int64)
@@ -126,7 +127,7 @@ def sample(values: Array, grid: Array, uv: Array, size: Array, extent: Array, st
         corners[i, 2], corners[i, 3] = bottom * width + left, bottom * width + right
         parts[i, 0], parts[i, 1] = x - left, y - top
         parts[i, 2], parts[i, 3] = np.float32(1) - parts[i, 0], np.float32(1) - parts[i, 1]
-    # Apart from the above, which is one number at a time, this runs over channels side by side.
+    # A loop apart from the scalar one above, so that the compiler vectorises over channels.
     for i in range(len(values)):
         a, b, c, d = corners[i, 0], corners[i, 1], corners[i, 2], corners[i, 3]
         tx, ty, sx, sy = parts[i, 0], parts[i, 1], parts[i, 2], parts[i, 3]
@@ -138,11 +139,11 @@ def sample(values: Array, grid: Array, uv: Array, size: Array, extent: Array, st
 
 @compiled
 def squash(values: Array) -> None:
-    """Logits (n,) float32 to probabilities, in place.
+    """Replace logits (n,) float32 by probabilities, in place.
 
-    sigmoid(x) = 1 / 2 + x P(x²) / R(x²) with P and R of degree 3 and 4, fitted to [-16, 16] for the
-    least largest error (7e-8 before rounding, under 3e-7 in float32); beyond, 0 or 1. It has no
-    branch and no table, so the compiler computes several at once.
+    sigmoid(x) = 1 / 2 + x P(x²) / R(x²) with P and R of degree 3 and 4, a minimax fit on
+    [-16, 16] (largest error 7e-8 before rounding, under 3e-7 in float32); x is clamped to that
+    range. Without branches and tables the compiler can vectorise it.
     """
     for i in range(len(values)):
         x = min(max(values[i], np.float32(-16)), np.float32(16))
@@ -167,7 +168,7 @@ def add_votes(
     first: int,
     end: int,
 ) -> None:
-    """Add ``weights`` (Q,) times the probabilities of the links first..end to ``votes`` (N, Q)."""
+    """Add ``weights`` (Q,) times the probabilities at the links first..end to ``votes`` (N, Q)."""
     tile = np.empty((_TILE, len(weights)), np.float32)
     for start in range(first, end, _TILE):
         probs = tile[: min(_TILE, end - start)]

@@ -1,4 +1,4 @@
-"""Where an answer begins: thresholds that need no labels."""
+"""Choose the threshold of each query's mask without labels, and rescale labels by it."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import numpy as np
 from data.types import Array
 
 NONE = 2.0
-"""A threshold that no probability reaches: the query has no object."""
+"""Threshold of a query without object; no probability reaches it."""
 
 
 def choose_thresholds(
@@ -17,10 +17,11 @@ def choose_thresholds(
     weights: Array | None = None,
     sharpness: float = 0,
 ) -> Array:
-    """(Q,) float32 thresholds of ``probs`` (Q, N); ``NONE`` where nothing reaches ``presence``.
+    """Choose (Q,) float32 thresholds for ``probs`` (Q, N).
 
-    ``rule`` is "half" or "expected_dice", see there also for ``weights``; with a ``sharpness``
-    above 0 the latter takes probabilities ``sharpened``.
+    A query none of whose probabilities reaches ``presence`` gets ``NONE``. ``rule`` is "half" or
+    "expected_dice" (see the function of that name, also for ``weights``). With ``sharpness`` above
+    0, "expected_dice" first sharpens the probabilities.
     """
     chosen = np.full(len(probs), 0.5 if rule == "half" else NONE, np.float32)
     for query, row in enumerate(probs):
@@ -28,46 +29,46 @@ def choose_thresholds(
         if largest < presence or largest <= 0:
             chosen[query] = NONE
         elif rule == "expected_dice":
-            believed = sharpened(row, sharpness) if sharpness > 0 else row
-            chosen[query] = row[believed >= expected_dice(believed, weights)].min()
+            sharp = sharpen(row, sharpness) if sharpness > 0 else row
+            chosen[query] = row[sharp >= expected_dice(sharp, weights)].min()
     return chosen
 
 
-def sharpened(probs: Array, sharpness: float) -> Array:
-    """(N,) what is believed of each part given that the object is there, drawn apart.
+def sharpen(probs: Array, sharpness: float) -> Array:
+    """Sharpen probabilities (N,): divide by the maximum, then raise the odds to ``sharpness``.
 
-    ``probs`` (N,), not all 0, are divided by the largest, and their odds raised to the power
-    ``sharpness``. A student hedges between like things: of two windows, of which one is the brown
-    one, the second gets half of what the first has, and the best mask in expectation would hold
-    both.
+    ``probs`` must not be all 0. A student hedges between similar objects: for "the brown window"
+    a second window may get half the probability of the brown one, and the mask of the largest
+    expected Dice would include both.
     """
-    given = (probs / probs.max()).astype(np.float64)
-    inside, outside = given**sharpness, (1 - given) ** sharpness
+    relative = (probs / probs.max()).astype(np.float64)
+    inside, outside = relative**sharpness, (1 - relative) ** sharpness
     return np.asarray(inside / (inside + outside))
 
 
-def level(soft: Array, thresholds: Array) -> Array:
-    """(Q, S) float32: labels scaled so that their query's threshold (Q,) becomes one half.
+def rescale_by_threshold(soft: Array, thresholds: Array) -> Array:
+    """Scale labels (Q, S) so that the threshold (Q,) of their query becomes one half; float32.
 
-    Twice the threshold and more is 1; a query without object, whose threshold is above 1, is 0
-    everywhere.
+    Labels of at least twice the threshold become 1. A query without object, whose threshold is
+    above 1, becomes 0 everywhere.
     """
     raised = np.clip(0.5 * soft / np.maximum(thresholds, 1e-6)[:, None], 0, 1)
     return np.where(thresholds[:, None] > 1, 0, raised).astype(np.float32)
 
 
-def together(probs: Array, labels: Array) -> Array:
-    """Geometric mean of two beliefs of the same shape, in [0, 1]: high where both are."""
+def geometric_mean(probs: Array, labels: Array) -> Array:
+    """Combine probabilities and labels of one shape, in [0, 1], by their geometric mean."""
     return np.asarray(np.sqrt(probs * labels), np.float32)
 
 
 def expected_dice(probs: Array, weights: Array | None = None) -> float:
-    """The threshold whose mask has the largest expected Dice overlap, were the probabilities true.
+    """Return the threshold whose mask has the largest expected Dice under calibrated ``probs``.
 
-    Of the n points most likely, 2 * sum of their probabilities / (n + sum of all) is the ratio
-    of expectations; it is largest at about half of itself, so an unsure student needs a lower
-    threshold than one half (Lipton et al. 2014). ``probs`` is (N,), N > 0; ``weights`` (N,)
-    tell how many points each stands for, one where not given.
+    The mask of the n most likely points has the ratio of expectations 2 * (sum of their
+    probabilities) / (n + sum of all probabilities). The best threshold is about half of the
+    largest ratio, so low probabilities need a threshold below one half (Lipton et al. 2014).
+    ``probs`` is (N,), N > 0; ``weights`` (N,) is the number of points that each probability
+    stands for, 1 by default.
     """
     if weights is None:  # Sorting values is over three times as fast as finding their order.
         ordered = np.sort(probs)[::-1].astype(np.float64)

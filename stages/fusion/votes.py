@@ -1,8 +1,8 @@
-"""Sums over views of what each says of the points it sees.
+"""Sum the weighted masks of all views at every point, and measure how well each mask agrees.
 
-The weight of a view's masks, and of what it holds against a point, is the same for all points of
-the view. So while views go by, only the masks' sums are added up; which views see a point is noted
-in one bit each, and what they weigh is summed at the end, point by point in the order of views.
+A view's weights for and against a query are the same for all points it sees. So only the masks
+are accumulated view by view; the views that see a point are recorded as bits, and their weights
+are summed at the end, point by point in the order of the views.
 """
 
 from __future__ import annotations
@@ -20,15 +20,19 @@ from stages.fusion.sample_masks import LiftedView, add_votes, sample, shares, sq
 
 _TINY = np.float32(1e-6)
 _LEAST_SUPPORT = 1e-3
-"""Of a mask nobody supports; below, rounding would choose between views that all disagree."""
+"""Lowest agreement of a mask; below it, rounding would decide between views that all disagree."""
 _TILE = 64
 _CHUNK = 1 << 14
-"""Links whose overlaps are summed by themselves, so that threads change no sum."""
+"""Links per partial sum of overlaps; fixed, so that the number of threads changes no sum."""
 _WORD = 64
 
 
 class Votes(NamedTuple):
-    """Sums over views, each (N, Q) float32: masks, weights of masks, weights against."""
+    """Sums over views, (N, Q) float32 each.
+
+    ``masks`` sums weight times mask, ``mask_weights`` the weights of the masks, ``against`` the
+    weights of views without [SEG].
+    """
 
     masks: Array
     mask_weights: Array
@@ -43,15 +47,15 @@ def sum_votes(
     progress: Progress,
     device: str = "cpu",
 ) -> Votes:
-    """Sum every view's say over the points it sees, on a GPU where ``device`` is one.
+    """Sum the votes of all views over the points they see.
 
     Args:
         lifted: the views, in order.
         num_points: N.
-        weights: (V, Q) of each view's masks.
-        doubt: (V, Q) that a view holds against the points it sees.
-        progress: told of each view.
-        device: "cpu", or where PyTorch computes; there sums are rounded in another order.
+        weights: (V, Q), weights of the views' masks.
+        doubt: (V, Q), weights of the views against the points they see.
+        progress: called after each view with its number and V.
+        device: "cpu", or the PyTorch device to sum on, where sums are rounded in another order.
     """
     if device != "cpu":
         from stages.fusion.votes_torch import sum_votes_torch
@@ -62,34 +66,34 @@ def sum_votes(
     masks = np.zeros((num_points, num_queries), np.float32)
     seen = np.zeros((num_points, -(-num_views // _WORD)), np.uint64)
     for view in lifted:
-        said = weights[view.view_index] * view.drawn
-        if said.any():
-            _in_parts(partial(_add, masks, view, said), len(view.point_ids))
+        view_weights = weights[view.view_index] * view.drawn
+        if view_weights.any():
+            _in_parts(partial(_add, masks, view, view_weights), len(view.point_ids))
         word, bit = divmod(view.view_index, _WORD)
-        _note(seen, view.point_ids, word, bit)
+        _record_seen(seen, view.point_ids, word, bit)
         progress(view.view_index + 1, num_views)
-    says, against = (np.empty_like(masks) for _ in range(2))
+    mask_weights, against = (np.empty_like(masks) for _ in range(2))
 
     def total(part: tuple[int, int]) -> None:
-        _sum_seen(says, against, seen, weights, doubt, *part)
+        _sum_seen(mask_weights, against, seen, weights, doubt, *part)
 
     _in_parts(total, num_points)
-    return Votes(masks, says, against)
+    return Votes(masks, mask_weights, against)
 
 
 def warm() -> None:
-    """Load the compiled loops, for the processes that are forked from this one; no thread starts.
+    """Load the compiled loops before worker processes are forked; starts no thread.
 
-    Loading takes longer than a small scene's sums.
+    Loading the loops takes longer than summing the votes of a small scene.
     """
     ids, grid = np.zeros(1, np.int32), np.zeros((1, 1, 1), np.float32)
-    row, both = np.zeros(1, np.float32), np.zeros((1, 1), np.float32)
+    row, matrix = np.zeros(1, np.float32), np.zeros((1, 1), np.float32)
     seen = np.zeros((1, 1), np.uint64)
     sampling = (np.zeros((1, 2), np.float32), np.ones(2, np.float32), np.ones(2))
-    add_votes(both, ids, grid, *sampling, row, 0, 1)
-    _note(seen, ids, 0, 0)
-    _sum_seen(both.copy(), both.copy(), seen, both, both, 0, 1)
-    _overlaps(both, both, row, row, ids, grid, *sampling, 0, 1)
+    add_votes(matrix, ids, grid, *sampling, row, 0, 1)
+    _record_seen(seen, ids, 0, 0)
+    _sum_seen(matrix.copy(), matrix.copy(), seen, matrix, matrix, 0, 1)
+    _overlaps(matrix, matrix, row, row, ids, grid, *sampling, 0, 1)
 
 
 def _in_parts(work: Callable[[tuple[int, int]], None], count: int) -> None:
@@ -97,66 +101,80 @@ def _in_parts(work: Callable[[tuple[int, int]], None], count: int) -> None:
         pass
 
 
-def _add(masks: Array, view: LiftedView, said: Array, part: tuple[int, int]) -> None:
-    add_votes(masks, view.point_ids, view.grid, *view.sampling, said, *part)
+def _add(masks: Array, view: LiftedView, weights: Array, part: tuple[int, int]) -> None:
+    add_votes(masks, view.point_ids, view.grid, *view.sampling, weights, *part)
 
 
 @compiled
-def _note(seen: Array, point_ids: Array, word: int, bit: int) -> None:
+def _record_seen(seen: Array, point_ids: Array, word: int, bit: int) -> None:
     for i in range(len(point_ids)):
         seen[point_ids[i], word] |= np.uint64(1) << np.uint64(bit)
 
 
 @compiled
 def _sum_seen(
-    says: Array, against: Array, seen: Array, weights: Array, doubt: Array, first: int, end: int
+    mask_weights: Array,
+    against: Array,
+    seen: Array,
+    weights: Array,
+    doubt: Array,
+    first: int,
+    end: int,
 ) -> None:
-    """Fill rows first..end of both sums (N, Q) with those of the views ``seen`` names in bits."""
+    """Fill rows first..end of both sums (N, Q) over the views whose bits are set in ``seen``."""
     for i in range(first, end):
-        says[i], against[i] = np.float32(0), np.float32(0)
+        mask_weights[i], against[i] = np.float32(0), np.float32(0)
         for view in range(len(weights)):
             if (seen[i, view // _WORD] >> np.uint64(view % _WORD)) & np.uint64(1):
                 for k in range(weights.shape[1]):
-                    says[i, k] += weights[view, k]
+                    mask_weights[i, k] += weights[view, k]
                     against[i, k] += doubt[view, k]
 
 
 def agreement(
-    lifted: Iterable[LiftedView], weights: Array, votes: Array, says: Array, device: str = "cpu"
+    lifted: Iterable[LiftedView],
+    weights: Array,
+    votes: Array,
+    mask_weights: Array,
+    device: str = "cpu",
 ) -> Array:
-    """(V, Q): soft IoU of each view's lifted mask with the weighted mean of the other views'.
+    """Return (V, Q), the soft IoU of each view's lifted mask and the mean of the other views'.
 
-    Only points count that another view with a weight sees; where there is none, it is 1.
+    The mean is weighted by ``weights``. Only points that another view with a weight sees count;
+    without such points the agreement is 1.
 
     Args:
         lifted: the views.
-        weights: (V, Q) that ``votes`` were taken with.
-        votes: (N, Q) sums of weight times mask over all views.
-        says: (N, Q) sums of weights of the views that see a point.
-        device: "cpu", or where PyTorch computes.
+        weights: (V, Q), the weights of ``votes``.
+        votes: (N, Q), sums of weight times mask over all views.
+        mask_weights: (N, Q), sums of the weights of the views that see a point.
+        device: "cpu", or the PyTorch device to compute on.
     """
-    overlaps: Callable[[LiftedView, Array], Array] = partial(_overlap, votes, says)
+    overlaps: Callable[[LiftedView, Array], Array] = partial(_overlap, votes, mask_weights)
     if device != "cpu":
         from stages.fusion.votes_torch import OverlapsTorch
 
-        overlaps = OverlapsTorch(votes, says, float(_TINY), device).of
+        overlaps = OverlapsTorch(votes, mask_weights, float(_TINY), device).of
     support = np.ones(weights.shape)
     for view in lifted:
-        inside, either = overlaps(view, weights[view.view_index].astype(np.float32))
-        heard = either > _TINY
-        overlap = np.maximum(inside / np.where(heard, either, 1), _LEAST_SUPPORT)
-        support[view.view_index] = np.where(heard, overlap, 1)
+        intersection, union = overlaps(view, weights[view.view_index].astype(np.float32))
+        comparable = union > _TINY
+        overlap = np.maximum(intersection / np.where(comparable, union, 1), _LEAST_SUPPORT)
+        support[view.view_index] = np.where(comparable, overlap, 1)
     return support
 
 
-def _overlap(votes: Array, says: Array, view: LiftedView, own: Array) -> Array:
-    """(2, Q) float64: sums over links of the smaller and of the larger of mask and others' mean."""
+def _overlap(votes: Array, mask_weights: Array, view: LiftedView, own: Array) -> Array:
+    """Return (2, Q) float64: sums over links of min and max of the mask and the others' mean.
+
+    ``own`` (Q,) float32 are the weights of the view, which are subtracted from the sums.
+    """
     count, drawn = len(view.point_ids), view.drawn.astype(np.float32)
-    places = (view.point_ids, view.grid, *view.sampling)
+    links = (view.point_ids, view.grid, *view.sampling)
 
     def of_chunk(start: int) -> Array:
         end = min(start + _CHUNK, count)
-        return np.asarray(_overlaps(votes, says, own, drawn, *places, start, end))
+        return np.asarray(_overlaps(votes, mask_weights, own, drawn, *links, start, end))
 
     return sum(mapped(of_chunk, range(0, count, _CHUNK)), np.zeros((2, len(own))))
 
@@ -164,7 +182,7 @@ def _overlap(votes: Array, says: Array, view: LiftedView, own: Array) -> Array:
 @compiled
 def _overlaps(
     votes: Array,
-    says: Array,
+    mask_weights: Array,
     own: Array,
     drawn: Array,
     point_ids: Array,
@@ -175,7 +193,7 @@ def _overlaps(
     first: int,
     end: int,
 ) -> Array:
-    """The sums of the links first..end."""
+    """Return (2, Q), the sums of ``_overlap`` over the links first..end."""
     sums = np.zeros((2, len(own)))
     tile = np.empty((_TILE, len(own)), np.float32)
     for start in range(first, end, _TILE):
@@ -186,7 +204,7 @@ def _overlaps(
             point = point_ids[start + i]
             for k in range(len(own)):
                 mine = probs[i, k] * drawn[k]
-                others = says[point, k] - own[k]
+                others = mask_weights[point, k] - own[k]
                 counts = np.float32(1) if others > _TINY else np.float32(0)
                 mean = (votes[point, k] - own[k] * mine) / max(others, _TINY)
                 mean = min(max(mean, np.float32(0)), np.float32(1))

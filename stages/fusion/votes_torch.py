@@ -1,6 +1,6 @@
-"""The sums of ``stages.fusion.votes`` in PyTorch, for a GPU; rounded in another order.
+"""Compute the sums of ``stages.fusion.votes`` in PyTorch on a GPU; they are rounded differently.
 
-A scene's sums stay on the device until the last view; of the views, one at a time is there.
+The sums of a scene stay on the device until the last view; the device holds one view at a time.
 """
 
 from __future__ import annotations
@@ -24,58 +24,60 @@ def sum_votes_torch(
     progress: Progress,
     device: str,
 ) -> tuple[Array, Array, Array]:
-    """Masks, their weights and weights against, (N, Q) float32 each, as of ``sum_votes``."""
-    said, held = (_tensor(part, device).float() for part in (weights, doubt))
-    masks, says, against = (
+    """Return masks, mask weights and weights against as ``sum_votes`` does, (N, Q) float32 each."""
+    view_weights, view_doubt = (_tensor(part, device).float() for part in (weights, doubt))
+    masks, mask_weights, against = (
         torch.zeros(num_points, weights.shape[1], device=device) for _ in range(3)
     )
     for view in lifted:
         points = _tensor(view.point_ids, device).long()
-        own = said[view.view_index]
-        # No view names a point twice, so plain indexing adds everything.
+        own = view_weights[view.view_index]
+        # Point ids of a view are distinct, so plain indexing adds every link.
         masks[points] += own * _probabilities(view, device)
-        says[points] += own
-        against[points] += held[view.view_index]
+        mask_weights[points] += own
+        against[points] += view_doubt[view.view_index]
         progress(view.view_index + 1, len(weights))
-    found = (part.cpu().numpy() for part in (masks, says, against))
-    return next(found), next(found), next(found)
+    return masks.cpu().numpy(), mask_weights.cpu().numpy(), against.cpu().numpy()
 
 
 class OverlapsTorch:
-    """Sums of overlaps of views with the others, as ``stages.fusion.votes`` asks for them.
+    """Sums the overlaps of a view's masks with those of the other views.
 
-    ``votes`` and ``says`` (N, Q) are brought to ``device`` once for all views.
+    ``votes`` and ``mask_weights`` (N, Q) are copied to ``device`` once for all views.
     """
 
-    def __init__(self, votes: Array, says: Array, tiny: float, device: str) -> None:
-        self._votes, self._says = (_tensor(part, device) for part in (votes, says))
+    def __init__(self, votes: Array, mask_weights: Array, tiny: float, device: str) -> None:
+        self._votes, self._mask_weights = (_tensor(part, device) for part in (votes, mask_weights))
         self._tiny, self._device = tiny, device
 
     @torch.inference_mode()
     def of(self, view: LiftedView, own: Array) -> Array:
-        """(2, Q) float64: sums over links of the smaller and of the larger of both."""
+        """Return (2, Q) float64: sums over links of min and max of the mask and the others' mean.
+
+        ``own`` (Q,) float32 are the weights of the view.
+        """
         points = _tensor(view.point_ids, self._device).long()
         weight, mine = _tensor(own, self._device), _probabilities(view, self._device)
-        others = self._says[points] - weight
+        others = self._mask_weights[points] - weight
         counts = others > self._tiny
         mean = (self._votes[points] - weight * mine) / torch.where(counts, others, 1)
         mean = mean.clamp(0, 1)
-        both = torch.stack([torch.minimum(mine, mean), torch.maximum(mine, mean)]) * counts
-        found: Array = both.sum(dim=1, dtype=torch.float64).cpu().numpy()
-        return found
+        extremes = torch.stack([torch.minimum(mine, mean), torch.maximum(mine, mean)]) * counts
+        sums: Array = extremes.sum(dim=1, dtype=torch.float64).cpu().numpy()
+        return sums
 
 
 def _probabilities(view: LiftedView, device: str) -> Tensor:
-    """(L, Q) float32, 0 for queries without a drawn mask."""
+    """Return (L, Q) float32 probabilities at the links of a view, 0 for queries without mask."""
     uv, size, extent = (_tensor(part, device) for part in view.sampling)
     grid = _tensor(view.grid, device)
     height, width, _ = grid.shape
     cells = torch.tensor([width, height], device=device)
-    # grid_sample wants -1 and 1 at the outer edges of the outermost cells.
-    places = ((uv / size).double() * extent / cells * 2 - 1).float()
+    # grid_sample expects -1 and 1 at the outer edges of the outermost cells.
+    positions = ((uv / size).double() * extent / cells * 2 - 1).float()
     images = grid.permute(2, 0, 1)[None]
     logits = grid_sample(
-        images, places[None, None], padding_mode="border", align_corners=False
+        images, positions[None, None], padding_mode="border", align_corners=False
     )  # (1, Q, 1, L)
     return torch.sigmoid(logits[0, :, 0].T) * _tensor(view.drawn, device)
 

@@ -1,4 +1,8 @@
-"""Batches for LISA-nano: pictures, questions on them packed into sequences, and the answers."""
+"""Training batches of LISA-nano: pictures, questions packed into sequences, and answers.
+
+``AnswerFormat`` encodes questions and answers as token ids and packs them; ``NanoData`` draws
+pictures and questions and renders the targets of all losses.
+"""
 
 from __future__ import annotations
 
@@ -40,10 +44,10 @@ _MULTIPLE = 8
 class Packed:
     """Sequences of B pictures with K questions each, S tokens long, all int64.
 
-    ``ids``, ``segments``, ``positions`` (B, S) as ``models.lisa.trainee.Sequences``; ``targets``
-    (B, S) the next token where that is an answer's, else ``UNKNOWN``; ``decisions`` (B, S) 1
-    where the next token says whether there is a mask; ``ask_at`` (B, K) the place of that
-    state, from which the mask is prompted.
+    ``ids``, ``segments`` and ``positions`` (B, S) are those of ``models.lisa.trainee.Sequences``.
+    ``targets`` (B, S) are the next tokens inside answers, else ``UNKNOWN``. ``decisions`` (B, S)
+    are 1 where the next token decides between a mask and none; ``ask_at`` (B, K) are the positions
+    of these states, which prompt the masks.
     """
 
     ids: Array
@@ -54,8 +58,8 @@ class Packed:
     ask_at: Array
 
 
-class Answers:
-    """The form in which LISA-nano is asked and answers, as token ids."""
+class AnswerFormat:
+    """Encodes LISA-nano's questions and answers as token ids."""
 
     def __init__(self, tokenizer: LisaTokenizer) -> None:
         self.tokenizer = tokenizer
@@ -66,20 +70,20 @@ class Answers:
         self._words = (259, tokenizer.added["<im_patch>"])
 
     def question(self, text: str, form: QuestionForm) -> list[int]:
-        """Everything after the image, up to where the answer begins."""
+        """Encode the prompt after the image, up to the beginning of the answer."""
         prompt = build_prompt(question_of(text, form), "llava_v1", True)
         return self.tokenizer.encode_part(prompt.split(IMAGE_MARKER)[1], bos=False)
 
     def noisy_question(self, text: str, rng: np.random.Generator) -> list[int]:
-        """The question in one of several forms, some of its words replaced by any others."""
+        """Encode the question in a random form, with some tokens replaced by random words."""
         ids = self.question(text, _FORMS[int(rng.integers(len(_FORMS)))])
         for i in np.flatnonzero(rng.random(len(ids)) < _WORD_NOISE):
-            if 0 < i < len(ids) - 2:  # The image's end and "ASSISTANT:" stay.
+            if 0 < i < len(ids) - 2:  # The image's end and "ASSISTANT:" are kept.
                 ids[int(i)] = int(rng.integers(*self._words))
         return ids
 
     def answer(self, name: str, shown: bool) -> list[int]:
-        """``It is the <name>, [SEG].`` or ``It is the <name>, not in this view.``, and its end."""
+        """Encode ``It is the <name>, [SEG].`` or ``It is the <name>, not in this view.``."""
         key = name, shown
         if key not in self._answers:
             text = f"It is the {name}, " + ("[SEG]." if shown else "not in this view.")
@@ -88,21 +92,21 @@ class Answers:
         return self._answers[key]
 
     def decision(self, answer: Sequence[int]) -> int:
-        """Place in an answer of the token that says whether there is a mask."""
+        """Return the position in an answer of the token that decides about the mask."""
         return next(i for i, token in enumerate(answer) if token in self._deciding)
 
     def pack(self, pictures: Sequence[Sequence[tuple[list[int], list[int]]]]) -> Packed:
-        """Questions and answers of each picture, padded to the longest."""
-        longest = max(sum(len(q) + len(a) for q, a in asked) for asked in pictures)
+        """Pack the (question, answer) pairs of each picture, padded to the longest sequence."""
+        longest = max(sum(len(q) + len(a) for q, a in pairs) for pairs in pictures)
         longest = -(-longest // _MULTIPLE) * _MULTIPLE
         shape = len(pictures), longest
         ids, positions = np.zeros(shape, np.int64), np.zeros(shape, np.int64)
         segments, targets = np.full(shape, UNKNOWN), np.full(shape, UNKNOWN)
         decisions = np.zeros(shape, np.int64)
         ask_at = np.zeros((len(pictures), len(pictures[0])), np.int64)
-        for row, asked in enumerate(pictures):
+        for row, pairs in enumerate(pictures):
             start = 0
-            for k, (question, answer) in enumerate(asked):
+            for k, (question, answer) in enumerate(pairs):
                 end = start + len(question) + len(answer)
                 ids[row, start:end] = [*question, *answer]
                 segments[row, start:end] = k
@@ -128,9 +132,10 @@ _CLIP_STATS = 255 * torch.tensor([ClipTransform().mean, ClipTransform().std])
 
 @dataclass(frozen=True)
 class Asking:
-    """How questions are drawn and put.
+    """Distribution and wording of questions.
 
-    ``structure`` is the share of floor, ceiling and walls, 1 being that of any other label.
+    ``kinds`` are weights of the kinds of questions; ``structure`` is the weight of floor, ceiling
+    and walls, where other labels have 1; ``loosely`` draws freer wordings.
     """
 
     kinds: Mapping[str, float]
@@ -143,15 +148,15 @@ JOINT = Asking(KINDS)
 
 @dataclass(frozen=True, eq=False)
 class Batch:
-    """What a step needs: B pictures of h x w mask cells, K questions each, S tokens.
+    """Inputs and targets of one step: B pictures of h x w mask cells, K questions each, S tokens.
 
-    ``sam`` (B, 3, s, s) and ``clip`` (B, 3, c, c) normalised pixels; ``paint`` (B, 3, h, w)
-    mean colours in 0..1; ``cells`` (B, h, w) label + 1 at each cell, 0 none; ``patches``
+    ``sam`` (B, 3, s, s) and ``clip`` (B, 3, c, c) are normalised pixels; ``paint`` (B, 3, h, w)
+    mean colours in 0..1; ``cells`` (B, h, w) label + 1 of each cell, 0 for none; ``patches``
     (B, N, labels + 1) shares of labels in CLIP's patches; ``in_view`` (B, labels) 1, 0 or
-    ``UNKNOWN``; ``masks`` (B, K, h, w) shares of cells that belong to the answer; ``shown``
-    (B, K) whether it is in view; ``labels``, ``colors`` (B, K) asked for; ``seen_colors``
-    (B, K) of what answers, ``NO_COLOR`` where unclear; ``prompted`` (B, K) whether label and
-    colour tell what is asked for; ``ids`` to ``ask_at`` as ``Packed``.
+    ``UNKNOWN``; ``masks`` (B, K, h, w) the share of each cell inside the target; ``shown`` (B, K)
+    whether the target is in view; ``labels`` and ``colors`` (B, K) those of the question;
+    ``seen_colors`` (B, K) the target's colour, ``NO_COLOR`` if unclear; ``prompted`` (B, K)
+    whether label and colour determine the target; ``ids`` to ``ask_at`` are those of ``Packed``.
     """
 
     sam: Tensor
@@ -175,9 +180,9 @@ class Batch:
 
 
 class NanoData:
-    """Labelled pictures, mapped into memory, from which batches are drawn."""
+    """Draws batches from memory-mapped shards of labelled pictures."""
 
-    def __init__(self, folders: Sequence[Path], answers: Answers) -> None:
+    def __init__(self, folders: Sequence[Path], answers: AnswerFormat) -> None:
         self._shards = [read_snapshots(folder) for folder in folders]
         self._starts = np.cumsum([0, *(len(shard) for shard in self._shards)])
         self._answers = answers
@@ -187,23 +192,23 @@ class NanoData:
         return int(self._starts[-1])
 
     def picture(self, row: int) -> tuple[Array, Array, Sequence[KnownObject]]:
-        """Image (H, W, 3), object ids (H, W) and objects of one picture."""
+        """Return image (H, W, 3) uint8, object ids (H, W) and objects of one picture."""
         shard = int(np.searchsorted(self._starts, row, side="right")) - 1
         snapshots, local = self._shards[shard], row - int(self._starts[shard])
-        known = snapshots.rooms[int(snapshots.room_of[local])]
-        return snapshots.images[local], snapshots.object_ids[local], known
+        objects = snapshots.rooms[int(snapshots.room_of[local])]
+        return snapshots.images[local], snapshots.object_ids[local], objects
 
     def _count_labels(self) -> dict[str, float]:
-        """In how many of the first pictures each label shows, and one more."""
+        """Count the pictures that show each label, among the first 2000, plus 1."""
         counts = dict.fromkeys(LABEL_IDS, 1.0)
         for row in range(min(len(self), _COUNTED)):
-            _, ids, known = self.picture(row)
-            for label in PictureObjects(ids, known, counts).shown:
+            _, ids, objects = self.picture(row)
+            for label in PictureObjects(ids, objects, counts).shown:
                 counts[label] += 1
         return counts
 
     def _rarity(self, structure: float) -> dict[str, float]:
-        """Weights that make all labels be asked for alike, but those of the structure."""
+        """Return weights that make all labels equally frequent, except those of the structure."""
         parts = dict.fromkeys(STRUCTURE, structure)
         return {label: parts.get(label, 1.0) / count for label, count in self._counts.items()}
 
@@ -214,20 +219,20 @@ class NanoData:
         queries: int,
         asking: Asking = JOINT,
     ) -> Batch:
-        """``size`` random pictures with ``queries`` random questions each."""
-        images, tokens, rest = [], [], []
+        """Draw ``size`` random pictures with ``queries`` random questions each."""
+        images, tokens, targets = [], [], []
         weights = self._rarity(asking.structure)
         speak = loose_sentence if asking.loosely else sentence_of
         for row in rng.integers(len(self), size=size):
-            image, ids, known = self.picture(int(row))
+            image, ids, objects = self.picture(int(row))
             if rng.random() < 0.5:
                 image, ids = image[:, ::-1], ids[:, ::-1]
-            viewer = PictureObjects(ids, known, weights)
-            asked = [sample_view_query(viewer, rng, asking.kinds) for _ in range(queries)]
+            viewer = PictureObjects(ids, objects, weights)
+            drawn = [sample_view_query(viewer, rng, asking.kinds) for _ in range(queries)]
             images.append(np.ascontiguousarray(image))
-            rest.append(_truth(viewer, asked, ids))
-            tokens.append([self._tokens(query, speak(rng, query), rng) for query in asked])
-        stacked = {name: np.stack([one[name] for one in rest]) for name in rest[0]}
+            targets.append(_truth(viewer, drawn, ids))
+            tokens.append([self._tokens(query, speak(rng, query), rng) for query in drawn])
+        stacked = {name: np.stack([target[name] for target in targets]) for name in targets[0]}
         stacked |= vars(self._answers.pack(tokens))
         gain = torch.from_numpy(rng.uniform(0.85, 1.15, (size, 1, 1, 1)).astype(np.float32))
         tint = torch.from_numpy(rng.uniform(-15, 15, (size, 3, 1, 1)).astype(np.float32))
@@ -255,42 +260,42 @@ def _for_sam(pixels: Tensor) -> Tensor:
 
 
 def _for_clip(pixels: Tensor) -> Tensor:
-    """Squashed to CLIP's square: unlike a crop, that leaves the sides of a picture in."""
+    """Resize to CLIP's square regardless of the aspect ratio, which keeps the picture's sides."""
     mean, std = _CLIP_STATS[:, None, :, None, None]
-    squashed: Tensor = functional.interpolate(pixels, (CLIP_SIZE, CLIP_SIZE), mode="bilinear")
-    normalised: Tensor = (squashed - mean) / std
+    resized: Tensor = functional.interpolate(pixels, (CLIP_SIZE, CLIP_SIZE), mode="bilinear")
+    normalised: Tensor = (resized - mean) / std
     return normalised
 
 
-def _truth(viewer: PictureObjects, asked: Sequence[ViewQuery], ids: Array) -> dict[str, Array]:
-    """Labels and masks of one picture."""
-    known = viewer.known
+def _truth(viewer: PictureObjects, queries: Sequence[ViewQuery], ids: Array) -> dict[str, Array]:
+    """Return labels, masks and further targets of one picture, by field of ``Batch``."""
+    objects = viewer.known
     table = np.zeros(NOTHING + 1, np.int64)
-    table[: len(known)] = [LABEL_IDS[item.label] + 1 for item in known]
+    table[: len(objects)] = [LABEL_IDS[item.label] + 1 for item in objects]
     labels = table[ids]
     in_view = np.full(len(LABEL_IDS), UNKNOWN)
     in_view[[LABEL_IDS[label] for label in viewer.shown]] = 1
     in_view[[LABEL_IDS[label] for label in viewer.absent]] = 0
-    chosen = np.zeros((len(asked), NOTHING + 1), np.float32)
-    for k, query in enumerate(asked):
+    chosen = np.zeros((len(queries), NOTHING + 1), np.float32)
+    for k, query in enumerate(queries):
         chosen[k, list(query.targets)] = 1
     height, width = ids.shape[0] // _CELL, ids.shape[1] // _CELL
-    masks = chosen[:, ids].reshape(len(asked), height, _CELL, width, _CELL).mean(axis=(2, 4))
+    masks = chosen[:, ids].reshape(len(queries), height, _CELL, width, _CELL).mean(axis=(2, 4))
     return {
         "cells": labels[_CELL // 2 :: _CELL, _CELL // 2 :: _CELL],
         "patches": _patch_shares(labels),
         "in_view": in_view,
         "masks": masks,
-        "shown": np.array([bool(query.targets) for query in asked]),
-        "labels": np.array([LABEL_IDS[query.label] for query in asked]),
-        "colors": np.array([COLOR_IDS.get(query.color, NO_COLOR) for query in asked]),
-        "prompted": np.array([query.kind in PROMPTED for query in asked]),
-        "seen_colors": np.array([_seen_color(viewer, query) for query in asked]),
+        "shown": np.array([bool(query.targets) for query in queries]),
+        "labels": np.array([LABEL_IDS[query.label] for query in queries]),
+        "colors": np.array([COLOR_IDS.get(query.color, NO_COLOR) for query in queries]),
+        "prompted": np.array([query.kind in PROMPTED for query in queries]),
+        "seen_colors": np.array([_seen_color(viewer, query) for query in queries]),
     }
 
 
 def _patch_shares(labels: Array) -> Array:
-    """(N, labels + 1) shares of labels (H, W) in the patches CLIP sees of the squashed image."""
+    """Return the shares (N, labels + 1) of ``labels`` (H, W) in CLIP's patches."""
     side = _SIDE * _SAMPLES
     rows, columns = (((np.arange(side) + 0.5) * n / side).astype(int) for n in labels.shape)
     few = labels[rows[:, None], columns].reshape(_SIDE, _SAMPLES, _SIDE, _SAMPLES)
@@ -302,8 +307,8 @@ def _patch_shares(labels: Array) -> Array:
 
 
 def _seen_color(viewer: PictureObjects, query: ViewQuery) -> int:
-    """The colour all objects of an answer share, if they have a clear one."""
+    """Return the common colour of all target objects, ``NO_COLOR`` if there is none."""
     if query.kind in ("both", "everything"):
         return NO_COLOR
-    found = {viewer.known[target].color for target in query.targets}
-    return COLOR_IDS.get(found.pop(), NO_COLOR) if len(found) == 1 else NO_COLOR
+    colors = {viewer.known[target].color for target in query.targets}
+    return COLOR_IDS.get(colors.pop(), NO_COLOR) if len(colors) == 1 else NO_COLOR

@@ -1,4 +1,4 @@
-"""Configs of the stages that make LISA-nano: what ``TrainNanoTeacher`` may be told."""
+"""Configs of the stages that train LISA-nano, the settings of ``TrainNanoTeacher``."""
 
 from __future__ import annotations
 
@@ -10,62 +10,63 @@ from stages.network_configs import Count, NonNegative, Positive, Seed, StageConf
 
 
 class NanoPicturesConfig(StageConfig):
-    """Pictures of rooms to learn from."""
+    """Rendered training pictures of rooms."""
 
     shards: Count = 80
-    """Files of pictures; each is made, and made again, on its own."""
+    """Number of shards of pictures; each shard is a separate task."""
     rooms_per_shard: Count = 50
-    """Rooms in each."""
+    """Rooms per shard."""
     views: Count = 8
-    """Pictures of each room."""
+    """Pictures per room."""
     vertex_spacing: Annotated[float, Field(ge=0.01, le=0.5)] = 0.1
-    """Grid edge of the rooms' meshes, metres; coarser light than the demo's, a third the time."""
+    """Grid edge of the rooms' meshes, metres; coarser than the demo's, in a third of the time."""
     oversampling: Annotated[float, Field(ge=1, le=4)] = 1.5
-    """How much larger pictures are rendered before they are reduced."""
+    """Factor by which pictures are rendered larger before they are reduced."""
     seed: Seed = 20261122
     """Base seed; no demo room of any seed is among these rooms."""
 
 
 class NanoLossConfig(StageConfig):
-    """Weights of the terms of the losses, the same in all stages."""
+    """Weights of the losses, equal in all training stages."""
 
     bce: NonNegative = 2.0
-    """Masks, cross entropy over all cells."""
+    """Cross entropy of masks over all cells."""
     dice: NonNegative = 1.0
-    """Masks of what is shown, overlap."""
+    """Dice loss of the masks of targets in view."""
     iou: NonNegative = 1.0
-    """SAM's own guess of a mask's IoU; 0 where nothing is shown."""
+    """Squared error of the predicted IoU, whose target is 0 for targets out of view."""
     dense: NonNegative = 1.0
-    """Labels of every cell and patch, from both towers."""
+    """Cross entropy of the labels of every cell and patch, from both towers."""
     paint: NonNegative = 0.5
-    """Colours of every cell and patch."""
+    """Absolute error of the colours of every cell and patch."""
     language: NonNegative = 2.0
-    """Answers, word by word."""
+    """Cross entropy of the tokens of answers."""
     align: NonNegative = 1.0
-    """[SEG] embeddings near the label prompts, fading out by 60 % of the joint stage."""
+    """Squared distance of [SEG] embeddings and label prompts; it fades out by 60 % of the joint
+    stage."""
     in_view: NonNegative = 0.5
-    """Labels in view, told from the state after the image."""
+    """Cross entropy of the labels in view, predicted at the end of the image."""
     tokens: NonNegative = 0.2
-    """[SEG] embeddings of unlike labels and colours apart."""
+    """Cross entropy that separates the [SEG] embeddings of different labels and colours."""
 
 
 class NanoTrainConfig(StageConfig):
     """Training of LISA-nano."""
 
     tower_steps: Count = 1600
-    """Steps without language."""
+    """Steps of the first stage: towers and mask decoder without language."""
     joint_steps: Count = 4000
-    """Steps of all parts together."""
+    """Steps of the joint stage: all parts together."""
     wording_steps: Count = 600
-    """Steps of the language alone, asked more loosely."""
+    """Steps of the last stage: the language model alone, with freer wordings."""
     batch: Count = 16
     """Pictures per step and process."""
     queries: Count = 6
     """Questions per picture."""
     lr: Positive = 0.001
-    """Peak learning rate of vectors, embeddings and outer layers (AdamW)."""
+    """Peak learning rate of AdamW, for vectors, embeddings, first and last layers."""
     matrix_lr: Positive = 0.003
-    """Peak learning rate of the inner layers' matrices (Muon)."""
+    """Peak learning rate of Muon, for the matrices of the inner layers."""
     weight_decay: NonNegative = 0.05
     """Weight decay of matrices."""
     seed: Seed = 0
@@ -75,24 +76,24 @@ class NanoTrainConfig(StageConfig):
 
 
 class NanoExamConfig(StageConfig):
-    """What the finished teacher is measured on."""
+    """Evaluation of the trained teacher."""
 
     rooms: Count = 60
-    """Rooms, as the demo makes them, none of them among the demo's or the training's."""
+    """Rooms of the demo's generator, none of them among the demo's or the training's."""
     views: Count = 6
-    """Pictures of each."""
+    """Pictures per room."""
     questions: Count = 8
-    """Questions per picture, each asked in seen and in held-out words."""
+    """Questions per picture, each asked in training words and in held-out words."""
     seed: Seed = 20261123
     """Seed of rooms and questions."""
 
 
 class NanoConfig(StageConfig):
-    """Everything ``TrainNanoTeacher`` may be told."""
+    """All settings of ``TrainNanoTeacher``."""
 
     pictures: NanoPicturesConfig = NanoPicturesConfig()
     """Training pictures."""
     train: NanoTrainConfig = NanoTrainConfig()
     """Training."""
     exam: NanoExamConfig = NanoExamConfig()
-    """Measuring."""
+    """Evaluation."""

@@ -1,9 +1,9 @@
-"""Stage: the trained LISA-nano as a checkpoint folder, its exam and its model card.
+"""Stage: export the trained LISA-nano as a checkpoint folder, evaluate it and write its card.
 
-The pictures come through the demo's own lens at the demo's size, the questions are the demo's
-own in the words of its training rooms and, for the very same objects, in words kept from all
-training. Everything is asked through the teacher's public methods, greedily; where an object
-is in view and the answer has no mask its IoU is 0.
+The evaluation's pictures have the camera and the size of the demo's. Each question is asked in the
+words of the demo's training rooms and, for the same objects, in words held out from training. The
+teacher is called by its public methods with greedy decoding; an answer without mask for an object
+in view has IoU 0.
 """
 
 from __future__ import annotations
@@ -38,11 +38,11 @@ _ASKED = ("name", "need", "color", "on", "all", "both")
 
 @dataclass(frozen=True, eq=False)
 class Result:
-    """One answer, marked.
+    """One evaluated answer.
 
-    ``share`` is the part of the picture the object covers, 0 where it is not in view; ``iou``
-    0 without a mask; ``belief`` the predicted IoU, 0 without a mask; ``token`` the [SEG]
-    embedding or None.
+    ``share`` is the share of the picture that the object covers, 0 if it is not in view. ``iou``
+    and ``confidence``, the predicted IoU, are 0 without a mask; ``token`` is the [SEG] embedding
+    or None.
     """
 
     query: ViewQuery
@@ -51,7 +51,7 @@ class Result:
     said_shown: bool
     named: bool
     iou: float
-    belief: float
+    confidence: float
     token: Array | None
 
 
@@ -62,21 +62,21 @@ def run_exam(
     seed: int,
     progress: Progress = silent,
 ) -> list[Result]:
-    """Ask ``questions`` per picture, each in seen and in held-out words, and mark the answers."""
+    """Ask ``questions`` per picture, each in training and in held-out words, and score answers."""
     rng = np.random.default_rng([seed, 7])
-    even = dict.fromkeys((known.label for room in pictures.rooms for known in room), 1.0)
+    even = dict.fromkeys((item.label for room in pictures.rooms for item in room), 1.0)
     results: list[Result] = []
     for index in range(len(pictures)):
         progress(index, len(pictures))
         image, ids = np.asarray(pictures.images[index]), np.asarray(pictures.object_ids[index])
         viewer = PictureObjects(ids, pictures.rooms[int(pictures.room_of[index])], even)
-        asked = list(_questions(viewer, rng, questions))
-        texts = [demo_sentence(rng, query, held_out) for query, held_out in asked]
+        drawn = list(_questions(viewer, rng, questions))
+        texts = [demo_sentence(rng, query, held_out) for query, held_out in drawn]
         view = teacher.encode_view(image, f"picture {index}")
         grid = teacher.mask_grid(*image.shape[:2])
         answers = teacher.answer(view, texts)
-        for (query, held_out), answer in zip(asked, answers, strict=True):
-            results.append(_mark(query, held_out, answer, ids, grid.extent))
+        for (query, held_out), answer in zip(drawn, answers, strict=True):
+            results.append(_score(query, held_out, answer, ids, grid.extent))
     progress(len(pictures), len(pictures))
     return results
 
@@ -93,7 +93,7 @@ def _questions(
             yield query, True
 
 
-def _mark(
+def _score(
     query: ViewQuery,
     held_out: bool,
     answer: TeacherAnswer,
@@ -101,14 +101,15 @@ def _mark(
     extent: tuple[float, float],
 ) -> Result:
     truth = np.isin(ids, query.targets)
-    said, iou, belief, token = len(answer.mask_logits) > 0, 0.0, 0.0, None
-    if said:
+    has_mask, iou, confidence, token = len(answer.mask_logits) > 0, 0.0, 0.0, None
+    if has_mask:
         logits = cells_to_pixels(answer.mask_logits[:1], extent, (ids.shape[0], ids.shape[1]))
         drawn = logits[0] > 0
         iou = float((drawn & truth).sum() / max((drawn | truth).sum(), 1))
-        belief, token = float(answer.predicted_iou[0]), answer.seg_embeddings[0]
+        confidence, token = float(answer.predicted_iou[0]), answer.seg_embeddings[0]
     named = answer.text.startswith(f"It is the {query.name},")
-    return Result(query, held_out, float(truth.mean()), said, named, iou, belief, token)
+    share = float(truth.mean())
+    return Result(query, held_out, share, has_mask, named, iou, confidence, token)
 
 
 Figures = dict[str, float]
@@ -116,9 +117,10 @@ SIZES = ((0.0, 0.01), (0.01, 0.03), (0.03, 0.1), (0.1, 1.0))
 
 
 def summary(results: Sequence[Result]) -> Figures:
-    """Mask IoU over what is in view, presence, names, and how well belief ranks views.
+    """Summarise results: mask IoU of objects in view, presence, names, AUC of the predicted IoU.
 
-    ``presence`` is the mean of the rates of true positives and true negatives.
+    ``presence`` is the mean of the rates of true positives and true negatives; ``belief_auc`` is
+    the AUC of the predicted IoU for objects in view against others.
     """
     shown = [r for r in results if r.share > 0]
     absent = [r for r in results if r.share == 0]
@@ -132,12 +134,12 @@ def summary(results: Sequence[Result]) -> Figures:
         "true_positives": hits,
         "true_negatives": refusals,
         "names": _mean(r.named for r in results),
-        "belief_auc": auc([r.belief for r in results], [r.share > 0 for r in results]),
+        "belief_auc": auc([r.confidence for r in results], [r.share > 0 for r in results]),
     }
 
 
 def tables(results: Sequence[Result]) -> dict[str, dict[str, Figures]]:
-    """The same figures by words, kind of question, label and share of the picture."""
+    """Summarise results by words, kind of question, label and share of the picture."""
     return {
         "words": _by(results, lambda r: "held out" if r.held_out else "seen"),
         "kind": _by(results, lambda r: r.query.kind),
@@ -147,7 +149,10 @@ def tables(results: Sequence[Result]) -> dict[str, dict[str, Figures]]:
 
 
 def cosines(results: Sequence[Result], most: int = 3000) -> Figures:
-    """Mean cosine of [SEG] embeddings: same label and colour, same label, other labels."""
+    """Return mean cosines of [SEG] embeddings by equal or different label and colour.
+
+    At most ``most`` answers with a mask to questions with a colour are compared.
+    """
     colored = [r for r in results if r.token is not None and r.query.color]
     tokens = (
         np.stack([np.asarray(r.token) for r in colored][:most]) if colored else np.zeros((0, 1))
@@ -179,8 +184,8 @@ def _size(result: Result) -> str:
 
 
 def _mean(values: Iterable[float]) -> float:
-    found = np.asarray(list(values), float)
-    return float(found.mean()) if len(found) else float("nan")
+    numbers = np.asarray(list(values), float)
+    return float(numbers.mean()) if len(numbers) else float("nan")
 
 
 _COLUMNS = {
@@ -200,8 +205,12 @@ _TITLES = {
 }
 
 
-def write_card(folder: Path, told: Mapping[str, Any], cfg: NanoConfig, command: str) -> None:
-    """Write ``README.md`` of a checkpoint folder from its figures."""
+def write_card(folder: Path, metrics: Mapping[str, Any], cfg: NanoConfig, command: str) -> None:
+    """Write ``README.md`` of a checkpoint folder from its metrics.
+
+    ``metrics`` has the keys "summary", "tables" and "cosines"; ``command`` is the command that
+    trained the checkpoint.
+    """
     pictures, train, exam = cfg.pictures, cfg.train, cfg.exam
     rooms = pictures.shards * pictures.rooms_per_shard
     steps = train.tower_steps + train.joint_steps + train.wording_steps
@@ -233,12 +242,12 @@ def write_card(folder: Path, told: Mapping[str, Any], cfg: NanoConfig, command: 
         "pixel shows. Presence is the mean of the rates of true positives and true negatives. "
         "Belief AUC: how well the predicted IoU (0 without a mask) tells pictures that show the "
         "object from those that do not.",
-        _table({"all": told["summary"]}),
+        _table({"all": metrics["summary"]}),
     ]
     for name, title in _TITLES.items():
-        parts += [f"### {title}", _table(told["tables"][name])]
+        parts += [f"### {title}", _table(metrics["tables"][name])]
     parts += ["### Cosines of [SEG] embeddings", "Of questions that name a colour."]
-    rows = "\n".join(f"| {name} | {_cell(value)} |" for name, value in told["cosines"].items())
+    rows = "\n".join(f"| {name} | {_cell(value)} |" for name, value in metrics["cosines"].items())
     parts.append(f"| pair | mean cosine |\n|---|---|\n{rows}")
     (folder / "README.md").write_text("\n\n".join(parts) + "\n", encoding="utf-8")
 
@@ -264,10 +273,10 @@ _BILINEAR = 2
 def run(
     folder: Path, trained: Path, cfg: NanoConfig, command: str, progress: Progress = silent
 ) -> None:
-    """Fill ``folder`` with what ships: weights, tokenizer, ``figures.json`` and ``README.md``.
+    """Write the checkpoint ``folder``: weights, tokenizer, ``figures.json`` and ``README.md``.
 
-    ``trained`` holds ``trainee.pt`` and ``tokenizer/``; ``command`` is what the card says made
-    all this.
+    ``trained`` holds ``trainee.pt`` and ``tokenizer/``; ``command`` is the command that the card
+    names.
     """
     export(folder, trained)
     settings = LisaSettings(use_start_end=True, question_form="auto")
@@ -275,18 +284,18 @@ def run(
     torch.set_num_threads(1)
     pictures = exam_pictures(cfg.exam, progress)
     results = run_exam(teacher, pictures, cfg.exam.questions, cfg.exam.seed, progress)
-    told = {
+    metrics = {
         "summary": summary(results),
         "tables": tables(results),
         "cosines": cosines(results),
     }
-    content = json.dumps(_as_json(told), indent=1, allow_nan=False)
+    content = json.dumps(_as_json(metrics), indent=1, allow_nan=False)
     (folder / "figures.json").write_text(content + "\n", encoding="utf-8")
-    write_card(folder, told, cfg, command)
+    write_card(folder, metrics, cfg, command)
 
 
 def export(folder: Path, trained: Path) -> None:
-    """The network without what only training needed, in half precision."""
+    """Write the network without the heads of training, in half precision."""
     tokenizer = LisaTokenizer.from_folder(trained / "tokenizer")
     trainee = NanoTrainee(nano_network(tokenizer.seg_id + 1), len(LABEL_IDS), len(COLOR_IDS))
     trainee.load_state_dict(torch.load(trained / "trainee.pt", weights_only=True))
@@ -295,8 +304,8 @@ def export(folder: Path, trained: Path) -> None:
     save_lisa(folder, trainee.network, files, transform)
 
 
-def _as_json(told: Any) -> Any:
-    """The same with null for figures that nothing was counted for: JSON knows no NaN."""
-    if isinstance(told, dict):
-        return {name: _as_json(value) for name, value in told.items()}
-    return None if told != told else told
+def _as_json(metrics: Any) -> Any:
+    """Replace NaN, the metric of an empty group, by None, because JSON has no NaN."""
+    if isinstance(metrics, dict):
+        return {name: _as_json(value) for name, value in metrics.items()}
+    return None if metrics != metrics else metrics

@@ -1,8 +1,8 @@
-"""Stages before LISA-nano's training: its pictures and its tokenizer's vocabulary.
+"""Stages before LISA-nano's training: render its pictures and train its tokenizer.
 
-SentencePiece's byte-pair encoding with byte fallback, as Llama's: a word it has not met is
-read in pieces, any character at all as bytes. The folder holds the files of the published
-checkpoints, so that one tokenizer class reads them all.
+The tokenizer is SentencePiece's byte-pair encoding with byte fallback, as in Llama: unknown words
+are split into pieces, unknown characters into bytes. Its folder has the files of the published
+checkpoints, so that ``LisaTokenizer`` reads both.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from data.types import Progress, silent
 from models.lisa.prompts import build_prompt, question_of
 from stages.nano.configs import NanoExamConfig, NanoPicturesConfig
 
-# Middles of seeds that no room of the demo has (``data.rooms.ids``).
+# Second parts of seeds; rooms of the demo have other ones (``data.rooms.ids``).
 _TRAINING, _EXAM = 2, 3
 _DEMO_SPACING = 0.05
 
@@ -32,7 +32,7 @@ _DEMO_SPACING = 0.05
 def run_shard(
     folder: Path, shard: int, cfg: NanoPicturesConfig, progress: Progress = silent
 ) -> None:
-    """Write one shard of training pictures; a function of (cfg, shard)."""
+    """Write one shard of training pictures, which depends on (cfg, shard) alone."""
     parts: list[Snapshots] = []
     for index in range(shard * cfg.rooms_per_shard, (shard + 1) * cfg.rooms_per_shard):
         progress(len(parts), cfg.rooms_per_shard)
@@ -43,7 +43,7 @@ def run_shard(
 
 
 def exam_pictures(cfg: NanoExamConfig, progress: Progress = silent) -> Snapshots:
-    """Rooms as the demo would show them, of seeds nothing else uses."""
+    """Render the evaluation's rooms as in the demo, with seeds that nothing else uses."""
     parts: list[Snapshots] = []
     for index in range(cfg.rooms):
         progress(index, cfg.rooms)
@@ -57,7 +57,7 @@ _SPECIAL = {"lstrip": False, "normalized": True, "rstrip": False, "single_word":
 
 
 def corpus() -> Iterator[str]:
-    """Every frame, name and phrase at least once, prompts and answers included."""
+    """Yield every frame, name and phrase at least once, with prompts and answers."""
     phrases = teacher_questions.load_phrases()
     names = [name for label in phrases for name in (label, *phrases[label].names)]
     for label in QUERY_LABELS:
@@ -73,11 +73,11 @@ def corpus() -> Iterator[str]:
     for frame in frames:
         yield frame.format(name="chair", anchor="table", **slots)
     for label in phrases:
-        each = phrases[label]
-        verbs = zip(itertools.cycle(teacher_questions.VERB_FRAMES), each.verbs)
+        wording = phrases[label]
+        verbs = zip(itertools.cycle(teacher_questions.VERB_FRAMES), wording.verbs)
         yield from (frame.format(verb=verb) for frame, verb in verbs)
-        yield from each.situations
-        yield from each.descriptions
+        yield from wording.situations
+        yield from wording.descriptions
     yield from (f"{text} {text}" for text in teacher_questions.AFTER_SITUATION)
     for form in ("sentence", "phrase", "explain"):
         yield build_prompt(question_of("the bed", form), "llava_v1", False).replace("<image>", " ")
@@ -88,7 +88,7 @@ def run(folder: Path) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     model = io.BytesIO()
     sentencepiece.SentencePieceTrainer.train(
-        # Each sentence several times: pairs seen once are otherwise left in pieces.
+        # Sentences are repeated, because pairs that occur once are not merged.
         sentence_iterator=iter([text for text in corpus() for _ in range(3)]),
         model_writer=model,
         model_type="bpe",

@@ -1,8 +1,8 @@
-"""Stage: LISA-nano's training, its losses and its optimiser's parameter groups.
+"""Stage: train LISA-nano, with its losses, its optimisers and its three training stages.
 
-Small matrix products gain little from threads; two processes that each take half of a step's
-pictures and then share their gradients are nearly twice as fast as one. Their number belongs
-to the recipe: it decides which pictures a step sees, so the bits do not depend on the machine.
+Small matrix products gain little from threads, so two processes each compute half of a step's
+pictures and average their gradients, nearly twice as fast as one process. The number of processes
+is fixed, because it determines the pictures of a step and so the result.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ from stages.nano.batches import (
     LABEL_IDS,
     NO_COLOR,
     UNKNOWN,
-    Answers,
+    AnswerFormat,
     Asking,
     Batch,
     NanoData,
@@ -37,9 +37,9 @@ from stages.nano.configs import NanoTrainConfig
 
 
 def new_optimizers(trainee: NanoTrainee, cfg: NanoTrainConfig) -> list[torch.optim.Optimizer]:
-    """Muon (Jordan et al., 2024) for the layers' matrices, AdamW for all the rest.
+    """Make Muon (Jordan et al., 2024) for the inner matrices and AdamW for all other parameters.
 
-    Muon's rate is relative to updates of AdamW's usual size.
+    Muon's updates are scaled to the usual size of AdamW's.
     """
     parameters = [p for p in trainee.parameters() if p.requires_grad]
     inner = {id(p) for p in inner_matrices(trainee)}
@@ -61,7 +61,7 @@ def new_optimizers(trainee: NanoTrainee, cfg: NanoTrainConfig) -> list[torch.opt
 
 
 def inner_matrices(trainee: NanoTrainee) -> list[Tensor]:
-    """Weights of the linear layers between a network's first and last ones."""
+    """Return the weights of the linear layers between the first and last layers."""
     network = trainee.network
     parts = (
         network.vision_tower.encoder,
@@ -76,7 +76,7 @@ def inner_matrices(trainee: NanoTrainee) -> list[Tensor]:
 
 
 def vision_of(trainee: NanoTrainee) -> list[nn.Module]:
-    """Both towers, the mask decoder and what reads the towers in training only."""
+    """Return both towers, the mask decoder and the training heads on the towers."""
     network = trainee.network
     readers = [trainee.dense_sam, trainee.dense_clip, trainee.paint_sam, trainee.paint_clip]
     return [network.vision_tower, network.image_encoder, network.mask_decoder, *readers]
@@ -89,7 +89,7 @@ Terms = dict[str, Tensor]
 
 
 def tower_losses(trainee: NanoTrainee, batch: Batch, clip: Tensor, sam: Tensor) -> Terms:
-    """Dense labels and colours from both towers."""
+    """Return the losses of dense labels and colours of both towers."""
     height, width = batch.cells.shape[1:]
     cells = trainee.sam_labels(sam)[..., :height, :width].float()
     patches = trainee.dense_clip(clip).float()
@@ -105,27 +105,30 @@ def tower_losses(trainee: NanoTrainee, batch: Batch, clip: Tensor, sam: Tensor) 
 
 
 def mask_losses(logits: Tensor, iou: Tensor, batch: Batch) -> Terms:
-    """Masks (B, K, 4g, 4g) and predicted IoUs (B, K); what is not shown has an empty mask."""
+    """Return the losses of mask logits (B, K, 4g, 4g) and predicted IoUs (B, K).
+
+    A target out of view has an empty mask. "reached" is the mean IoU, not a loss.
+    """
     height, width = batch.masks.shape[2:]
-    given = logits[..., :height, :width].float().flatten(2)
-    wanted = batch.masks.flatten(2)
-    inside = given.sigmoid()
-    dice = 1 - (2 * (inside * wanted).sum(-1) + 1) / (inside.sum(-1) + wanted.sum(-1) + 1)
+    cropped = logits[..., :height, :width].float().flatten(2)
+    targets = batch.masks.flatten(2)
+    probs = cropped.sigmoid()
+    dice = 1 - (2 * (probs * targets).sum(-1) + 1) / (probs.sum(-1) + targets.sum(-1) + 1)
     with torch.no_grad():
-        drawn, true = given > 0, wanted > 0.5
-        both, either = (drawn & true).sum(-1), (drawn | true).sum(-1)
-        reached = both / either.clamp(min=1)
+        drawn, true = cropped > 0, targets > 0.5
+        intersection, union = (drawn & true).sum(-1), (drawn | true).sum(-1)
+        true_iou = intersection / union.clamp(min=1)
     shown = batch.shown.float()
     return {
-        "bce": functional.binary_cross_entropy_with_logits(given, wanted),
+        "bce": functional.binary_cross_entropy_with_logits(cropped, targets),
         "dice": (dice * shown).sum() / shown.sum().clamp(min=1),
-        "iou": functional.mse_loss(iou.float(), reached),
-        "reached": (reached * shown).sum() / shown.sum().clamp(min=1),
+        "iou": functional.mse_loss(iou.float(), true_iou),
+        "reached": (true_iou * shown).sum() / shown.sum().clamp(min=1),
     }
 
 
 def stage_one(trainee: NanoTrainee, batch: Batch) -> Terms:
-    """Towers and mask decoder without language: labels and colours prompt the masks."""
+    """Return the losses of the first stage: embeddings of labels and colours prompt the masks."""
     network = trainee.network
     clip, sam = network.clip_features(batch.clip), network.sam_embedding(batch.sam)
     prompts = trainee.prompts(batch.labels, batch.colors)
@@ -136,10 +139,12 @@ def stage_one(trainee: NanoTrainee, batch: Batch) -> Terms:
 def stage_two(
     trainee: NanoTrainee, batch: Batch, prefix: Tensor, borrowed: Tensor, align: float
 ) -> Terms:
-    """All parts together; ``borrowed`` (B, K) bool prompts the masks by label, not by language.
+    """Return the losses of all parts together.
 
-    The state that decides between [SEG] and no mask is also the one that prompts the mask, so
-    every question trains the mask decoder, those for absent things towards nothing.
+    ``borrowed`` (B, K) bool marks questions whose masks are prompted by label instead of by
+    language; ``align`` is the weight of the alignment of both. The state that decides between
+    [SEG] and no mask also prompts the mask, so every question trains the mask decoder; absent
+    objects train it towards an empty mask.
     """
     network = trainee.network
     clip, sam = network.clip_features(batch.clip), network.sam_embedding(batch.sam)
@@ -148,11 +153,11 @@ def stage_two(
     rows = torch.arange(len(states), device=states.device)[:, None]
     seg = network.seg_head(states[rows, batch.ask_at])
     prompts = trainee.prompts(batch.labels, batch.colors)
-    told = batch.prompted[..., None]
-    mixed = torch.where(borrowed[..., None] & told, prompts, seg.to(prompts.dtype))
+    prompted = batch.prompted[..., None]
+    mixed = torch.where(borrowed[..., None] & prompted, prompts, seg.to(prompts.dtype))
     masks, iou = network.decode_masks(sam, mixed)
     terms = tower_losses(trainee, batch, clip, sam) | mask_losses(masks, iou, batch)
-    terms["align"] = align * (told * (seg.float() - prompts.detach().float()) ** 2).mean()
+    terms["align"] = align * (prompted * (seg.float() - prompts.detach().float()) ** 2).mean()
     terms |= _language(trainee, batch, states)
     terms["in_view"] = _in_view(trainee.in_view(summary).float(), batch.in_view)
     terms["tokens"] = _apart(trainee, batch, seg.float())
@@ -160,36 +165,39 @@ def stage_two(
 
 
 def _language(trainee: NanoTrainee, batch: Batch, states: Tensor) -> Terms:
-    """Cross entropy of answers, the deciding token weighted up, and how often it is right."""
-    told = batch.targets != UNKNOWN
-    logits = trainee.network.language_model.lm_head(states[told]).float()
-    wanted, deciding = batch.targets[told], batch.decisions[told] > 0
-    each = functional.cross_entropy(logits, wanted, reduction="none")
+    """Return the cross entropy of answers, with a larger weight of the deciding token.
+
+    "decided" and "named" are the accuracies of deciding and other tokens, not losses.
+    """
+    in_answer = batch.targets != UNKNOWN
+    logits = trainee.network.language_model.lm_head(states[in_answer]).float()
+    targets, deciding = batch.targets[in_answer], batch.decisions[in_answer] > 0
+    by_token = functional.cross_entropy(logits, targets, reduction="none")
     weight = 1 + (_DECISION_WEIGHT - 1) * deciding
-    right = (logits.argmax(dim=-1) == wanted).float()
+    right = (logits.argmax(dim=-1) == targets).float()
     return {
-        "language": (each * weight).sum() / weight.sum(),
+        "language": (by_token * weight).sum() / weight.sum(),
         "decided": right[deciding].mean(),
         "named": right[~deciding].mean(),
     }
 
 
-def _in_view(logits: Tensor, wanted: Tensor) -> Tensor:
-    """Which labels are in view, read from the state at the image's end."""
-    told = wanted != UNKNOWN
-    return functional.binary_cross_entropy_with_logits(logits[told], wanted[told].float())
+def _in_view(logits: Tensor, in_view: Tensor) -> Tensor:
+    """Return the cross entropy of the labels in view, both (B, labels), without ``UNKNOWN``."""
+    known = in_view != UNKNOWN
+    return functional.binary_cross_entropy_with_logits(logits[known], in_view[known].float())
 
 
 def _apart(trainee: NanoTrainee, batch: Batch, seg: Tensor) -> Tensor:
-    """[SEG] embeddings of unlike labels, and of unlike colours of one label, told apart."""
+    """Return the cross entropy of labels and colours, classified from [SEG] embeddings."""
     labels, colors = trainee.token_logits(seg.flatten(0, 1))
     seen = batch.seen_colors.flatten()
-    asked = torch.where(seen == NO_COLOR, batch.colors.flatten(), seen)
-    clear = asked != NO_COLOR
+    targets = torch.where(seen == NO_COLOR, batch.colors.flatten(), seen)
+    clear = targets != NO_COLOR
     loss = functional.cross_entropy(labels, batch.labels.flatten())
     if clear.any():
-        return loss + functional.cross_entropy(colors[clear], asked[clear] - 1)
-    # A gradient all the same: processes share those of the same parameters, or wait for ever.
+        return loss + functional.cross_entropy(colors[clear], targets[clear] - 1)
+    # A zero gradient is needed: all processes must reduce gradients of the same parameters.
     return loss + 0 * colors.sum()
 
 
@@ -215,25 +223,25 @@ def run(
     cfg: NanoTrainConfig,
     progress: Progress = silent,
 ) -> None:
-    """Train all stages into ``folder/trainee.pt``, going on from its last checkpoint."""
+    """Train all stages, from the last checkpoint in ``folder``, and write ``trainee.pt`` there."""
     os.environ.setdefault("GLOO_SOCKET_IFNAME", "lo")
-    meeting = folder / "rendezvous"
-    meeting.unlink(missing_ok=True)
+    rendezvous = folder / "rendezvous"
+    rendezvous.unlink(missing_ok=True)
     context = multiprocessing.get_context("spawn")
-    other = [
+    workers = [
         context.Process(target=_work, args=(rank, folder, shards, tokenizer, cfg), daemon=True)
         for rank in range(1, PROCESSES)
     ]
-    for process in other:
+    for process in workers:
         process.start()
     try:
         _work(0, folder, shards, tokenizer, cfg, progress)
-        for process in other:
+        for process in workers:
             process.join()
     finally:
-        for process in other:
+        for process in workers:
             process.kill()
-        meeting.unlink(missing_ok=True)
+        rendezvous.unlink(missing_ok=True)
 
 
 def _work(
@@ -244,14 +252,14 @@ def _work(
     cfg: NanoTrainConfig,
     progress: Progress = silent,
 ) -> None:
-    """One process's part."""
+    """Train in one of the processes."""
     torch.set_num_threads(1)
     distributed.init_process_group(
         "gloo", init_method=f"file://{folder / 'rendezvous'}", rank=rank, world_size=PROCESSES
     )
     try:
         tokenizer = LisaTokenizer.from_folder(tokenizer_folder)
-        answers = Answers(tokenizer)
+        answers = AnswerFormat(tokenizer)
         data = NanoData(shards, answers)
         torch.manual_seed(cfg.seed)
         trainee = NanoTrainee(nano_network(tokenizer.seg_id + 1), len(LABEL_IDS), len(COLOR_IDS))
@@ -261,10 +269,10 @@ def _work(
 
 
 class Trainer:
-    """Steps of all stages, numbered through.
+    """Runs the steps of all stages, numbered consecutively.
 
-    First the towers, without language; then all parts together; then, with vision as it is, the
-    language alone, asked in many more ways.
+    The first stage trains the towers without language, the second all parts together, the third
+    the language model alone with frozen vision and freer wordings.
     """
 
     def __init__(
@@ -279,21 +287,21 @@ class Trainer:
         self.rank, self.folder, self.data, self.cfg = rank, folder, data, cfg
         self.prefix, self.trainee = prefix, trainee
         self.optimizers = new_optimizers(trainee, cfg)
-        self.seeing = cfg.tower_steps + cfg.joint_steps
-        self.total = self.seeing + cfg.wording_steps
+        self.vision_steps = cfg.tower_steps + cfg.joint_steps
+        self.total = self.vision_steps + cfg.wording_steps
         self.step = 0
-        self._seen: dict[str, float] = {}
+        self._averages: dict[str, float] = {}
 
     def run(self, progress: Progress) -> None:
-        """All steps that are left, then ``trainee.pt``."""
+        """Run the remaining steps, then write ``trainee.pt``."""
         self._load()
         while self.step < self.total:
-            if self.step == self.seeing:
-                self._keep_vision()
+            if self.step == self.vision_steps:
+                self._freeze_vision()
             terms = self._one_step()
             self.step += 1
             if self.rank == 0:
-                self._note(terms)
+                self._log(terms)
                 progress(self.step, self.total)
                 if self.step % _CHECKPOINT_STEPS == 0:
                     self._save(_CHECKPOINT, self._state())
@@ -301,19 +309,19 @@ class Trainer:
             self._save("trainee.pt", self.trainee.state_dict())
             (self.folder / _CHECKPOINT).unlink(missing_ok=True)
 
-    def _keep_vision(self) -> None:
-        """From here on vision stays as it is, and what is left to train starts with new rates."""
+    def _freeze_vision(self) -> None:
+        """Freeze the vision parts and start new optimisers for the other parameters."""
         for part in vision_of(self.trainee):
             part.requires_grad_(False)
         self.optimizers = new_optimizers(self.trainee, self.cfg)
 
     def _rate(self) -> float:
-        """The learning rate's share: up at first, then level, then down to nothing.
+        """Return the share of the peak learning rate: linear warm-up, constant, linear decay to 0.
 
-        The last stage does so again, more gently, so as not to undo what was learnt.
+        The last stage repeats this schedule at half the rate.
         """
-        last = self.step >= self.seeing
-        start, end = (self.seeing, self.total) if last else (0, self.seeing)
+        last = self.step >= self.vision_steps
+        start, end = (self.vision_steps, self.total) if last else (0, self.vision_steps)
         up = (self.step - start + 1) / min(_WARMUP, (end - start) / 10)
         down = (end - self.step) / ((end - start) * (1 - _LEVEL_UNTIL))
         return min(1.0, up, down) * (_GENTLY if last else 1.0)
@@ -322,7 +330,7 @@ class Trainer:
         cfg, share = self.cfg, self._rate()
         joint = self.step >= cfg.tower_steps
         rng = np.random.default_rng([cfg.seed, self.rank, self.step])
-        asking = _TOWERS if not joint else JOINT if self.step < self.seeing else _WORDINGS
+        asking = _TOWERS if not joint else JOINT if self.step < self.vision_steps else _WORDINGS
         batch = self.data.batch(rng, cfg.batch, cfg.queries, asking)
         for optimizer, rate in zip(self.optimizers, (cfg.matrix_lr, cfg.lr), strict=True):
             for group in optimizer.param_groups:
@@ -349,7 +357,7 @@ class Trainer:
         return terms
 
     def _share_gradients(self) -> None:
-        """The mean of all processes' gradients; parameters out of use stay without one."""
+        """Average the gradients over all processes; unused parameters keep no gradient."""
         used = [p for p in self.trainee.parameters() if p.grad is not None]
         flat = torch.cat([p.grad.flatten() for p in used if p.grad is not None])
         distributed.all_reduce(flat)
@@ -359,12 +367,12 @@ class Trainer:
             p.grad = flat[start : start + p.numel()].view_as(p)
             start += p.numel()
 
-    def _note(self, terms: Terms) -> None:
+    def _log(self, terms: Terms) -> None:
         for name, term in terms.items():
             value = float(term.detach())
-            self._seen[name] = 0.95 * self._seen.get(name, value) + 0.05 * value
+            self._averages[name] = 0.95 * self._averages.get(name, value) + 0.05 * value
         if self.step % _LOG_STEPS == 0:
-            line = {name: round(value, 4) for name, value in self._seen.items()}
+            line = {name: round(value, 4) for name, value in self._averages.items()}
             with (self.folder / _LOG).open("a", encoding="utf-8") as log:
                 log.write(json.dumps({"step": self.step, **line}) + "\n")
 
@@ -386,14 +394,14 @@ class Trainer:
             state = torch.load(path, weights_only=True)
             self.trainee.load_state_dict(state["trainee"])
             self.step = int(state["step"])
-            if self.step > self.seeing:
-                self._keep_vision()
+            if self.step > self.vision_steps:
+                self._freeze_vision()
             for optimizer, saved in zip(self.optimizers, state["optimizers"], strict=True):
                 optimizer.load_state_dict(saved)
         log = self.folder / _LOG
         if self.rank == 0 and log.exists():
-            # What was noted after the checkpoint will be noted again.
+            # Lines after the checkpoint are removed, because their steps are repeated.
             lines = log.read_text(encoding="utf-8").splitlines(keepends=True)
             log.write_text("".join(x for x in lines if json.loads(x)["step"] <= self.step))
-        # All processes have read it before the first may write the next one.
+        # All processes must have read the checkpoint before the first writes the next one.
         distributed.barrier()

@@ -1,4 +1,4 @@
-"""The 3D student: trained on pseudo-labels, then asked by tokens or by text.
+"""The 3D student: train it on pseudo-labels, then query it by [SEG] tokens or by text.
 
 In: prepared scenes with soft labels. Out: a network and its masks on points.
 """

@@ -1,8 +1,8 @@
-"""A finished student's answers on a scene: scores of superpoints, smoothed within objects.
+"""Predict the scores of superpoints by a trained student and smooth them within objects.
 
-A student is often surer of a seat than of the legs under it. Both have nearly the same features,
-by which the student could tell other objects apart, so that nothing but features is needed to see
-that they belong together: no labels, no list of categories.
+A student is often more certain of a seat than of the legs under it. The features of both are
+nearly equal, so adjacent superpoints with similar features are grouped into objects, without
+labels or a list of categories, and their scores are averaged.
 """
 
 from __future__ import annotations
@@ -31,13 +31,13 @@ from stages.student.training_samples import find_parts, floor_height, voxel_inpu
 
 
 def find_objects(features: Array, pairs: Array, cosine: float) -> Array:
-    """(S,) which object each superpoint is part of, numbers from 0.
+    """Group adjacent superpoints with similar features into objects; returns (S,) numbers from 0.
 
     Args:
         features: (S, D) mask features, of any length.
-        pairs: (P, 2) superpoints that touch, see ``data.geometry.superpoints``.
-        cosine: those whose features are more alike than this are parts of one object, and so
-            are parts of parts.
+        pairs: (P, 2) adjacent superpoints, see ``data.geometry.superpoints``.
+        cosine: pairs whose features have a larger cosine are linked; an object is a connected
+            component of the links.
     """
     lengths = np.linalg.norm(features, axis=1, keepdims=True)
     unit = features / np.where(lengths > 0, lengths, 1)
@@ -46,14 +46,15 @@ def find_objects(features: Array, pairs: Array, cosine: float) -> Array:
     return np.asarray(connected_components(links, directed=False)[1])
 
 
-def agree(probs: Array, objects: Array, sizes: Array, share: float) -> Array:
-    """(Q, S) float32: probabilities of superpoints drawn towards the mean of their object.
+def smooth_objects(probs: Array, objects: Array, sizes: Array, share: float) -> Array:
+    """Smooth predictions within objects; returns (Q, S) float32.
 
     Args:
-        probs: (Q, S).
-        objects: (S,), see ``find_objects``.
-        sizes: (S,) numbers of points; superpoints count by their roots, as in training.
-        share: of the object's mean in the result; 1 gives all its parts the same.
+        probs: (Q, S) probabilities of superpoints.
+        objects: (S,) object numbers, see ``find_objects``.
+        sizes: (S,) numbers of points; superpoints are weighted by their square roots, as in
+            training.
+        share: weight of the object's mean; 1 gives all superpoints of an object the same value.
     """
     weights = np.sqrt(sizes)
     member = coo_matrix((weights, (np.arange(len(objects)), objects))).tocsr()
@@ -63,11 +64,11 @@ def agree(probs: Array, objects: Array, sizes: Array, share: float) -> Array:
 
 
 _QUERIES_AT_ONCE = 256
-_FIRST_TURN, _GOLDEN_ANGLE = 20.0, 137.5  # Degrees; no two turns meet the grid alike.
+_FIRST_TURN, _GOLDEN_ANGLE = 20.0, 137.5  # Degrees; no two turns align with the grid equally.
 
 
 class Answers(NamedTuple):
-    """``probs`` (Q, S) float32 of superpoints, ``features`` (S, D) float32 they come from."""
+    """Probabilities ``probs`` (Q, S) and mask features ``features`` (S, D), float32."""
 
     probs: Array
     features: Array
@@ -82,18 +83,18 @@ def answer_superpoints(
     voxel_size: float,
     turns: int,
 ) -> Answers:
-    """Probabilities and mask features, means over ``turns`` of the cloud about the vertical axis.
+    """Predict probabilities and mask features, averaged over ``turns`` rotations of the cloud.
 
-    Never by a multiple of 90 degrees: walls in line with the voxel grid, as procedural rooms
-    have them, look like nothing that was trained on.
+    The rotations are about the vertical axis and never by a multiple of 90 degrees: walls of
+    procedural rooms would align with the voxel grid, which does not happen in training.
 
     Args:
         model: in evaluation mode, on the device of ``tokens``.
         cloud: points (N, 3) m with the floor at z = 0, colours (N, 3) 0..255, normals (N, 3).
         superpoint_ids: (N,), 0..S-1.
-        tokens: (Q, T); a zero row is answered with 0 everywhere.
+        tokens: (Q, T); a zero row gets probability 0 everywhere.
         voxel_size: metres, as in training.
-        turns: from 1 on.
+        turns: number of rotations, at least 1.
     """
     features = features_by_turn(model, cloud, superpoint_ids, voxel_size, turns)
     return answer_features(model, features, tokens)
@@ -107,7 +108,7 @@ def features_by_turn(
     voxel_size: float,
     turns: int,
 ) -> tuple[Tensor, ...]:
-    """Mask features (S, D) of each turn, which no query changes; see ``answer_superpoints``."""
+    """Compute the mask features (S, D) of each rotation; see ``answer_superpoints``."""
     return tuple(
         _mask_features(model, _turned(cloud, turn), superpoint_ids, voxel_size)
         for turn in range(turns)
@@ -116,14 +117,14 @@ def features_by_turn(
 
 @torch.inference_mode()
 def answer_features(model: Student, by_turn: Sequence[Tensor], tokens: Tensor) -> Answers:
-    """What queries (Q, T) are answered by the features of a cloud's turns; at least one."""
+    """Answer queries ``tokens`` (Q, T) by the mask features of at least one rotation."""
     probs = np.zeros((len(tokens), len(by_turn[0])), np.float32)
     for features in by_turn:
         rows = torch.split(tokens, _QUERIES_AT_ONCE)
         logits = [model.mask_logits(features, part).sigmoid().cpu().numpy() for part in rows]
         probs += np.concatenate(logits) if logits else 0
-    seen = [features.float().cpu().numpy() for features in by_turn]
-    return Answers(probs / np.float32(len(by_turn)), np.mean(seen, axis=0))
+    arrays = [features.float().cpu().numpy() for features in by_turn]
+    return Answers(probs / np.float32(len(by_turn)), np.mean(arrays, axis=0))
 
 
 def _turned(cloud: tuple[Array, Array, Array], turn: int) -> tuple[Array, Array, Array]:
@@ -148,13 +149,16 @@ def _mask_features(
 
 
 def load_student(student_dir: Path, device: str) -> tuple[Student, float]:
-    """A finished student in evaluation mode, and the edge of its voxels in metres.
+    """Load a trained student in evaluation mode; returns it and its voxel size in metres.
 
-    Raises ArtifactError where it is missing or damaged, and UserError for a device or an spconv
-    that is not there.
+    Raises ArtifactError if the student is missing or damaged, UserError if the device or spconv
+    is not available.
     """
     if device.startswith("cuda") and not torch.cuda.is_available():
-        raise UserError(f"Device {device!r} was asked for, but torch finds no CUDA device.")
+        raise UserError(
+            f"--device {device}: torch finds no CUDA device. Use --device cpu, or a machine with "
+            "a GPU and a driver."
+        )
     weights, config = read_model(student_dir)
     try:
         model = Student(**config["network"], seed=0)
@@ -173,20 +177,20 @@ def check_length(scene: Scene, tokens: Array, model: Student, student_dir: Path)
     """Raise UserError unless the student takes tokens (Q, T) of this length."""
     if tokens.shape[1] != model.token_map.in_features:
         raise UserError(
-            f"{scene.scene_id}: tokens have length {tokens.shape[1]}, but the student in "
+            f"{scene.scene_id}: query tokens have length {tokens.shape[1]}, but the student in "
             f"{student_dir} takes {model.token_map.in_features}. Train it with this teacher."
         )
 
 
 def student_cloud(scene: Scene) -> tuple[Array, Array, Array]:
-    """Points in metres with the floor at z = 0, colours and normals, as a student takes them."""
+    """Return a student's inputs: points (N, 3) m with the floor at z = 0, colours and normals."""
     cloud = scene.cloud
     points = cloud.points - np.array([0, 0, floor_height(cloud.points)], np.float32)
     return points, cloud.colors, cloud.normals
 
 
-class Settled:
-    """From what is believed of one scene's superpoints to masks of its points."""
+class SceneMasks:
+    """Converts the probabilities of one scene's superpoints to masks of its points."""
 
     def __init__(self, scene: Scene, features: Array, cfg: PredictConfig) -> None:
         self._scene_id, self._ids, self._cfg = scene.scene_id, scene.superpoint_ids, cfg
@@ -196,22 +200,25 @@ class Settled:
             pairs = neighbours_of(scene).pairs
             self._objects = find_objects(features, pairs, cfg.object_cosine)
 
-    def of_points(self, values: Array) -> Array:
-        """(Q, S) float32 means over superpoints of values (Q, N) of points."""
+    def superpoint_means(self, values: Array) -> Array:
+        """Average values (Q, N) of points over superpoints, (Q, S) float32."""
         return mean_by_group(values.T, self._ids, len(self._sizes)).T
 
     def predictions(
-        self, prompt_ids: tuple[str, ...], own: Array, both: Array | None = None
+        self, prompt_ids: tuple[str, ...], own: Array, combined: Array | None = None
     ) -> Predictions:
-        """Of the student's own probabilities (Q, S), and of those together with labels if any."""
-        own = self.agreed(own)
+        """Make predictions from the student's probabilities ``own`` (Q, S).
+
+        ``combined`` (Q, S) are the probabilities combined with labels; None without labels.
+        """
+        own = self.smoothed(own)
         masks = together_masks = self._masks(own, self.thresholds(own))
         scores = [own.max(1, initial=0)] * 2
-        if both is not None:
-            both = self.agreed(both)
-            chosen = self._thresholds(both, self._cfg.presence_together, 0)
-            together_masks = self._masks(both, chosen)
-            scores[1] = both.max(1, initial=0)
+        if combined is not None:
+            combined = self.smoothed(combined)
+            chosen = self._thresholds(combined, self._cfg.presence_together, 0)
+            together_masks = self._masks(combined, chosen)
+            scores[1] = combined.max(1, initial=0)
         return Predictions(
             self._scene_id,
             prompt_ids,
@@ -221,13 +228,13 @@ class Settled:
             np.stack(scores, axis=1),
         )
 
-    def agreed(self, probs: Array) -> Array:
-        """(Q, S) as stored, in steps of 1/255; what has no point is no answer."""
-        mean = agree(probs, self._objects, self._sizes, self._cfg.object_share)
+    def smoothed(self, probs: Array) -> Array:
+        """Smooth (Q, S) within objects, in steps of 1/255 as stored; 0 for empty superpoints."""
+        mean = smooth_objects(probs, self._objects, self._sizes, self._cfg.object_share)
         return np.asarray(np.rint(mean * (self._sizes > 0) * 255) / np.float32(255), np.float32)
 
     def thresholds(self, own: Array) -> Array:
-        """(Q,) where the student's own answers begin, of what is ``agreed``; above 1 for none."""
+        """Choose (Q,) thresholds for ``smoothed`` probabilities; above 1 for no object."""
         return self._thresholds(own, self._cfg.presence, self._cfg.sharpness)
 
     def _thresholds(self, probs: Array, presence: float, sharpness: float) -> Array:

@@ -1,8 +1,8 @@
-"""Stage ``ask_student``: answer any sentence on a scan from its words, and write the answers.
+"""Stage ``ask_student``: answer sentences on a scan from their words, and draw the answers.
 
-Nothing of the scan's images is read and no teacher is asked. What takes long is done once and
-kept: the weights of student and text encoder, and each scan's features; a further sentence on the
-same scan costs its encoding and a dot product. The answers are those of ``PredictMasks`` with
+No image of the scan is read and no teacher is asked. The weights of student and text encoder and
+the features of recent scans are kept in memory, so a further sentence on the same scan costs its
+encoding and a dot product. The answers equal those of ``PredictMasks`` with
 ``predict.tokens=text``.
 """
 
@@ -32,7 +32,7 @@ from stages.report.pictures import BOTH, Tile, overview, paint
 from stages.report.query_cards import House, picture_height
 from stages.report.scan_renderer import draw_below, draw_corners
 from stages.student.answering import (
-    Settled,
+    SceneMasks,
     answer_features,
     check_length,
     features_by_turn,
@@ -46,12 +46,12 @@ _KEPT_SCENES = 4
 
 
 @dataclass(frozen=True, eq=False)
-class Asked:
+class SentenceAnswer:
     """One sentence and its answer on a scan of N points.
 
-    ``probs`` (N,) float32 in [0, 1], in steps of 1/255; points from ``threshold`` on are the
-    answer, and a threshold above 1 says that nothing was found. ``points`` (N, 3) float32 metres
-    are the scan's.
+    ``probs`` (N,) float32 are in [0, 1], in steps of 1/255; the answer is the points with at least
+    ``threshold``, which is above 1 if nothing was found. ``points`` (N, 3) float32 are the scan's
+    points in metres.
     """
 
     text: str
@@ -61,28 +61,28 @@ class Asked:
 
     @cached_property
     def mask(self) -> Array:
-        """(N,) bool, the points that answer."""
+        """(N,) bool, true for the points of the answer."""
         return np.asarray(self.probs >= self.threshold)
 
     @cached_property
     def score(self) -> float:
-        """How sure the student is that what was asked for is there, 0 to 1."""
+        """Confidence that the object is in the scan, the largest probability, 0 to 1."""
         return float(self.probs.max(initial=0))
 
     @cached_property
     def num_points(self) -> int:
-        """How many points answer."""
+        """Number of points of the answer."""
         return int(np.count_nonzero(self.mask))
 
     @cached_property
     def box(self) -> tuple[tuple[float, ...] | None, tuple[float, ...] | None]:
-        """Centre and size of the answer, metres in the scan's frame; None where none is found."""
+        """Centre and size of the answer's box, metres in the scan's frame; None without answer."""
         return centre_and_size(self.points[self.mask])
 
 
 @dataclass(frozen=True)
 class AskConfigs:
-    """The sections of an experiment that decide what a sentence is answered."""
+    """The sections of an experiment that determine answers."""
 
     predict: PredictConfig
     text: TextConfig
@@ -90,7 +90,7 @@ class AskConfigs:
 
 
 class StudentEngine:
-    """Answers sentences on scans; safe to be used by several threads, which wait for each other."""
+    """Answers sentences on scans; a lock makes it safe for several threads."""
 
     def __init__(
         self,
@@ -103,15 +103,15 @@ class StudentEngine:
         """Load the student.
 
         Args:
-            student_dir: a finished student.
+            student_dir: folder of a trained student.
             text: the text student that was distilled for it.
-            read_scene: a prepared scan by its id; called once for each scan as long as it is kept.
-            configs: as the student was trained and as it is asked.
+            read_scene: reads a prepared scan by its id; the last four scans are kept.
+            configs: configs of training and prediction.
             device: "cpu" or "cuda[:i]".
 
         Raises:
             ArtifactError: the student is missing or damaged.
-            UserError: no such device, or the wrong spconv.
+            UserError: the device or spconv is not available.
         """
         self._student_dir, self._text, self._read_scene = student_dir, text, read_scene
         self._configs, self._device = configs, device
@@ -119,13 +119,13 @@ class StudentEngine:
         self._kept: OrderedDict[str, _KeptScene] = OrderedDict()
         self._lock = threading.RLock()
 
-    def ask(self, scene_id: str, texts: Sequence[str]) -> list[Asked]:
-        """The answers to ``texts``, in their order.
+    def ask(self, scene_id: str, texts: Sequence[str]) -> list[SentenceAnswer]:
+        """Answer ``texts``, in their order.
 
         Raises:
-            UserError: a sentence is empty, no text or longer than the encoder can read; weights
-                of the encoder are missing or others; or the student takes tokens of another
-                length.
+            UserError: a sentence is empty, no text or too long for the encoder; the weights of
+                the encoder are missing or differ from those of distillation; or the student
+                takes tokens of another length.
             ArtifactError: the scan cannot be read.
         """
         for text in texts:
@@ -134,18 +134,18 @@ class StudentEngine:
             kept, configs = self._keep(scene_id), self._configs
             tokens = encode_queries(self._text, texts, configs.text, configs.teacher, self._device)
             check_length(kept.scene, tokens, self._model, self._student_dir)
-            asked = torch.from_numpy(tokens).contiguous().to(self._device)
-            believed = answer_features(self._model, kept.by_turn, asked).probs
-            probs = kept.settled.agreed(believed)
-            thresholds = kept.settled.thresholds(probs).tolist()
+            queries = torch.from_numpy(tokens).contiguous().to(self._device)
+            raw_probs = answer_features(self._model, kept.by_turn, queries).probs
+            probs = kept.masks.smoothed(raw_probs)
+            thresholds = kept.masks.thresholds(probs).tolist()
         points, ids = kept.scene.cloud.points, kept.scene.superpoint_ids
         rows = zip(texts, probs[:, ids], thresholds, strict=True)
-        return [Asked(text, row, threshold, points) for text, row, threshold in rows]
+        return [SentenceAnswer(text, row, threshold, points) for text, row, threshold in rows]
 
     def prepare(self, scene_id: str) -> Scene:
-        """Read a scan and have features and encoder ready, so that the next question is fast.
+        """Read a scan, compute its features and load the encoder ahead of the first question.
 
-        Raises ArtifactError and UserError as ``ask``.
+        Raises ArtifactError and UserError like ``ask``.
         """
         with self._lock, repeatable(), torch.inference_mode():
             kept, configs = self._keep(scene_id), self._configs
@@ -153,27 +153,27 @@ class StudentEngine:
             return kept.scene
 
     def _keep(self, scene_id: str) -> _KeptScene:
-        found = self._kept.pop(scene_id, None) or self._make(scene_id)
-        self._kept[scene_id] = found
+        kept = self._kept.pop(scene_id, None) or self._make(scene_id)
+        self._kept[scene_id] = kept
         while len(self._kept) > _KEPT_SCENES:
             self._kept.popitem(last=False)
-        return found
+        return kept
 
     def _make(self, scene_id: str) -> _KeptScene:
         scene, cfg = self._read_scene(scene_id), self._configs.predict
         by_turn = features_by_turn(
             self._model, student_cloud(scene), scene.superpoint_ids, self._voxel_size, cfg.turns
         )
-        none = torch.zeros(0, self._model.token_map.in_features, device=self._device)
-        features = answer_features(self._model, by_turn, none).features
-        return _KeptScene(scene, by_turn, Settled(scene, features, cfg))
+        no_tokens = torch.zeros(0, self._model.token_map.in_features, device=self._device)
+        features = answer_features(self._model, by_turn, no_tokens).features
+        return _KeptScene(scene, by_turn, SceneMasks(scene, features, cfg))
 
 
 @dataclass(frozen=True, eq=False)
 class _KeptScene:
     scene: Scene
     by_turn: tuple[Tensor, ...]
-    settled: Settled
+    masks: SceneMasks
 
 
 _WIDTH = 480
@@ -181,8 +181,8 @@ _LONGEST_NAME = 40
 _NAMES, _LEGEND = ("answer", "scan"), ((BOTH, "answer"),)
 
 
-def exported(scene_id: str, answers: Sequence[Asked]) -> SceneAnswers:
-    """Answers, at least one, as ``stages.report.exports`` writes them, under safe file names."""
+def exported(scene_id: str, answers: Sequence[SentenceAnswer]) -> SceneAnswers:
+    """Convert at least one answer for ``stages.report.exports``, with safe file names."""
     return SceneAnswers(
         scene_id,
         tuple(file_stem(asked.text) for asked in answers),
@@ -200,25 +200,25 @@ def house_of(scene: Scene) -> House | None:
     return House(corners, partial(draw_below, scene, *size)) if corners else None
 
 
-def picture_of(house: House, asked: Asked) -> bytes:
-    """PNG of the answer from the corner that shows most of it, beside the scan without it."""
+def picture_of(house: House, asked: SentenceAnswer) -> bytes:
+    """Draw the answer as PNG, from the viewpoint that shows most of it, beside the plain scan."""
     corner, note = house.viewpoint([asked.mask])
-    told = f"score {asked.score:.2f}   {asked.num_points} points" if asked.num_points else ""
-    scores = "   ".join(part for part in (told or "nothing found", note) if part)
+    result = f"score {asked.score:.2f}   {asked.num_points} points" if asked.num_points else ""
+    scores = "   ".join(part for part in (result or "nothing found", note) if part)
     picture = paint(corner, asked.mask, asked.mask, BOTH)
     tile = Tile(in_one_line(asked.text), scores, picture, corner.picture)
     return overview([tile], _NAMES, _LEGEND)
 
 
 def in_one_line(text: str) -> str:
-    """A sentence as a terminal or a caption may show it: no line break, no control character."""
+    """Replace line breaks and control characters of a sentence by spaces."""
     return " ".join("".join(c if c.isprintable() else " " for c in text).split())
 
 
 def file_stem(text: str) -> str:
-    """A name for the files of a sentence: its words in ASCII, and a hash that tells others apart.
+    """Return the file name of a sentence without suffix: its ASCII words and a hash.
 
-    Nothing of it depends on what a file system makes of points, slashes, case or length.
+    It holds lower-case letters, digits and hyphens only, so it is valid on every file system.
     """
     plain = unicodedata.normalize("NFKD", text).encode("ascii", "ignore").decode().lower()
     words = "-".join(re.findall(r"[a-z0-9]+", plain))[:_LONGEST_NAME].strip("-")

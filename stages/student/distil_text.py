@@ -1,8 +1,8 @@
-"""Stage: query tokens of many scenes to a text student, which needs neither teacher nor image.
+"""Stage: distil query tokens into a text student, which needs neither teacher nor image.
 
-What the teacher's [SEG] vectors say of a sentence, averaged over views and scenes, becomes
-the target; a text encoder's vector of the sentence is the feature; a ridge regression leads
-from one to the other. No label is read.
+The target of a sentence is its [SEG] embedding, averaged over views and scenes; the feature is
+the text encoder's vector of the sentence; a ridge regression maps features to targets. No label
+is read.
 """
 
 from __future__ import annotations
@@ -29,10 +29,10 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, eq=False)
 class TextScene:
-    """What distillation reads of one scene, Q queries.
+    """The inputs of distillation from one scene with Q queries.
 
-    ``tokens`` (Q, D) float32, one per text, zero rows where no view answered with a mask
-    (``PseudoLabels.query_tokens``); ``views`` are read only for the mean image.
+    ``tokens`` (Q, D) float32 hold one token per text, zero rows where no view answered with a
+    mask (``PseudoLabels.query_tokens``); ``views`` are read only for the mean image.
     """
 
     scene_id: str
@@ -41,7 +41,7 @@ class TextScene:
     views: tuple[View, ...]
 
     def __post_init__(self) -> None:
-        """Raise ValueError when texts and tokens do not fit each other."""
+        """Raise ValueError unless there is one token per text."""
         if self.tokens.ndim != 2 or len(self.tokens) != len(self.texts):
             raise ValueError(
                 f"{self.scene_id}: {len(self.texts)} texts, but tokens {self.tokens.shape}"
@@ -59,16 +59,16 @@ def run(
 
     Args:
         scenes: read one at a time, each once.
-        cfg: which encoder, and how many pictures its mean image is made of.
-        teacher_cfg: the teacher whose tokens these are.
-        device: "cpu" or "cuda[:i]"; never part of the result's identity.
-        progress: called with (scenes done, scenes in all).
+        cfg: the encoder and the number of images of its mean image.
+        teacher_cfg: the teacher that made the tokens.
+        device: "cpu" or "cuda[:i]"; not part of the result's identity.
+        progress: called with (scenes done, number of scenes).
 
     Raises:
         UserError: missing weights, a teacher without a language model for the encoder
-            "teacher", no sentence with a token, no picture, tokens of different lengths, or a
-            text longer than LISA can read.
-        DataError: a picture cannot be read.
+            "teacher", no sentence with a token, no image, tokens of different lengths, or a
+            text too long for LISA.
+        DataError: an image cannot be read.
     """
     identity = text_identity(cfg, teacher_cfg)[1]
     mean_image = _MeanImage(make_words(teacher_cfg, device)) if cfg.encoder == "teacher" else None
@@ -105,7 +105,7 @@ class _Targets:
         self._dim = 0
 
     def add(self, scene: TextScene) -> None:
-        """Take in a scene; UserError when its tokens are of another length."""
+        """Add the tokens of a scene; UserError when they have another length."""
         dim = scene.tokens.shape[1]
         if self._dim not in (0, dim):
             raise UserError(
@@ -119,20 +119,21 @@ class _Targets:
                 self._sums[text] = self._sums.get(text, 0) + token / length
 
     def unit_means(self) -> tuple[list[str], Array]:
-        """Sorted texts and (n, D) float64 unit means; UserError when there is none."""
-        # Tokens that cancel out say nothing of their text.
+        """Return sorted texts and their (n, D) float64 unit means; UserError without any."""
+        # Tokens of one text that cancel out have no direction.
         lengths = {text: float(np.linalg.norm(total)) for text, total in self._sums.items()}
         texts = sorted(text for text, length in lengths.items() if length > 1e-6)
         if not texts:
             raise UserError(
                 "no sentence has a query token: the teacher answered no query of any training "
-                "scene with a mask, so there is nothing to distil"
+                "scene with a mask, so there is nothing to distil. Choose another teacher, or "
+                "queries that it answers"
             )
         return texts, np.stack([self._sums[text] / lengths[text] for text in texts])
 
 
 class _MeanImage:
-    """Mean of the image tokens of pictures, taken in one at a time."""
+    """Running mean of the image tokens of views."""
 
     def __init__(self, words: LisaWords) -> None:
         self._words = words
@@ -140,23 +141,23 @@ class _MeanImage:
         self._count = 0
 
     def add(self, view: View) -> None:
-        """Take in one view's picture; DataError when it cannot be read."""
+        """Add the image of one view; DataError when it cannot be read."""
         tokens = self._words.image_tokens(read_image(view)).numpy().astype(np.float64)
         self._sum = tokens if self._sum is None else self._sum + tokens
         self._count += 1
 
     def mean(self) -> Array:
-        """(T, C) float32; UserError when there was no picture."""
+        """Return the mean image (T, C) float32; UserError without any image."""
         if self._sum is None:
             raise UserError(
-                "the scenes have no view to make a mean image of: choose text.encoder=sentence "
+                "the scenes have no view for a mean image: choose text.encoder=sentence "
                 "or text.encoder=clip and its text.weights"
             )
         return np.asarray(self._sum / self._count, np.float32)
 
 
 def _spread(views: Sequence[View], count: int) -> Iterator[View]:
-    """``count`` views, or all, at even distances."""
+    """Yield ``count`` evenly spaced views, all if there are fewer."""
     count = min(count, len(views))
     for step in range(count):
         yield views[(2 * step + 1) * len(views) // (2 * count)]

@@ -1,9 +1,10 @@
-"""Run a function in several local processes as one training, with repeatable arithmetic.
+"""Launch a function in N local distributed processes and propagate their errors.
 
-Lightning Fabric runs the same code in one process, in place, and in many, each of which holds
-the whole network (torch's DistributedDataParallel). Those are spawned by torch, for a process
-forked from one with threads or CUDA may hang. They live and die together: when one fails or is
-killed the others are ended within a second, and all are ended by the kernel when their parent is.
+Lightning Fabric runs the function in this process for N = 1, else in N processes that each hold
+the whole network (torch's DistributedDataParallel). torch spawns these processes, because a fork
+of a process with threads or CUDA may hang. When one process fails or is killed, the others are
+killed within a second; the kernel kills all of them when their parent dies. ``repeatable`` makes
+torch's arithmetic deterministic.
 """
 
 from __future__ import annotations
@@ -39,18 +40,18 @@ from data.types import Progress, silent
 
 @contextmanager
 def repeatable() -> Iterator[None]:
-    """Deterministic algorithms and one thread meanwhile; the settings found come back after.
+    """Use deterministic algorithms and one torch thread inside the block; restore settings after.
 
-    One thread of torch's: sums split among more come out different, so that bits would depend on
-    the machine. The sparse convolutions, which take most of the time, use threads of their own,
-    which change no bit (``models.sparse.cpu``).
+    torch rounds sums differently with more threads, so results would depend on the machine. The
+    sparse convolutions, which take most of the time, use several threads with bit-identical
+    results (``models.sparse.cpu``).
     """
     options: Any = torch.utils.deterministic
     before = torch.are_deterministic_algorithms_enabled()
     warn_only = torch.is_deterministic_algorithms_warn_only_enabled()
     fill, threads = options.fill_uninitialized_memory, torch.get_num_threads()
     torch.use_deterministic_algorithms(True, warn_only=True)
-    options.fill_uninitialized_memory = False  # A debugging aid that costs time.
+    options.fill_uninitialized_memory = False  # This debugging aid takes time.
     torch.set_num_threads(1)
     try:
         yield
@@ -61,14 +62,14 @@ def repeatable() -> Iterator[None]:
 
 
 Work = Callable[..., None]
-"""``work(fabric, progress, *arguments)``; where it is spawned, all of it must pickle."""
+"""A function ``work(fabric, progress, *arguments)``; for several processes all must pickle."""
 
 _HOST = "127.0.0.1"
 _POLL_SECONDS = 0.1
 
 
 def check_device(device: str, processes: int) -> None:
-    """Refuse a device that is not there, or not as often as there are processes.
+    """Check that the device exists and that there is one GPU per process.
 
     Raises:
         UserError: CUDA without a CUDA device.
@@ -77,85 +78,92 @@ def check_device(device: str, processes: int) -> None:
     if torch.device(device).type != "cuda":
         return
     if not torch.cuda.is_available():
-        raise UserError(f"Device {device!r} was asked for, but torch finds no CUDA device.")
-    found = torch.cuda.device_count()
-    if processes > found:
+        raise UserError(
+            f"--device {device}: torch finds no CUDA device. Use --device cpu, or a machine with "
+            "a GPU and a driver."
+        )
+    num_gpus = torch.cuda.device_count()
+    if processes > num_gpus:
         raise ConfigError(
-            f"--train-processes: expected at most {found}, the number of GPUs here, one a "
-            f"process, found {processes}. Ask for {found}, or for --device cpu."
+            f"--train-processes: expected at most {num_gpus}, the number of GPUs here, found "
+            f"{processes}. Ask for {num_gpus}, or for --device cpu."
         )
 
 
 def run(
     work: Work, arguments: Sequence[Any], device: str, processes: int, progress: Progress
 ) -> None:
-    """Do ``work`` in this process where ``processes`` is 1, else in as many others.
+    """Run ``work`` in this process if ``processes`` is 1, else in that many spawned processes.
 
     Args:
-        work: gets a Fabric, a progress callback, and ``arguments``.
-        arguments: of ``work``; each other process gets a copy.
-        device: "cpu", "cuda" or, for one process, "cuda:i"; several take the first GPUs.
-        processes: how many, at least 1.
-        progress: called in this process, with what the first of them tells.
+        work: called with a Fabric, a progress callback and ``arguments``.
+        arguments: further arguments of ``work``; each spawned process gets a copy.
+        device: "cpu", "cuda" or, for one process, "cuda:i"; several processes use the first GPUs.
+        processes: number of processes, at least 1.
+        progress: called in this process with the progress of the first process.
 
     Raises:
-        UserError: as one of them raised it; or one of them was killed.
-        ProcessRaisedException: anything else that one of them raised, with its traceback.
+        UserError: a process raised it, or a process was killed.
+        ProcessRaisedException: a process raised another exception; it holds the traceback.
     """
     if processes == 1:
         work(_fabric(device, 1), progress, *arguments)
         return
     context = multiprocessing.get_context("spawn")
-    # Here, where it gets a free port from the system and keeps it, not in one of them.
+    # The parent hosts the store, so that the free port it got from the system stays taken.
     store = _store(0, is_master=True, wait_for_workers=False)
     pipes = [context.Pipe(duplex=False) for _ in range(processes)]
-    receivers, senders = [one for one, _ in pipes], [one for _, one in pipes]
-    given = (processes, device, store.port, senders, work, tuple(arguments))
+    receivers, senders = [receiver for receiver, _ in pipes], [sender for _, sender in pipes]
+    worker_arguments = (processes, device, store.port, senders, work, tuple(arguments))
     start: Any = start_processes
     _quieten()
     with _shared_threads(processes):
-        ranks = start(_rank, given, processes, join=False, start_method="spawn")
+        workers = start(_work, worker_arguments, processes, join=False, start_method="spawn")
     try:
-        _wait(ranks, receivers, progress)
+        _wait(workers, receivers, progress)
     finally:
-        for process in ranks.processes:
+        for process in workers.processes:
             process.kill()
             process.join()
         for end in (*receivers, *senders):
             end.close()
 
 
-def _wait(ranks: ProcessContext, receivers: Sequence[Connection], progress: Progress) -> None:
+def _wait(workers: ProcessContext, receivers: Sequence[Connection], progress: Progress) -> None:
     try:
         finished = False
         while not finished:
-            finished = ranks.join(timeout=_POLL_SECONDS)
+            finished = workers.join(timeout=_POLL_SECONDS)
             while receivers[0].poll():
-                told = receivers[0].recv()
-                if isinstance(told, UserError):
-                    raise told
-                progress(*told)
+                message = receivers[0].recv()
+                if isinstance(message, UserError):
+                    raise message
+                progress(*message)
     except (ProcessRaisedException, ProcessExitedException) as error:
-        raise _cause(ranks, receivers, error) from error
+        raise _cause(workers, receivers, error) from error
 
 
-def _cause(ranks: ProcessContext, receivers: Sequence[Connection], error: Exception) -> Exception:
-    """Why processes ended: of many errors, most tell only that another process is gone."""
-    told = [message for receiver in receivers for message in _messages(receiver)]
-    mistakes = [message for message in told if isinstance(message, UserError)]
-    if mistakes:
-        return mistakes[0]
-    # SIGTERM ended those that were still there.
-    signals = [-process.exitcode for process in ranks.processes if (process.exitcode or 0) < 0]
+def _cause(workers: ProcessContext, receivers: Sequence[Connection], error: Exception) -> Exception:
+    """Find the first cause among the errors of all processes.
+
+    Most errors only report that another process is gone, so a UserError comes first, then a
+    signal.
+    """
+    messages = [message for receiver in receivers for message in _messages(receiver)]
+    user_errors = [message for message in messages if isinstance(message, UserError)]
+    if user_errors:
+        return user_errors[0]
+    # torch ends the remaining processes by SIGTERM.
+    signals = [-process.exitcode for process in workers.processes if (process.exitcode or 0) < 0]
     killed = [number for number in signals if number != signal.SIGTERM]
     if not killed and isinstance(error, ProcessExitedException) and error.exit_code < 0:
         killed = [-error.exit_code]
     if killed:
         name = signal.Signals(killed[0]).name
         return UserError(
-            f"One of the {len(ranks.processes)} training processes was ended from outside "
-            f"({name}), as a system does that runs out of memory. Run the same again: it goes on "
-            "from the last checkpoint; fewer --train-processes need less memory."
+            f"One of the {len(workers.processes)} training processes was ended from outside "
+            f"({name}); the system may have run out of memory. Run the same command again to "
+            "resume from the last checkpoint; fewer --train-processes need less memory."
         )
     return error
 
@@ -168,7 +176,7 @@ def _messages(receiver: Connection) -> Iterator[Any]:
         return
 
 
-def _rank(
+def _work(
     rank: int,
     processes: int,
     device: str,
@@ -177,12 +185,12 @@ def _rank(
     work: Work,
     arguments: tuple[Any, ...],
 ) -> None:
-    """One of the processes; its own mistakes it tells to the parent."""
+    """Run ``work`` in a spawned process; a UserError is sent to the parent."""
     die_with_parent()
     _quieten()
     os.environ |= {"RANK": str(rank), "LOCAL_RANK": str(rank), "WORLD_SIZE": str(processes)}
     on_gpu = torch.device(device).type == "cuda"
-    if sys.platform == "linux":  # All are on this machine, whatever its name resolves to.
+    if sys.platform == "linux":  # All processes are local, whatever the host name resolves to.
         os.environ.setdefault("GLOO_SOCKET_IFNAME", "lo")
     store = _store(port, is_master=False)
     backend = "nccl" if on_gpu else "gloo"
@@ -201,30 +209,31 @@ def _rank(
 
 
 def _fabric(device: str, processes: int) -> Fabric:
-    """Fabric for this process, float16 where it helps on CUDA.
+    """Make the Fabric of this process, with mixed float16 precision on CUDA.
 
-    Environments are named, lest Fabric takes a cluster's job that it finds itself in for its own.
+    Environments are set explicitly, because Fabric would otherwise take over a surrounding cluster
+    job.
     """
-    place = torch.device(device)
-    on_gpu = place.type == "cuda"
+    torch_device = torch.device(device)
+    on_gpu = torch_device.type == "cuda"
     plugins: list[Any] = [MixedPrecision("16-mixed", "cuda") if on_gpu else Precision()]
     if processes == 1:
         plugins.append(LightningEnvironment())
-        devices: Any = [place.index or 0] if on_gpu else 1
-        return Fabric(accelerator=place.type, devices=devices, plugins=plugins)
+        devices: Any = [torch_device.index or 0] if on_gpu else 1
+        return Fabric(accelerator=torch_device.type, devices=devices, plugins=plugins)
     plugins.append(TorchElasticEnvironment())
     ddp = DDPStrategy()
-    return Fabric(accelerator=place.type, devices=processes, strategy=ddp, plugins=plugins)
+    return Fabric(accelerator=torch_device.type, devices=processes, strategy=ddp, plugins=plugins)
 
 
 def _store(port: int, **how: Any) -> Any:
-    """Where processes find each other's addresses: kept, or asked, at a port of this machine."""
+    """Open the store at a local port where processes exchange their addresses."""
     return distributed.TCPStore(_HOST, port, **how)  # type: ignore[attr-defined]
 
 
 @contextmanager
 def _shared_threads(processes: int) -> Iterator[None]:
-    """Give processes started meanwhile their share of this one's threads."""
+    """Divide this process's threads among processes started inside the block."""
     before = {name: os.environ.get(name) for name in THREAD_VARIABLES}
     cores = str(os.cpu_count() or 1)
     for name, value in before.items():
@@ -242,6 +251,6 @@ def _shared_threads(processes: int) -> Iterator[None]:
 
 
 def _quieten() -> None:
-    """Keep libraries' chatter about processes out of the log."""
+    """Silence messages of libraries about processes."""
     logging.getLogger("lightning_fabric").setLevel(logging.WARNING)
     logging.getLogger(start_processes.__module__).setLevel(logging.ERROR)

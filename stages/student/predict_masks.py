@@ -1,10 +1,9 @@
-"""Stage: a trained student answers a scene's queries with masks on its original points.
+"""Stage: answer a scene's queries by a trained student with masks on the original points.
 
-Two answers are given: the student's own, and that of student and lifted labels together, the
-geometric mean of both. Labels enter it scaled so that each query's threshold lies at one half.
-In either, what the student holds for parts of one object answers alike
-(``stages.student.answering``). Asked by words alone, the student needs no image and no teacher's
-mask of the scene; then its own answer is all there is.
+There are two answers: the student's alone, and its geometric mean with the labels of fusion,
+which are scaled so that each query's threshold becomes one half. Both are smoothed within objects
+(``stages.student.answering``). Queried by words, the student needs no image and no mask of the
+scene, and there is only its own answer.
 """
 
 from __future__ import annotations
@@ -18,10 +17,10 @@ from data.artifacts.soft_masks import Predictions, PseudoLabels
 from data.types import Array, Scene
 from models.student import Student
 from stages.configs import PredictConfig
-from stages.fusion.thresholds import level, together
+from stages.fusion.thresholds import geometric_mean, rescale_by_threshold
 from stages.student.answering import (
     Answers,
-    Settled,
+    SceneMasks,
     answer_superpoints,
     check_length,
     load_student,
@@ -33,29 +32,36 @@ from stages.student.training_samples import query_views
 
 
 def run(
-    scene: Scene, asked: PseudoLabels, student_dir: Path, cfg: PredictConfig, device: str = "cpu"
+    scene: Scene,
+    pseudo_labels: PseudoLabels,
+    student_dir: Path,
+    cfg: PredictConfig,
+    device: str = "cpu",
 ) -> Predictions:
-    """Answer all of a scene's queries by the tokens of its views, and together with its labels.
+    """Answer all of a scene's queries by the [SEG] tokens of its views, with and without labels.
 
     Args:
         scene: the scan.
-        asked: its queries, what its views say, and the lifted labels.
-        student_dir: a finished student.
-        cfg: turns and thresholds.
+        pseudo_labels: its queries with the tokens of the views and the labels of fusion.
+        student_dir: folder of a trained student.
+        cfg: rotations and thresholds.
         device: "cpu" or "cuda[:i]".
 
     Raises:
         ArtifactError: the student is missing or damaged.
-        UserError: no such device, the wrong spconv, or tokens of another teacher.
+        UserError: the device or spconv is not available, or the tokens are of another teacher.
     """
     model, voxel_size = load_student(student_dir, device)
-    check_length(scene, asked.query_tokens, model, student_dir)
+    check_length(scene, pseudo_labels.query_tokens, model, student_dir)
     with repeatable(), torch.inference_mode():
-        tokens = fuse_views(model, query_views(asked, scene)).tokens
+        tokens = fuse_views(model, query_views(pseudo_labels, scene)).tokens
         answers = _answers(scene, model, tokens, voxel_size, cfg)
-    settled = Settled(scene, answers.features, cfg)
-    labels = settled.of_points(level(asked.soft, asked.thresholds))
-    return settled.predictions(asked.prompt_ids, answers.probs, together(answers.probs, labels))
+    masks = SceneMasks(scene, answers.features, cfg)
+    labels = masks.superpoint_means(
+        rescale_by_threshold(pseudo_labels.soft, pseudo_labels.thresholds)
+    )
+    combined = geometric_mean(answers.probs, labels)
+    return masks.predictions(pseudo_labels.prompt_ids, answers.probs, combined)
 
 
 def run_by_words(
@@ -66,18 +72,17 @@ def run_by_words(
     cfg: PredictConfig,
     device: str = "cpu",
 ) -> Predictions:
-    """Answer queries by tokens (Q, T) made of their words; arguments and errors as of ``run``."""
+    """Answer queries by text tokens (Q, T); other arguments and errors are those of ``run``."""
     model, voxel_size = load_student(student_dir, device)
     check_length(scene, tokens, model, student_dir)
     with repeatable(), torch.inference_mode():
         answers = _answers(scene, model, torch.from_numpy(tokens), voxel_size, cfg)
-    settled = Settled(scene, answers.features, cfg)
-    return settled.predictions(prompt_ids, answers.probs)
+    return SceneMasks(scene, answers.features, cfg).predictions(prompt_ids, answers.probs)
 
 
 def _answers(
     scene: Scene, model: Student, tokens: Tensor, voxel_size: float, cfg: PredictConfig
 ) -> Answers:
-    asked = tokens.contiguous().to(model.scale.device)
-    parts, ids = student_cloud(scene), scene.superpoint_ids
-    return answer_superpoints(model, parts, ids, asked, voxel_size, cfg.turns)
+    queries = tokens.contiguous().to(model.scale.device)
+    cloud, ids = student_cloud(scene), scene.superpoint_ids
+    return answer_superpoints(model, cloud, ids, queries, voxel_size, cfg.turns)

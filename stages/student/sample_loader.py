@@ -1,4 +1,7 @@
-"""Feeds ``train_student``: which scenes and queries are of use, and samples of them by epoch."""
+"""Load training scenes and yield the samples of each epoch for ``train_student``.
+
+Scenes without a labelled query are skipped; the others are kept in memory within a fixed budget.
+"""
 
 from __future__ import annotations
 
@@ -22,9 +25,9 @@ KEEP_BYTES = 1 << 30
 
 
 class Voxels(NamedTuple):
-    """All samples' voxels: ``features`` (M, 7), ``indices`` (M, 4) sample's number and place.
+    """Voxels of a batch: ``features`` (M, 7) and ``indices`` (M, 4), sample number and x, y, z.
 
-    ``books`` is what sparse convolutions must know of them on the CPU.
+    ``books`` are the rulebooks of the sparse convolutions, empty for a GPU.
     """
 
     features: Array
@@ -35,11 +38,11 @@ class Voxels(NamedTuple):
 class Share:
     """One process's part of a batch.
 
-    ``samples`` of its scenes, and their ``voxels`` if they were prepared; ``divisor``, the number
-    of scenes a process has on average, by which their losses are divided, so that the mean over
-    processes is the mean over the batch; ``counts`` is False where the batch has no scene for the
-    process: it works on another's, so that all take the same steps, and counts for nothing. Not a
-    dataclass: Fabric takes those apart.
+    ``samples`` are of its scenes, ``voxels`` their voxels if already prepared. Losses are divided
+    by ``divisor``, the mean number of scenes per process, so that their mean over processes is the
+    mean over the batch. ``counts`` is False if the batch has no scene for the process: it then
+    computes another process's scene, so that all take the same steps, and its losses are
+    multiplied by 0. The class is no dataclass because Fabric converts dataclasses.
     """
 
     def __init__(
@@ -54,9 +57,9 @@ class Share:
 
 
 class SampleLoader:
-    """Samples of the scenes that have a labelled query; keeps as many scenes as fit.
+    """Draws samples from the scenes with a labelled query; keeps scenes in memory that fit.
 
-    Of the scenes of a batch, process ``rank`` of ``processes`` gets every ``processes``-th.
+    Process ``rank`` of ``processes`` gets every ``processes``-th scene of a batch.
     """
 
     def __init__(
@@ -66,12 +69,16 @@ class SampleLoader:
         rank: int = 0,
         processes: int = 1,
     ) -> None:
-        """Read every scene once; UserError when there is nothing to learn from."""
+        """Read every scene once.
+
+        Raises UserError without scenes, without a labelled query, for tokens of different lengths
+        and for image features that are missing or of different lengths.
+        """
         self._scenes, self._cfg = scenes, cfg
         self._rank, self._processes = rank, processes
         self._kept: dict[int, CompactScene] = {}
-        self._foreign: dict[int, Array] = {}  # Which tokens of the bank may be a scene's negatives.
-        self._mender: Callable[[CompactScene], CompactScene] | None = None
+        self._foreign: dict[int, Array] = {}  # Rows of the token bank usable as negatives.
+        self._refiner: Callable[[CompactScene], CompactScene] | None = None
         self._room = KEEP_BYTES // processes
         self._settings = SampleSettings(
             cfg.voxel_size,
@@ -109,29 +116,29 @@ class SampleLoader:
         self._bank = training_samples.token_bank(tokens.values(), cfg.seed)
 
     def scene(self, index: int) -> CompactScene:
-        """One scene, kept in memory where this process's part of ``KEEP_BYTES`` has room for it."""
+        """Return a scene; it stays in memory if it fits into this process's ``KEEP_BYTES``."""
         if index in self._kept:
             return self._kept[index]
         scene = training_samples.compact(self._scenes[index])
-        if self._mender is not None:
-            scene = self._mender(scene)
+        if self._refiner is not None:
+            scene = self._refiner(scene)
         if scene.num_bytes <= self._room:
             self._room -= scene.num_bytes
             self._kept[index] = scene
         return scene
 
-    def mend(self, mender: Callable[[CompactScene], CompactScene]) -> None:
-        """From now on give scenes as ``mender`` changes them."""
-        self._mender, self._room = mender, KEEP_BYTES // self._processes
+    def refine(self, refiner: Callable[[CompactScene], CompactScene]) -> None:
+        """Apply ``refiner`` to all scenes from now on."""
+        self._refiner, self._room = refiner, KEEP_BYTES // self._processes
         self._kept.clear()
         self._foreign.clear()
 
     def epoch(
         self, epoch: int, prepare: Callable[[Sequence[Sample]], Voxels] | None = None
     ) -> Iterator[Share]:
-        """Yield this process's shares of an epoch's batches, with what ``prepare`` makes of them.
+        """Yield this process's shares of an epoch's batches, with the voxels of ``prepare``.
 
-        A thread makes the next while one is in use.
+        A thread prepares the next share while the caller uses one.
         """
         seed, size = self._cfg.seed, self._cfg.batch_scenes
         order = [

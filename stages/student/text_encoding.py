@@ -1,4 +1,4 @@
-"""New sentences to query tokens: the text encoders as ``text`` names them, and their adapter."""
+"""Encode sentences as query tokens by the text encoder of ``text`` and its adapter."""
 
 from __future__ import annotations
 
@@ -31,25 +31,25 @@ def encode_queries(
     teacher_cfg: TeacherConfig,
     device: str,
 ) -> FloatArray:
-    """(n, D) float32 unit query tokens of ``texts``, made without any image.
+    """Return (n, D) float32 unit query tokens of ``texts``, without any image.
 
     The encoder is loaded once per process and config.
 
     Args:
-        student: a text student, as ``read_text_student`` gives it.
-        texts: queries, in any form that the teacher takes.
-        cfg, teacher_cfg: those that it was distilled with; where weights lie may differ.
+        student: a text student, as returned by ``read_text_student``.
+        texts: queries in any form that the teacher accepts.
+        cfg, teacher_cfg: the configs of its distillation; folders of weights may differ.
         device: "cpu" or "cuda[:i]".
 
     Raises:
-        UserError: weights are missing, are not those that it was distilled with, or a text is
-            longer than LISA can read.
+        UserError: weights are missing or differ from those of the distillation, or a text is too
+            long for LISA.
     """
-    found = _identity(cfg.model_dump_json(), teacher_cfg.model_dump_json(by_alias=True))
-    if (student.encoder, dict(student.identity)) != (cfg.encoder, found):
+    identity = _identity(cfg.model_dump_json(), teacher_cfg.model_dump_json(by_alias=True))
+    if (student.encoder, dict(student.identity)) != (cfg.encoder, identity):
         raise UserError(
-            f"the text student was distilled with text.encoder={student.encoder} and its weights "
-            f"of then, not with these of text.encoder={cfg.encoder}: run DistilText again, or "
+            f"the text student was distilled with text.encoder={student.encoder} and other weights "
+            f"than those of text.encoder={cfg.encoder} now: run DistilText again, or "
             "give the weights that it was distilled with"
         )
     features = encode_features(texts, student.mean_tokens, cfg, teacher_cfg, device)
@@ -63,10 +63,10 @@ def encode_features(
     teacher_cfg: TeacherConfig,
     device: str,
 ) -> FloatArray:
-    """(n, E) float32: what the encoder makes of ``texts``, before any adapter.
+    """Return (n, E) float32 vectors of the text encoder, before the adapter.
 
-    ``mean_tokens`` (T, C) is the mean image that the teacher's language model needs; None for
-    the others. Raises UserError as ``encode_queries``.
+    ``mean_tokens`` (T, C) is the mean image for the teacher's language model, None for other
+    encoders. Raises UserError like ``encode_queries``.
     """
     if cfg.encoder == "teacher":
         import torch
@@ -79,9 +79,9 @@ def encode_features(
 
 
 def make_words(teacher_cfg: TeacherConfig, device: str) -> LisaWords:
-    """The language model of the teacher, whose weights are shared with ``make_teacher``'s.
+    """Make the teacher's text encoder, which shares the weights of ``make_teacher``.
 
-    Raises UserError for a teacher that is no LISA, and for missing weights.
+    Raises UserError for a teacher that is not LISA, and for missing weights.
     """
     require_language_model(teacher_cfg)
     from models.lisa.teacher import LisaTeacher, LisaWords
@@ -95,8 +95,8 @@ def _text_encoder(cfg_json: str, device: str) -> TextEncoder:
     from models.text import ClipText, SentenceEncoder
 
     cfg = TextConfig.model_validate_json(cfg_json)
-    made = SentenceEncoder if cfg.encoder == "sentence" else ClipText
-    return made(place_of(cfg.weights, "text.weights"), device)
+    encoder_class = SentenceEncoder if cfg.encoder == "sentence" else ClipText
+    return encoder_class(place_of(cfg.weights, "text.weights"), device)
 
 
 @cache

@@ -1,9 +1,7 @@
-"""Training samples: a scene's superpoint labels, augmented, voxelised, with queries drawn.
+"""Training samples: augmented, voxelised scenes with superpoint labels and drawn queries.
 
-Nothing here holds ground truth.
-
-Nothing here holds ground truth. What is drawn for a sample depends on (seed, epoch, number of
-the scene) alone, so a resumed run sees what an uninterrupted one would have seen.
+No ground truth is read. The random numbers of a sample depend on (seed, epoch, number of the
+scene) alone, so a resumed run draws the same samples as an uninterrupted run.
 """
 
 from __future__ import annotations
@@ -30,7 +28,7 @@ _SIDES = re.compile(
 
 @dataclass(frozen=True, eq=False)
 class TrainingScene:
-    """One scene to learn from; ``prompts`` hold the words of ``labels.prompt_ids``."""
+    """One training scene; ``prompts`` are those of ``labels.prompt_ids``."""
 
     scene: Scene
     prompts: Sequence[Prompt]
@@ -40,35 +38,35 @@ class TrainingScene:
 
 @dataclass(frozen=True, eq=False)
 class QueryViews:
-    """What the views of Q queries say: inputs of ``models.student.ViewFusion``.
+    """The views of Q queries, inputs of ``models.student.ViewFusion``.
 
-    ``tokens`` (Q, V, T) f4, ``weights`` (Q, V) f4 rows of sum 1 or 0, ``beliefs`` (Q, V) f4,
-    ``poses`` (V, 6) f4: camera centre, metres from the middle of the floor, and viewing
-    direction, both in the scene's frame.
+    ``tokens`` (Q, V, T) f4 are [SEG] embeddings; ``weights`` (Q, V) f4 have rows of sum 1 or 0;
+    ``confidence`` (Q, V) f4 is presence times predicted IoU; ``poses`` (V, 6) f4 are camera
+    centre, metres from the centre of the floor, and viewing direction, in the scene's frame.
     """
 
     tokens: Array
     weights: Array
-    beliefs: Array
+    confidence: Array
     poses: Array
 
     def of(self, queries: Array) -> QueryViews:
-        """Those of some queries."""
+        """Select the views of the queries with indices ``queries``."""
         return QueryViews(
-            self.tokens[queries], self.weights[queries], self.beliefs[queries], self.poses
+            self.tokens[queries], self.weights[queries], self.confidence[queries], self.poses
         )
 
 
 @dataclass(frozen=True, eq=False)
 class CompactScene:
-    """What training needs of a scene: its queries with a token, its superpoints' labels.
+    """The data of a scene for training: its cloud, superpoint labels and queries with a token.
 
     ``points`` (N, 3) f4 m with the floor at z = 0, ``colors`` (N, 3) u1, ``normals`` (N, 3)
     f4, ``superpoint_ids`` (N,) i4, 0..S-1; ``soft`` and ``confidence`` (Q, S) f4, means over
     each superpoint's points; ``thresholds`` (Q,) f4, above 1 for a query without object;
-    ``tokens`` (Q, T) f4 unit; ``views`` of the queries; ``sided`` (Q,) bool: the query speaks
-    of left or right; ``pairs`` (P, 2) i4 of touching superpoints with ``affinity`` (P,) f4;
-    ``image`` (S, C) f4: unit image features, zero rows where no view saw; None without.
+    ``tokens`` (Q, T) f4 unit; ``views`` of the queries; ``sided`` (Q,) bool, true for queries
+    about left or right; ``pairs`` (P, 2) i4 of adjacent superpoints with ``affinity`` (P,) f4;
+    ``image`` (S, C) f4, unit image features with zero rows for unseen superpoints, or None.
     """
 
     scene_id: str
@@ -88,27 +86,27 @@ class CompactScene:
 
     @property
     def num_bytes(self) -> int:
-        """Memory of the arrays."""
+        """Size of the arrays in bytes."""
         parts = [getattr(self, name) for name in self.__dataclass_fields__]
         parts += [getattr(self.views, name) for name in self.views.__dataclass_fields__]
         return sum(array.nbytes for array in parts if isinstance(array, np.ndarray))
 
 
 def depends_on_side(text: str) -> bool:
-    """Whether a query's answer changes in the mirror: it says left, right, clockwise, ..."""
+    """Whether mirroring changes a query's answer: its text has left, right, clockwise, ..."""
     return _SIDES.search(text) is not None
 
 
 def floor_height(points: Array) -> float:
-    """Height of the floor, metres: the first percentile of z, so that stray points don't count."""
+    """Return the floor's height in metres: the first percentile of z, robust to outliers."""
     return float(np.percentile(points[:, 2], 1))
 
 
 def compact(scene: TrainingScene) -> CompactScene:
-    """Keep the queries that have a token and a point of which something is known.
+    """Average labels over superpoints; keep the queries with a token and a labelled point.
 
     Raises:
-        ValueError: the labels are of another scene, or a query's words are missing.
+        ValueError: the labels are of another scene, or a prompt is missing.
     """
     labels, cloud = scene.labels, scene.scene.cloud
     texts = {prompt.prompt_id: prompt.text for prompt in scene.prompts}
@@ -142,7 +140,7 @@ def compact(scene: TrainingScene) -> CompactScene:
 
 
 def image_rows(lifted: LiftedFeatures | None, num: int) -> Array | None:
-    """(num, C) f4 unit features, 0 where unseen; ValueError for another number of superpoints."""
+    """Return (num, C) f4 unit features, 0 where unseen; ValueError unless there are ``num``."""
     if lifted is None:
         return None
     if len(lifted.seen) != num:
@@ -151,7 +149,7 @@ def image_rows(lifted: LiftedFeatures | None, num: int) -> Array | None:
 
 
 def query_views(labels: PseudoLabels, scene: Scene) -> QueryViews:
-    """What fusion kept of the views of a scene's queries."""
+    """Return the embeddings, weights, confidence and poses of the views of a scene's queries."""
     by_id = {view.view_id: view for view in scene.views}
     poses = [_pose(by_id[name]) for name in labels.view_ids]
     middle = np.append(scene.cloud.points[:, :2].mean(0), floor_height(scene.cloud.points))
@@ -165,13 +163,13 @@ def _pose(view: View) -> Array:
 
 
 def unit_rows(tokens: Array) -> Array:
-    """Rows of (Q, T) scaled to unit length, f4."""
+    """Scale the rows of (Q, T) to unit length, f4."""
     lengths = np.linalg.norm(tokens, axis=1, keepdims=True)
     return np.asarray(tokens / np.maximum(lengths, 1e-12), np.float32)
 
 
 def token_bank(tokens: Iterable[Array], seed: int) -> Array:
-    """(B, T): all scenes' tokens, or 4096 of them drawn with ``seed`` where there are more."""
+    """Return the tokens of all scenes (B, T), at most 4096, drawn with ``seed``."""
     bank = np.concatenate(list(tokens))
     if len(bank) > _MAX_BANK:
         keep = np.random.default_rng(seed).choice(len(bank), _MAX_BANK, replace=False)
@@ -180,7 +178,7 @@ def token_bank(tokens: Iterable[Array], seed: int) -> Array:
 
 
 def foreign_rows(bank: Array, tokens: Array, cosine: float) -> Array:
-    """(K,) rows of the bank whose cosine to every one of a scene's tokens is below ``cosine``."""
+    """Return the rows (K,) of the bank whose cosine with each of ``tokens`` is below ``cosine``."""
     return np.flatnonzero((bank @ tokens.T).max(1, initial=-1) < cosine)
 
 
@@ -189,7 +187,7 @@ NUM_CHANNELS = 7
 
 @dataclass(frozen=True)
 class Augmentation:
-    """Changes of a scene that keep its queries true; see ``stages.network_configs``."""
+    """Augmentation of a scene; see ``stages.network_configs.AugmentConfig``."""
 
     rotate: bool = True
     mirror: bool = True
@@ -199,7 +197,7 @@ class Augmentation:
 
 @dataclass(frozen=True)
 class SampleSettings:
-    """How samples are drawn; see ``stages.network_configs.StudentConfig``."""
+    """Settings of samples; see ``stages.network_configs.StudentConfig``."""
 
     voxel_size: float
     queries: int
@@ -208,10 +206,10 @@ class SampleSettings:
 
 
 class Parts(NamedTuple):
-    """Where voxels and superpoints meet: P pairs of one of each that share points.
+    """P pairs of a voxel and a superpoint that share points.
 
-    ``voxel`` and ``superpoint`` (P,) int64; ``share`` (P,) float32 of the superpoint's points,
-    so that a superpoint's mean over its points is the sum of its parts' voxels by share.
+    ``voxel`` and ``superpoint`` are (P,) int64. ``share`` (P,) float32 is the share of the
+    superpoint's points in the voxel, the voxel's weight in the superpoint's mean.
     """
 
     voxel: Array
@@ -221,7 +219,7 @@ class Parts(NamedTuple):
 
 @dataclass(frozen=True, eq=False)
 class Inputs:
-    """What the network sees of a scene; see ``voxel_inputs``."""
+    """Inputs of the network for one scene; see ``voxel_inputs``."""
 
     features: Array
     grid_coords: Array
@@ -230,14 +228,14 @@ class Inputs:
 
 @dataclass(frozen=True, eq=False)
 class Sample:
-    """One augmented scene: M voxels, S superpoints, Q queries, K negatives.
+    """One augmented scene with M voxels, S superpoints, Q queries and K negatives.
 
-    ``features`` (M, 7) f4 and ``grid_coords`` (M, 3) i4 as ``voxel_inputs`` gives; ``parts``
-    of the S superpoints, whose numbers of points are ``sizes`` (S,) f4; ``soft`` and
-    ``confidence`` (Q, S) f4, ``thresholds`` (Q,) f4, ``tokens`` (Q, T) f4 and ``views`` of the
-    queries; ``negatives`` (K, T) f4: tokens of queries whose object is taken to be absent;
-    ``pairs`` (P, 2) i8 of touching superpoints with ``affinity`` (P,) f4; ``image`` (S, C) f4
-    unit image features with zero rows where unseen, or None.
+    ``features`` (M, 7) f4 and ``grid_coords`` (M, 3) i4 are made by ``voxel_inputs``; ``parts``
+    pair voxels and superpoints; ``sizes`` (S,) f4 are numbers of points; ``soft`` and
+    ``confidence`` (Q, S) f4, ``thresholds`` (Q,) f4, ``tokens`` (Q, T) f4 and ``views`` are of
+    the queries; ``negatives`` (K, T) f4 are tokens of queries assumed to be absent; ``pairs``
+    (P, 2) i8 are adjacent superpoints with ``affinity`` (P,) f4; ``image`` (S, C) f4 are unit
+    image features with zero rows for unseen superpoints, or None.
     """
 
     features: Array
@@ -256,18 +254,18 @@ class Sample:
 
 
 def sample_generator(seed: int, epoch: int, scene_index: int) -> np.random.Generator:
-    """The random numbers of one sample, whatever was drawn before it."""
-    # From 1: to SeedSequence a missing last number is a 0, which ``scene_order`` has.
+    """Make the random generator of one sample, independent of other samples."""
+    # Counted from 1, because SeedSequence treats a missing last number (``scene_order``) as 0.
     return np.random.default_rng(np.random.SeedSequence([seed, epoch, scene_index + 1]))
 
 
 def scene_order(seed: int, epoch: int, num_scenes: int) -> Array:
-    """(num_scenes,) the order of the scenes in one epoch."""
+    """Return the order (num_scenes,) of the scenes in one epoch."""
     return np.random.default_rng(np.random.SeedSequence([seed, epoch])).permutation(num_scenes)
 
 
 def voxel_inputs(points: Array, colors: Array, normals: Array, voxel_size: float) -> Inputs:
-    """Voxelise a cloud whose floor is at z = 0 and average its inputs in each voxel.
+    """Voxelise a cloud whose floor is at z = 0 and average its inputs per voxel.
 
     Args:
         points: (N, 3) f4, metres.
@@ -276,7 +274,7 @@ def voxel_inputs(points: Array, colors: Array, normals: Array, voxel_size: float
         voxel_size: metres.
 
     Returns:
-        ``features`` (M, 7) f4: colour in -1..1, height above the floor in metres less 1,
+        ``features`` (M, 7) f4: colour in -1..1, height above the floor in metres minus 1,
         normal; ``grid_coords`` (M, 3) i4; ``point_to_voxel`` (N,) i8.
     """
     voxels = voxelise(points, voxel_size)
@@ -289,7 +287,7 @@ def voxel_inputs(points: Array, colors: Array, normals: Array, voxel_size: float
 
 
 def find_parts(point_to_voxel: Array, superpoint_ids: Array) -> Parts:
-    """The pairs of voxel and superpoint that share a point; both (N,), superpoints 0..S-1."""
+    """List the pairs of voxel and superpoint that share a point; both inputs are (N,)."""
     num_voxels = int(point_to_voxel.max(initial=-1)) + 1
     keys = superpoint_ids.astype(np.int64) * num_voxels + point_to_voxel
     keys, counts = np.unique(keys, return_counts=True)
@@ -301,12 +299,12 @@ def find_parts(point_to_voxel: Array, superpoint_ids: Array) -> Parts:
 def draw_sample(
     scene: CompactScene, foreign: Array, settings: SampleSettings, rng: np.random.Generator
 ) -> Sample:
-    """One training sample of a scene.
+    """Draw one training sample of a scene.
 
     Args:
-        scene: at least one query.
+        scene: a scene with at least one query.
         foreign: (K, T) candidates for negatives, see ``foreign_rows``.
-        settings: how many queries and negatives, voxel size, augmentation.
+        settings: numbers of queries and negatives, voxel size, augmentation.
         rng: see ``sample_generator``.
     """
     count = min(settings.queries, len(scene.tokens))
@@ -337,10 +335,10 @@ def draw_sample(
 def augment(
     scene: CompactScene, how: Augmentation, sided: bool, rng: np.random.Generator
 ) -> tuple[Array, Array, Array]:
-    """Points (N, 3) f4 m, colours (N, 3) f4 0..255 and normals (N, 3) f4 of a changed scene.
+    """Augment a scene: points (N, 3) f4 m, colours (N, 3) f4 0..255 and normals (N, 3) f4.
 
-    The number of draws from ``rng`` is the same whatever ``how`` says. ``sided`` scenes (a
-    drawn query speaks of left or right) are never mirrored.
+    The number of draws from ``rng`` does not depend on ``how``. A scene is not mirrored if
+    ``sided``, that is if a drawn query is about left or right.
     """
     angle, mirror, scale, shift = rng.uniform([0, 0, -1, -1], [2 * np.pi, 1, 1, 1])
     turn = np.eye(3)
@@ -356,9 +354,9 @@ def augment(
 
 
 def _turned(vectors: Array, matrix: Array) -> Array:
-    """(N, 3) f4 rows times a matrix (3, 3).
+    """Multiply rows (N, 3) f4 by a matrix (3, 3).
 
-    Not by BLAS, whose threads wait for more work at full speed and so take the training's cores.
+    BLAS is not used, because its threads spin after a product and so occupy the training's cores.
     """
     x, y, z = vectors.T
     turned = np.empty_like(vectors)

@@ -1,7 +1,7 @@
-"""Stage: hold every answer of a 2D teacher against ground truth, on the picture it was given for.
+"""Stage: compare every mask of a 2D teacher with ground truth rendered into the same view.
 
-This is evaluation, and reads labels. The targets of all queries are rendered once per view, at
-a fixed stride; the teacher's masks are brought to that resolution.
+This is evaluation and reads labels. The targets of all queries are rendered once per view at a
+fixed stride; the teacher's masks are resampled to that resolution.
 """
 
 from __future__ import annotations
@@ -29,13 +29,12 @@ def run(
     cfg: JudgeConfig,
     progress: Progress = silent,
 ) -> Teacher2D:
-    """Mark all answers in ``cache``; ``truths`` is by prompt id.
+    """Count intersection and union of every answer in ``cache``; ``truths`` is keyed by prompt id.
 
-    One view's masks are in memory at a time, brought to the truth's resolution one by one.
-    The bank's categories and what searches ask, which the cache holds after the queries, are not
-    marked, and neither is a mask that the teacher held back. Raises DataError for a query whose
-    truth is missing or names an object that the scene does not have, ValueError for a cache of
-    other views or queries.
+    Memory holds the masks of one view at a time. Background categories and the categories of
+    searches, which the cache holds after the queries, are skipped, and withheld masks count as
+    no mask. Raises DataError for a query without truth or with a truth that names an object the
+    scene does not have, ValueError for a cache of other views or queries.
     """
     _check(scene, prompts, cache)
     rows = [_rows(scene, prompt, truths, ground_truth) for prompt in prompts]
@@ -45,8 +44,8 @@ def run(
     for index, view in enumerate(scene.views if prompts else ()):
         progress(index, len(scene.views))
         objects, logits = renderer.masks(view.view_id), cache.mask_logits(index)
-        for query, of_query in enumerate(rows):
-            truth = objects[of_query].any(axis=0)
+        for query, target_rows in enumerate(rows):
+            truth = objects[target_rows].any(axis=0)
             drawn = np.zeros_like(truth)
             if cache.status[index, query] == MASK:
                 drawn = _drawn(logits[query], cache.mask_extent, truth.shape)
@@ -54,7 +53,7 @@ def run(
             intersection[index, query] = np.count_nonzero(drawn & truth)
             union[index, query] = np.count_nonzero(drawn | truth)
     progress(len(scene.views), len(scene.views))
-    status, belief = cache.status[:, : len(prompts)], cache.predicted_iou[:, : len(prompts)]
+    status, confidence = cache.status[:, : len(prompts)], cache.predicted_iou[:, : len(prompts)]
     return Teacher2D(
         scene.scene_id,
         cache.view_ids,
@@ -64,29 +63,29 @@ def run(
         covered,
         intersection,
         union,
-        np.where(status == MASK, belief, 0).astype(np.float32),
+        np.where(status == MASK, confidence, 0).astype(np.float32),
     )
 
 
 def _check(scene: Scene, prompts: Sequence[Prompt], cache: TeacherCache) -> None:
     if cache.view_ids != tuple(view.view_id for view in scene.views):
         raise ValueError(f"scene {scene.scene_id}: the teacher cache is of other views")
-    asked, rest = cache.prompt_ids[: len(prompts)], cache.prompt_ids[len(prompts) :]
+    query_ids, rest = cache.prompt_ids[: len(prompts)], cache.prompt_ids[len(prompts) :]
     extra = (is_of_bank, is_of_search)
     is_known = all(any(is_of(prompt_id, scene.scene_id) for is_of in extra) for prompt_id in rest)
-    if asked != tuple(prompt.prompt_id for prompt in prompts) or not is_known:
+    if query_ids != tuple(prompt.prompt_id for prompt in prompts) or not is_known:
         raise ValueError(f"scene {scene.scene_id}: the teacher cache is of other queries")
 
 
 def _rows(
     scene: Scene, prompt: Prompt, truths: Mapping[str, PromptTruth], ground_truth: GroundTruth
 ) -> list[int]:
-    """Positions of the query's objects among those of the scene."""
+    """Return the rows of the query's objects among the scene's objects."""
     object_ids = target_ids(scene.scene_id, prompt, truths, ground_truth)
     return [ground_truth.object_ids.index(object_id) for object_id in object_ids]
 
 
 def _drawn(logits: Array, extent: Array, size: tuple[int, ...]) -> Array:
-    """(H, W) bool mask of ``size`` from one mask's (h, w) logits."""
+    """Return the (H, W) bool mask of ``size`` from the (h, w) logits of one mask."""
     covered = (float(extent[0]), float(extent[1]))
     return np.asarray(cells_to_pixels(logits[None], covered, (size[0], size[1]))[0] > 0)

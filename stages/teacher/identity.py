@@ -1,7 +1,8 @@
-"""What the answers of a teacher and of a text encoder depend on, without importing either.
+"""Hash the weights and code on which the answers of teachers and text encoders depend.
 
-A plan asks for it before every run, so files are only looked at: of big ones the first and
-last MiB, of Python modules the source. Where the weights lie does not matter, what they are does.
+Fingerprints of steps hold these hashes. Planning computes them before every run, so no model is
+imported: of files over 2 MiB the first and last MiB are hashed, of Python modules the source.
+The hash depends on the content of the weights, not on the folder that holds them.
 """
 
 from __future__ import annotations
@@ -21,17 +22,17 @@ from models.hub import HUB_ID, copy_here, require_available, split_id, tower_her
 from stages.network_configs import TeacherConfig, TextConfig
 
 NANO = Path(__file__).resolve().parents[2] / "models" / "lisa" / "nano"
-"""Where the package keeps the weights of ``lisa_nano``."""
+"""Folder of the package with the weights of ``lisa_nano``."""
 _MIB = 1 << 20
 _NO_WEIGHTS = {".md", ".pyc"}
 
 
 @dataclass(frozen=True)
 class Weights:
-    """Where LISA's weights come from: folders, or ids of repositories on Hugging Face's hub.
+    """Sources of LISA's weights: folders, or ids of repositories on Hugging Face's hub.
 
-    ``vision_tower`` is None when the checkpoint names none that could be found on this disk:
-    the loader then looks for it on the hub.
+    ``vision_tower`` is None when the tower that the checkpoint names is not on this disk; the
+    loader then looks for it on the hub.
     """
 
     checkpoint: Path | str
@@ -39,27 +40,27 @@ class Weights:
 
 
 def teacher_identity(cfg: TeacherConfig) -> tuple[dict[str, Any], dict[str, str]]:
-    """The part of ``cfg`` that matters to the chosen teacher, and the identity of its content.
+    """Return the fields of ``cfg`` that the chosen teacher reads, and hashes of its content.
 
-    The second part names weights (LISA) or source code (a class of the user's own) by a hash.
-    Raises UserError when either is missing.
+    The hashes are of weights (LISA) or of source code (a custom class), keyed by what they
+    hash. Raises UserError when the weights or the source are missing.
     """
     if cfg.name == "oracle":
         return {"name": cfg.name, "seed": cfg.seed, "oracle": cfg.oracle.model_dump()}, {}
     if cfg.name == "custom":
         content = {"name": cfg.name, "class": cfg.class_, "seed": cfg.seed, "options": cfg.options}
         return content, {"code": digest_of_file(find_source(cfg.class_.partition(":")[0]))}
-    asked = cfg.lisa.model_dump(exclude={"weights", "vision_tower"})
-    asked |= {"use_start_end": cfg.use_start_end, "dtype": cfg.dtype}
+    settings = cfg.lisa.model_dump(exclude={"weights", "vision_tower"})
+    settings |= {"use_start_end": cfg.use_start_end, "dtype": cfg.dtype}
     weights = locate_weights(cfg)
     identity = {"weights": identity_of(weights.checkpoint)}
     if weights.vision_tower is not None:
         identity["vision_tower"] = identity_of(weights.vision_tower)
-    return {"name": cfg.name, "lisa": asked}, identity
+    return {"name": cfg.name, "lisa": settings}, identity
 
 
 def no_features(teacher: str) -> UserError:
-    """The refusal of a teacher that has no image features."""
+    """Make the error for a teacher without image features."""
     return UserError(
         f"student.loss.image: the teacher {teacher!r} has no image features (it lacks "
         "feature_grid and image_features, see models/teacher.py). Choose a LISA, or set "
@@ -68,22 +69,25 @@ def no_features(teacher: str) -> UserError:
 
 
 def locate_weights(cfg: TeacherConfig) -> Weights:
-    """The weights of the chosen LISA; UserError says which folder to give when there are none."""
-    given = cfg.lisa.weights
-    if not given and cfg.name == "lisa_nano":
+    """Return the sources of the chosen LISA's weights; raise UserError when none are configured.
+
+    Raises DataError for a configured folder that does not exist or holds no checkpoint.
+    """
+    configured = cfg.lisa.weights
+    if not configured and cfg.name == "lisa_nano":
         if not (NANO / "config.json").is_file():
             raise UserError(
                 f"{NANO}: the weights of the teacher 'lisa_nano' are not in this installation. "
                 "Install the project again, or choose another teacher (teacher.name=oracle)."
             )
         return Weights(NANO, _named_tower(NANO))
-    if not given:
+    if not configured:
         raise UserError(
             f"the teacher {cfg.name!r} needs weights: set teacher.lisa.weights to the folder of a "
             "published checkpoint, one with config.json, tokenizer.model and the weight files "
             "(such as weights/LISA-7B-v1), or to its hub id (such as xinlai/LISA-7B-v1)."
         )
-    checkpoint = _own_or_named(given, "teacher.lisa.weights")
+    checkpoint = _own_or_named(configured, "teacher.lisa.weights")
     tower: Path | str | None = None
     if cfg.lisa.vision_tower:
         tower = _own_or_named(cfg.lisa.vision_tower, "teacher.lisa.vision_tower")
@@ -93,26 +97,26 @@ def locate_weights(cfg: TeacherConfig) -> Weights:
 
 
 def require_weights(cfg: TeacherConfig) -> None:
-    """Raise UserError unless a LISA's weights lie here, in the hub's cache, or can be fetched.
+    """Raise UserError unless a LISA's weights are on disk, in the hub's cache, or on the hub.
 
-    Other teachers need nothing of the hub. A machine without network gets the answer at once.
+    Does nothing for other teachers. Without network the error comes within seconds.
     """
     if cfg.is_lisa:
         weights = locate_weights(cfg)
-        places = (weights.checkpoint, weights.vision_tower)
-        require_available([place for place in places if isinstance(place, str)])
+        sources = (weights.checkpoint, weights.vision_tower)
+        require_available([source for source in sources if isinstance(source, str)])
 
 
 def _own_or_named(text: str, key: str) -> Path | str:
-    """As ``place_of``; of a hub id the copy in ``$MLLM3D_WEIGHTS``, where there is one."""
-    place = place_of(text, key)
-    return (copy_here(place) or place) if isinstance(place, str) else place
+    """Return ``place_of``, or the copy of a hub id in ``$MLLM3D_WEIGHTS`` where there is one."""
+    source = place_of(text, key)
+    return (copy_here(source) or source) if isinstance(source, str) else source
 
 
 def place_of(text: str, key: str) -> Path | str:
-    """A folder with a ``config.json``, or a hub id, with ``@revision`` or without.
+    """Resolve the config value ``text`` of ``key`` to a folder with ``config.json`` or a hub id.
 
-    Raises UserError for anything else.
+    A hub id may end in ``@revision``. Raises DataError for anything else.
     """
     folder = Path(os.path.expandvars(os.path.expanduser(text))).absolute()
     if folder.is_dir():
@@ -130,7 +134,7 @@ def place_of(text: str, key: str) -> Path | str:
 
 
 def _named_tower(checkpoint: Path) -> Path | None:
-    """The tower that the checkpoint names, below or beside it; None when it lies on neither."""
+    """Return the folder of the tower that a checkpoint names, in or beside it; None if absent."""
     try:
         config = json.loads((checkpoint / "config.json").read_text())
         named = config.get("mm_vision_tower") or config.get("vision_tower")
@@ -140,7 +144,7 @@ def _named_tower(checkpoint: Path) -> Path | None:
 
 
 def identity_of(place: Path | str) -> str:
-    """A hub id stands for itself; a folder for the names, sizes and content of its files."""
+    """Return a hub id with its revision, or the SHA-256 of a folder's file names and content."""
     if isinstance(place, str):
         repository, revision = split_id(place)
         return f"{repository}@{revision}"
@@ -152,7 +156,7 @@ def identity_of(place: Path | str) -> str:
 
 
 def _files(folder: Path) -> Iterator[Path]:
-    """What is read of a checkpoint: neither hidden files nor model cards."""
+    """Yield the files of a checkpoint without hidden files and model cards."""
     for path in sorted(folder.rglob("*")):
         hidden = any(part.startswith(".") for part in path.relative_to(folder).parts)
         if path.is_file() and not hidden and path.suffix not in _NO_WEIGHTS:
@@ -160,7 +164,10 @@ def _files(folder: Path) -> Iterator[Path]:
 
 
 def digest_of_file(path: Path) -> str:
-    """SHA-256 of the size and of all content, or of the first and last MiB of more than two."""
+    """Return the SHA-256 of a file's size and content; over 2 MiB, of its first and last MiB.
+
+    Raises DataError for a file that cannot be read.
+    """
     try:
         size = path.stat().st_size
         with open(path, "rb") as stream:
@@ -177,19 +184,19 @@ def digest_of_file(path: Path) -> str:
 
 
 def import_from_here() -> None:
-    """Let modules of the current folder be imported, after all that is installed."""
+    """Append the current folder to ``sys.path``, so that installed modules come first."""
     here = os.getcwd()
     if here not in sys.path and "" not in sys.path:
         sys.path.append(here)
 
 
 def find_source(module: str) -> Path:
-    """The source file of a module, which is not imported; ConfigError when there is none."""
+    """Find a module's source file without importing the module; ConfigError if there is none."""
     import_from_here()
     importlib.invalidate_caches()
     top, *rest = module.split(".")
     specs = (finder.find_spec(top, None) for finder in sys.meta_path)
-    spec = next((found for found in specs if found is not None), None)
+    spec = next((candidate for candidate in specs if candidate is not None), None)
     source = Path(spec.origin) if spec is not None and spec.origin else None
     folders = list(spec.submodule_search_locations or []) if spec is not None else []
     for name in rest:
@@ -197,13 +204,14 @@ def find_source(module: str) -> Path:
     if source is None or not source.is_file():
         raise ConfigError(
             f"teacher.class: there is no module {module!r} with a source file, neither installed "
-            f"nor in the current folder ({os.getcwd()})"
+            f"nor in the current folder ({os.getcwd()}). Correct the name, or run in the folder "
+            "that holds the module."
         )
     return source
 
 
 def _find_below(folders: list[Path], name: str) -> tuple[Path | None, list[str]]:
-    """Source of a submodule, and the folders of its own submodules."""
+    """Return the source of a submodule, and the folders of its submodules."""
     for folder in folders:
         for source in (folder / name / "__init__.py", folder / f"{name}.py"):
             if source.is_file():
@@ -214,7 +222,7 @@ def _find_below(folders: list[Path], name: str) -> tuple[Path | None, list[str]]
 def text_identity(
     cfg: TextConfig, teacher_cfg: TeacherConfig
 ) -> tuple[dict[str, Any], dict[str, str]]:
-    """The part of both configs that matters to the encoder, and its weights by their content.
+    """Return the fields of both configs that the text encoder reads, and hashes of its weights.
 
     Raises UserError when the weights are missing or the teacher has no language model.
     """
@@ -222,13 +230,13 @@ def text_identity(
         weights = {"text_weights": identity_of(place_of(cfg.weights, "text.weights"))}
         return {"encoder": cfg.encoder}, weights
     require_language_model(teacher_cfg)
-    asked, weights = teacher_identity(teacher_cfg)
-    content = {"encoder": cfg.encoder, "images_per_scene": cfg.images_per_scene, "teacher": asked}
+    teacher, weights = teacher_identity(teacher_cfg)
+    content = {"encoder": cfg.encoder, "images_per_scene": cfg.images_per_scene, "teacher": teacher}
     return content, weights
 
 
 def require_language_model(teacher_cfg: TeacherConfig) -> None:
-    """Raise ConfigError for a teacher that is no LISA."""
+    """Raise ConfigError for a teacher that is not LISA."""
     if not teacher_cfg.is_lisa:
         raise ConfigError(
             f"the teacher {teacher_cfg.name!r} has no language model to encode sentences with: "

@@ -1,8 +1,8 @@
-"""Stage: the teacher's image features on superpoints, for a student that learns to be like them.
+"""Stage: average the teacher's image features over superpoints, as targets for the student.
 
-A point's feature is the mean over the views that see it, a superpoint's the mean over those of
-its points that any view sees. Views are read one at a time and sums are kept of superpoints
-alone, so memory grows neither with views nor with points times channels.
+The feature of a point is the mean over the views that see the point; the feature of a superpoint
+is the mean over its points that any view sees. Views are read one at a time and only sums of
+superpoints are kept, so memory grows neither with views nor with points times channels.
 """
 
 from __future__ import annotations
@@ -25,12 +25,12 @@ _LINKS_AT_ONCE = 1 << 15
 def run(
     scene: Scene, links: Links, teacher: AnyTeacher, progress: Progress = silent
 ) -> LiftedFeatures:
-    """Features of all superpoints of a scene; those that no view sees have 0.
+    """Compute the features of all superpoints of a scene; unseen superpoints get 0.
 
     Raises:
-        UserError: the teacher has no image features, or none that can be used.
-        DataError: an image that cannot be decoded or does not fit its camera.
-        ValueError: links of other views or points.
+        UserError: the teacher has no image features, or they are not finite or misshapen.
+        DataError: an image cannot be decoded or does not fit its camera.
+        ValueError: the links belong to other views or points.
     """
     if not isinstance(teacher, FeatureTeacher):
         raise no_features(teacher.name)
@@ -44,8 +44,10 @@ def run(
         if index == 0:
             totals = np.zeros((num, len(features)))
         if len(features) != totals.shape[1]:
-            told = f"{len(features)} channels for one view, {totals.shape[1]} for another"
-            raise UserError(f"{teacher.name}: image_features gives {told}.")
+            raise UserError(
+                f"{teacher.name}: image_features gives {totals.shape[1]} channels for the first "
+                f"view and {len(features)} for {view.view_id}; they must be equal."
+            )
         seen = links.view(index)
         size = np.asarray((view.camera.width, view.camera.height), np.float32)
         for start in range(0, len(seen.uv), _LINKS_AT_ONCE):
@@ -54,13 +56,13 @@ def run(
             values = sample_bilinear(features, Sampling(uv, size, np.asarray(extent, np.float64)))
             totals += sum_by_group(values / times[points, None], ids[points], num)
         progress(index + 1, len(scene.views))
-    known = np.bincount(ids[times > 0], minlength=num)
-    means = totals / np.maximum(known, 1)[:, None]
-    return LiftedFeatures(scene.scene_id, means.astype(np.float32), known > 0)
+    num_seen = np.bincount(ids[times > 0], minlength=num)
+    means = totals / np.maximum(num_seen, 1)[:, None]
+    return LiftedFeatures(scene.scene_id, means.astype(np.float32), num_seen > 0)
 
 
 def _times_seen(links: Links) -> Array:
-    """(N,) int64: how many views see each point."""
+    """Return (N,) int64, the number of views that see each point."""
     times = np.zeros(links.num_points, np.int64)
     for index in range(len(links)):
         times[links.view(index).point_ids] += 1
@@ -68,15 +70,15 @@ def _times_seen(links: Links) -> Array:
 
 
 def _encoded(teacher: FeatureTeacher, view: View) -> tuple[Array, tuple[float, float]]:
-    """(C, h, w) float32 of one view, checked, and how many cells the image's width, height cover.
+    """Return checked features (C, h, w) float32 of one view and the extent of their grid.
 
-    Raises UserError unless the features fit their grid and can be stored.
+    Raises UserError unless the features fit their grid and the number range of the artifact.
     """
     height, width, extent = teacher.feature_grid(view.camera.height, view.camera.width)
-    found = np.asarray(teacher.image_features(read_image(view)), np.float32)
+    features = np.asarray(teacher.image_features(read_image(view)), np.float32)
     where = f"{teacher.name}, view {view.view_id}: image_features gives"
-    if found.ndim != 3 or not len(found) or found.shape[1:] != (height, width):
-        raise UserError(f"{where} an array {found.shape} for a grid of {height}x{width} cells.")
-    if not np.all(np.abs(found) <= LARGEST):
+    if features.ndim != 3 or not len(features) or features.shape[1:] != (height, width):
+        raise UserError(f"{where} an array {features.shape} for a grid of {height}x{width} cells.")
+    if not np.all(np.abs(features) <= LARGEST):
         raise UserError(f"{where} values that are not finite, or beyond {LARGEST:g}.")
-    return found, extent
+    return features, extent

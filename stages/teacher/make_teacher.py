@@ -1,7 +1,7 @@
-"""Makes the teachers that never see a label: LISA in its sizes, and classes of the user's own.
+"""Make the label-free teachers: LISA in its sizes, and classes that the user wrote.
 
-The oracle is made by ``stages.teacher.oracle``, and what is made here is given no ground truth.
-Torch and transformers are imported when a LISA is made, not before.
+No function here receives ground truth; ``stages.teacher.oracle`` makes the oracle. Torch and
+transformers are imported only when a LISA is made.
 """
 
 from __future__ import annotations
@@ -23,10 +23,9 @@ if TYPE_CHECKING:
 
 
 def make_teacher(cfg: TeacherConfig, device: str) -> AnyTeacher:
-    """The teacher that ``cfg`` names, on ``device``; loaded once per process and config.
+    """Load the teacher that ``cfg`` names on ``device``, once per process and config.
 
-    Raises UserError for weights or classes that are missing or do not work, and ValueError for
-    the oracle.
+    Raises UserError for weights or classes that are missing or fail, ValueError for the oracle.
     """
     if cfg.name == "oracle":
         raise ValueError("the oracle needs ground truth: stages.teacher.oracle makes it")
@@ -40,44 +39,44 @@ def _made(cfg_json: str, device: str) -> AnyTeacher:
 
 
 def make_lisa(cfg: TeacherConfig, device: str) -> LisaTeacher:
-    """Load LISA's weights; UserError when they are missing or damaged."""
+    """Load LISA on ``device``; raise UserError when its weights are missing or damaged."""
     weights = locate_weights(cfg)
 
     from models.lisa.checkpoint import load_lisa
     from models.lisa.teacher import LisaSettings, LisaTeacher
 
-    asked = cfg.lisa
+    lisa = cfg.lisa
     loaded = load_lisa(
         weights.checkpoint,
         weights.vision_tower,
         dtype=cfg.dtype,
         device=device,
-        quantize=None if asked.quantize == "none" else asked.quantize,
+        quantize=None if lisa.quantize == "none" else lisa.quantize,
     )
     settings = LisaSettings(
-        conversation=asked.conversation,
+        conversation=lisa.conversation,
         use_start_end=cfg.use_start_end,
-        question_form=asked.question_form,
-        task_suffix=asked.task_suffix,
-        best_of_three=asked.masks == "best_of_three",
-        max_new_tokens=asked.max_new_tokens,
-        whole_answer=asked.whole_answer,
+        question_form=lisa.question_form,
+        task_suffix=lisa.task_suffix,
+        best_of_three=lisa.masks == "best_of_three",
+        max_new_tokens=lisa.max_new_tokens,
+        whole_answer=lisa.whole_answer,
     )
     return LisaTeacher(loaded, settings, cfg.name)
 
 
 def make_custom(cfg: TeacherConfig, device: str) -> AnyTeacher:
-    """An instance of the class ``cfg.class_``, made with the options of ``cfg``.
+    """Make an instance of the class ``cfg.class_`` with the options of ``cfg``.
 
-    Of ``seed`` and ``device`` it is given those that it has parameters for. Raises UserError,
-    which names the line of the user's file, for whatever goes wrong.
+    The class also receives ``seed`` and ``device`` if it has parameters of these names. Raises
+    UserError, which names the line of the user's file, for any exception of the class.
     """
-    made = load_class(cfg.class_)
+    factory = load_class(cfg.class_)
     options: dict[str, Any] = {"seed": cfg.seed, "device": device}
     try:
-        accepted = inspect.signature(made).parameters
+        accepted = inspect.signature(factory).parameters
         options = {name: value for name, value in options.items() if name in accepted}
-        teacher = made(**options | cfg.options)
+        teacher = factory(**options | cfg.options)
     except UserError:
         raise
     except Exception as error:  # noqa: B902 - the user's code may raise anything
@@ -88,32 +87,34 @@ def make_custom(cfg: TeacherConfig, device: str) -> AnyTeacher:
     if missing:
         raise UserError(
             f"teacher.class: {cfg.class_} is no teacher: it lacks {', '.join(missing)}. "
-            "See the protocol in models/teacher.py; "
-            f"python -m pipeline check-teacher --class {cfg.class_} tries it."
+            "Add them as the protocol in models/teacher.py describes, then test the class with "
+            f"python -m pipeline check-teacher --class {cfg.class_}."
         )
     return cast(AnyTeacher, teacher)
 
 
 def load_class(path: str) -> Callable[..., Any]:
-    """The class or factory at ``module:Name``; ConfigError when it cannot be had."""
+    """Import the class or factory at ``module:Name``; raise ConfigError when that fails."""
     module_name, _, name = path.partition(":")
     find_source(module_name)
     import_from_here()
     try:
         module = importlib.import_module(module_name)
     except Exception as error:  # noqa: B902 - the user's code may raise anything
-        told = f"teacher.class: the module {module_name!r} cannot be imported: {in_one_line(error)}"
-        raise ConfigError(told) from error
-    found = getattr(module, name, None)
-    if not callable(found):
-        what = f"has no {name!r}" if found is None else f"holds no class {name!r}"
-        raise ConfigError(f"teacher.class: the module {module_name!r} ({module.__file__}) {what}")
-    return cast(Callable[..., Any], found)
+        reason = in_one_line(error)
+        raise ConfigError(
+            f"teacher.class: the module {module_name!r} cannot be imported: {reason}"
+        ) from error
+    factory = getattr(module, name, None)
+    if not callable(factory):
+        fault = f"has no {name!r}" if factory is None else f"holds no class {name!r}"
+        raise ConfigError(f"teacher.class: the module {module_name!r} ({module.__file__}) {fault}")
+    return cast(Callable[..., Any], factory)
 
 
 def in_one_line(error: Exception) -> str:
-    """An exception in one line, with the place it was raised at."""
+    """Format an exception in one line, with the file and line that raised it."""
     frames = [f for f in traceback.extract_tb(error.__traceback__) if f.filename != __file__]
-    place = f" ({frames[-1].filename}, line {frames[-1].lineno})" if frames else ""
+    location = f" ({frames[-1].filename}, line {frames[-1].lineno})" if frames else ""
     text = " ".join(str(error).split())
-    return f"{type(error).__name__}: {text}{place}"
+    return f"{type(error).__name__}: {text}{location}"

@@ -1,4 +1,8 @@
-"""Build the oracle teacher of one scene from its ground truth, rendered as instance masks."""
+"""Build the oracle teacher of one scene from its ground truth, rendered as instance masks.
+
+``InstanceRenderer`` renders the masks of objects into views; ``make_oracle`` maps the words of
+queries to objects.
+"""
 
 from __future__ import annotations
 
@@ -17,10 +21,11 @@ from stages.configs import TeacherConfig
 
 
 class InstanceRenderer:
-    """Low-resolution instance masks of a scene's views, by casting a ray through every cell.
+    """Renders instance masks of a scene's views by casting a ray through every grid cell.
 
-    An object owns a cell when the first vertex of the triangle it hits belongs to the object;
-    objects overlap, so a cell of the pillow is a cell of the bed as well.
+    A cell belongs to an object when the first vertex of the triangle that its ray hits belongs
+    to the object. Objects may overlap: a cell of a pillow is a cell of its bed as well. One cell
+    is ``stride`` image pixels wide.
     """
 
     def __init__(self, scene: Scene, truth: GroundTruth, stride: int) -> None:
@@ -37,7 +42,7 @@ class InstanceRenderer:
         self.grid = MaskGrid(height, width, (float(width), float(height)))
 
     def masks(self, view_id: str) -> Array:
-        """(K, h, w) bool; KeyError for a view that the scene does not have."""
+        """Render (K, h, w) bool masks of all K objects; KeyError for an unknown view."""
         view = self._views[view_id]
         camera = view.camera.scaled(self.grid.height, self.grid.width)
         triangle_ids = self._caster.render(camera, view.world_to_camera)[1].ravel()
@@ -55,22 +60,23 @@ def make_oracle(
     prompt_truths: Sequence[PromptTruth],
     cfg: TeacherConfig,
 ) -> OracleTeacher:
-    """An ``OracleTeacher`` that renders this scene's objects at low resolution when asked.
+    """Make an ``OracleTeacher`` that renders this scene's objects when asked.
 
-    A teacher hears words only, so queries of equal text mean the union of their objects. A
-    category of the bank means all objects of that label, none where there are none; a query of
-    the same words has the last say, so that a bank changes no answer to a query. What a search
-    asks means its objects in the room that it is about, and is taken by its words in others.
+    A teacher knows the words of a query only, so queries of equal text mean the union of their
+    objects. A background category means all objects of that label, possibly none; where a query
+    has the same words, its truth is used, so that background categories change no answer to a
+    query. The categories of a search mean its target objects in the room it is about, and all
+    objects of that label in other rooms.
 
-    Raises ValueError when a query has no truth and KeyError when a truth names an object
-    that the scene does not have.
+    Raises ValueError when a query has no truth, and KeyError when a truth names an object that
+    the scene does not have.
     """
     by_prompt = {truth_.prompt_id: truth_ for truth_ in prompt_truths}
     targets: dict[str, set[int]] = {}
     for prompt in prompts:
         if prompt.prompt_id in by_prompt:
-            meant = by_prompt[prompt.prompt_id].object_ids
-            targets.setdefault(prompt.text, set()).update(meant)
+            object_ids = by_prompt[prompt.prompt_id].object_ids
+            targets.setdefault(prompt.text, set()).update(object_ids)
         elif prompt.task not in (BANK_TASK, *EXTRA_TASKS):
             raise ValueError(f"prompt {prompt.prompt_id} has no truth")
     for text in {prompt.text for prompt in prompts} - targets.keys():
@@ -91,6 +97,6 @@ def make_oracle(
 
 
 def _of_label(truth: GroundTruth, text: str) -> set[int]:
-    """The objects whose label a bank's words name."""
+    """Return the ids of the objects whose label equals ``text``."""
     named = zip(truth.object_ids, truth.labels, strict=True)
     return {object_id for object_id, label in named if bank_text(label) == text}

@@ -1,4 +1,7 @@
-"""Stage: ask a 2D teacher every query of a scene on every view and keep all its answers."""
+"""Stage: ask a 2D teacher every query of a scene on every view and store all its answers.
+
+A view on which the teacher fails is stored as failed with the reason, and the run goes on.
+"""
 
 from __future__ import annotations
 
@@ -13,18 +16,18 @@ from data.artifacts.teacher import FAILED, MASK, NO_SEG, TeacherWriter, ViewAnsw
 from data.errors import UserError
 from data.parallel import kept_memory, mapped, num_threads
 from data.types import Array, Progress, Prompt, Scene, silent
-from models.teacher import AnyTeacher, ManyViewsTeacher, MaskGrid, TeacherAnswer, Unsaid
+from models.teacher import AnyTeacher, ManyViewsTeacher, MaskGrid, TeacherAnswer, WithheldMask
 from stages.scene.view_images import read_image
 
 _LOG = logging.getLogger(__name__)
 _LONGEST_REASON = 500
 _IMAGES_AHEAD = 4
-"""Images read while the views before them are asked, at most; no more than there are threads."""
+"""Most images read ahead of the view that is asked; the number of threads limits it, too."""
 
 
 @dataclass(frozen=True)
 class TeacherReport:
-    """What a scene's cache holds, counted over (view, query), and the views that failed."""
+    """Counts of (view, query) pairs by status, and (view id, reason) of each failed view."""
 
     masks: int
     no_seg: int
@@ -39,12 +42,12 @@ def run(
     writer: TeacherWriter,
     progress: Progress = silent,
 ) -> TeacherReport:
-    """Fill ``writer`` with the answers it lacks; the teacher is made only if there are any.
+    """Ask for the answers that ``writer`` lacks; the teacher is made only if any are missing.
 
-    Each view is encoded once and each distinct wording is asked once; images are read ahead where
-    there is a thread to spare, and teachers that can are given several views at once. A view on
-    which the teacher raises, or answers nonsense, is stored as failed with the reason, logged and
-    counted; a later attempt of the same unfinished job tries it again.
+    Each view is encoded once and each distinct text is asked once. Images are read ahead on
+    spare threads, and a ``ManyViewsTeacher`` gets several views in one batch. A view on which
+    the teacher raises or returns malformed answers is stored as failed with the reason, logged
+    and counted; a later attempt of the same unfinished job asks it again.
 
     Raises DataError for an image that cannot be decoded or does not fit its camera, UserError
     when the teacher failed on every view, ValueError for prompts of another scene or views of
@@ -62,16 +65,16 @@ def _filled(
     writer: TeacherWriter,
     progress: Progress,
 ) -> TeacherReport:
-    todo = writer.missing_views()
+    missing = writer.missing_views()
     failures: list[tuple[str, str]] = []
-    if todo or not writer.begun:
+    if missing or not writer.begun:
         teacher = make_teacher()
         camera = scene.views[0].camera
         grid = teacher.mask_grid(camera.height, camera.width)
         writer.begin((grid.height, grid.width), grid.extent, teacher.embedding_dim)
-        done = len(scene.views) - len(todo)
+        done = len(scene.views) - len(missing)
         progress(done, len(scene.views))
-        for index, answers, reason in _ask_views(teacher, scene, todo, prompts, grid):
+        for index, answers, reason in _ask_views(teacher, scene, missing, prompts, grid):
             writer.write_view(index, answers)
             done += 1
             progress(done, len(scene.views))
@@ -99,24 +102,24 @@ def _check(scene: Scene, prompts: Sequence[Prompt]) -> None:
 def _ask_views(
     teacher: AnyTeacher,
     scene: Scene,
-    todo: Sequence[int],
+    view_indices: Sequence[int],
     prompts: Sequence[Prompt],
     grid: MaskGrid,
 ) -> Iterator[tuple[int, ViewAnswers, str]]:
-    """Index, answers and, if the teacher failed on it, why, of each view of ``todo``."""
+    """Yield the index and answers of each view, and the reason if the teacher failed, else ""."""
     texts = list(dict.fromkeys(prompt.text for prompt in prompts))
-    views = [scene.views[index] for index in todo]
+    views = [scene.views[index] for index in view_indices]
     images = mapped(read_image, views, min(num_threads(), _IMAGES_AHEAD))
-    waiting = iter(todo)
+    waiting = iter(view_indices)
     while True:
         at_once = teacher.views_at_once if isinstance(teacher, ManyViewsTeacher) else 1
         indices = list(islice(waiting, max(at_once, 1)))
         if not indices:
             return
-        shown = list(islice(images, len(indices)))
+        batch = list(islice(images, len(indices)))
         ids = [scene.views[index].view_id for index in indices]
-        given = _answers_of(teacher, shown, ids, texts, grid)
-        for index, (answers, reason) in zip(indices, given, strict=True):
+        answers_by_view = _answers_of(teacher, batch, ids, texts, grid)
+        for index, (answers, reason) in zip(indices, answers_by_view, strict=True):
             yield index, _as_view(answers, texts, prompts, grid, teacher, reason), reason
 
 
@@ -127,21 +130,21 @@ def _answers_of(
     texts: Sequence[str],
     grid: MaskGrid,
 ) -> list[tuple[Sequence[TeacherAnswer], str]]:
-    """Per view, its answers and, if the teacher failed on it, why.
+    """Return the answers of each view, and the reason if the teacher failed on it, else "".
 
-    Where it fails on several views together, each is asked by itself.
+    If the teacher fails on a batch of several views, each view is asked separately.
     """
     try:
         if isinstance(teacher, ManyViewsTeacher) and len(images) > 1:
-            given = teacher.answer_views(teacher.encode_views(images, view_ids), texts)
-            if len(given) != len(images):
-                raise ValueError(f"expected answers on {len(images)} views, got {len(given)}")
+            by_view = teacher.answer_views(teacher.encode_views(images, view_ids), texts)
+            if len(by_view) != len(images):
+                raise ValueError(f"expected answers on {len(images)} views, got {len(by_view)}")
         else:
             (image,), (view_id,) = images, view_ids
-            given = [teacher.answer(teacher.encode_view(image, view_id), texts)]
-        for answers in given:
+            by_view = [teacher.answer(teacher.encode_view(image, view_id), texts)]
+        for answers in by_view:
             _check_answers(answers, len(texts), grid, teacher.embedding_dim)
-        return [(answers, "") for answers in given]
+        return [(answers, "") for answers in by_view]
     except (UserError, MemoryError):
         raise
     except Exception as error:  # noqa: B902 - whatever a teacher raises costs one view only
@@ -159,7 +162,7 @@ def _as_view(
     teacher: AnyTeacher,
     reason: str,
 ) -> ViewAnswers:
-    """What the cache takes: a row per prompt, all of them failed where there is a reason."""
+    """Arrange a view's answers in rows, one per prompt; all rows fail where there is a reason."""
     dim = teacher.embedding_dim
     if reason:
         failed = TeacherAnswer.without_mask(reason, grid, dim)
@@ -169,14 +172,14 @@ def _as_view(
 
 
 def _check_answers(
-    answers: Sequence[TeacherAnswer], wanted: int, grid: MaskGrid, embedding_dim: int
+    answers: Sequence[TeacherAnswer], num_texts: int, grid: MaskGrid, embedding_dim: int
 ) -> None:
-    if len(answers) != wanted:
-        raise ValueError(f"expected {wanted} answers, got {len(answers)}")
+    if len(answers) != num_texts:
+        raise ValueError(f"expected {num_texts} answers, got {len(answers)}")
     for answer in answers:
         num_seg = len(answer.mask_logits)
-        if answer.unsaid is not None:
-            _check_unsaid(answer.unsaid, f"{answer.text!r}", num_seg, grid, embedding_dim)
+        if answer.withheld is not None:
+            _check_withheld(answer.withheld, f"{answer.text!r}", num_seg, grid, embedding_dim)
         if answer.presence is not None and not 0 <= answer.presence <= 1:
             raise ValueError(f"{answer.text!r}: presence {answer.presence} is not in [0, 1]")
         for array, shape in (
@@ -190,29 +193,29 @@ def _check_answers(
                 raise ValueError(f"{answer.text!r}: a value is not finite")
 
 
-def _check_unsaid(
-    unsaid: Unsaid, where: str, num_seg: int, grid: MaskGrid, embedding_dim: int
+def _check_withheld(
+    withheld: WithheldMask, where: str, num_seg: int, grid: MaskGrid, embedding_dim: int
 ) -> None:
     if num_seg:
-        raise ValueError(f"{where}: an unsaid mask beside {num_seg} said ones")
-    wanted = (grid.height, grid.width), (embedding_dim,)
-    found = unsaid.mask_logits.shape, unsaid.seg_embedding.shape
-    if found != wanted:
-        raise ValueError(f"{where}: expected unsaid {wanted}, got {found}")
-    values = (unsaid.mask_logits, unsaid.seg_embedding, unsaid.predicted_iou)
+        raise ValueError(f"{where}: a withheld mask beside {num_seg} masks of [SEG]s")
+    expected = (grid.height, grid.width), (embedding_dim,)
+    shapes = withheld.mask_logits.shape, withheld.seg_embedding.shape
+    if shapes != expected:
+        raise ValueError(f"{where}: expected withheld shapes {expected}, got {shapes}")
+    values = (withheld.mask_logits, withheld.seg_embedding, withheld.predicted_iou)
     if not all(np.isfinite(value).all() for value in values):
-        raise ValueError(f"{where}: an unsaid value is not finite")
+        raise ValueError(f"{where}: a value of the withheld mask is not finite")
 
 
 def _as_rows(
     answers: Sequence[TeacherAnswer], grid: MaskGrid, embedding_dim: int, without_mask: int
 ) -> ViewAnswers:
-    """Several masks of one answer become their union, with mean embedding and mean IoU.
+    """Merge the masks of each answer into their union, with mean embedding and mean IoU.
 
-    A teacher that cannot tell the presence counts as sure of what it said.
+    Without a presence from the teacher, presence is 1 for answers with masks and 0 for others.
     """
     status = np.full(len(answers), without_mask, np.uint8)
-    unsaid = np.zeros(len(answers), bool)
+    withheld = np.zeros(len(answers), bool)
     presence = np.array([len(answer.mask_logits) > 0 for answer in answers], np.float32)
     logits = np.zeros((len(answers), grid.height, grid.width), np.float32)
     predicted_iou = np.zeros(len(answers), np.float32)
@@ -223,12 +226,12 @@ def _as_rows(
             logits[row] = answer.mask_logits.max(axis=0)
             predicted_iou[row] = answer.predicted_iou.mean()
             embeddings[row] = answer.seg_embeddings.mean(axis=0)
-        elif answer.unsaid is not None:
-            unsaid[row] = True
-            logits[row] = answer.unsaid.mask_logits
-            predicted_iou[row] = answer.unsaid.predicted_iou
-            embeddings[row] = answer.unsaid.seg_embedding
+        elif answer.withheld is not None:
+            withheld[row] = True
+            logits[row] = answer.withheld.mask_logits
+            predicted_iou[row] = answer.withheld.predicted_iou
+            embeddings[row] = answer.withheld.seg_embedding
         if answer.presence is not None:
             presence[row] = answer.presence
     texts = tuple(answer.text for answer in answers)
-    return ViewAnswers(status, logits, predicted_iou, embeddings, texts, presence, unsaid)
+    return ViewAnswers(status, logits, predicted_iou, embeddings, texts, presence, withheld)

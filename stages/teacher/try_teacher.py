@@ -1,6 +1,7 @@
-"""Stages that ask a teacher outside of a run: about one picture, and the conformance test.
+"""Stages that ask a teacher outside a run: queries on one picture, and the conformance test.
 
-There are no labels here: what comes out is what the teacher says, its [SEG] vectors and masks.
+They read no labels. The outputs are the teacher's text, [SEG] embeddings and masks, as arrays and
+as a picture.
 """
 
 from __future__ import annotations
@@ -26,7 +27,10 @@ if TYPE_CHECKING:
 
 
 class Outcome(NamedTuple):
-    """``fault`` says how the protocol is broken; it is empty when it is not."""
+    """Result of a conformance test: ``fault`` describes the violation, "" if there is none.
+
+    ``summary`` counts answers, pictures and masks of a passed test.
+    """
 
     fault: str
     summary: str
@@ -39,13 +43,13 @@ def run_check(
     device: str,
     tolerance: float,
 ) -> Outcome:
-    """Test the class of ``cfg`` on ``images`` (H, W, 3) uint8, or on two that are made up.
+    """Test the class of ``cfg`` on ``images`` (H, W, 3) uint8, or on two synthetic pictures.
 
-    UserError when the class cannot be made.
+    Raises UserError when the class cannot be instantiated.
     """
-    images = images or made_up_pictures()
+    images = images or synthetic_pictures()
     try:
-        told = check_teacher(lambda: make_custom(cfg, device), images, queries, None, tolerance)
+        passed = check_teacher(lambda: make_custom(cfg, device), images, queries, None, tolerance)
     except ConformanceError as error:
         return Outcome(str(error), "")
     except UserError:
@@ -53,15 +57,16 @@ def run_check(
     except Exception as error:  # noqa: B902 - the user's code may raise anything
         return Outcome(f"it raises {in_one_line(error)}", "")
     counts = (
-        f"{told.num_answers} answers on {len(images)} pictures, {told.num_with_masks} with masks"
+        f"{passed.num_answers} answers on {len(images)} pictures, "
+        f"{passed.num_with_masks} with masks"
     )
-    if not told.num_with_masks:
+    if not passed.num_with_masks:
         counts += "; no mask was seen, give pictures and queries that call for one"
     return Outcome("", counts)
 
 
-def made_up_pictures() -> list[Array]:
-    """A wide and a high picture of coloured rectangles, (H, W, 3) uint8."""
+def synthetic_pictures() -> list[Array]:
+    """Draw a wide and a tall picture of coloured rectangles, (H, W, 3) uint8 each."""
     pictures = []
     for seed, (height, width) in enumerate([(120, 160), (128, 96)]):
         rng = np.random.default_rng(seed)
@@ -75,21 +80,24 @@ def made_up_pictures() -> list[Array]:
 
 
 _COLORS = ((230, 159, 0), (86, 180, 233), (0, 158, 115), (204, 121, 167), (240, 228, 66))
-"""Okabe and Ito's, one after the other for the [SEG]s of an answer."""
+"""Colours of Okabe and Ito for the successive [SEG]s of an answer, RGB."""
 _TINT = 0.55
 _PANEL = (360, 800)
-"""Narrowest and widest panel of the picture, pixels."""
+"""Smallest and largest width of a panel, pixels."""
 _MARGIN, _LINE = 12, 20
 
 
 def run(image: Array, queries: Sequence[str], teacher: LisaTeacher) -> list[FullAnswer]:
-    """The whole answer to each query on ``image`` (H, W, 3) uint8 RGB."""
+    """Answer each query on ``image`` (H, W, 3) uint8 RGB to the end of its text."""
     view = teacher.encode_view(image, "picture")
     return teacher.answers_in_full(view, list(queries))
 
 
 def read_picture(path: Path) -> Array:
-    """A picture as (H, W, 3) uint8 RGB, upright; DataError unless it has 8 bits a channel."""
+    """Read a picture as (H, W, 3) uint8 RGB, rotated as its EXIF tag says.
+
+    Raises DataError for a missing or damaged file, or one without 8 bits a channel.
+    """
     expected = "a picture of 8 bits a channel, such as a PNG or JPEG"
     remedy = "Give another picture, or convert this one."
     try:
@@ -108,11 +116,11 @@ def read_picture(path: Path) -> Array:
 
 
 def arrays(answers: Sequence[FullAnswer]) -> dict[str, Array]:
-    """The answers as named arrays, query i's under ``<name>_<i>``; n is the number of [SEG]s.
+    """Return the answers as named arrays; those of query i are named ``<name>_<i>``.
 
-    ``answer`` text; ``output_ids`` (T,) int64, prompt and answer, -200 at the image; the rest
-    float32: ``seg_embedding`` (n, C), ``low_res_masks`` (n, 1, h, w), ``iou`` (n, 1) and
-    ``mask_logits`` (n, H, W) at the picture's size.
+    ``answer`` is text; ``output_ids`` (T,) int64 holds prompt and answer, -200 at the image. With
+    n the number of [SEG]s, the float32 arrays are ``seg_embedding`` (n, C), ``low_res_masks``
+    (n, 1, h, w), ``iou`` (n, 1) and ``mask_logits`` (n, H, W) at the picture's size.
     """
     named: dict[str, Array] = {}
     for index, answer in enumerate(answers):
@@ -124,7 +132,7 @@ def arrays(answers: Sequence[FullAnswer]) -> dict[str, Array]:
 
 
 def draw(image: Array, queries: Sequence[str], answers: Sequence[FullAnswer]) -> Image.Image:
-    """One panel per query: the query, the answer, and ``image`` with each [SEG]'s mask tinted."""
+    """Draw one panel per query: the query, the answer, and ``image`` with tinted masks."""
     panels = [
         _panel(query, answer.text, tint(image, np.asarray(answer.mask_logits) > 0))
         for query, answer in zip(queries, answers, strict=True)
@@ -138,7 +146,7 @@ def draw(image: Array, queries: Sequence[str], answers: Sequence[FullAnswer]) ->
 
 
 def tint(image: Array, masks: Array) -> Array:
-    """``image`` (H, W, 3) uint8 with each of ``masks`` (n, H, W) bool in a colour of its own."""
+    """Tint ``image`` (H, W, 3) uint8 inside each of ``masks`` (n, H, W) bool, a colour a mask."""
     picture = image.astype(np.float32)
     for index, mask in enumerate(masks):
         color = np.array(_COLORS[index % len(_COLORS)], np.float32)
@@ -147,7 +155,7 @@ def tint(image: Array, masks: Array) -> Array:
 
 
 def _panel(query: str, answer: str, picture: Array) -> Image.Image:
-    """Query and answer in full above the picture, which is resized to a width fit to read."""
+    """Draw query and answer above the picture, which is resized to a width between the limits."""
     width = min(max(picture.shape[1], _PANEL[0]), _PANEL[1])
     height = max(1, round(picture.shape[0] * width / picture.shape[1]))
     shown = Image.fromarray(picture).resize((width, height), Image.Resampling.BILINEAR)
@@ -164,21 +172,21 @@ def _panel(query: str, answer: str, picture: Array) -> Image.Image:
 
 
 def _wrapped(text: str, characters: float) -> list[str]:
-    """Lines of at most so many characters, without the accents that Pillow's font lacks."""
+    """Wrap text at ``characters``, without the accents that Pillow's font lacks."""
     letters = unicodedata.normalize("NFKD", text)
     plain = "".join(letter for letter in letters if not unicodedata.combining(letter))
     return textwrap.wrap(plain, max(10, int(characters))) or [""]
 
 
 def png(picture: Image.Image) -> bytes:
-    """A picture as PNG."""
+    """Encode a picture as PNG."""
     stream = io.BytesIO()
     picture.save(stream, "PNG")
     return stream.getvalue()
 
 
 def npz(named: dict[str, Array]) -> bytes:
-    """Named arrays as a compressed .npz."""
+    """Encode named arrays as a compressed .npz."""
     stream = io.BytesIO()
     np.savez_compressed(stream, **named)  # type: ignore[arg-type]
     return stream.getvalue()

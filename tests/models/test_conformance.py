@@ -18,7 +18,7 @@ from models.teacher import Conformance, ConformanceError, MaskGrid, TeacherAnswe
 from pipeline.__main__ import main
 from stages.configs import TeacherConfig
 from stages.teacher.make_teacher import make_custom, make_lisa
-from stages.teacher.try_teacher import made_up_pictures
+from stages.teacher.try_teacher import synthetic_pictures
 from tests.support.worlds.teacher_world import EXACT, disc_teacher
 
 GOLDEN = Path(__file__).parents[1] / "golden" / "lisa"
@@ -108,7 +108,7 @@ class Unseeded(Sound):
 
 
 def test_a_sound_teacher_passes() -> None:
-    told = check_teacher(Sound, made_up_pictures(), TEXTS)
+    told = check_teacher(Sound, synthetic_pictures(), TEXTS)
     assert told == Conformance(num_answers=6, num_with_masks=4)
 
 
@@ -153,11 +153,15 @@ BROKEN: list[tuple[Callable[[], Any], str]] = [
 @pytest.mark.parametrize(("make", "message"), BROKEN)
 def test_each_broken_promise_is_named(make: Callable[[], Any], message: str) -> None:
     with pytest.raises(ConformanceError, match=re.escape(message)):
-        check_teacher(make, made_up_pictures(), TEXTS)
+        check_teacher(make, synthetic_pictures(), TEXTS)
 
 
 def test_without_pictures_or_with_a_query_twice_nothing_is_proven() -> None:
-    for images, texts in (([], TEXTS), (made_up_pictures(), ()), (made_up_pictures(), ("a", "a"))):
+    for images, texts in (
+        ([], TEXTS),
+        (synthetic_pictures(), ()),
+        (synthetic_pictures(), ("a", "a")),
+    ):
         with pytest.raises(ValueError, match="at least one"):
             check_teacher(Sound, images, texts)
 

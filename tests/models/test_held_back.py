@@ -1,4 +1,4 @@
-"""How likely [SEG] was, and masks that were held back: from the teacher's answer to the cache."""
+"""How likely [SEG] was, and masks that were withheld: from the teacher's answer to the cache."""
 
 from __future__ import annotations
 
@@ -21,13 +21,13 @@ from data.artifacts.teacher import (
 )
 from data.errors import ArtifactError
 from data.types import Prompt, Scene
-from models.teacher import MaskGrid, TeacherAnswer, Unsaid
+from models.teacher import MaskGrid, TeacherAnswer, WithheldMask
 from stages.teacher import run_teacher
 from tests.support.scans.tiny_scene import make_tiny_prompts, make_tiny_scene
 from tests.support.worlds.teacher_world import finish, with_images
 
 GRID = MaskGrid(3, 4, (4.0, 3.0))
-QUERIES = ["said", "held back", "nothing", "failed"]
+QUERIES = ["said", "withheld", "nothing", "failed"]
 
 
 def answers(**changed: Any) -> ViewAnswers:
@@ -144,7 +144,7 @@ class Hesitant:
     def answer(self, view: str, texts: Sequence[str]) -> list[TeacherAnswer]:
         mask, token = np.full((1, 3, 4), 5, np.float32), np.array([[3, 4]], np.float32)
         said = TeacherAnswer("[SEG]", mask, np.full(1, 0.5, np.float32), token, 0.875)
-        held = Unsaid(np.full((3, 4), -1, np.float32), 0.25, np.array([6, 8], np.float32))
+        held = WithheldMask(np.full((3, 4), -1, np.float32), 0.25, np.array([6, 8], np.float32))
         back = TeacherAnswer.without_mask("no", GRID, 2, 0.125, held)
         if view == "view1" and self.spoilt:
             back = replace(back, **self.spoilt)
@@ -174,17 +174,17 @@ def test_what_a_teacher_holds_back_reaches_the_cache(tmp_path: Path) -> None:
     assert np.all(cache.mask_logits(5)[1] == -1)
 
 
-HELD = Unsaid(np.zeros((3, 4), np.float32), 0.5, np.zeros(2, np.float32))
+HELD = WithheldMask(np.zeros((3, 4), np.float32), 0.5, np.zeros(2, np.float32))
 
 
 @pytest.mark.parametrize(
     ("spoilt", "reason"),
     [
-        ({"unsaid": replace(HELD, mask_logits=np.zeros((4, 3), np.float32))}, "(4, 3)"),
-        ({"unsaid": replace(HELD, mask_logits=np.zeros((1, 3, 4), np.float32))}, "(1, 3, 4)"),
-        ({"unsaid": replace(HELD, seg_embedding=np.zeros(3, np.float32))}, "(3,)"),
-        ({"unsaid": replace(HELD, mask_logits=np.full((3, 4), np.nan))}, "not finite"),
-        ({"unsaid": replace(HELD, predicted_iou=np.nan)}, "not finite"),
+        ({"withheld": replace(HELD, mask_logits=np.zeros((4, 3), np.float32))}, "(4, 3)"),
+        ({"withheld": replace(HELD, mask_logits=np.zeros((1, 3, 4), np.float32))}, "(1, 3, 4)"),
+        ({"withheld": replace(HELD, seg_embedding=np.zeros(3, np.float32))}, "(3,)"),
+        ({"withheld": replace(HELD, mask_logits=np.full((3, 4), np.nan))}, "not finite"),
+        ({"withheld": replace(HELD, predicted_iou=np.nan)}, "not finite"),
         ({"presence": 1.01}, "1.01 is not in [0, 1]"),
         ({"presence": np.nan}, "nan is not in [0, 1]"),
         (
@@ -193,7 +193,7 @@ HELD = Unsaid(np.zeros((3, 4), np.float32), 0.5, np.zeros(2, np.float32))
                 "predicted_iou": np.zeros(1, np.float32),
                 "seg_embeddings": np.zeros((1, 2), np.float32),
             },
-            "beside 1 said",
+            "a withheld mask beside 1 masks of",
         ),
     ],
 )

@@ -178,8 +178,8 @@ def test_behind_one_picture_words_are_what_the_teacher_says_of_it(name: str) -> 
         answers = teacher.answer(run.view(image), texts)
         for row, answer in zip(found, answers, strict=True):
             seen.add(len(answer.seg_embeddings))
-            if answer.unsaid is not None:
-                np.testing.assert_allclose(row, answer.unsaid.seg_embedding, atol=1e-5)
+            if answer.withheld is not None:
+                np.testing.assert_allclose(row, answer.withheld.seg_embedding, atol=1e-5)
             else:
                 np.testing.assert_allclose(row, answer.seg_embeddings[0], atol=1e-5)
     assert 1 in seen and (name != "v1" or 0 in seen)

@@ -43,9 +43,9 @@ def test_every_category_is_a_prompt_of_its_scene() -> None:
 @pytest.mark.parametrize(
     ("value", "told"),
     [
-        ("[chair, chair]", "every category once, but chair comes again"),
-        ("[chair, bed, ' Chair']", "every category once, but chair comes again"),
-        ("[potted plant, potted  plant]", "but potted plant comes again"),
+        ("[chair, chair]", "every category once, but chair is repeated"),
+        ("[chair, bed, ' Chair']", "every category once, but chair is repeated"),
+        ("[potted plant, potted  plant]", "but potted plant is repeated"),
         ("['']", "every category needs a name"),
         ("[chair, '  ']", "every category needs a name"),
         ("[chair, '', '']", "every category needs a name"),

@@ -1,4 +1,4 @@
-"""How near LISA came to [SEG], and what it held back, against one forward pass per token."""
+"""How near LISA came to [SEG], and what it withheld, against one forward pass per token."""
 
 from __future__ import annotations
 
@@ -59,13 +59,13 @@ def by_brute_force(
 def check(answer: TeacherAnswer, wanted: Nearest) -> None:
     assert answer.presence == pytest.approx(wanted.presence, rel=1e-3, abs=1e-7)
     if wanted.says_seg:
-        assert answer.unsaid is None and len(answer.mask_logits) == 1
+        assert answer.withheld is None and len(answer.mask_logits) == 1
         return
-    assert len(answer.mask_logits) == 0 and answer.unsaid is not None
-    assert answer.unsaid.mask_logits.dtype == answer.unsaid.seg_embedding.dtype == np.float32
-    assert far(answer.unsaid.mask_logits, wanted.mask_logits) <= TOLERANCE
-    assert far(answer.unsaid.seg_embedding, wanted.seg_embedding) <= TOLERANCE
-    assert answer.unsaid.predicted_iou == pytest.approx(min(max(wanted.iou, 0), 1), abs=TOLERANCE)
+    assert len(answer.mask_logits) == 0 and answer.withheld is not None
+    assert answer.withheld.mask_logits.dtype == answer.withheld.seg_embedding.dtype == np.float32
+    assert far(answer.withheld.mask_logits, wanted.mask_logits) <= TOLERANCE
+    assert far(answer.withheld.seg_embedding, wanted.seg_embedding) <= TOLERANCE
+    assert answer.withheld.predicted_iou == pytest.approx(min(max(wanted.iou, 0), 1), abs=TOLERANCE)
 
 
 @pytest.mark.parametrize(("name", "image"), IMAGES)
@@ -102,7 +102,7 @@ def test_answers_with_seg_are_what_they_were(name: str) -> None:
         answers = run.teacher().answer(run.view(image), [s["question"] for s in samples.values()])
         for (number, sample), answer in zip(samples.items(), answers, strict=True):
             assert answer.mask_logits.shape[0] == sample["n_seg"]
-            assert (answer.unsaid is None) == (sample["n_seg"] > 0)
+            assert (answer.withheld is None) == (sample["n_seg"] > 0)
             assert far(answer.mask_logits, run.array(number, "low_res_masks")[:, 0]) <= TOLERANCE
             assert far(answer.seg_embeddings, run.array(number, "seg_embedding")) <= TOLERANCE
 

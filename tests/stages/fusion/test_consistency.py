@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from data.types import Array, Neighbours
-from stages.fusion.fuse_masks import diffuse, smooth_superpoints, yield_to_rivals
+from stages.fusion.fuse_masks import diffuse, halve_contested_labels, smooth_superpoints
 
 
 def random_neighbours(seed: int, num: int, share: float = 0.4) -> tuple[Neighbours, Array]:
@@ -116,7 +116,7 @@ RIVAL = np.array([False, True, False])
 
 
 def test_rivals_by_hand() -> None:
-    yielded = yield_to_rivals(LABELS, AWAY, RIVAL, 1.5, 0.4)
+    yielded = halve_contested_labels(LABELS, AWAY, RIVAL, 1.5, 0.4)
     wanted = LABELS.copy()
     wanted[1, 0] = 0.2  # 1 > 1.5 * 1/2
     wanted[1, 2] = 0.03  # 1 > 1.5 * 1/5; in superpoint 2 the claims are equal
@@ -127,7 +127,7 @@ def test_rivals_by_hand() -> None:
 def test_the_factor_says_when_a_claim_is_larger() -> None:
     changed = {}
     for factor in (0.3, 1.5, 2.5, 6.0):
-        yielded = yield_to_rivals(LABELS, AWAY, RIVAL, factor, 0.4)
+        yielded = halve_contested_labels(LABELS, AWAY, RIVAL, factor, 0.4)
         changed[factor] = {(int(s), int(q)) for s, q in np.argwhere(yielded != LABELS)}
     assert changed == {
         0.3: {(0, 0), (1, 0), (1, 2), (2, 2)},
@@ -139,23 +139,23 @@ def test_the_factor_says_when_a_claim_is_larger() -> None:
 
 def test_a_query_like_the_rival_is_not_opposed() -> None:
     tokens = np.array([[0.6, 0.8, 0], [0, 1, 0], [0.98, 0.199, 0]], np.float32)
-    yielded = yield_to_rivals(LABELS, tokens, RIVAL, 1.5, 0.4)
+    yielded = halve_contested_labels(LABELS, tokens, RIVAL, 1.5, 0.4)
     np.testing.assert_array_equal(yielded[:, 0], LABELS[:, 0])  # cosine 0.8
     assert yielded[1, 2] == LABELS[1, 2] / 2  # cosine 0.2
 
 
 def test_rivals_oppose_each_other_but_not_themselves() -> None:
     both = np.array([True, True, False])
-    yielded = yield_to_rivals(LABELS, AWAY, both, 1.5, 0.4)
+    yielded = halve_contested_labels(LABELS, AWAY, both, 1.5, 0.4)
     np.testing.assert_allclose(yielded[:, 0], [0.8, 0.2, 0], atol=1e-7)
     np.testing.assert_allclose(yielded[:, 1], [0.1, 0.6, 0.3], atol=1e-7)
-    alone = yield_to_rivals(LABELS[:, 1:2], AWAY[1:2], np.array([True]), 0.1, 1.0)
+    alone = halve_contested_labels(LABELS[:, 1:2], AWAY[1:2], np.array([True]), 0.1, 1.0)
     np.testing.assert_array_equal(alone, LABELS[:, 1:2])
 
 
 def test_who_has_no_token_opposes_but_claims_nothing() -> None:
     labels, tokens = LABELS.copy(), AWAY.copy()
     labels[:, 1], tokens[1] = 0, 0
-    np.testing.assert_array_equal(yield_to_rivals(labels, tokens, RIVAL, 1.5, 0.4), labels)
+    np.testing.assert_array_equal(halve_contested_labels(labels, tokens, RIVAL, 1.5, 0.4), labels)
     nothing = np.zeros((0, 3), np.float32)
-    assert yield_to_rivals(nothing, AWAY, RIVAL, 1.5, 0.4).shape == (0, 3)
+    assert halve_contested_labels(nothing, AWAY, RIVAL, 1.5, 0.4).shape == (0, 3)

@@ -84,7 +84,7 @@ def test_queries_do_not_see_each_other(tmp_path: Path, cfg: FuseConfig) -> None:
     whole = fuse_masks.run(scene, links, cache, cfg)
     for number, queries in enumerate(([0], [2, 0], [3, 1, 2])):
         some = copied(tmp_path / str(number), cache, range(7), queries)
-        labels = fuse_masks.run(scene, links, some, cfg, rivals=np.zeros(len(queries), bool))
+        labels = fuse_masks.run(scene, links, some, cfg, competing=np.zeros(len(queries), bool))
         _same(labels, whole, queries)
 
 

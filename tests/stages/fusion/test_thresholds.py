@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from data.artifacts.soft_masks import read_pseudo, write_pseudo
 from stages.configs import FuseConfig
 from stages.fusion import fuse_masks
-from stages.fusion.thresholds import NONE, choose_thresholds, expected_dice, sharpened
+from stages.fusion.thresholds import NONE, choose_thresholds, expected_dice, sharpen
 from tests.support.worlds.teacher_world import finish, random_case
 
 
@@ -47,11 +47,11 @@ def test_weights_stand_for_so_many_points(parts: list[tuple[int, int]]) -> None:
         assert expected_dice(probs, np.ones(len(probs))) == expected_dice(probs)
 
 
-def test_sharpened_by_hand() -> None:
+def test_sharpen_by_hand() -> None:
     """Of 0.8, 0.4, 0.2: shares 1, 1/2, 1/4 of the largest; odds 1 and 1/3, squared 1 and 1/9."""
     probs = np.array([0.8, 0.4, 0.2, 0], np.float32)
-    np.testing.assert_allclose(sharpened(probs, 2), [1, 0.5, 0.1, 0], atol=1e-6)
-    np.testing.assert_allclose(sharpened(probs, 1), [1, 0.5, 0.25, 0], atol=1e-6)
+    np.testing.assert_allclose(sharpen(probs, 2), [1, 0.5, 0.1, 0], atol=1e-6)
+    np.testing.assert_allclose(sharpen(probs, 1), [1, 0.5, 0.25, 0], atol=1e-6)
 
 
 def test_sharpness_parts_like_things() -> None:
@@ -69,7 +69,7 @@ def test_sharpness_parts_like_things() -> None:
 @given(st.lists(st.integers(0, 255), min_size=1, max_size=20).filter(any), st.floats(0.5, 4))
 def test_sharpness_keeps_the_order(levels: list[int], sharpness: float) -> None:
     probs = np.sort(np.array(levels, np.float32) / 255)
-    drawn = sharpened(probs, sharpness)
+    drawn = sharpen(probs, sharpness)
     assert (np.diff(drawn) >= 0).all() and drawn[-1] == 1 and drawn.min() >= 0
     chosen = choose_thresholds(probs[None], "expected_dice", 0, None, sharpness)[0]
     best = expected_dice(drawn)

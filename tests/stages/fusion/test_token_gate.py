@@ -12,7 +12,7 @@ from data.artifacts.teacher import MASK, TeacherCache
 from models.oracle import code
 from stages.configs import FuseConfig
 from stages.fusion import fuse_masks
-from stages.fusion.fuse_masks import belief, gate_views, normalised, shared_direction
+from stages.fusion.fuse_masks import normalised, shared_direction, view_confidence, weigh_views
 from tests.support.worlds.teacher_world import FakeLinks, flat_scene, random_case, write_cache
 
 PLAIN = FuseConfig(superpoints=False, agreement=False)
@@ -23,7 +23,7 @@ def test_the_gate_is_at_rest(tmp_path: Path) -> None:
     """Weights solve w_v = a_v max(0, cos(e_v, c)) with c the weighted mean direction."""
     _, _, cache = random_case(tmp_path, num_views=12)
     cfg = PLAIN.model_copy(update={"gate_floor": 0.0, "gate_iterations": 50})
-    gate = gate_views(cache, cfg)[0]
+    gate = weigh_views(cache, cfg)[0]
     believed = cache.presence[:, 0] * cache.predicted_iou[:, 0]
     tokens = cache.seg_embeddings[:, 0]
     lengths = np.linalg.norm(tokens, axis=1)
@@ -65,7 +65,7 @@ def test_the_gate_drops_a_planted_view_and_says_why(tmp_path: Path) -> None:
 
 def test_without_the_gate_tokens_have_no_say(tmp_path: Path) -> None:
     cache = _planted(tmp_path)
-    (gate,) = gate_views(cache, PLAIN.model_copy(update={"token_gate": False}))
+    (gate,) = weigh_views(cache, PLAIN.model_copy(update={"token_gate": False}))
     np.testing.assert_allclose(gate.weights[:7], cache.predicted_iou[:7, 0] / 0.95, atol=1e-6)
     assert gate.weights[7] == 0, "0.03 is under a third of 0.95"
 
@@ -99,6 +99,6 @@ def test_tokens_of_zeros_do_not_break_the_gate(tmp_path: Path) -> None:
     status = np.full((3, 1), MASK, np.uint8)
     parts = np.zeros((3, 1, 2, 2), np.float32), np.ones((3, 1), np.float32)
     cache = write_cache(tmp_path, status, *parts, np.zeros((3, 1, 4), np.float32))
-    (gate,) = gate_views(cache, PLAIN)
+    (gate,) = weigh_views(cache, PLAIN)
     assert not gate.weights.any() and not gate.center.any()
-    np.testing.assert_array_equal(belief(cache), np.ones((3, 1)))
+    np.testing.assert_array_equal(view_confidence(cache), np.ones((3, 1)))

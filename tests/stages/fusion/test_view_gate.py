@@ -13,7 +13,7 @@ from data.artifacts.teacher import FAILED, MASK, NO_SEG, TeacherCache
 from data.types import Array
 from stages.configs import FuseConfig
 from stages.fusion import fuse_masks
-from stages.fusion.fuse_masks import belief, gate_views
+from stages.fusion.fuse_masks import view_confidence, weigh_views
 from stages.fusion.sample_masks import LiftedView, Sampling, lifted_views
 from stages.fusion.votes import agreement
 from tests.support.worlds.teacher_world import FakeLinks, flat_scene, random_case, write_cache
@@ -154,7 +154,7 @@ def test_belief_is_presence_times_predicted_iou(tmp_path: Path) -> None:
     withheld[2, :2] = True
     parts = np.zeros((*shape, 2, 2), np.float32), iou, np.ones((*shape, 2), np.float32)
     cache = write_cache(tmp_path, status, *parts, withheld=withheld, presence=presence)
-    believed = belief(cache)
+    believed = view_confidence(cache)
     np.testing.assert_allclose(believed[:, 0], [0.8, 0.4, 0.2, 0], atol=1e-6)
     np.testing.assert_array_equal(believed[:, 1], [1, 1, 1, 0])  # it believes nothing it drew
     np.testing.assert_allclose(believed[:, 2], [0.8, 0.4, 0, 0], atol=1e-6)
@@ -190,13 +190,13 @@ def test_reasons(tmp_path: Path) -> None:
 @pytest.mark.parametrize("seed", range(3))
 def test_best_takes_one_view_and_all_takes_what_is_drawn(tmp_path: Path, seed: int) -> None:
     _, _, cache = random_case(tmp_path, seed)
-    for query, gate in enumerate(gate_views(cache, FuseConfig(views="best"))):
+    for query, gate in enumerate(weigh_views(cache, FuseConfig(views="best"))):
         assert gate.weights.sum() == (query < 3) and set(gate.weights) <= {0, 1}
         if query < 3:
             assert (
                 gate.weights.argmax() == (cache.presence * cache.predicted_iou)[:, query].argmax()
             )
-    for query, gate in enumerate(gate_views(cache, FuseConfig(views="all"))):
+    for query, gate in enumerate(weigh_views(cache, FuseConfig(views="all"))):
         np.testing.assert_array_equal(gate.weights, cache.drawn[:, query])
 
 
@@ -205,7 +205,7 @@ def test_support_scales_weights_of_filtered_views_alone(tmp_path: Path) -> None:
     assert [view.view_index for view in lifted_views(scene, links, cache)] == list(range(7))
     support = np.random.default_rng(0).random((7, 4))
     cfg = FuseConfig(token_gate=False, gate_floor=0)
-    for query, gate in enumerate(gate_views(cache, cfg, support)[:3]):
-        raw = (belief(cache) * support)[:, query]
+    for query, gate in enumerate(weigh_views(cache, cfg, support)[:3]):
+        raw = (view_confidence(cache) * support)[:, query]
         np.testing.assert_allclose(gate.weights, raw / raw.max())
         np.testing.assert_array_equal(gate.support, support[:, query])

@@ -105,7 +105,7 @@ def test_who_always_sees_something_is_right_half_the_time(
 ) -> None:
     found = finish.summary(examined(monkeypatch, always=True)[0])
     assert (found["true_positives"], found["true_negatives"], found["presence"]) == (1, 0, 0.5)
-    assert found["belief_auc"] == 0.5  # One belief for all.
+    assert found["belief_auc"] == 0.5  # All have the same confidence.
     assert found["mask_iou"] == 1
 
 
@@ -119,7 +119,7 @@ def test_masks_are_marked_by_their_overlap(monkeypatch: pytest.MonkeyPatch) -> N
         if inside.any():
             assert result.iou == pytest.approx((inside & moved).sum() / (inside | moved).sum())
         else:
-            assert (result.iou, result.belief, result.token) == (0, 0, None)
+            assert (result.iou, result.confidence, result.token) == (0, 0, None)
 
 
 def test_wrong_names_and_missing_masks_cost(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -153,7 +153,7 @@ def marked(
     share: float,
     said: bool,
     iou: float = 0.0,
-    belief: float = 0.0,
+    confidence: float = 0.0,
     label: str = "bed",
     kind: str = "name",
     color: str = "",
@@ -162,15 +162,15 @@ def marked(
 ) -> Result:
     query = ViewQuery(kind, label, (0,) if share else (), color)
     vector = None if token is None else np.array(token, np.float32)
-    return Result(query, held_out, share, said, True, iou, belief, vector)
+    return Result(query, held_out, share, said, True, iou, confidence, vector)
 
 
 def test_figures_by_hand() -> None:
     results = [
-        marked(0.005, True, iou=0.8, belief=0.9),
-        marked(0.02, True, iou=0.4, belief=0.3, label="sofa", held_out=True),
+        marked(0.005, True, iou=0.8, confidence=0.9),
+        marked(0.02, True, iou=0.4, confidence=0.3, label="sofa", held_out=True),
         marked(0.5, False, label="sofa"),
-        marked(0, True, belief=0.5, kind="color"),
+        marked(0, True, confidence=0.5, kind="color"),
         marked(0, False, label="sofa", kind="both"),
     ]
     found = finish.summary(results)

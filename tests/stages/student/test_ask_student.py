@@ -17,7 +17,7 @@ from data.types import Scene
 from pipeline.commands.query import make_engine
 from pipeline.steps.questions import questions_of
 from stages.student import ask_student
-from stages.student.ask_student import AskConfigs, Asked, StudentEngine
+from stages.student.ask_student import AskConfigs, SentenceAnswer, StudentEngine
 from tests.support.asked_run import AskedRun, asked_run, made_asked
 from tests.support.cli import REPOSITORY
 
@@ -46,7 +46,7 @@ def test_answers_are_those_of_predict_masks(asked_run: AskedRun) -> None:
 def test_an_answer_in_figures_by_hand() -> None:
     points = np.array([[0, 0, 0], [1, 2, 4], [3, 2, 5], [9, 9, 9]], np.float32)
     probs = np.array([0.1, 0.6, 0.8, 0.2], np.float32)
-    asked = Asked("the bed", probs, 0.6, points)
+    asked = SentenceAnswer("the bed", probs, 0.6, points)
     assert asked.mask.tolist() == [False, True, True, False] and asked.num_points == 2
     assert asked.score == pytest.approx(0.8)
     assert asked.box == ((2.0, 2.0, 4.5), (2.0, 0.0, 1.0))

@@ -77,7 +77,9 @@ def test_targets_by_hand() -> None:
 
 
 def test_labels_above_twice_the_threshold_stay_one_and_a_threshold_of_zero_is_no_division() -> None:
-    level = thresholds.level(np.array([[0.9], [0.2], [0.0]], "f4"), np.array([0.2, 0, 0], "f4"))
+    level = thresholds.rescale_by_threshold(
+        np.array([[0.9], [0.2], [0.0]], "f4"), np.array([0.2, 0, 0], "f4")
+    )
     assert level.tolist() == [[1], [1], [0]]
 
 

@@ -6,7 +6,7 @@ import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
 
-from stages.student.answering import agree, find_objects
+from stages.student.answering import find_objects, smooth_objects
 
 
 def test_parts_touch_and_have_like_features() -> None:
@@ -24,9 +24,13 @@ def test_agreement_by_hand() -> None:
     """Roots of the sizes are 1, 3 and 2: the first two's mean is (0.8 + 3 * 0.4) / 4 = 0.5."""
     probs = np.array([[0.8, 0.4, 0.1]], np.float32)
     objects, sizes = np.array([0, 0, 1]), np.array([1, 9, 4])
-    np.testing.assert_allclose(agree(probs, objects, sizes, 0.5), [[0.65, 0.45, 0.1]], atol=1e-6)
-    np.testing.assert_allclose(agree(probs, objects, sizes, 1), [[0.5, 0.5, 0.1]], atol=1e-6)
-    np.testing.assert_array_equal(agree(probs, objects, sizes, 0), probs)
+    np.testing.assert_allclose(
+        smooth_objects(probs, objects, sizes, 0.5), [[0.65, 0.45, 0.1]], atol=1e-6
+    )
+    np.testing.assert_allclose(
+        smooth_objects(probs, objects, sizes, 1), [[0.5, 0.5, 0.1]], atol=1e-6
+    )
+    np.testing.assert_array_equal(smooth_objects(probs, objects, sizes, 0), probs)
 
 
 @given(st.integers(0, 2**31), st.floats(0, 1))
@@ -34,7 +38,7 @@ def test_objects_keep_their_mean_and_their_range(seed: int, share: float) -> Non
     rng = np.random.default_rng(seed)
     probs = rng.random((3, 12)).astype(np.float32)
     objects, sizes = rng.integers(0, 5, 12), rng.integers(0, 40, 12)
-    settled = agree(probs, objects, sizes, share)
+    settled = smooth_objects(probs, objects, sizes, share)
     for number in set(objects.tolist()):
         inside = objects == number
         weights = np.sqrt(sizes[inside])
@@ -46,4 +50,6 @@ def test_objects_keep_their_mean_and_their_range(seed: int, share: float) -> Non
 
 
 def test_without_queries_nothing_is_answered() -> None:
-    assert agree(np.zeros((0, 2), np.float32), np.array([0, 0]), np.ones(2), 0.5).shape == (0, 2)
+    assert smooth_objects(
+        np.zeros((0, 2), np.float32), np.array([0, 0]), np.ones(2), 0.5
+    ).shape == (0, 2)

@@ -123,14 +123,14 @@ def test_objects_pull_their_parts_together(finished: Path) -> None:
 
 def test_together_by_hand() -> None:
     probs, labels = np.array([[0.5, 0.9, 0.0, 1.0]]), np.array([[0.5, 0.4, 1.0, 1.0]])
-    both = thresholds.together(probs.astype(np.float32), labels.astype(np.float32))
+    both = thresholds.geometric_mean(probs.astype(np.float32), labels.astype(np.float32))
     np.testing.assert_allclose(both, [[0.5, 0.6, 0, 1]], atol=1e-6)
     assert both.dtype == np.float32
 
 
 def test_levelled_labels_by_hand() -> None:
     soft = np.array([[0, 0.1, 0.2, 0.4, 1], [0, 0.4, 0.8, 0.9, 1], [0, 0.1, 0.2, 0.3, 1]], "f4")
-    level = thresholds.level(soft, np.array([0.2, 0.8, 2.0], np.float32))
+    level = thresholds.rescale_by_threshold(soft, np.array([0.2, 0.8, 2.0], np.float32))
     expected = np.array([[0, 0.25, 0.5, 1, 1], [0, 0.25, 0.5, 0.5625, 0.625], [0] * 5])
     np.testing.assert_allclose(level, expected, atol=1e-6)
     assert level.dtype == np.float32
@@ -140,7 +140,7 @@ def test_levelled_labels_by_hand() -> None:
 def test_levelled_labels_rise_and_begin_where_labels_do(threshold: float) -> None:
     soft = np.arange(256, dtype=np.float32)[None] / np.float32(255)
     chosen = np.array([threshold], np.float32)
-    level = thresholds.level(soft, chosen)
+    level = thresholds.rescale_by_threshold(soft, chosen)
     assert (np.diff(level[0]) >= 0).all() and level.min() == 0 and level.max() <= 1
     assert np.array_equal(level >= 0.5, soft >= chosen)
 

@@ -14,7 +14,7 @@ from data.types import Array
 from stages.network_configs import SelfTrainingConfig
 from stages.student import train_student
 from stages.student.answering import Answers
-from stages.student.train_student import Mender
+from stages.student.train_student import LabelRefiner
 from tests.support.worlds.tiny_training import four_points
 
 SCENE = replace(
@@ -36,7 +36,7 @@ def mend(monkeypatch: pytest.MonkeyPatch) -> Any:
         tokens = SimpleNamespace(tokens=torch.zeros(1, 8))
         monkeypatch.setattr(train_student, "fuse_views", lambda *given: tokens)
         model: Any = None
-        return Mender(model, 0.1, SelfTrainingConfig(**cfg))(SCENE)
+        return LabelRefiner(model, 0.1, SelfTrainingConfig(**cfg))(SCENE)
 
     return mended
 

@@ -149,7 +149,7 @@ def test_unusable_features_are_refused(tmp_path: Path) -> None:
         with pytest.raises(UserError, match="for a grid of 5x6 cells"):
             run(scene, links, Eyes(other))
     ragged: Any = [maps[0], maps[1, :2]]
-    with pytest.raises(UserError, match="2 channels for one view, 3 for another"):
+    with pytest.raises(UserError, match="3 channels for the first view and 2 for"):
         run(scene, links, Eyes(ragged))
 
 

@@ -20,7 +20,7 @@ from models.lisa.network import LisaConfig
 from models.lisa.tokenizer import LisaTokenizer
 from models.lisa.trainee import NanoTrainee, nano_config, nano_network
 from stages.nano import prepare, train
-from stages.nano.batches import COLOR_IDS, LABEL_IDS, Answers, NanoData
+from stages.nano.batches import COLOR_IDS, LABEL_IDS, AnswerFormat, NanoData
 from stages.nano.configs import NanoTrainConfig
 
 SEED = (5, 2, 1)
@@ -41,11 +41,11 @@ def office() -> Snapshots:
 
 
 @cache
-def answers() -> Answers:
+def answers() -> AnswerFormat:
     """The form of answers under a tokenizer that was learnt here."""
     with tempfile.TemporaryDirectory() as folder:
         prepare.run(Path(folder))
-        return Answers(LisaTokenizer.from_folder(Path(folder)))
+        return AnswerFormat(LisaTokenizer.from_folder(Path(folder)))
 
 
 def write_shard(folder: Path) -> Path:

@@ -19,15 +19,15 @@ from models.teacher import (
     ConformanceError,
     MaskGrid,
     TeacherAnswer,
-    Unsaid,
+    WithheldMask,
     check_teacher,
 )
 from pipeline.__main__ import main
-from stages.teacher.try_teacher import made_up_pictures
+from stages.teacher.try_teacher import synthetic_pictures
 
 GRID = MaskGrid(4, 6, (6.0, 4.0))
 TEXTS = ("a chair", "nothing")
-HELD = Unsaid(np.zeros((4, 6), np.float32), 0.5, np.ones(3, np.float32))
+HELD = WithheldMask(np.zeros((4, 6), np.float32), 0.5, np.ones(3, np.float32))
 
 
 class Sound:
@@ -47,7 +47,7 @@ class Sound:
     def one(self, view: float, text: str) -> TeacherAnswer:
         logits = np.full((4, 6), view - 2, np.float32)
         if text == "nothing":
-            held = Unsaid(logits, view, np.full(3, view, np.float32))
+            held = WithheldMask(logits, view, np.full(3, view, np.float32))
             return TeacherAnswer.without_mask("no", GRID, 3, view / 2, held)
         iou, token = np.full(1, 0.5, np.float32), np.ones((1, 3), np.float32)
         return TeacherAnswer("[SEG]", logits[None], iou, token, 1 - view / 2)
@@ -66,7 +66,7 @@ def spoilt(on: str = "nothing", **fields: Any) -> type[Sound]:
 
 def held_back(**fields: Any) -> type[Sound]:
     """A teacher whose held-back masks have these fields."""
-    return spoilt(unsaid=replace(HELD, **fields))
+    return spoilt(withheld=replace(HELD, **fields))
 
 
 def changing(part: str) -> type[Sound]:
@@ -75,11 +75,11 @@ def changing(part: str) -> type[Sound]:
     class Changing(Sound):
         def answer(self, view: float, texts: Sequence[str]) -> list[TeacherAnswer]:
             answers, alone = super().answer(view, texts), len(texts) == 1
-            new: dict[str, Any] = {"unsaid": HELD if alone else None, "presence": None}
+            new: dict[str, Any] = {"withheld": HELD if alone else None, "presence": None}
             if part == "presence":
                 new = {"presence": 0.75 if alone else 0.25}
             elif part == "token":
-                new = {"unsaid": replace(HELD, seg_embedding=HELD.seg_embedding * (1 + alone))}
+                new = {"withheld": replace(HELD, seg_embedding=HELD.seg_embedding * (1 + alone))}
             elif part == "lost presence":
                 new = {"presence": None if alone else 0.25}
             return [replace(a, **new) if len(a.mask_logits) == 0 else a for a in answers]
@@ -98,17 +98,17 @@ class Unseeded(Sound):
 
     def one(self, view: float, text: str) -> TeacherAnswer:
         answer = super().one(view, text)
-        return replace(answer, unsaid=self.held) if text == "nothing" else answer
+        return replace(answer, withheld=self.held) if text == "nothing" else answer
 
 
 def test_a_teacher_that_holds_masks_back_conforms() -> None:
-    told = check_teacher(Sound, made_up_pictures(), TEXTS)
+    told = check_teacher(Sound, synthetic_pictures(), TEXTS)
     assert told == Conformance(num_answers=4, num_with_masks=2)
 
 
 @pytest.mark.parametrize("presence", [None, 0, 1, 0.5, np.float32(0.25), np.float64(1)])
 def test_any_number_from_0_to_1_is_a_presence(presence: Any) -> None:
-    check_teacher(spoilt(presence=presence), made_up_pictures(), TEXTS)
+    check_teacher(spoilt(presence=presence), synthetic_pictures(), TEXTS)
 
 
 BROKEN: list[tuple[Callable[[], Any], str]] = [
@@ -118,34 +118,34 @@ BROKEN: list[tuple[Callable[[], Any], str]] = [
     (spoilt(presence="likely"), "presence is 'likely'"),
     (spoilt(presence=True), "presence is True"),
     (spoilt(presence=np.full(2, 0.5, np.float32)), "presence is array"),
-    (spoilt(on="a chair", unsaid=HELD), "query 'a chair': unsaid stands beside 1 said masks"),
-    (spoilt(unsaid=(1, 2, 3)), "unsaid is a tuple, not an Unsaid"),
-    (held_back(mask_logits=np.zeros((6, 4), np.float32)), "unsaid mask_logits is (6, 4)"),
-    (held_back(mask_logits=np.zeros((1, 4, 6), np.float32)), "unsaid mask_logits is (1, 4, 6)"),
-    (held_back(mask_logits=np.zeros((4, 6))), "unsaid mask_logits is float64"),
-    (held_back(mask_logits=[0.0]), "unsaid mask_logits is a list"),
+    (spoilt(on="a chair", withheld=HELD), "query 'a chair': a withheld mask beside 1 masks of"),
+    (spoilt(withheld=(1, 2, 3)), "withheld is a tuple, not a WithheldMask"),
+    (held_back(mask_logits=np.zeros((6, 4), np.float32)), "withheld mask_logits is (6, 4)"),
+    (held_back(mask_logits=np.zeros((1, 4, 6), np.float32)), "withheld mask_logits is (1, 4, 6)"),
+    (held_back(mask_logits=np.zeros((4, 6))), "withheld mask_logits is float64"),
+    (held_back(mask_logits=[0.0]), "withheld mask_logits is a list"),
     (held_back(mask_logits=np.full((4, 6), np.inf, np.float32)), "not finite"),
-    (held_back(seg_embedding=np.zeros(4, np.float32)), "unsaid seg_embedding is (4,)"),
+    (held_back(seg_embedding=np.zeros(4, np.float32)), "withheld seg_embedding is (4,)"),
     (held_back(seg_embedding=np.full(3, np.nan, np.float32)), "not finite"),
-    (held_back(predicted_iou=1.25), "unsaid predicted_iou is 1.25"),
-    (held_back(predicted_iou=float("nan")), "unsaid predicted_iou is nan"),
+    (held_back(predicted_iou=1.25), "withheld predicted_iou is 1.25"),
+    (held_back(predicted_iou=float("nan")), "withheld predicted_iou is nan"),
     (changing("presence"), "presence changes by 0.5 when each query is asked alone"),
     (changing("lost presence"), "presence comes or goes when each query is asked alone"),
-    (changing("token"), "unsaid seg_embedding changes by 1 when each query is asked alone"),
-    (changing("mask"), "unsaid comes or goes when each query is asked alone"),
-    (Unseeded, "unsaid mask_logits changes by 1 from a second teacher of the same config"),
+    (changing("token"), "withheld seg_embedding changes by 1 when each query is asked alone"),
+    (changing("mask"), "withheld comes or goes when each query is asked alone"),
+    (Unseeded, "withheld mask_logits changes by 1 from a second teacher of the same config"),
 ]
 
 
 @pytest.mark.parametrize(("make", "message"), BROKEN)
 def test_each_broken_promise_is_named(make: Callable[[], Any], message: str) -> None:
     with pytest.raises(ConformanceError, match=re.escape(message)):
-        check_teacher(make, made_up_pictures(), TEXTS)
+        check_teacher(make, synthetic_pictures(), TEXTS)
 
 
 PLUGGED = """
 import numpy as np
-from tests.models.test_conformance_unsaid import Sound
+from tests.models.test_conformance_withheld import Sound
 
 class Loud(Sound):
     def one(self, view, text):
