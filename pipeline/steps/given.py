@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from data.artifacts.object_store import Place
 from data.artifacts.store import ArtifactKey, read_metadata
-from pipeline.process import gpus, process, progress
+from pipeline.process import process, progress, slots
 from pipeline.steps.declaration import STEPS, Input, Step, holds_labels
 
 if TYPE_CHECKING:
@@ -129,7 +129,7 @@ class Given:
     @property
     def device_if_gpu(self) -> str:
         """The same, found out without importing PyTorch where there is no GPU to be asked for."""
-        return self.device if gpus.wanted(self._device) else "cpu"
+        return self.device if slots.gpus_needed(self._device) else "cpu"
 
     def progress(self, alone: bool = False) -> progress.Show:
         """A ``show(done, total)`` callback; ``alone`` where no other task runs beside."""

@@ -10,7 +10,7 @@ from luigi.task import flatten
 
 from data.artifacts.store import ArtifactKey, is_complete
 from data.errors import UserError
-from pipeline.process import full_disk, gpus, process, task_log
+from pipeline.process import full_disk, process, slots, task_log
 
 
 class ArtifactTarget(luigi.Target):
@@ -106,7 +106,7 @@ class ArtifactTask(ReadableTask):
             stage = key.folder.parent.parent if self.unit() else key.folder.parent
             log = task_log.artifact_log(key, self.unit())
             with full_disk.explained(key.folder, stage), task_log.kept(log, str(self)):
-                with gpus.taken(self.num_gpus()):
+                with slots.hold_gpus(self.num_gpus()):
                     self.make(key)
 
     def num_gpus(self) -> int:
@@ -116,8 +116,8 @@ class ArtifactTask(ReadableTask):
     def process_resources(self) -> dict[str, int]:
         """The GPUs, so that no more tasks start than there are; tasks of other hosts wait."""
         # More than there are would wait for ever, where the task itself says what is wrong.
-        count = 0 if process.is_central() else min(self.num_gpus(), len(gpus.visible()))
-        return {gpus.resource_name(): count} if count else {}
+        count = 0 if process.is_central() else min(self.num_gpus(), len(slots.visible_gpus()))
+        return {slots.gpu_resource(): count} if count else {}
 
     def make(self, key: ArtifactKey) -> None:
         """Make the artifact; a task without a key is never asked to."""

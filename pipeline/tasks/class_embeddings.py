@@ -14,7 +14,7 @@ from data.errors import ConfigError
 from data.queries import classes as class_sets
 from data.queries.classes import FILE_NAMES, HUB_IDS, TEMPLATES, check_clip
 from pipeline.plan import output_root
-from pipeline.process import gpus, process
+from pipeline.process import process, slots
 from pipeline.steps import Step, declare
 from pipeline.tasks.base import ArtifactTask
 from stages.teacher.identity import identity_of, place_of
@@ -94,7 +94,7 @@ class EmbedClasses(ArtifactTask):
 
     def num_gpus(self) -> int:
         """One."""
-        return gpus.wanted(self.device)
+        return slots.gpus_needed(self.device)
 
     def make(self, key: ArtifactKey) -> None:
         """Embed and write; UserError when the weights cannot be read."""

@@ -18,7 +18,7 @@ import luigi
 from data.artifacts.store import is_complete
 from data.errors import ConfigError, UserError
 from pipeline.plan import Plan
-from pipeline.process import full_disk, gpus, process, progress, task_log
+from pipeline.process import full_disk, process, progress, slots, task_log
 from pipeline.steps import STEPS
 from pipeline.steps.questions import questions_of
 from pipeline.tasks.base import ArtifactTarget
@@ -100,14 +100,16 @@ class CacheTeacherMasks(PipelineTask):
 
     def num_gpus(self) -> int:
         """One, but for the oracle, which computes nothing."""
-        return gpus.wanted(self.device) if self.plan.experiment.teacher.name != "oracle" else 0
+        return (
+            slots.gpus_needed(self.device) if self.plan.experiment.teacher.name != "oracle" else 0
+        )
 
     def run(self) -> None:
         """Fill the caches, one scene after the other; a broken scene fails alone, at the end."""
         process.die_with_parent()
         process.limit_threads(process.num_cores())
         log = task_log.log_path(self.plan.output, "cache_teacher_masks", self.unit())
-        with task_log.kept(log, str(self)), gpus.taken(self.num_gpus()):
+        with task_log.kept(log, str(self)), slots.hold_gpus(self.num_gpus()):
             self._fill()
 
     def _fill(self) -> None:

@@ -15,7 +15,7 @@ import luigi
 from data.artifacts.store import ArtifactKey, writing_anywhere
 from pipeline import latest_results
 from pipeline.plan import Plan, load_plan
-from pipeline.process import gpus, process
+from pipeline.process import process, slots
 from pipeline.steps import STEPS, Input, Step
 from pipeline.steps.declaration import ON_DECLARED, load
 from pipeline.steps.given import Given
@@ -128,14 +128,14 @@ class StepTask(PipelineTask):
         if self.key() is None:
             return 0
         if self.step.trains:
-            return gpus.wanted(self.device, self.train_processes)
+            return slots.gpus_needed(self.device, self.train_processes)
         asks = self.step.asks_teacher and self.plan.experiment.teacher.name != "oracle"
-        return gpus.wanted(self.device) if asks or self.step.uses_gpu else 0
+        return slots.gpus_needed(self.device) if asks or self.step.uses_gpu else 0
 
     def process_resources(self) -> dict[str, int]:
         """The GPUs, or this machine's place for a big teacher where there is no GPU."""
         if self.step.asks_teacher and not self.num_gpus() and self.key() is not None:
-            return gpus.teacher_resources(self._has_small_teacher)
+            return slots.teacher_resources(self._has_small_teacher)
         return super().process_resources()
 
     @property
@@ -150,7 +150,7 @@ class StepTask(PipelineTask):
     def make(self, key: ArtifactKey) -> None:
         """Run the step; one that asks a big teacher on a CPU waits for its place."""
         waits = self.step.asks_teacher and not self.num_gpus()
-        with gpus.teacher_slot(self._has_small_teacher) if waits else nullcontext():
+        with slots.teacher_slot(self._has_small_teacher) if waits else nullcontext():
             run_step(self.step, self.plan, self.unit(), self.device, self.train_processes)
 
 

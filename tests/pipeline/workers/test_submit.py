@@ -93,7 +93,7 @@ def test_a_dry_run_prints_what_would_be_submitted_and_writes_nothing(
         (["--array", "2", "--task", "Finetune"], "Finetune: whose student?"),
         (["--array", "2", "--sbatch-option=--exclusive"], "without dashes"),
         (["--array", "2", "--sbatch-option", "a b=c"], "without dashes"),
-        (["--array", "2", "--sbatch-option", "arr=0-9"], "array is set by submit itself"),
+        (["--array", "2", "--sbatch-option", "arr=0-9"], "submit sets array itself"),
         (["--array", "2", "--sbatch-option", "part=gpu"], "an option of its own: --partition"),
         (["--array", "2", "--account", "a\nb"], "--account: expected one line"),
     ],

@@ -23,7 +23,7 @@ _JOB = ("SLURM_JOB_ID", "SLURM_ARRAY_TASK_ID", "SLURM_STEP_ID")
 _WAIT = 0.5
 
 
-def visible(devices: Path = Path("/dev")) -> list[str]:
+def visible_gpus(devices: Path = Path("/dev")) -> list[str]:
     """The GPUs this process may use, as ``CUDA_VISIBLE_DEVICES`` names them.
 
     What that variable says, else one number for each device file of NVIDIA's driver, of which a
@@ -39,18 +39,18 @@ def visible(devices: Path = Path("/dev")) -> list[str]:
     return [str(number) for number in range(count or int((devices / "dxg").exists()))]
 
 
-def wanted(device: str, count: int = 1) -> int:
+def gpus_needed(device: str, count: int = 1) -> int:
     """How many GPUs a task asked to run on ``device`` takes: ``count``, or none on the CPU."""
-    return 0 if device == "cpu" or not visible() else count
+    return 0 if device == "cpu" or not visible_gpus() else count
 
 
-def resource_name() -> str:
+def gpu_resource() -> str:
     """What this machine's GPUs are called among Luigi's resources."""
     return f"gpu_{platform.node().lower()}"
 
 
 @contextmanager
-def taken(count: int) -> Iterator[None]:
+def hold_gpus(count: int) -> Iterator[None]:
     """Wait until ``count`` GPUs are free, and let this process see these alone.
 
     For a process that works on one task and has not begun to use CUDA. Locks lie in the
@@ -63,7 +63,7 @@ def taken(count: int) -> Iterator[None]:
     if count == 0:
         yield
         return
-    names = visible()
+    names = visible_gpus()
     if count > len(names):
         raise UserError(
             f"{count} GPUs were asked for, but this process may use {len(names)}"
