@@ -197,7 +197,7 @@ def _config_changes(old: Record, key: ArtifactKey) -> Iterator[str]:
 
 def _input_changes(old: Record, key: ArtifactKey, finished: FinishedArtifacts) -> Iterator[str]:
     step = step_of(key.stage)
-    leaves = step.told() if step is not None else {}
+    leaves = step.explanations() if step is not None else {}
     for name in dict.fromkeys((*old.inputs, *key.inputs)):
         kind = name.split(" ")[0]  # "labels <scene>" is one of many inputs of a kind.
         if name not in old.inputs:

@@ -95,7 +95,7 @@ def _lines(
         details = ", ".join(filter(None, (views, state.writer)))
         name = " ".join(filter(None, (artifact.task, artifact.scene)))
         error = f": {state.error}" if state.error else ""
-        yield f"{state.name}: {name}{f' ({details})' if told else ''}{error}"
+        yield f"{state.name}: {name}{f' ({details})' if details else ''}{error}"
     if most is not None and len(artifacts) > most:
         yield f"... and {len(artifacts) - most} more; --scenes shows all"
 

@@ -68,7 +68,8 @@ def test_an_input_made_before_tells_its_own_reason(runs: Runs, ask: Ask) -> None
     page = ask("plan", "--scene-set", runs.scene_set, "--overrides", "predict.threshold=half")
     (line,) = [line for line in page.splitlines() if line.startswith("PredictMasks: ")]
     assert re.search(r'predict\.threshold from "\w+" to "half"', line)
-    other = "input student: another artifact of TrainStudent, already finished (student.lr from 0.02 to 0.01)"
+    other = "input student: another artifact of TrainStudent, already finished "
+    other += "(student.lr from 0.02 to 0.01)"
     assert line.endswith(other)
 
 

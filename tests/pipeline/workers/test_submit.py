@@ -94,7 +94,7 @@ def test_a_dry_run_prints_what_would_be_submitted_and_writes_nothing(
         (["--array", "2", "--sbatch-option=--exclusive"], "without dashes"),
         (["--array", "2", "--sbatch-option", "a b=c"], "without dashes"),
         (["--array", "2", "--sbatch-option", "arr=0-9"], "submit sets array itself"),
-        (["--array", "2", "--sbatch-option", "part=gpu"], "an option of its own: --partition"),
+        (["--array", "2", "--sbatch-option", "part=gpu"], "use submit's own option --partition"),
         (["--array", "2", "--account", "a\nb"], "--account: expected one line"),
     ],
 )
