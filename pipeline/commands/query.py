@@ -115,13 +115,13 @@ def check_student(plan: Plan) -> None:
     from data.artifacts.store import is_complete
     from pipeline.steps import STEPS
 
-    trained = STEPS[plan.student().stage].task_name
-    wanted = {trained: plan.student(), "DistilText": plan.text()}
-    missing = [task for task, key in wanted.items() if not is_complete(key)]
+    training_task = STEPS[plan.student().stage].task_name
+    keys = {training_task: plan.student(), "DistilText": plan.text()}
+    missing = [task for task, key in keys.items() if not is_complete(key)]
     if missing:
-        place = plan.source.place if plan.experiment.predict.student and plan.source else ""
-        where = f"--scene-set {place or plan.scene_set.name}, {SAME}"
-        commands = " and: ".join(f"luigi --module pipeline {task} {where}" for task in missing)
+        reference = plan.source.reference if plan.experiment.predict.student and plan.source else ""
+        parameters = f"--scene-set {reference or plan.scene_set.name}, {SAME}"
+        commands = " and: ".join(f"luigi --module pipeline {task} {parameters}" for task in missing)
         raise UserError(
             "the student cannot be asked in words yet: this config has no "
             f"{' and no '.join(_THINGS[task] for task in missing)}. Run: {commands}"

@@ -211,7 +211,7 @@ def answering_text(plan: Plan) -> Origin:
         return Origin(plan, "distil_text", plan.key("distil_text"))
     if source.plan is None:
         raise ConfigError(
-            f"predict.tokens=text: {source.place} is the folder of a student, which does "
+            f"predict.tokens=text: {source.reference} is the folder of a student, which does "
             "not say where its text student lies. Name the scene set instead."
         )
     return Origin(source.plan, "distil_text", source.plan.key("distil_text"))
