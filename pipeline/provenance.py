@@ -145,7 +145,7 @@ def views_of(made: Record | ArtifactKey) -> str | None:
 def read_catalogue(root: Path, stages: Collection[str] | None = None) -> Catalogue:
     """Read the finished artifacts below ``<output>/<scene set>``, of some stages or of all.
 
-    Errors of damaged metadata go to ``damaged`` and are not raised. A missing folder has no records.
+    Errors of damaged metadata go to ``damaged`` and are not raised; a missing folder is empty.
     """
     records, damaged = [], []
     for path in _metadata_files(root):

@@ -79,8 +79,8 @@ class SceneSet(BaseModel):
     generated: bool = False
     """Whether the pipeline generates the rooms (GenerateRooms) and ``data_root`` is unused."""
     version: Literal["", "v1", "v2"] = ""
-    """Version of the dataset. ScanNet++'s versions annotate the same scenes differently and the files
-    do not name theirs, so artifacts of one version are never used for another."""
+    """Version of the dataset. ScanNet++'s versions annotate the same scenes differently and their
+    files name no version, so artifacts of one version are never used for another."""
     data_root: str = ""
     """Folder of the dataset; may contain environment variables."""
     splits: SplitFiles

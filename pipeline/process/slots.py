@@ -1,4 +1,8 @@
-"""Places of this machine that tasks wait for: GPUs, and big teachers on a CPU."""
+"""Slots of this machine that tasks wait for: GPUs, and slots for big teachers on a CPU.
+
+A slot is a file lock in the machine's folder for temporary files, which the kernel releases
+however the holding process ends.
+"""
 
 from __future__ import annotations
 
@@ -24,41 +28,42 @@ _WAIT = 0.5
 
 
 def visible_gpus(devices: Path = Path("/dev")) -> list[str]:
-    """The GPUs this process may use, as ``CUDA_VISIBLE_DEVICES`` names them.
+    """The GPUs that this process may use, by their names in ``CUDA_VISIBLE_DEVICES``.
 
-    What that variable says, else one number for each device file of NVIDIA's driver, of which a
-    container has those that were given to it; under Windows' Linux there is one.
+    Without that variable, one number for each device file of NVIDIA's driver; a container has the
+    files of the GPUs given to it. Windows' Linux (WSL) has one GPU.
     """
-    told = os.environ.get(VISIBLE)
-    if told is not None:
-        names = [name.strip() for name in told.split(",")]
-        # CUDA stops at the first that it does not know, such as -1.
-        until = next((i for i, name in enumerate(names) if not name or name == "-1"), len(names))
-        return names[:until]
+    variable = os.environ.get(VISIBLE)
+    if variable is not None:
+        names = [name.strip() for name in variable.split(",")]
+        # CUDA stops at the first name that it does not know, such as -1.
+        num_valid = next(
+            (i for i, name in enumerate(names) if not name or name == "-1"), len(names)
+        )
+        return names[:num_valid]
     count = sum(_DEVICE.fullmatch(path.name) is not None for path in devices.iterdir())
     return [str(number) for number in range(count or int((devices / "dxg").exists()))]
 
 
 def gpus_needed(device: str, count: int = 1) -> int:
-    """How many GPUs a task asked to run on ``device`` takes: ``count``, or none on the CPU."""
+    """Number of GPUs for a task on ``device``: ``count``, or 0 on the CPU."""
     return 0 if device == "cpu" or not visible_gpus() else count
 
 
 def gpu_resource() -> str:
-    """What this machine's GPUs are called among Luigi's resources."""
+    """Name of this machine's GPUs among Luigi's resources."""
     return f"gpu_{platform.node().lower()}"
 
 
 @contextmanager
 def hold_gpus(count: int) -> Iterator[None]:
-    """Wait until ``count`` GPUs are free, and let this process see these alone.
+    """Wait until ``count`` GPUs are free, and make only these visible to this process.
 
-    For a process that works on one task and has not begun to use CUDA. Locks lie in the
-    machine's folder for temporary files, apart for each Slurm job, whose GPUs are its own; the
-    kernel frees them however the process dies.
+    For a process that runs one task and has not initialised CUDA. Each Slurm job has locks of its
+    own, because its GPUs are its own.
 
     Raises:
-        UserError: there are not as many.
+        UserError: this process may use fewer GPUs than ``count``.
     """
     if count == 0:
         yield
@@ -66,7 +71,7 @@ def hold_gpus(count: int) -> Iterator[None]:
     names = visible_gpus()
     if count > len(names):
         raise UserError(
-            f"{count} GPUs were asked for, but this process may use {len(names)}"
+            f"expected {count} GPUs, found {len(names)} that this process may use"
             f"{f' ({VISIBLE}={os.environ[VISIBLE]})' if VISIBLE in os.environ else ''}. "
             "Ask for fewer, or run with --device cpu."
         )
@@ -84,26 +89,26 @@ def hold_gpus(count: int) -> Iterator[None]:
 
 
 def _take(names: list[str], count: int, held: ExitStack) -> list[str]:
-    """Wait for locks on ``count`` of the names; which they are.
+    """Wait for locks on ``count`` of the names, and return those names.
 
-    All or none are held, so that tasks that need several never wait for each other.
+    It holds all of them or none, so that tasks that need several never block each other.
     """
     folder = slots_folder()
     folder.mkdir(parents=True, exist_ok=True)
     while True:
-        with ExitStack() as trying:
-            got: list[str] = []
+        with ExitStack() as attempt:
+            locked: list[str] = []
             for name in names:
-                if len(got) < count and _try(folder / f"{_safe(name)}.lock", trying):
-                    got.append(name)
-            if len(got) == count:
-                held.enter_context(trying.pop_all())
-                return got
+                if len(locked) < count and _try(folder / f"{_safe(name)}.lock", attempt):
+                    locked.append(name)
+            if len(locked) == count:
+                held.enter_context(attempt.pop_all())
+                return locked
         time.sleep(_WAIT)
 
 
 def slots_folder() -> Path:
-    """Where this user's locks on this machine's places lie, apart for each Slurm job."""
+    """Folder of this user's locks on this machine, one for each Slurm job."""
     job = "-".join(os.environ[name] for name in _JOB if name in os.environ)
     name = "-".join(filter(None, ("mllm-for3d-places", str(os.getuid()), _safe(job))))
     return Path(tempfile.gettempdir()) / name
@@ -122,19 +127,19 @@ def _safe(name: str) -> str:
 
 
 def teacher_resources(is_small: bool) -> dict[str, int]:
-    """What a task that asks a teacher on the CPU takes of Luigi's resources.
+    """Luigi resources of a task that runs the teacher on a CPU.
 
-    Big teachers work one at a time on a machine without GPUs, unless luigi.cfg allows it more. A
-    central scheduler knows no hosts: there a task waits in ``teacher_slot`` instead.
+    Big teachers run one at a time on a machine without GPUs, unless luigi.cfg allows more. A
+    central scheduler does not know hosts; with it a task waits in ``teacher_slot`` instead.
     """
     return {} if is_small or process.is_central() else {_teacher_name(): 1}
 
 
 @contextmanager
 def teacher_slot(is_small: bool) -> Iterator[None]:
-    """Hold one of this machine's places for a big teacher; waits until there is one.
+    """Wait for one of this machine's slots for a big teacher, and hold it.
 
-    With the scheduler inside the process Luigi's resource does the same, and nothing is held.
+    With the scheduler inside the process Luigi's resource has the same effect and nothing is held.
     """
     if is_small or not process.is_central():
         yield

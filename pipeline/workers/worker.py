@@ -185,7 +185,7 @@ class WarmWorker(worker.Worker):
         made = super()._create_task_process(task)
         work = self._run_progress.start(task)
         # A task that runs inside this process shows its progress itself.
-        progress.tell(work.slot if work is not None and made.use_multiprocessing else None)
+        progress.report_to(work.slot if work is not None and made.use_multiprocessing else None)
         return made
 
     def _import_for(self, task: luigi.Task) -> None:

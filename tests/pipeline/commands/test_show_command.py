@@ -106,7 +106,7 @@ def test_views_by_name(ask: Ask, scene: str) -> None:
 @pytest.mark.parametrize(
     ("arguments", "told"),
     [
-        (("--scene", "nowhere"), "found 'nowhere'"),
+        (("--scene", "nowhere"), ", ...), found 'nowhere'"),
         (("--view", "DSC\x1b[31m"), r"has no view 'DSC\x1b[31m' (there are 'DSC"),
         (("--query", "zebra crossing"), "has 'zebra crossing' in it (there are '"),
         (("--query", " "), "has ' ' in it"),

@@ -71,7 +71,7 @@ def test_each_takes_another_gpu_and_gives_it_back(monkeypatch: pytest.MonkeyPatc
     assert os.environ[slots.VISIBLE] == "4,7,9"
     with slots.hold_gpus(0):
         assert os.environ[slots.VISIBLE] == "4,7,9"
-    with pytest.raises(UserError, match=r"4 GPUs were asked for, but .* 3 \(CUDA_.*=4,7,9\)"):
+    with pytest.raises(UserError, match=r"expected 4 GPUs, found 3 .* \(CUDA_.*=4,7,9\)"):
         with slots.hold_gpus(4):
             pass
 

@@ -198,7 +198,7 @@ def test_a_slot_is_seen_by_the_parent() -> None:
     assert slot.read() == (0, 0)
     child = os.fork()
     if child == 0:
-        progress.tell(slot)
+        progress.report_to(slot)
         progress.reporter("Work")(7, 9)
         os._exit(0)
     assert os.waitpid(child, 0)[1] == 0 and slot.read() == (7, 9)

@@ -90,7 +90,7 @@ def test_a_dry_run_prints_what_would_be_submitted_and_writes_nothing(
         (["--array", "2", "--config", "none.yaml"], "none.yaml"),
         (["--array", "2", "--task", "Nonsense"], "--task: expected a task"),
         (["--array", "2", "--task", "ConvertReason3D"], "--task: expected a task"),
-        (["--array", "2", "--task", "Finetune"], "Finetune: whose student?"),
+        (["--array", "2", "--task", "Finetune"], "Finetune: expected a student, found none"),
         (["--array", "2", "--sbatch-option=--exclusive"], "without dashes"),
         (["--array", "2", "--sbatch-option", "a b=c"], "without dashes"),
         (["--array", "2", "--sbatch-option", "arr=0-9"], "submit sets array itself"),
