@@ -35,8 +35,8 @@ _VERSION = 1
 class ConvertReason3D(ReadableTask):
     """Convert Reason3D's published data to this project's query files, with a report.
 
-    The parameters ``input`` and ``output`` are folders. They replace Luigi's methods of that name, so
-    ``complete`` does not use targets.
+    The parameters ``input`` and ``output`` are folders. They replace Luigi's methods of that name,
+    so ``complete`` does not use targets.
     """
 
     input = luigi.Parameter(  # type: ignore[assignment]
@@ -68,7 +68,7 @@ class ConvertReason3D(ReadableTask):
         source, folder = Path(self.input), Path(self.output)
         if source.resolve() == folder.resolve():
             raise ConfigError(
-                "--output: expected a folder other than --input, found the same; files would be lost"
+                "--output: expected a folder other than --input, found the same folder"
             )
         paths = [path for path, _ in _files(source) if path.suffix == ".json"]
         if not paths:
@@ -156,8 +156,8 @@ def _existing_folder(folder: Path) -> Path:
 class PreprocessScannetpp(ArtifactTask):
     """Check and prepare all scans of a ScanNet++ folder's splits, as ``PrepareScene`` does.
 
-    The task writes the scene set ``scannetpp`` with this ``data_root`` to the output folder. A run on
-    that set finds all scenes prepared.
+    The task writes the scene set ``scannetpp`` with this ``data_root`` to the output folder. A run
+    on that set finds all scenes prepared.
     """
 
     data_root = luigi.Parameter(description="ScanNet++'s folder, which holds data/ and splits/")

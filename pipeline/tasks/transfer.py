@@ -93,7 +93,7 @@ class TransferTask(PipelineTask):
 
 
 class EvaluateZeroShot(TransferTask):
-    """Evaluate another set's student on this scene set; results in ``<output>/<set>/zero_shot/``."""
+    """Evaluate another set's student on this set; results in ``<output>/<set>/zero_shot/``."""
 
     folder_name = "zero_shot"
     student_from = luigi.Parameter(
