@@ -210,7 +210,7 @@ class Plan:
 
         def folders() -> Iterator[RemoteFolder]:
             remote = (self.key(step_name, scene).remote for scene in self.scenes())
-            return (one.folder for one in remote if one is not None)
+            return (artifact.folder for artifact in remote if artifact is not None)
 
         return self._manifests_by_step.setdefault(step_name, Manifests(folders))
 

@@ -78,8 +78,8 @@ def record_of(folder: Path, content: Any, path: Place) -> Record:
             num_bytes=sum(int(entry["bytes"]) for entry in content["files"].values()),
         )
     except (KeyError, TypeError, ValueError, AttributeError) as error:
-        found = f"{type(error).__name__}: {error}"
-        raise ArtifactError(str(path), _WHAT, found, _REMEDY) from error
+        problem = f"{type(error).__name__}: {error}"
+        raise ArtifactError(str(path), _WHAT, problem, _REMEDY) from error
 
 
 def place_of(folder: Path, stage: str) -> tuple[Path, str | None]:
@@ -105,13 +105,17 @@ class Catalogue:
 
     def with_records(self, more: Iterable[Record]) -> Catalogue:
         """A catalogue with further records."""
-        records = sorted((*self.records, *more), key=lambda one: one.finished)
+        records = sorted((*self.records, *more), key=lambda record: record.finished)
         return Catalogue(tuple(records), self.damaged)
 
     @cached_property
     def _by_identity(self) -> dict[str, Record]:
         prepared = [record for record in self.records if record.stage == "prepare_scene"]
-        views = {found: record for record in prepared if (found := views_of(record))}
+        views = {
+            views_fingerprint: record
+            for record in prepared
+            if (views_fingerprint := views_of(record))
+        }
         return {**views, **{record.fingerprint: record for record in self.records}}
 
     @cached_property
@@ -173,12 +177,16 @@ def record_in_store(key: ArtifactKey) -> Record | None:
 def input_in_store(record: Record, name: str, identity: str) -> Record | None:
     """The record of an artifact's input that lies in the object store; None elsewhere."""
     step = STEPS.get(record.stage)
-    made_by = next((one.step for one in step.inputs if one.name == name), "") if step else ""
-    in_store = made_by in STEPS and STEPS[made_by].in_object_store
+    source_step = (
+        next((step_input.step for step_input in step.inputs if step_input.name == name), "")
+        if step
+        else ""
+    )
+    in_store = source_step in STEPS and STEPS[source_step].in_object_store
     cache = cache_root() if in_store and record.scene is not None else None
     if cache is None:
         return None
-    parts = (made_by, str(record.scene), identity[:12])
+    parts = (source_step, str(record.scene), identity[:12])
     folder = cache / "/".join((record.root.name, *parts))
     content = read_metadata(folder)
     if content is None or content.get("fingerprint") != identity:

@@ -89,7 +89,8 @@ def _medians(artifact: PlannedArtifact, finished: FinishedArtifacts) -> tuple[fl
     ]
     if not records:
         return None
-    return median(one.seconds for one in records), median(one.num_bytes for one in records)
+    seconds = median(record.seconds for record in records)
+    return seconds, median(record.num_bytes for record in records)
 
 
 def _total(

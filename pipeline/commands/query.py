@@ -56,23 +56,23 @@ def _write(out: Path, scene: Scene, answers: list[Asked]) -> None:
 
     content = exported(scene.scene_id, answers)
     meshes = write_meshes(out, content, scene.cloud, scene.triangles)
-    house = house_of(scene)
-    for asked, mesh in zip(answers, meshes, strict=True):
-        print(f"{in_one_line(asked.text)}\n  {_figures(asked)}")
+    rendered = house_of(scene)
+    for answer, mesh in zip(answers, meshes, strict=True):
+        print(f"{in_one_line(answer.text)}\n  {_answer_text(answer)}")
         written = [mesh]
-        if house is not None:
+        if rendered is not None:
             written.append(mesh.with_suffix(".png"))
-            write_bytes(written[-1], picture_of(house, asked))
+            write_bytes(written[-1], picture_of(rendered, answer))
         print("  " + ", ".join(map(str, written)))
 
 
-def _figures(asked: Asked) -> str:
-    centre, size = asked.box
+def _answer_text(answer: Asked) -> str:
+    centre, size = answer.box
     if centre is None or size is None:
-        return f"nothing found (score {asked.score:.2f})"
+        return f"nothing found (score {answer.score:.2f})"
     at, sides = (", ".join(f"{v:.2f}" for v in centre), " x ".join(f"{v:.2f}" for v in size))
     return (
-        f"score {asked.score:.2f}, {asked.num_points} of {len(asked.mask)} points, "
+        f"score {answer.score:.2f}, {answer.num_points} of {len(answer.mask)} points, "
         f"size {sides} m, centre ({at}) m"
     )
 

@@ -75,8 +75,8 @@ def _counts(
 ) -> Iterator[list[str]]:
     yield ["stage", *STATES, "stale", ""]
     for task, artifacts in stages.items():
-        found = Counter(states[artifact.key.folder].name for artifact in artifacts)
-        numbers = [*(found[name] for name in STATES), sum(stale[u.key.folder] for u in artifacts)]
+        counts = Counter(states[artifact.key.folder].name for artifact in artifacts)
+        numbers = [*(counts[name] for name in STATES), sum(stale[u.key.folder] for u in artifacts)]
         yield [task, *(str(number or "-") for number in numbers), ""]
 
 

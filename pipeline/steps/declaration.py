@@ -352,7 +352,7 @@ def section_model(step: Step) -> type[BaseModel] | None:
 def step_of(stage: str, scene: str | None = None) -> Step | None:
     """The step whose artifacts lie in a stage folder; None where no declared step has it."""
     if scene is not None:
-        inner = next((one for one in STEPS.values() if one.within == stage), None)
+        inner = next((step for step in STEPS.values() if step.within == stage), None)
         if inner is not None:
             return inner
     return STEPS.get(stage)

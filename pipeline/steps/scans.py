@@ -200,10 +200,10 @@ def _prompts_config(plan: Plan) -> dict[str, Any]:
 
 
 def _query_files(plan: Plan, scene_id: str | None) -> Mapping[str, str]:
-    found = {"queries": queries_identity(plan, None)}
-    found |= {f"scan {scene}": scan_identity(plan, scene) for scene in plan.scenes()}
+    identities = {"queries": queries_identity(plan, None)}
+    identities |= {f"scan {scene}": scan_identity(plan, scene) for scene in plan.scenes()}
     is_default = plan.scene_set.query_format == DEFAULT_FORMAT
-    return found if is_default else found | plan.dataset.class_digests
+    return identities if is_default else identities | plan.dataset.class_digests
 
 
 def _scan_files(plan: Plan, scene_id: str | None) -> Mapping[str, str]:

@@ -51,8 +51,10 @@ def make_teacher_masks(given: Given, place: Place) -> None:
         from stages.teacher.oracle import make_oracle
 
         truths = questions.truths(given.read("truths"), given.scene)
-        known = [truths[prompt.prompt_id] for prompt in prompts if prompt.prompt_id in truths]
-        return make_oracle(scene, given.read("truth"), prompts, known, given.config)
+        prompt_truths = [
+            truths[prompt.prompt_id] for prompt in prompts if prompt.prompt_id in truths
+        ]
+        return make_oracle(scene, given.read("truth"), prompts, prompt_truths, given.config)
 
     report = stage.run(scene, prompts, teacher, writer, given.progress())
     if report.failed:
@@ -73,9 +75,9 @@ def views_done(folder: Path) -> tuple[int, int] | None:
     except FileNotFoundError:
         return None
     except (OSError, ValueError, KeyError, TypeError) as error:
-        found = f"{type(error).__name__}: {error}"
+        problem = f"{type(error).__name__}: {error}"
         remedy = "Remove the folder and run RunTeacher again."
-        raise ArtifactError(views / "zarr.json", "an array's layout", found, remedy) from error
+        raise ArtifactError(views / "zarr.json", "an array's layout", problem, remedy) from error
     return sum(name.isdecimal() for name in names), int(total)
 
 

@@ -217,9 +217,9 @@ def run_step(
 ) -> None:
     """Make one artifact, or wait for another process that is making it."""
     key = plan.key(step.name, scene)
-    with writing_anywhere(key, step.resumable) as place:
-        if place is not None:
-            load(step.make)(Given(plan, step, scene, device, processes), place)
+    with writing_anywhere(key, step.resumable) as folder:
+        if folder is not None:
+            load(step.make)(Given(plan, step, scene, device, processes), folder)
 
 
 class RunAll(PipelineTask):

@@ -357,7 +357,7 @@ def _lines(run_progress: RunProgress) -> Iterator[str]:
         if len(failed) > _MOST_FAILED:
             yield f"  ... and {len(failed) - _MOST_FAILED} more"
     elif not unfinished:
-        yield from (f"results: {place}" for place in _result_paths(run_progress))
+        yield from (f"results: {path}" for path in _result_paths(run_progress))
 
 
 def _rows(states: Sequence[TaskState]) -> Iterator[list[str]]:

@@ -361,7 +361,9 @@ class SharedWorker(WarmWorker):
         done |= {task.task_id for task in done_elsewhere}
         for answer in self._get_work_response_history:
             running = answer["running_tasks"]
-            answer["running_tasks"] = [one for one in running if one["task_id"] not in done]
+            answer["running_tasks"] = [
+                task_info for task_info in running if task_info["task_id"] not in done
+            ]
         for task in done_elsewhere:
             self._run_progress.record(task, DONE)
         if done_elsewhere:
