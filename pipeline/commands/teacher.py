@@ -109,9 +109,7 @@ def _try_teacher(options: Namespace) -> None:
     try:
         answers = stage.run(image, options.query, make_lisa(cfg, resolved(options.device)))
     except RuntimeError as error:
-        if (
-            type(error).__name__ == "OutOfMemoryError"
-        ):  # torch's class, recognised without importing torch
+        if type(error).__name__ == "OutOfMemoryError":  # torch's class, without importing torch
             raise Failure(f"the GPU's memory is too small: {error}") from error
         raise
     picture = stage.draw(image, options.query, answers)

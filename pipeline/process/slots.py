@@ -73,7 +73,7 @@ def hold_gpus(count: int) -> Iterator[None]:
         raise UserError(
             f"expected {count} GPUs, found {len(names)} that this process may use"
             f"{f' ({VISIBLE}={os.environ[VISIBLE]})' if VISIBLE in os.environ else ''}. "
-            "Ask for fewer, or run with --device cpu."
+            "Use fewer, or run with --device cpu."
         )
     with ExitStack() as held:
         chosen = _take(names, count, held)

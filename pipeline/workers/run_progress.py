@@ -216,7 +216,7 @@ class RunDisplay:
         """Draw the bar; without a terminal, log a line every ``LOG_EVERY_SECONDS``."""
         if self._bar is not None:
             self._bar.set_description_str(self.line(), refresh=False)
-            # An estimate that grows must not take the bar back.
+            # A growing estimate must not move the bar back.
             self._bar.n = max(self._bar.n, self._share())
             self._bar.refresh()
         elif time.monotonic() - self._last >= LOG_EVERY_SECONDS and self._run_progress.with_status(
