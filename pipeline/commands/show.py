@@ -85,7 +85,8 @@ def need(plan: Plan, step_name: str, part: str, scene: str, options: Namespace) 
 
 
 def _scene(plan: Plan, options: Namespace) -> Scene:
-    return need(plan, "prepare_scene", "scene", options.scene, options)
+    scene: Scene = need(plan, "prepare_scene", "scene", options.scene, options)
+    return scene
 
 
 def _chosen(scene: Scene, options: Namespace) -> list[int]:

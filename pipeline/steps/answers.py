@@ -125,7 +125,11 @@ class Searches:
         ]
 
     def shown(
-        self, scene_id: str, masks: Masks, truth: GroundTruth, truths: Mapping[str, Any]
+        self,
+        scene_id: str,
+        masks: Mapping[str, Mapping[str, Array]],
+        truth: GroundTruth,
+        truths: Mapping[str, Any],
     ) -> Shown:
         """Masks and ground truth to draw for the searches whose target lies in a scene."""
         masks_by_source: dict[str, dict[str, Array]] = {source: {} for source in masks}

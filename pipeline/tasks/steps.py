@@ -107,7 +107,8 @@ class StepTask(PipelineTask):
 
     def input_tasks(self, scene: str | None) -> list[PipelineTask]:
         """The tasks that make the inputs of a scene's artifact, or of the set's."""
-        plan, tasks = self.plan, []
+        plan = self.plan
+        tasks: list[PipelineTask] = []
         for step_input in self.step.active_inputs(plan):
             for input_scene in plan.scenes_of(step_input, scene) or (None,):
                 task = self._task_of_input(plan, step_input, input_scene)
@@ -197,7 +198,8 @@ def task_of(step: Step) -> type[StepTask]:
             "step": step,
             "priority": step.priority,
         }
-        _TASKS[step.name] = type(base)(step.task_name, (base,), attributes)
+        metaclass: Any = type(base)
+        _TASKS[step.name] = metaclass(step.task_name, (base,), attributes)
     return _TASKS[step.name]
 
 
