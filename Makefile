@@ -1,4 +1,5 @@
-# make demo: scans to report on procedural rooms. make test: the tests. Both need only Python 3.11.
+# make demo: the pipeline on procedural rooms, from scans to the report. make test: the tests. Both
+# need only Python 3.11.
 PYTHON ?= python3.11
 VENV := .venv
 BIN := $(VENV)/bin
@@ -8,7 +9,7 @@ BIN := $(VENV)/bin
 demo: $(VENV)/.installed
 	$(BIN)/luigi --module pipeline RunAll --scene-set demo
 
-# One more process than there are cores: some tests wait, for a scheduler or another host.
+# One process more than cores, because some tests wait for a scheduler or another host.
 test: $(VENV)/.installed
 	$(BIN)/python -m pytest -n $$($(BIN)/python -c "import os; print(os.cpu_count() + 1)") \
 		--dist loadfile --no-loadscope-reorder
@@ -24,7 +25,7 @@ format: $(VENV)/.installed
 	$(BIN)/isort -q data models stages pipeline configs tests benchmarks mllm3d_command.py
 	$(BIN)/black -q -l 100 --exclude '/\.venv|build|output/' .
 
-# The pages of docs/ into build/docs; a dead link or a warning is an error. Nothing is fetched.
+# The pages of docs/ into build/docs; a dead link or a warning is an error. Needs no network.
 docs: $(VENV)/.installed
 	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --quiet --strict
 
@@ -41,7 +42,7 @@ web:
 .PHONY: venv
 venv: $(VENV)/.installed
 
-# Its last line compiles the loops that the first run would compile.
+# The last command compiles the loops that the first run would compile.
 $(VENV)/.installed: setup.cfg pyproject.toml requirements.txt
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install -q --upgrade pip

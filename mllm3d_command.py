@@ -1,7 +1,7 @@
 """Entry point of the command ``mllm3d``, the same as ``python -m pipeline``.
 
-It is a module with a name of its own, so that a package ``pipeline`` of the user's, in the
-current folder or on ``PYTHONPATH``, is not imported in place of the project's.
+The module has a unique name, and it imports the package ``pipeline`` from its own folder, so that a
+user's package ``pipeline`` in the current folder or on ``PYTHONPATH`` is not imported instead.
 """
 
 from __future__ import annotations
@@ -13,10 +13,10 @@ from pathlib import Path
 
 
 def main() -> int:
-    """Run the command line; the exit code is that of ``pipeline.__main__.main``."""
+    """Run the command line and return the exit code of ``pipeline.__main__.main``."""
     spec = PathFinder.find_spec("pipeline", [str(Path(__file__).resolve().parent)])
     if spec is None or spec.loader is None:
-        raise ImportError(f"the package pipeline is missing beside {__file__}")
+        raise ImportError(f"expected the package pipeline beside {__file__}, found none")
     package = module_from_spec(spec)
     sys.modules["pipeline"] = package
     spec.loader.exec_module(package)

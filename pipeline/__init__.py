@@ -1,12 +1,12 @@
-"""Luigi tasks over the stages: ``luigi --module pipeline RunAll --scene-set demo``.
+"""Luigi tasks that run the stages: ``luigi --module pipeline RunAll --scene-set demo``.
 
-In: a scene set, a config and overrides. Out: artifacts below ``$MLLM3D_OUTPUT``, and the latest
-results beside them. Each declared step (``pipeline.steps``) is a task of its own.
+In: a scene set, a config and overrides. Out: artifacts below ``$MLLM3D_OUTPUT``, and copies of the
+latest results beside them. Each declared step (``pipeline.steps``) is a task.
 """
 
 from pipeline.import_path import put_project_first
 
-# Before any other import: the current folder may hold packages named like the project's.
+# Before any other import: the current folder may hold packages with names of ours.
 put_project_first()
 
 from pipeline.workers import worker

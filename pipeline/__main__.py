@@ -1,4 +1,4 @@
-"""Commands beside Luigi's tasks: ``mllm3d COMMAND``, or ``python -m pipeline COMMAND``."""
+"""The commands ``mllm3d COMMAND`` (or ``python -m pipeline COMMAND``), beside Luigi's tasks."""
 
 from __future__ import annotations
 
@@ -48,23 +48,25 @@ COMMANDS: dict[str, Command] = {
 
 
 class _Parser(argparse.ArgumentParser):
-    """Refuses in one line, without the usage, and takes no shortened options."""
+    """Parser that reports errors in one line without the usage and takes no shortened options."""
 
     def error(self, message: str) -> NoReturn:
         self.exit(2, f"{self.prog}: {message} (--help lists the options)\n")
 
 
 def main(arguments: Sequence[str] | None = None, name: str = "python -m pipeline") -> int:
-    """Run one command under ``name``; returns 0, 1 for a failed run, 2 for a user's mistake."""
-    told = "What is asked for directly; stages are run by luigi --module pipeline TASK."
-    parser = _Parser(prog=name, description=told, allow_abbrev=False)
+    """Run one command; returns 0 for success, 1 for a failed run, 2 for a user's mistake."""
+    description = (
+        "Commands on scene sets and runs. The pipeline itself runs by luigi --module pipeline TASK."
+    )
+    parser = _Parser(prog=name, description=description, allow_abbrev=False)
     subparsers = parser.add_subparsers(metavar="COMMAND", parser_class=_Parser)
-    for word, command in COMMANDS.items():
-        added = subparsers.add_parser(
-            word, help=command.summary, description=command.summary, allow_abbrev=False
+    for command_name, command in COMMANDS.items():
+        subparser = subparsers.add_parser(
+            command_name, help=command.summary, description=command.summary, allow_abbrev=False
         )
-        command.add_arguments(added)
-        added.set_defaults(command=command, name=word)
+        command.add_arguments(subparser)
+        subparser.set_defaults(command=command, name=command_name)
     options = parser.parse_args(arguments)
     if not hasattr(options, "command"):
         parser.print_help()

@@ -1,7 +1,7 @@
-"""Experiment configs: defaults, then the scene set's, a file's and ``--overrides``, in order.
+"""Experiment configs: layers of YAML and ``--overrides`` over the defaults of ``stages.configs``.
 
-Each layer is laid over the former and checked at once, so that an error names the layer that
-brought it. What a stage accepts stands in ``stages.configs``; nothing is declared again here.
+The order is: defaults, the scene set's ``config``, the file of ``--config``, ``--overrides``. Each
+layer is validated as soon as it is merged, so that an error names the layer with the mistake.
 """
 
 from __future__ import annotations
@@ -23,11 +23,11 @@ YAML_SUFFIXES = (".yaml", ".yml")
 _OVERRIDES = "--overrides"
 Config = TypeVar("Config", bound=BaseModel)
 Layer = tuple[str, Mapping[str, Any]]
-"""Where a part of a config comes from, as messages name it, and its keys."""
+"""Name of a layer's source, as messages give it, and its content."""
 
 
 class _Loader(yaml.SafeLoader):
-    """Safe YAML that reads ``1e-3`` as a number and refuses a key given twice."""
+    """Safe YAML loader that reads ``1e-3`` as a number and refuses a key given twice."""
 
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
         keys = [self.construct_object(key, deep=True) for key, _ in node.value]
@@ -55,7 +55,7 @@ def parse_yaml(text: str, source: str) -> Any:
 
 
 def read_yaml_mapping(path: Path) -> dict[str, Any]:
-    """A YAML file that must hold a mapping (an empty file counts as an empty one)."""
+    """Read a YAML file that must hold a mapping; an empty file gives an empty mapping."""
     try:
         text = path.read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:
@@ -69,7 +69,7 @@ def read_yaml_mapping(path: Path) -> dict[str, Any]:
 
 
 def packaged_experiments() -> dict[str, Path]:
-    """Names and files of the experiments that come with the project."""
+    """Names and files of the experiments in ``configs/experiments``."""
     folder = Path(str(resources.files("configs"))) / "experiments"
     return {path.stem: path for path in sorted(folder.glob("*.yaml"))}
 
@@ -77,8 +77,8 @@ def packaged_experiments() -> dict[str, Path]:
 def config_path(text: str) -> Path:
     """The file that ``--config`` names: a packaged experiment by its name, or a file by its path.
 
-    A text with a slash or the ending of YAML files is a path. Raises ConfigError for anything
-    else that names neither a packaged experiment nor a file.
+    A text with a slash or the suffix .yaml or .yml is a path. Raises ConfigError for any other
+    text that names neither a packaged experiment nor a file.
     """
     path = Path(text).expanduser()
     if text.endswith(YAML_SUFFIXES) or len(path.parts) > 1:
@@ -90,24 +90,24 @@ def config_path(text: str) -> Path:
         return path
     raise ConfigError(
         f"--config: no experiment {text!r}. Known experiments: {', '.join(packaged)}; "
-        "an experiment of your own is given as the path of its .yaml file."
+        "name one of these, or give the path of a .yaml file."
     )
 
 
 def config_layer(text: str) -> Layer:
-    """The layer that ``--config`` names, as ``load_layers`` takes it; ConfigError as above."""
+    """The layer that ``--config`` names; ConfigError as ``config_path``."""
     path = config_path(text)
     return str(path), read_yaml_mapping(path)
 
 
 def absolute_config(text: str) -> str:
-    """``--config`` for a process in another folder: a packaged name as it is, a path absolute."""
+    """``--config`` for a process in another folder: a packaged name unchanged, a path absolute."""
     is_name = text in packaged_experiments() or not text
     return text if is_name else str(config_path(text).absolute())
 
 
 def parse_overrides(text: str) -> dict[str, Any]:
-    """``student.lr=0.02,fuse.views=all`` as a nested mapping; '' gives an empty one."""
+    """Parse ``student.lr=0.02,fuse.views=all`` to a nested mapping; "" gives an empty mapping."""
     nested: dict[str, Any] = {}
     if not text.strip():
         return nested
@@ -131,40 +131,40 @@ def parse_overrides(text: str) -> dict[str, Any]:
 
 
 def merge(base: Mapping[str, Any], layer: Mapping[str, Any]) -> dict[str, Any]:
-    """``layer`` laid over ``base``: mappings merge, anything else replaces."""
+    """Merge ``layer`` over ``base``: mappings merge by key, any other value replaces."""
     merged = dict(base)
     for key, value in layer.items():
-        below = merged.get(key)
-        both = isinstance(below, Mapping) and isinstance(value, Mapping)
-        merged[key] = merge(below, value) if both else value  # type: ignore[arg-type]
+        base_value = merged.get(key)
+        both_mappings = isinstance(base_value, Mapping) and isinstance(value, Mapping)
+        merged[key] = merge(base_value, value) if both_mappings else value  # type: ignore[arg-type]
     return merged
 
 
 def overrides_with(overrides: str, layer: Mapping[str, Any]) -> str:
-    """``--overrides`` with a layer laid over it, as a text of the same form, keys in order.
+    """Merge a layer over ``--overrides``; a text of the same form with sorted keys.
 
     >>> overrides_with("student.lr=0.02,fuse.views=best", {"fuse": {"views": "all"}})
     'fuse.views="all",student.lr=0.02'
     """
-    told = flat(merge(parse_overrides(overrides), layer))
+    merged = flat(merge(parse_overrides(overrides), layer))
     return ",".join(
-        f"{key}={json.dumps(value, ensure_ascii=False)}" for key, value in sorted(told.items())
+        f"{key}={json.dumps(value, ensure_ascii=False)}" for key, value in sorted(merged.items())
     )
 
 
 def flat(nested: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-    """A nested mapping by dotted keys; an empty mapping is a value."""
-    found: dict[str, Any] = {}
+    """A nested mapping as one with dotted keys; an empty mapping counts as a value."""
+    flattened: dict[str, Any] = {}
     for name, value in nested.items():
         if isinstance(value, Mapping) and value:
-            found |= flat(value, f"{prefix}{name}.")
+            flattened |= flat(value, f"{prefix}{name}.")
         else:
-            found[prefix + name] = value
-    return found
+            flattened[prefix + name] = value
+    return flattened
 
 
 def valid_keys(model: type[BaseModel], prefix: str = "") -> Iterator[str]:
-    """Every dotted key a config accepts, sections included."""
+    """Every dotted key that a config accepts, sections included."""
     for name, field in model.model_fields.items():
         key = prefix + (field.alias or name)
         yield key
@@ -174,7 +174,7 @@ def valid_keys(model: type[BaseModel], prefix: str = "") -> Iterator[str]:
 
 
 def nearest_key(key: str, model: type[BaseModel]) -> str:
-    """The valid dotted key most like ``key``, its last part weighing most."""
+    """The valid dotted key most similar to ``key``, in whole and in its last part."""
     keys = list(valid_keys(model))
     leaf = key.rsplit(".", 1)[-1]
 
@@ -187,7 +187,7 @@ def nearest_key(key: str, model: type[BaseModel]) -> str:
 
 
 def explain(error: ValidationError, source: str, model: type[BaseModel]) -> ConfigError:
-    """One readable ConfigError for everything pydantic refused in ``source``."""
+    """One ConfigError with a line for each error of pydantic in ``source``."""
     lines = []
     for item in error.errors():
         key = ".".join(str(part) for part in item["loc"]) or "(whole file)"
@@ -199,7 +199,7 @@ def explain(error: ValidationError, source: str, model: type[BaseModel]) -> Conf
 
 
 def load_layers(model: type[Config], layers: Sequence[Layer]) -> Config:
-    """The config that the layers (source name, content) give over the defaults."""
+    """The config from the layers (source name, content) over the model's defaults."""
     content: Mapping[str, Any] = {}
     config = model()
     for source, layer in layers:

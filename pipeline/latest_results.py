@@ -1,8 +1,8 @@
-"""The latest results at fixed places: ``<output>/<scene set>/metrics.json`` and the report.
+"""Copies of the latest results at fixed paths: ``<output>/<scene set>/metrics.json`` and others.
 
-Artifacts live side by side by fingerprint; these copies say which of them the last run asked
-for. Going back to an earlier config copies, and computes nothing. Figures of ablations and of
-error curves are put there too, each with a pointer of their own.
+Artifacts lie side by side by fingerprint; a pointer file names the one that was copied last, so
+going back to an earlier config copies its files and computes nothing. Results of ablations and
+error curves are copied too, each with a pointer file of its own.
 """
 
 from __future__ import annotations
@@ -22,12 +22,12 @@ _LOG = logging.getLogger("luigi-interface.results")
 
 
 def is_current(output: Path, report: ArtifactKey, pointer_name: str = _POINTER) -> bool:
-    """Whether the files in ``output`` are this report's (or other artifact's), and all there."""
+    """Whether the files in ``output`` are complete copies of this artifact's."""
     try:
         pointer = json.loads((output / pointer_name).read_text())
         files = pointer["files"]
-        same = pointer["report"] == report.fingerprint
-        return bool(same and all((output / n).stat().st_size == files[n] for n in files))
+        is_same = pointer["report"] == report.fingerprint
+        return bool(is_same and all((output / n).stat().st_size == files[n] for n in files))
     except (OSError, ValueError, KeyError, TypeError):
         return False
 
@@ -38,9 +38,9 @@ def publish(
     pointer_name: str = _POINTER,
     names: Mapping[str, str] | None = None,
 ) -> None:
-    """Copy the report's files beside each other, the pointer last.
+    """Copy a report's files to ``output``, the pointer file last.
 
-    ``names`` gives, for another artifact, the files to copy and what to call them.
+    ``names`` maps the files to copy to their new names, for other artifacts than reports.
     """
     if not is_complete(report):
         raise RuntimeError(f"{report.folder}: the report is not finished")
@@ -51,23 +51,25 @@ def publish(
     if names is not None:
         _LOG.info("results in %s", ", ".join(str(output / name) for name in files))
         return
-    told = _headline(output / "metrics.json") if "metrics.json" in files else _answers(output)
-    _LOG.info("results in %s: %s", output / "report.html", told)
+    results_text = (
+        _headline(output / "metrics.json") if "metrics.json" in files else _answers(output)
+    )
+    _LOG.info("results in %s: %s", output / "report.html", results_text)
 
 
 def _copied(output: Path, report: ArtifactKey, names: Mapping[str, str] | None) -> dict[str, int]:
-    """Copy the files, each whole or not at all; bytes by name."""
+    """Copy the files, each atomically; returns their sizes in bytes by name."""
     files = {}
     for path in sorted(report.folder.iterdir()):
         name = path.name if names is None else names.get(path.name)
         if path.name == METADATA or not path.is_file() or name is None:
             continue
-        aside = output / f".{name}.{os.getpid()}.tmp"
+        temporary = output / f".{name}.{os.getpid()}.tmp"
         try:
-            shutil.copyfile(path, aside)
-            os.replace(aside, output / name)
+            shutil.copyfile(path, temporary)
+            os.replace(temporary, output / name)
         except OSError:
-            aside.unlink(missing_ok=True)
+            temporary.unlink(missing_ok=True)
             raise
         files[name] = path.stat().st_size
     return files
@@ -75,20 +77,22 @@ def _copied(output: Path, report: ArtifactKey, names: Mapping[str, str] | None) 
 
 def _answers(output: Path) -> str:
     rows = json.loads((output / "answers.json").read_text())
-    found = sum(row["num_points"] > 0 for row in rows)
-    return f"{len(rows)} answers, {found} with a mask; see also {output / 'answers.json'}"
+    num_masks = sum(row["num_points"] > 0 for row in rows)
+    return f"{len(rows)} answers, {num_masks} with a mask; see also {output / 'answers.json'}"
 
 
 def _headline(path: Path) -> str:
     metrics = json.loads(path.read_text())
     names = {"student": "student", "fusion_only": "lifted labels", "together": "together"}
-    figures = {"miou": "mIoU", "acc25": "Acc@0.25", "acc50": "Acc@0.50"}
+    labels = {"miou": "mIoU", "acc25": "Acc@0.25", "acc50": "Acc@0.50"}
     parts = [
-        f"{name} " + ", ".join(f"{label} {metrics[key][f]:.1%}" for f, label in figures.items())
+        f"{name} " + ", ".join(f"{label} {metrics[key][f]:.1%}" for f, label in labels.items())
         for key, name in names.items()
     ]
     text = f"{metrics['num_queries']} queries; " + "; ".join(parts)
     teacher = metrics["teacher_2d"]
-    in_2d = {"mask_iou": "mask IoU", "presence": "presence"}
-    told = [f"{name} {teacher[k]:.1%}" for k, name in in_2d.items() if teacher[k] is not None]
-    return f"{text}; teacher in 2D {', '.join(told)}" if told else text
+    labels_2d = {"mask_iou": "mask IoU", "presence": "presence"}
+    in_2d_texts = [
+        f"{name} {teacher[k]:.1%}" for k, name in labels_2d.items() if teacher[k] is not None
+    ]
+    return f"{text}; teacher in 2D {', '.join(in_2d_texts)}" if in_2d_texts else text

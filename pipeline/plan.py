@@ -1,8 +1,8 @@
-"""A plan: one scene set under one experiment, and the key of every artifact of its steps.
+"""Plan of a run: one scene set under one config, and the key of every artifact of its steps.
 
-A plan reads configs, split lists and file stamps; it computes nothing and creates nothing. Keys
-follow from the declarations in ``pipeline.steps``: an artifact's fingerprint names the artifacts
-it is made from by their fingerprints, so a change reaches exactly what depends on it.
+A plan reads configs, split lists and file stamps; it computes and writes nothing. Keys follow from
+the declarations in ``pipeline.steps``: an artifact's fingerprint covers the fingerprints of the
+artifacts it is made from, so a change of a config key or a file reaches what depends on it only.
 """
 
 from __future__ import annotations
@@ -34,11 +34,15 @@ OUTPUT_VARIABLE = "MLLM3D_OUTPUT"
 
 @dataclass(frozen=True, eq=False)
 class Plan:
-    """One scene set under one experiment; ``output`` is ``<output root>/<scene set>``.
+    """One scene set under one experiment config.
 
-    ``cache`` is the folder of an object store in which the artifacts of some steps lie; None
-    where all lie in ``output``. ``asked_set``, ``config`` and ``overrides`` are the command
-    line's, under which the plan of another set is loaded.
+    Attributes:
+        scene_set, experiment: the scene set and the whole config.
+        output: ``<output root>/<scene set>``.
+        cache: folder in an object store for the artifacts of some steps; None where all lie in
+            ``output``.
+        asked_set, config, overrides: the command line's parameters, under which the plan of another
+            scene set is loaded.
     """
 
     scene_set: SceneSet
@@ -50,12 +54,12 @@ class Plan:
     overrides: str = ""
 
     def __getstate__(self) -> dict[str, Any]:
-        """The fields alone: another process computes keys and splits again."""
+        """Pickle the fields only; another process computes keys and splits again."""
         return {name: self.__dict__[name] for name in self.__dataclass_fields__}
 
     @cached_property
     def dataset(self) -> Dataset:
-        """The scene set's scenes, splits, places and reader."""
+        """Scenes, splits, places and reader of the scene set."""
         root = self.key("generate_rooms").folder if self.scene_set.generated else None
         cfg = self.experiment
         return Dataset(self.scene_set, cfg.generate, cfg.prompts.rooms, root)
@@ -71,31 +75,31 @@ class Plan:
         return self.dataset.root
 
     def scenes(self, *splits: Split) -> tuple[str, ...]:
-        """Scene ids of the splits, of all when none is named; see ``Dataset.scenes``."""
+        """Scene ids of the splits, of all splits when none is named; see ``Dataset.scenes``."""
         return self.dataset.scenes(*splits)
 
     def split_of(self, scene_id: str) -> Split:
-        """The split a scene belongs to; ConfigError for a scene of none."""
+        """The split that holds a scene; ConfigError for a scene in no split."""
         return self.dataset.split_of(scene_id)
 
     @property
     def own_steps(self) -> list[Step]:
-        """The steps that modules named in the config declare."""
+        """The steps declared by the modules that the config key ``steps`` names."""
         return steps_from(self.experiment.steps)
 
     @property
     def learns_truth(self) -> bool:
-        """Whether the student is an upper bound that learns from ground truth."""
+        """Whether the student is the upper bound, trained on ground truth."""
         return self.experiment.student.supervision == "oracle"
 
     @property
     def learns_features(self) -> bool:
-        """Whether the student learns from the teacher's image features, too."""
+        """Whether the student also learns from the teacher's image features."""
         return self.experiment.student.loss.image > 0
 
     @cached_property
     def teacher_identity(self) -> tuple[dict[str, Any], dict[str, str]]:
-        """The teacher's config and the identity of its weights or code; UserError without."""
+        """The teacher's config and fingerprints of its weights or code; UserError without them."""
         return teacher_identity(self.experiment.teacher)
 
     @cached_property
@@ -103,14 +107,14 @@ class Plan:
         return {}
 
     def key(self, step_name: str, scene_id: str | None = None) -> ArtifactKey:
-        """The key of a step's artifact, of one scene or of the whole set.
+        """The key of a step's artifact, of a scene or of the whole set.
 
-        Raises UserError where an input's identity cannot be found, such as missing weights.
+        Raises UserError where the fingerprint of an input cannot be found, e.g. without weights.
         """
-        known = self._keys.get((step_name, scene_id))
-        if known is None:
-            known = self._keys[step_name, scene_id] = self._make_key(STEPS[step_name], scene_id)
-        return known
+        key = self._keys.get((step_name, scene_id))
+        if key is None:
+            key = self._keys[step_name, scene_id] = self._make_key(STEPS[step_name], scene_id)
+        return key
 
     def _make_key(self, step: Step, scene_id: str | None) -> ArtifactKey:
         if step.is_per_scene != (scene_id is not None):
@@ -122,11 +126,11 @@ class Plan:
         inputs: dict[str, str] = {}
         for source in step.sources:
             inputs |= source.identities(self, scene_id)
-        for one in step.active_inputs(self):
-            if not one.known_by:
-                inputs |= dict(self._identities(one, scene_id))
+        for step_input in step.active_inputs(self):
+            if not step_input.known_by:
+                inputs |= dict(self._identities(step_input, scene_id))
         if step.make and not step.make.startswith("pipeline."):
-            # A step from outside: its source counts, as that of a teacher from outside does.
+            # A step from outside this repository: its source file is part of the fingerprint.
             inputs["code"] = digest_of_file(find_source(step.make.partition(":")[0]))
         content = (step.version, self._config_of(step), inputs, scene_id)
         key = ArtifactKey.make(self.output, step.name, *content)
@@ -137,7 +141,7 @@ class Plan:
 
     @staticmethod
     def _key_within(outer: ArtifactKey, scene_id: str) -> ArtifactKey:
-        """Key of a room, which lies in the generated data set as ``data/<scene>``."""
+        """Key of a generated room, which lies in the data set's artifact as ``data/<scene>``."""
         inputs = {"room": scene_id}
         digest = fingerprint(outer.stage, outer.schema_version, outer.config, inputs)
         folder = outer.folder / "data" / scene_id
@@ -151,112 +155,115 @@ class Plan:
             content = getattr(self.experiment, step.section)
         return content.model_dump() if isinstance(content, BaseModel) else content
 
-    def _identities(self, one: Input, scene_id: str | None) -> Iterable[tuple[str, str]]:
-        for scene in self.scenes_of(one, scene_id) or (None,):
-            name = one.name if one.scenes in ("same", "set") else f"{one.name} {scene}"
-            if one.identity is not None:
-                yield name, one.identity(self, str(scene))
+    def _identities(self, step_input: Input, scene_id: str | None) -> Iterable[tuple[str, str]]:
+        for scene in self.scenes_of(step_input, scene_id) or (None,):
+            name = (
+                step_input.name
+                if step_input.scenes in ("same", "set")
+                else f"{step_input.name} {scene}"
+            )
+            if step_input.identity is not None:
+                yield name, step_input.identity(self, str(scene))
             else:
-                yield name, self.origin(one, scene).key.fingerprint
+                yield name, self.origin(step_input, scene).key.fingerprint
 
-    def scenes_of(self, one: Input, scene_id: str | None) -> tuple[str, ...]:
-        """The scenes whose artifacts an input is; () for one of the whole set."""
-        if one.scenes == "set":
+    def scenes_of(self, step_input: Input, scene_id: str | None) -> tuple[str, ...]:
+        """Scene ids of the artifacts that an input reads; () for an artifact of the whole set."""
+        if step_input.scenes == "set":
             return ()
-        if one.scenes == "same":
+        if step_input.scenes == "same":
             return (scene_id,) if scene_id is not None else ()
-        return self.scenes() if one.scenes == "all" else self.scenes(one.scenes)
+        return self.scenes() if step_input.scenes == "all" else self.scenes(step_input.scenes)
 
-    def origin(self, one: Input, scene_id: str | None) -> Origin:
-        """Where an input's artifact comes from; it may be another scene set's."""
-        if one.origin is not None:
-            return one.origin(self)
-        return Origin(self, one.step, self.key(one.step, scene_id))
+    def origin(self, step_input: Input, scene_id: str | None) -> Origin:
+        """The origin of an input's artifact, which may be another scene set."""
+        if step_input.origin is not None:
+            return step_input.origin(self)
+        return Origin(self, step_input.step, self.key(step_input.step, scene_id))
 
     def upstream(self, step: Step, scene_id: str | None) -> Iterator[tuple[Step, ArtifactKey]]:
-        """All artifacts that one is made from, each once, by the order of declaration.
+        """All artifacts that a step's artifact is made from, each once, in order of declaration.
 
-        A student of another scene set is one of them; what that was made from is not.
+        A student of another scene set is included; the artifacts it was made from are not.
         """
-        found: dict[Path, tuple[Step, ArtifactKey]] = {}
-        waiting: list[tuple[Step, str | None]] = [(step, scene_id)]
-        while waiting:
-            made, scene = waiting.pop()
-            for one in made.active_inputs(self):
-                for of in self.scenes_of(one, scene) or (None,):
-                    origin = self.origin(one, of)
-                    if origin.key.folder not in found:
-                        maker = STEPS[origin.step]
-                        found[origin.key.folder] = (maker, origin.key)
+        by_folder: dict[Path, tuple[Step, ArtifactKey]] = {}
+        to_visit: list[tuple[Step, str | None]] = [(step, scene_id)]
+        while to_visit:
+            visited, scene = to_visit.pop()
+            for step_input in visited.active_inputs(self):
+                for input_scene in self.scenes_of(step_input, scene) or (None,):
+                    origin = self.origin(step_input, input_scene)
+                    if origin.key.folder not in by_folder:
+                        source_step = STEPS[origin.step]
+                        by_folder[origin.key.folder] = (source_step, origin.key)
                         if origin.plan is self:
-                            waiting.append((maker, of))
+                            to_visit.append((source_step, input_scene))
         order = list(STEPS.values())
-        yield from sorted(found.values(), key=lambda each: order.index(each[0]))
+        yield from sorted(by_folder.values(), key=lambda each: order.index(each[0]))
 
     @cached_property
     def _manifests_by_step(self) -> dict[str, Manifests]:
         return {}
 
     def _manifests(self, step_name: str) -> Manifests:
-        """The metadata of all scenes' artifacts of a step in the object store, asked for once."""
+        """Metadata of all scenes' artifacts of a step in the object store, fetched once."""
 
         def folders() -> Iterator[RemoteFolder]:
             remote = (self.key(step_name, scene).remote for scene in self.scenes())
-            return (one.folder for one in remote if one is not None)
+            return (artifact.folder for artifact in remote if artifact is not None)
 
         return self._manifests_by_step.setdefault(step_name, Manifests(folders))
 
     @cached_property
     def source(self) -> StudentSource | None:
-        """The student that the config names to start from, or to ask; None where it names none.
+        """The student that the config names to start from or to query; None where it names none.
 
-        Raises ConfigError as of ``source_of``.
+        Raises ConfigError as ``source_of`` does.
         """
-        place = self.experiment.finetune.start or self.experiment.predict.student
-        return source_of(place, self.config, self.overrides) if place else None
+        reference = self.experiment.finetune.start or self.experiment.predict.student
+        return source_of(reference, self.config, self.overrides) if reference else None
 
     def read(self, step_name: str, part: str, scene_id: str | None = None) -> Any:
-        """A part of a step's artifact, for commands; ArtifactError where it cannot be read."""
+        """Read a part of a step's artifact, for commands; ArtifactError where it cannot be read."""
         return self.read_part(STEPS[step_name], part, self.key(step_name, scene_id))
 
     def read_part(self, step: Step, part: str, key: ArtifactKey) -> Any:
-        """A part of an artifact by the reader that its step declares."""
-        told = step.parts[part]
-        reader = load(told.reader)
-        return reader(key.place, self.root) if told.takes_root else reader(key.place)
+        """Read a part of an artifact with the reader that its step declares."""
+        declared = step.parts[part]
+        reader = load(declared.reader)
+        return reader(key.place, self.root) if declared.takes_root else reader(key.place)
 
     def student(self) -> ArtifactKey:
-        """The student that answers: this set's, the same fine-tuned, or another set's."""
+        """Key of the student that answers: this set's, its fine-tuned one, or another set's."""
         return self._input_of("predict_masks", "student")
 
     def text(self) -> ArtifactKey:
-        """The text student that goes with it; UserError when the encoder's weights are missing."""
-        one = next(each for each in STEPS["predict_masks"].inputs if each.name == "text")
-        return self.origin(one, None).key
+        """Key of that student's text student; UserError without the text encoder's weights."""
+        text_input = next(each for each in STEPS["predict_masks"].inputs if each.name == "text")
+        return self.origin(text_input, None).key
 
     def _input_of(self, step_name: str, name: str) -> ArtifactKey:
         return self.origin(STEPS[step_name].input(name, self), None).key
 
 
 def output_root() -> Path:
-    """Where artifacts go: ``$MLLM3D_OUTPUT``, else ``./output``."""
+    """The folder for artifacts: ``$MLLM3D_OUTPUT``, or ``./output``."""
     return Path(os.environ.get(OUTPUT_VARIABLE) or "output").absolute()
 
 
 def cache_root() -> RemoteFolder | None:
-    """Where the artifacts of some steps go instead: ``$MLLM3D_CACHE``, an object store.
+    """The object store for the artifacts of some steps, ``$MLLM3D_CACHE``; None where it is unset.
 
-    None where it is not set. Raises ConfigError or UserError as of ``reachable``, before anything
-    is made.
+    Raises ConfigError or UserError as ``reachable`` does, before any artifact is made.
     """
     url = os.environ.get(CACHE_VARIABLE, "")
     return reachable(url) if url else None
 
 
 def experiment_of(scene_set: SceneSet, layers: Sequence[Layer]) -> Experiment:
-    """The experiment that a scene set's defaults and further layers give; ConfigError as theirs.
+    """The config from a scene set's defaults and further layers; ConfigError as ``load_layers``.
 
-    A teacher that is left without weights gets the published ones that the set names.
+    A teacher without weights gets the published ones that the scene set names.
     """
     defaults: Layer = (f"{scene_set.source}: config", scene_set.config)
     experiment = load_experiment([defaults, *layers])
@@ -269,10 +276,10 @@ def experiment_of(scene_set: SceneSet, layers: Sequence[Layer]) -> Experiment:
 
 
 def load_experiment(layers: Sequence[Layer]) -> Experiment:
-    """The experiment that the layers give, with the sections of the steps that they name.
+    """The config from the layers, with the sections of the steps that it names.
 
-    ``steps`` names modules that declare further steps; each may bring a section of its own.
-    Raises ConfigError for a module that cannot be imported, and as of ``load_layers``.
+    ``steps`` names modules that declare further steps, each with an optional section. Raises
+    ConfigError for a module that cannot be imported, and as ``load_layers`` does.
     """
     named: Any = next((layer["steps"] for _, layer in reversed(layers) if "steps" in layer), [])
     is_list = isinstance(named, list) and all(isinstance(name, str) for name in named)
@@ -281,7 +288,7 @@ def load_experiment(layers: Sequence[Layer]) -> Experiment:
 
 @lru_cache(maxsize=32)
 def experiment_model(modules: tuple[str, ...]) -> type[Experiment]:
-    """``Experiment`` with the sections of the steps that modules from outside declare."""
+    """``Experiment`` extended by the config sections of steps from outside modules."""
     sections: dict[str, Any] = {}
     for step in steps_from(modules):
         if step.settings is not None:
@@ -293,11 +300,13 @@ def experiment_model(modules: tuple[str, ...]) -> type[Experiment]:
 def _load(
     scene_set: str, config: str, overrides: str, output: Path, cache: RemoteFolder | None
 ) -> Plan:
-    chosen = load_scene_set(scene_set)
+    loaded_set = load_scene_set(scene_set)
     layers = [config_layer(config)] if config else []
     layers.append(("--overrides", parse_overrides(overrides)))
-    places = output / chosen.name, cache / chosen.name if cache else None
-    plan = Plan(chosen, experiment_of(chosen, layers), *places, scene_set, config, overrides)
+    folders = output / loaded_set.name, cache / loaded_set.name if cache else None
+    plan = Plan(
+        loaded_set, experiment_of(loaded_set, layers), *folders, scene_set, config, overrides
+    )
     if plan.experiment.teacher.name == "oracle":
         plan.dataset.check_truth("teacher.name=oracle")
     if plan.learns_truth:
@@ -308,41 +317,50 @@ def _load(
 
 
 def load_plan(scene_set: str, config: str = "", overrides: str = "") -> Plan:
-    """The plan of a command line's three parameters; ConfigError for anything refused."""
+    """The plan for three parameters of a command line; ConfigError where one is wrong."""
     return _load(scene_set, config, overrides, output_root(), cache_root())
 
 
 @dataclass(frozen=True)
 class StudentSource:
-    """A student that a config names by its scene set or its folder.
+    """A student that a config names.
 
-    ``plan`` is the set's, under the same config and ``overrides``; None for a folder.
+    Attributes:
+        reference: scene set or folder as the config names it.
+        key: key of the student's artifact.
+        plan: plan of the scene set under the same config; None for a folder.
     """
 
-    place: str
+    reference: str
     key: ArtifactKey
     plan: Plan | None
 
 
-def source_of(place: str, config: str, overrides: str) -> StudentSource:
-    """The student of a scene set under the same config, or the one in a folder.
+def source_of(reference: str, config: str, overrides: str) -> StudentSource:
+    """The student of a scene set under the same config, or the student in a folder.
 
-    Raises ConfigError for what is neither, and for the folder of something else.
+    Raises ConfigError where ``reference`` is neither, or the folder of another artifact.
     """
-    if is_scene_set(place):
+    if is_scene_set(reference):
         layer = {"finetune": {"start": ""}, "predict": {"student": ""}}
-        plan = load_plan(place, config, overrides_with(overrides, layer))
-        return StudentSource(place, plan.student(), plan)
-    folder = Path(place).expanduser().absolute()
+        plan = load_plan(reference, config, overrides_with(overrides, layer))
+        return StudentSource(reference, plan.student(), plan)
+    folder = Path(reference).expanduser().absolute()
     content = read_metadata(folder) or {}
     step = STEPS.get(str(content.get("stage")))
     if step is None or not step.trains or content.get("schema_version") != step.version:
         raise ConfigError(
-            f"{place}: expected a scene set, or the folder of a finished student such as "
+            f"{reference}: expected a scene set, or the folder of a finished student such as "
             f"output/demo/train_student/<fingerprint>, found {_found(folder, content)}"
         )
-    told = (content["fingerprint"], step.name, step.version, content["config"], content["inputs"])
-    return StudentSource(place, ArtifactKey(folder, *told), None)
+    key_fields = (
+        content["fingerprint"],
+        step.name,
+        step.version,
+        content["config"],
+        content["inputs"],
+    )
+    return StudentSource(reference, ArtifactKey(folder, *key_fields), None)
 
 
 def _found(folder: Path, content: Mapping[str, Any]) -> str:

@@ -1,4 +1,4 @@
-"""What finished artifacts were made from, and where runs differ."""
+"""Provenance: records of finished artifacts, what they were made from, and where runs differ."""
 
 from __future__ import annotations
 
@@ -27,9 +27,10 @@ _WHAT = "the metadata of a finished artifact"
 
 @dataclass(frozen=True, eq=False)
 class Record:
-    """One finished artifact; ``seconds`` of wall time, ``num_bytes`` of its files as recorded.
+    """Metadata of one finished artifact.
 
-    ``scene`` is None for an artifact of the whole set, ``root`` is ``<output>/<scene set>``.
+    ``scene`` is None for an artifact of the whole set; ``root`` is ``<output>/<scene set>``;
+    ``seconds`` is wall time; ``num_bytes`` is the size of its files as recorded.
     """
 
     folder: Path
@@ -47,18 +48,18 @@ class Record:
 
     @property
     def title(self) -> str:
-        """Stage, scene and the fingerprint's first digits."""
+        """Stage, scene and the first 12 digits of the fingerprint."""
         return " ".join(filter(None, (self.stage, self.scene, self.fingerprint[:12])))
 
 
 def read_record(folder: Path) -> Record:
-    """The record of a finished artifact; ArtifactError for missing or damaged metadata."""
+    """Read the record of a finished artifact; ArtifactError for missing or damaged metadata."""
     path = folder / METADATA
     return record_of(folder, read_json(path, _WHAT, _REMEDY, finite=False), path)
 
 
 def record_of(folder: Path, content: Any, path: StoragePath) -> Record:
-    """The record that metadata at ``path`` tells; ArtifactError where it is damaged."""
+    """Make a record of metadata that was read at ``path``; ArtifactError for damaged content."""
     try:
         root, scene = place_of(folder, str(content["stage"]))
         finished = datetime.fromisoformat(content["finished"])
@@ -77,14 +78,14 @@ def record_of(folder: Path, content: Any, path: StoragePath) -> Record:
             num_bytes=sum(int(entry["bytes"]) for entry in content["files"].values()),
         )
     except (KeyError, TypeError, ValueError, AttributeError) as error:
-        found = f"{type(error).__name__}: {error}"
-        raise ArtifactError(str(path), _WHAT, found, _REMEDY) from error
+        problem = f"{type(error).__name__}: {error}"
+        raise ArtifactError(str(path), _WHAT, problem, _REMEDY) from error
 
 
 def place_of(folder: Path, stage: str) -> tuple[Path, str | None]:
-    """The scene set's output folder that an artifact lies in, and the scene it is of.
+    """The scene set's output folder that holds an artifact, and the artifact's scene.
 
-    ValueError when the artifact lies in no folder of its stage's name.
+    Raises ValueError when no parent folder has the stage's name.
     """
     for parent in folder.parents:
         if parent.name == stage:
@@ -97,20 +98,24 @@ def place_of(folder: Path, stage: str) -> tuple[Path, str | None]:
 
 @dataclass(frozen=True, eq=False)
 class Catalogue:
-    """All finished artifacts of a scene set's output, the oldest first, and what is damaged."""
+    """All finished artifacts in a scene set's output, oldest first, and errors of damaged ones."""
 
     records: tuple[Record, ...]
     damaged: tuple[str, ...]
 
     def with_records(self, more: Iterable[Record]) -> Catalogue:
-        """The same and more of them."""
-        records = sorted((*self.records, *more), key=lambda one: one.finished)
+        """A catalogue with further records."""
+        records = sorted((*self.records, *more), key=lambda record: record.finished)
         return Catalogue(tuple(records), self.damaged)
 
     @cached_property
     def _by_identity(self) -> dict[str, Record]:
         prepared = [record for record in self.records if record.stage == "prepare_scene"]
-        views = {found: record for record in prepared if (found := views_of(record))}
+        views = {
+            views_fingerprint: record
+            for record in prepared
+            if (views_fingerprint := views_of(record))
+        }
         return {**views, **{record.fingerprint: record for record in self.records}}
 
     @cached_property
@@ -121,16 +126,16 @@ class Catalogue:
         return places
 
     def made(self, identity: str) -> Record | None:
-        """The artifact that an input of another names; None when it is none of these."""
+        """The artifact with the fingerprint that an input names; None for other content."""
         return self._by_identity.get(identity)
 
     def of(self, stage: str, scene: str | None) -> list[Record]:
-        """The artifacts of one stage and scene, the oldest first."""
+        """The artifacts of one stage and scene, oldest first."""
         return self._by_place.get((stage, scene), [])
 
 
 def views_of(made: Record | ArtifactKey) -> str | None:
-    """What a prepared scene's views are called as an input; None for any other artifact."""
+    """Fingerprint of a prepared scene's views; None for any other artifact."""
     config, scan = made.config, made.inputs.get("scan")
     if (
         made.stage != PREPARE_SCENE.name
@@ -142,9 +147,9 @@ def views_of(made: Record | ArtifactKey) -> str | None:
 
 
 def read_catalogue(root: Path, stages: Collection[str] | None = None) -> Catalogue:
-    """The finished artifacts below ``<output>/<scene set>``, of some stages or of all.
+    """Read the finished artifacts below ``<output>/<scene set>``, of some stages or of all.
 
-    Damaged metadata is told in ``damaged``, never raised; a missing folder holds nothing.
+    Errors of damaged metadata go to ``damaged`` and are not raised; a missing folder is empty.
     """
     records, damaged = [], []
     for path in _metadata_files(root):
@@ -162,7 +167,7 @@ def _metadata_files(root: Path) -> Iterator[Path]:
 
 
 def record_in_store(key: ArtifactKey) -> Record | None:
-    """The record of a finished artifact in an object store; None of any other."""
+    """The record of a finished artifact in an object store; None for any other artifact."""
     content = key.remote.manifest() if key.remote is not None else None
     if key.remote is None or content is None:
         return None
@@ -170,14 +175,18 @@ def record_in_store(key: ArtifactKey) -> Record | None:
 
 
 def input_in_store(record: Record, name: str, identity: str) -> Record | None:
-    """What made an artifact's input, where that lies in the object store; else None."""
+    """The record of an artifact's input that lies in the object store; None elsewhere."""
     step = STEPS.get(record.stage)
-    made_by = next((one.step for one in step.inputs if one.name == name), "") if step else ""
-    in_store = made_by in STEPS and STEPS[made_by].in_object_store
+    source_step = (
+        next((step_input.step for step_input in step.inputs if step_input.name == name), "")
+        if step
+        else ""
+    )
+    in_store = source_step in STEPS and STEPS[source_step].in_object_store
     cache = cache_root() if in_store and record.scene is not None else None
     if cache is None:
         return None
-    parts = (made_by, str(record.scene), identity[:12])
+    parts = (source_step, str(record.scene), identity[:12])
     folder = cache / "/".join((record.root.name, *parts))
     content = read_metadata(folder)
     if content is None or content.get("fingerprint") != identity:
@@ -186,10 +195,10 @@ def input_in_store(record: Record, name: str, identity: str) -> Record | None:
 
 
 def artifact_of(path: Path) -> Record:
-    """The artifact that a path means: its folder, a file in it, or published results.
+    """The artifact that a path names: its folder, a file in it, or latest results.
 
-    Results are what a run puts at ``<output>/<scene set>/``, and that folder itself. Raises
-    UserError for a path of none, ArtifactError for one whose metadata is damaged.
+    Latest results are the files at ``<output>/<scene set>/``, and that folder itself. Raises
+    UserError for a path without an artifact, ArtifactError for damaged metadata.
     """
     path = path.absolute()
     if not path.exists():
@@ -214,18 +223,21 @@ def _published(folder: Path, path: Path) -> Record:
     if not isinstance(named, str):
         raise ArtifactError(pointer_path, "the key 'report'", "none", "Run RunAll again.")
     if path.is_file() and path.name not in {POINTER, *pointer.get("files", {})}:
-        raise UserError(f"{path}: no artifact, and none of the results that {pointer_path} names.")
-    # The folder that the pointer tells is of where the run was made; outputs may be moved.
-    # Results of a transfer lie in a folder of their own, a level below its artifacts.
+        raise UserError(f"{path}: expected a result that {pointer_path} names, found another file.")
+    # The pointer's folder is where the run was made, and outputs may be moved since. Results of a
+    # transfer lie one level below its artifacts.
     roots = (folder, folder.parent)
-    made = (root / "report" / named[:12] for root in roots)
+    candidates = (root / "report" / named[:12] for root in roots)
     return read_record(
-        next((one for one in made if one.is_dir()), roots[0] / "report" / named[:12])
+        next(
+            (folder_of_report for folder_of_report in candidates if folder_of_report.is_dir()),
+            roots[0] / "report" / named[:12],
+        )
     )
 
 
 def config_keys(made: Record | ArtifactKey) -> dict[str, Any]:
-    """An artifact's config by the keys that ``--overrides`` takes; what it does not take, as is."""
+    """An artifact's config by the keys of ``--overrides``; keys it does not take, unchanged."""
     step = STEPS.get(made.stage)
     model = section_model(step) if step is not None else None
     if step is None or model is None:
@@ -235,21 +247,21 @@ def config_keys(made: Record | ArtifactKey) -> dict[str, Any]:
 
 
 def shown(value: Any, limit: int = 60) -> str:
-    """A value of JSON on one line, shortened."""
+    """A JSON value on one line, shortened to ``limit`` characters."""
     text = json.dumps(value, ensure_ascii=False)
     return text if len(text) <= limit else f"{text[: limit - 3]}..."
 
 
 def shown_both(before: Any, after: Any, limit: int = 60) -> tuple[str, str]:
-    """Two values that differ; of long lists how many entries they have that the other has not."""
+    """Texts of two values that differ; for long lists, the number of entries only one has."""
     texts = shown(before, limit), shown(after, limit)
     is_long = any(text.endswith("...") for text in texts)
     if not (is_long and isinstance(before, list) and isinstance(after, list)):
         return texts
-    one, two = ({json.dumps(entry) for entry in side} for side in (before, after))
+    first, second = ({json.dumps(entry) for entry in side} for side in (before, after))
     return (
-        f"{len(before)} entries ({len(one - two)} only here)",
-        f"{len(after)} entries ({len(two - one)} only here)",
+        f"{len(before)} entries ({len(first - second)} only here)",
+        f"{len(after)} entries ({len(second - first)} only here)",
     )
 
 
@@ -258,53 +270,57 @@ _WIDTH = 40
 
 
 class Upstream(NamedTuple):
-    """An artifact and all it was made from: a record a stage, inputs by place and name."""
+    """Provenance of an artifact.
+
+    ``stages`` has one record for each stage, ``leaves`` the inputs that no stage made, by stage and
+    name.
+    """
 
     stages: dict[str, Record]
     leaves: dict[str, Any]
 
 
 class Differences(NamedTuple):
-    """By name what each of several runs has, as text, where not all have the same."""
+    """Values that differ between runs, as texts by name, one for each run."""
 
     config: dict[str, tuple[str, ...]]
     leaves: dict[str, tuple[str, ...]]
 
 
 def upstream_of(record: Record, catalogue: Catalogue | None = None) -> Upstream:
-    """By stage the first that is met, which stands for all scenes; and what no stage made.
+    """Provenance of an artifact; the first record found of a stage stands for all its scenes.
 
-    ``catalogue`` is that of the record's root; it is read where it is not given.
+    ``catalogue`` is that of the record's root; it is read when omitted.
     """
     catalogue = catalogue or read_catalogue(record.root)
     stages: dict[str, Record] = {}
     leaves: dict[str, Any] = {}
-    for one in _ancestors(record, catalogue):
-        stages.setdefault(one.stage, one)
-        place = " ".join(filter(None, (one.stage, one.scene)))
-        for name, identity in one.inputs.items():
+    for ancestor in _ancestors(record, catalogue):
+        stages.setdefault(ancestor.stage, ancestor)
+        title = " ".join(filter(None, (ancestor.stage, ancestor.scene)))
+        for name, identity in ancestor.inputs.items():
             if catalogue.made(identity) is None:
-                leaves[f"{place}: {name}"] = identity[:12]
+                leaves[f"{title}: {name}"] = identity[:12]
     return Upstream(stages, leaves)
 
 
 def differences(runs: Sequence[Upstream]) -> Differences:
-    """Where the configs and the inputs from outside of runs differ."""
+    """Differences between runs, in their configs and in their inputs from outside."""
     common = set.intersection(*(set(run.stages) for run in runs))
     configs = [_keys(run, common) for run in runs]
     return Differences(_changed(configs), _changed([run.leaves for run in runs]))
 
 
 def _keys(run: Upstream, common: set[str]) -> dict[str, Any]:
-    """Config by stage and key; a stage that not all runs have is one key alone."""
-    found: dict[str, Any] = {}
+    """Config values by stage and key; one fingerprint for a stage that not all runs have."""
+    values: dict[str, Any] = {}
     for stage, record in run.stages.items():
         if stage in common:
-            found[f"{stage}: stage version"] = record.schema_version
-            found |= {f"{stage}: {key}": value for key, value in config_keys(record).items()}
+            values[f"{stage}: stage version"] = record.schema_version
+            values |= {f"{stage}: {key}": value for key, value in config_keys(record).items()}
         else:
-            found[stage] = record.fingerprint[:12]
-    return found
+            values[stage] = record.fingerprint[:12]
+    return values
 
 
 def _changed(sides: Sequence[Mapping[str, Any]]) -> dict[str, tuple[str, ...]]:
@@ -317,7 +333,7 @@ def _changed(sides: Sequence[Mapping[str, Any]]) -> dict[str, tuple[str, ...]]:
 
 
 def _values(sides: Sequence[Mapping[str, Any]], name: str) -> Iterator[str]:
-    """A key's values, each shown against the first's, or that against one that differs."""
+    """A key's value in each run, shown so that the difference to the first run is visible."""
     if not all(name in side for side in sides):
         yield from (shown(side[name], _WIDTH) if name in side else _NOTHING for side in sides)
         return
@@ -328,13 +344,13 @@ def _values(sides: Sequence[Mapping[str, Any]], name: str) -> Iterator[str]:
 
 
 def _ancestors(record: Record, catalogue: Catalogue) -> Iterator[Record]:
-    """An artifact and all it was made from, each once, the nearest first."""
-    waiting, seen = [record], {record.fingerprint}
-    while waiting:
-        one = waiting.pop(0)
-        yield one
-        for identity in one.inputs.values():
-            made = catalogue.made(identity)
-            if made is not None and made.fingerprint not in seen:
-                seen.add(made.fingerprint)
-                waiting.append(made)
+    """An artifact and all that it was made from, each once, nearest first."""
+    to_visit, seen = [record], {record.fingerprint}
+    while to_visit:
+        ancestor = to_visit.pop(0)
+        yield ancestor
+        for identity in ancestor.inputs.values():
+            source = catalogue.made(identity)
+            if source is not None and source.fingerprint not in seen:
+                seen.add(source.fingerprint)
+                to_visit.append(source)

@@ -1,4 +1,8 @@
-"""Scene sets (``configs/scene_sets``), and the scenes, splits and places of their data sets."""
+"""Scene sets (``configs/scene_sets``), and the scenes, splits and places of their data sets.
+
+A scene set says which reader reads a data set, where it lies, and which scenes and queries are
+used. Rooms of a generated set are made by the pipeline itself.
+"""
 
 from __future__ import annotations
 
@@ -44,7 +48,7 @@ READER_FUNCTIONS = ("read_scan", "read_split", "read_group_names", "scene_identi
 
 
 class SplitFiles(BaseModel):
-    """One name or path per split; "" where a set has no tuning split."""
+    """One name or path for each split; "" where a set has no tuning split."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
     train: str
@@ -52,12 +56,12 @@ class SplitFiles(BaseModel):
     tune: str = ""
 
     def named(self) -> dict[Split, str]:
-        """The splits there are, and their names."""
+        """Names by split, without splits that have none."""
         return {split: name for split in SPLITS if (name := getattr(self, split))}
 
 
 class PublishedWeights(BaseModel):
-    """Weights of a teacher by hub id, with ``@revision``."""
+    """Published weights of a teacher, as hub ids with ``@revision``."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
     weights: str
@@ -65,59 +69,59 @@ class PublishedWeights(BaseModel):
 
 
 class SceneSet(BaseModel):
-    """What a file in ``configs/scene_sets`` says."""
+    """Content of a file in ``configs/scene_sets``."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
     name: str
     reader: str = "scannetpp"
-    """A reader of ``data.readers``, or the import path of a module of one's own with the same
-    functions (see docs/adding.md)."""
+    """A reader in ``data.readers``, or the import path of a module with the same four functions
+    (see docs/adding.md)."""
     generated: bool = False
-    """The rooms are made by the GenerateRooms stage instead of lying in ``data_root``."""
+    """Whether the pipeline generates the rooms (GenerateRooms) and ``data_root`` is unused."""
     version: Literal["", "v1", "v2"] = ""
-    """Version of the dataset: ScanNet++'s annotate the same scenes differently, and no file says
-    which it is of. What is made for one is never used for another."""
+    """Version of the dataset. ScanNet++'s versions annotate the same scenes differently and their
+    files name no version, so artifacts of one version are never used for another."""
     data_root: str = ""
-    """Folder of the dataset; environment variables are filled in."""
+    """Folder of the dataset; may contain environment variables."""
     splits: SplitFiles
     """Names of the split lists."""
     queries: SplitFiles
     """Query files, relative to the dataset's folder unless absolute."""
     query_format: FormatName | Literal["sentences"] = DEFAULT_FORMAT
-    """What the query files look like: a format of ``data.queries``, or sentences alone."""
+    """Format of the query files: one of ``data.queries.formats``, or plain sentences."""
     classes: str = ""
-    """Class list of query files whose targets are categories, relative as they are."""
+    """Class list for query files whose targets are categories; path as for ``queries``."""
     label_table: str = ""
-    """Table that says which labels belong to a class of the list (ScanNet's TSV)."""
+    """Table of the labels that belong to each class of the list (ScanNet's TSV)."""
     places: str = ""
-    """Which scenes are rooms of one place, for searches: "house" (Matterport3D's regions), or a
-    JSON file of scene ids by place, relative as query files are; "" for none."""
+    """Scenes that are rooms of one place, for searches: "house" (Matterport3D's regions), or a JSON
+    file of scene ids by place, path as for ``queries``; "" for none."""
     config: dict[str, Any] = Field(default_factory=dict)
-    """Defaults of this set, laid over the built-in ones."""
+    """Config defaults of this set, merged over the built-in ones."""
     published: dict[TeacherName, PublishedWeights] = Field(default_factory=dict)
-    """Weights of a teacher whose config names none (``teacher.lisa.weights``)."""
+    """Weights for a teacher whose config names none (``teacher.lisa.weights``)."""
     source: str = ""
 
     @property
     def reader_digest(self) -> str:
-        """Hash of the source of a reader from outside, which is read anew when it changes."""
+        """Hash of an outside reader's source file, so that a changed reader reads scans again."""
         if self.reader in READERS:
             return ""
         return digest_of_file(find_source(reader_module(self)))[:12]
 
     @property
     def title(self) -> str:
-        """Name and, where it is known, version: what figures are of."""
+        """Name and, where it is known, version, as a title for results."""
         return f"{self.name} {self.version}".strip()
 
     @property
     def has_truth(self) -> bool:
-        """Whether anything says what the answers should be; where not, nothing is measured."""
+        """Whether the set has ground truth; without it nothing is measured."""
         return self.query_format != SENTENCES
 
     @property
     def asked(self) -> dict[str, str]:
-        """Whose queries these are: what decides by which benchmark's rule they are scored."""
+        """Query format, data set and version, which select the benchmark's scoring rule."""
         dataset = "generated" if self.generated else self.reader
         return {
             "query_format": self.query_format,
@@ -126,7 +130,7 @@ class SceneSet(BaseModel):
         }
 
     def expanded(self, text: str) -> Path:
-        """``text`` with environment variables filled in; ConfigError for an unset one."""
+        """``text`` with environment variables replaced; ConfigError for an unset one."""
         path = os.path.expandvars(os.path.expanduser(text))
         if "$" in path:
             variable = path[path.index("$") :].split("/")[0].strip("${}")
@@ -137,7 +141,7 @@ class SceneSet(BaseModel):
         return Path(path)
 
     def root(self) -> Path:
-        """The dataset's folder of a set that is not generated; ConfigError when missing."""
+        """The dataset's folder, for a set that is not generated; ConfigError when missing."""
         root = self.expanded(self.data_root)
         if not root.is_dir():
             raise ConfigError(
@@ -147,11 +151,11 @@ class SceneSet(BaseModel):
         return root
 
     def query_path(self, root: Path, split: Split) -> Path:
-        """Where the queries of a split lie."""
+        """Path of a split's query file."""
         return root / self.expanded(self.queries.named()[split])
 
     def class_table(self, root: Path) -> ClassTable | None:
-        """The class list; None where the set names none. DataError as of ``read_classes``."""
+        """The class list; None where the set names none. DataError as ``read_classes``."""
         if not self.classes:
             return None
         from data.queries.classes import read_classes
@@ -160,7 +164,7 @@ class SceneSet(BaseModel):
         return read_classes(root / self.expanded(self.classes), table)
 
     def class_digests(self, root: Path) -> dict[str, str]:
-        """SHA-256 of the class list and the label table; of a missing one its error's name."""
+        """SHA-256 of the class list and the label table; the error's name for a missing file."""
         named = {"classes": self.classes, "label_table": self.label_table}
         digests = {}
         for name, text in named.items():
@@ -172,10 +176,10 @@ class SceneSet(BaseModel):
         return digests
 
     def query_records(self, root: Path) -> dict[Split, Any]:
-        """The query files as parsed; what cannot be read stands as its error's name.
+        """Parsed query files by split; the error's name for a file that cannot be read.
 
-        A plan never fails on a broken file: the stage that reads it does, and says why. A file
-        that is no JSON, in a format other than the default, stands as its digest.
+        A plan never fails on a broken file; the stage that reads the file reports it. A file that
+        is not JSON is represented by its SHA-256, in formats other than the default.
         """
         records: dict[Split, Any] = {}
         for split in self.queries.named():
@@ -190,27 +194,29 @@ class SceneSet(BaseModel):
         return records
 
     def queries_of(self, records: Mapping[Split, Any], scene_id: str) -> list[Any]:
-        """What of ``query_records`` one scene's queries are made from.
+        """Content of ``query_records`` that one scene's queries are made from.
 
-        Whatever is not a list of records counts for every scene, in formats other than the
-        default; sentences are asked of every scene.
+        Content that is not a list of records counts for every scene in formats other than the
+        default; plain sentences are asked about every scene.
         """
         if self.query_format == SENTENCES:
             return list(records.values())
         is_default = self.query_format == DEFAULT_FORMAT
         keys = FORMATS[self.query_format].scene_keys
-        found: list[Any] = [] if is_default else [self.query_format]
+        content_of_scene: list[Any] = [] if is_default else [self.query_format]
         for content in records.values():
             if isinstance(content, list):
                 entries = [entry for entry in content if isinstance(entry, dict)]
-                found += [e for e in entries if any(e.get(key) == scene_id for key in keys)]
+                content_of_scene += [
+                    e for e in entries if any(e.get(key) == scene_id for key in keys)
+                ]
             elif not is_default:
-                found.append(content)
-        return found
+                content_of_scene.append(content)
+        return content_of_scene
 
 
 def reader_module(scene_set: SceneSet) -> str:
-    """The import path of a set's reader; ConfigError where there is no such module."""
+    """Import path of a set's reader; ConfigError where it is missing or lacks a function."""
     if scene_set.reader in READERS:
         return f"data.readers.{scene_set.reader}"
     import_from_here()
@@ -231,24 +237,24 @@ def reader_module(scene_set: SceneSet) -> str:
 
 
 def packaged_sets() -> dict[str, Path]:
-    """Names and files of the scene sets that come with the project."""
+    """Names and files of the scene sets in ``configs/scene_sets``."""
     folder = Path(str(resources.files("configs"))) / "scene_sets"
     return {path.stem: path for path in sorted(folder.glob("*.yaml"))}
 
 
 def is_scene_set(name: str) -> bool:
-    """Whether a name means a scene set: a packaged one, or a YAML file."""
+    """Whether a name is a packaged scene set or a YAML file."""
     return name.endswith(YAML_SUFFIXES) or name in packaged_sets()
 
 
 def load_scene_set(name: str) -> SceneSet:
-    """A packaged set by name, or any ``.yaml`` file by path; ConfigError when neither."""
+    """Load a packaged set by name, or a ``.yaml`` file by path; ConfigError for other names."""
     path = Path(name) if name.endswith(YAML_SUFFIXES) else packaged_sets().get(name)
     if path is None or not path.is_file():
-        known = ", ".join(packaged_sets())
+        names = ", ".join(packaged_sets())
         raise ConfigError(
-            f"--scene-set: no scene set {name!r}. Known sets: {known}; "
-            "a set of your own is given as the path of its .yaml file."
+            f"--scene-set: no scene set {name!r}. Known sets: {names}; "
+            "name one of these, or give the path of a .yaml file."
         )
     content = read_yaml_mapping(path)
     try:
@@ -260,7 +266,7 @@ def load_scene_set(name: str) -> SceneSet:
 
 
 def _check(scene_set: SceneSet, path: Path) -> None:
-    """Refuse what fits no other part of the same set."""
+    """Refuse fields that contradict each other."""
     splits, queries = (", ".join(files.named()) for files in (scene_set.splits, scene_set.queries))
     if splits != queries:
         raise ConfigError(
@@ -268,9 +274,14 @@ def _check(scene_set: SceneSet, path: Path) -> None:
             "a list of scenes and a query file."
         )
     if scene_set.generated and scene_set.query_format != DEFAULT_FORMAT:
-        raise ConfigError(f"{path}: rooms that are generated have queries in {DEFAULT_FORMAT} only")
+        raise ConfigError(
+            f"{path}: query_format: expected {DEFAULT_FORMAT} for generated rooms, found "
+            f"{scene_set.query_format}"
+        )
     if not scene_set.generated and not scene_set.data_root:
-        raise ConfigError(f"{path}: data_root is missing: the folder that holds the dataset")
+        raise ConfigError(
+            f"{path}: expected data_root, the folder that holds the dataset, found none. Add it."
+        )
     if scene_set.generated and scene_set.version:
         raise ConfigError(f"{path}: version is for a dataset in data_root, not for generated rooms")
     if scene_set.reader == "rgbd" and scene_set.has_truth:
@@ -284,9 +295,11 @@ def _check(scene_set: SceneSet, path: Path) -> None:
 class Dataset:
     """Scenes and query files of a scene set.
 
-    ``generate`` says which rooms are made where they are generated, ``room_words`` which further
-    kinds of rooms searches may name. ``generated_root`` is the folder in which rooms are made,
-    None for a data set on disk.
+    Attributes:
+        scene_set: the scene set.
+        generate: config of generated rooms, which gives their number and seed.
+        room_words: further room names that searches may use, by kind of room.
+        generated_root: folder of the generated rooms; None for a data set on disk.
     """
 
     scene_set: SceneSet
@@ -296,7 +309,7 @@ class Dataset:
 
     @cached_property
     def reader(self) -> ModuleType:
-        """The data set's reader module; ConfigError where there is none of its name."""
+        """The reader module; ConfigError where it cannot be imported."""
         return importlib.import_module(reader_module(self.scene_set))
 
     @cached_property
@@ -306,7 +319,7 @@ class Dataset:
 
     @cached_property
     def by_split(self) -> dict[Split, tuple[str, ...]]:
-        """Scene ids of each split; ConfigError for a scene in two splits of a set with truth."""
+        """Scene ids by split; ConfigError for a scene in two splits of a set with ground truth."""
         if self.scene_set.generated:
             cfg = self.generate
             if cfg.tune_rooms and "tune" not in self.scene_set.splits.named():
@@ -319,20 +332,20 @@ class Dataset:
         named = self.scene_set.splits.named()
         scenes: dict[Split, tuple[str, ...]] = dict.fromkeys(SPLITS, ())
         scenes |= {s: tuple(self.reader.read_split(self.root, named[s])) for s in named}
-        for one, two in itertools.combinations(SPLITS, 2) if self.scene_set.has_truth else ():
-            shared = sorted(set(scenes[one]) & set(scenes[two]))
+        for first, second in itertools.combinations(SPLITS, 2) if self.scene_set.has_truth else ():
+            shared = sorted(set(scenes[first]) & set(scenes[second]))
             if shared:
                 raise ConfigError(
-                    f"{self.scene_set.source}: {len(shared)} scenes are in both splits {one} and "
-                    f"{two} ({', '.join(shared[:3])} ...); scenes to train on, to tune on and to "
-                    "measure on must be different ones. Mend the split lists."
+                    f"{self.scene_set.source}: {len(shared)} scenes are in both splits {first} and "
+                    f"{second} ({', '.join(shared[:3])} ...); the scenes for training, tuning and "
+                    "measuring must differ. Correct the split lists."
                 )
         return scenes
 
     def scenes(self, *splits: Split) -> tuple[str, ...]:
-        """Scene ids of the splits, in the order of the split lists; of all when none is named.
+        """Scene ids of the splits, of all when none is named, in the order of the split lists.
 
-        Each is there once: a set without truth may learn from the scenes it is asked about.
+        Each id appears once: a set without ground truth may train on the scenes it is asked about.
         """
         named = (scene for split in splits or SPLITS for scene in self.by_split[split])
         return tuple(dict.fromkeys(named))
@@ -342,13 +355,13 @@ class Dataset:
         """Scene ids by place, by split; empty where no place of several rooms is searched."""
         size, named = self.generate.rooms_per_place, self.scene_set.places
         if self.scene_set.generated:
-            found = {s: consecutive(self.by_split[s], size) if size else {} for s in SPLITS}
+            by_split = {s: consecutive(self.by_split[s], size) if size else {} for s in SPLITS}
         elif named == "house":
-            found = {s: houses(self.by_split[s]) for s in SPLITS}
+            by_split = {s: houses(self.by_split[s]) for s in SPLITS}
         else:
-            every = read_places(self.root / self.scene_set.expanded(named)) if named else {}
-            found = {s: within(every, self.by_split[s]) for s in SPLITS}
-        return {split: places for split, places in found.items() if places}
+            all_places = read_places(self.root / self.scene_set.expanded(named)) if named else {}
+            by_split = {s: within(all_places, self.by_split[s]) for s in SPLITS}
+        return {split: places for split, places in by_split.items() if places}
 
     def place_rooms(self, scene_id: str) -> tuple[str, ...]:
         """The rooms of a scene's place; the scene alone where it belongs to none."""
@@ -356,15 +369,15 @@ class Dataset:
         return next((rooms for rooms in places.values() if scene_id in rooms), (scene_id,))
 
     def split_of(self, scene_id: str) -> Split:
-        """The split a scene belongs to; ConfigError for a scene of none."""
+        """The split of a scene; ConfigError for a scene in no split."""
         for split in SPLITS:
             if scene_id in self.by_split[split]:
                 return split
         some = ", ".join(self.scenes()[:3])
-        raise ConfigError(f"--scene: {scene_id!r} is in no split (there are {some}, ...)")
+        raise ConfigError(f"--scene: expected a scene of a split ({some}, ...), found {scene_id!r}")
 
     def check_truth(self, what: str) -> None:
-        """Raise ConfigError, naming ``what`` needs ground truth, where the set has none."""
+        """Raise ConfigError, with ``what`` as its subject, where the set has no ground truth."""
         if not self.scene_set.has_truth:
             raise ConfigError(
                 f"{what} needs ground truth, but {self.scene_set.source} has none (query_format: "
@@ -373,20 +386,20 @@ class Dataset:
 
     @cached_property
     def query_records(self) -> dict[Split, Any]:
-        """The query files as parsed, by split; what cannot be read stands as its error's name."""
+        """Parsed query files by split, see ``SceneSet.query_records``."""
         return self.scene_set.query_records(self.root)
 
     @cached_property
     def class_digests(self) -> dict[str, str]:
-        """SHA-256 of the class list and of the label table, where the set names any."""
+        """SHA-256 of the class list and the label table, where the set names any."""
         return self.scene_set.class_digests(self.root)
 
     @cached_property
     def search_words(self) -> list[Any]:
-        """The words and rules by which searches of a place become prompts of its rooms."""
+        """Words and rules that turn searches of a place into prompts of its rooms."""
         return [RULES, table_digest(), self.room_words]
 
 
 def digest(content: Any) -> str:
-    """SHA-256 of content that JSON can hold, whatever the order of its keys."""
+    """SHA-256 of JSON content, independent of the order of its keys."""
     return hashlib.sha256(canonical_json(content).encode()).hexdigest()

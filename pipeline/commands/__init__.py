@@ -1,4 +1,4 @@
-"""The commands of ``mllm3d``, a module for each subject.
+"""The commands of ``mllm3d``, one module for each subject.
 
-In: options of a command line. Out: what a person reads, and files they asked for.
+In: options of a command line. Out: text on the terminal, and the files that the user asked for.
 """

@@ -1,4 +1,4 @@
-"""What a command of mllm3d is made of."""
+"""Definition of a command of mllm3d, and options that several commands share."""
 
 from __future__ import annotations
 
@@ -8,10 +8,10 @@ from typing import NamedTuple
 
 
 class Command(NamedTuple):
-    """A line for the list of commands, its options, and what it does with them.
+    """A command: its line in the list of commands, its options, and its function.
 
-    ``run`` raises UserError for what the user must mend (exit code 2), Failure for a bad
-    outcome (1); it imports what is heavy itself, so that ``--help`` answers at once.
+    ``run`` raises UserError for a user's mistake (exit code 2) and Failure for a failed run (1). It
+    imports heavy modules itself, so that ``--help`` is fast.
     """
 
     summary: str
@@ -20,15 +20,21 @@ class Command(NamedTuple):
 
 
 def count(text: str) -> int:
-    """An option's value as a whole number from 1 on."""
+    """Parse an option's value as a whole number of 1 or more."""
     if not text.isdecimal() or int(text) < 1:
-        raise ArgumentTypeError(f"expected a whole number from 1 on, found {text!r}")
+        raise ArgumentTypeError(f"expected a whole number of 1 or more, found {text!r}")
     return int(text)
 
 
 def add_run_arguments(parser: ArgumentParser) -> None:
-    """The options that say which run is meant, as Luigi's tasks take them."""
+    """Add the options that name a run, the same as those of Luigi's tasks."""
     add = parser.add_argument
-    add("--scene-set", required=True, help="a file in configs/scene_sets, or the path of one")
-    add("--config", default="", help="a file in configs/experiments, or the path of one")
-    add("--overrides", default="", help="key=value,key=value, as they are run")
+    add(
+        "--scene-set",
+        required=True,
+        help="name of a file in configs/scene_sets, or path of a YAML file",
+    )
+    add(
+        "--config", default="", help="name of a file in configs/experiments, or path of a YAML file"
+    )
+    add("--overrides", default="", help="config keys as in the run: key=value,key=value")

@@ -1,8 +1,8 @@
-"""compare: runs compared query by query, as a page and a table."""
+"""Command compare: compare runs query by query, on an HTML page and as a table."""
 
 from __future__ import annotations
 
-from argparse import ArgumentParser, Namespace
+from argparse import ArgumentParser, ArgumentTypeError, Namespace
 from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -37,17 +37,27 @@ _PICTURES = 24
 
 def _add_arguments(parser: ArgumentParser) -> None:
     add = parser.add_argument
-    told = "<output>/<scene set> for its results, or the folder of a report or an evaluation"
-    add("runs", type=Path, nargs="+", metavar="RUN", help=f"two to six; {told}")
-    add("--out", type=Path, default=Path("compare.html"), help="default: compare.html")
-    add("--source", choices=SOURCES, default="student", help="whose answers; default: student")
-    told = f"queries to draw, those that changed most; default: {_PICTURES}"
-    add("--pictures", type=_number, default=_PICTURES, metavar="N", help=told)
+    text = "<output>/<scene set> for its results, or the folder of a report or an evaluation"
+    add("runs", type=Path, nargs="+", metavar="RUN", help=f"two to six runs: {text}")
+    add(
+        "--out",
+        type=Path,
+        default=Path("compare.html"),
+        help="page to write (default: compare.html)",
+    )
+    add(
+        "--source",
+        choices=SOURCES,
+        default="student",
+        help="source of the masks (default: student)",
+    )
+    text = f"number of queries to draw, those with the largest change (default: {_PICTURES})"
+    add("--pictures", type=_number, default=_PICTURES, metavar="N", help=text)
 
 
 def _number(text: str) -> int:
     if not text.isdecimal():
-        raise ValueError(text)
+        raise ArgumentTypeError(f"expected a whole number of 0 or more, found {text!r}")
     return int(text)
 
 
@@ -56,7 +66,7 @@ def _compare(options: Namespace) -> None:
     if not 2 <= len(options.runs) <= 6:
         raise UserError(f"expected two to six runs, found {len(options.runs)}")
     if options.out.is_dir() or not options.out.absolute().parent.is_dir():
-        raise UserError(f"--out: {options.out} cannot be written; name a file in a folder there is")
+        raise UserError(f"--out: expected a file in an existing folder, found {options.out}")
     runs = find_runs(options.runs)
 
     from data.artifacts.store import write_text_atomic
@@ -67,11 +77,11 @@ def _compare(options: Namespace) -> None:
         compare_inputs(runs, options.source), ReportConfig(max_pictures=options.pictures)
     )
     write_text_atomic(options.out, made.html)
-    print("\n".join(_told([run.name for run in runs], options.source, made)))
+    print("\n".join(_summary([run.name for run in runs], options.source, made)))
     print(f"{options.out}: {len(made.html.encode()) / 1e6:.1f} MB")
 
 
-def _told(names: list[str], source: str, made: Comparison) -> Iterator[str]:
+def _summary(names: list[str], source: str, made: Comparison) -> Iterator[str]:
     shared = made.shared
     for number, (name, left_out) in enumerate(zip(names, shared.left_out, strict=True), start=1):
         yield f"run {number}: {name}" + (
@@ -107,9 +117,7 @@ def _row(name: str, figure: Figure, number: int) -> list[str]:
     ]
 
 
-COMPARE = Command(
-    "runs compared query by query, on a page and as a table", _add_arguments, _compare
-)
+COMPARE = Command("compare runs query by query, on a page and as a table", _add_arguments, _compare)
 
 
 _REMEDY = "Name the output folder of a scene set, or the folder of a report or an evaluation."
@@ -118,7 +126,7 @@ _TEACHER, _STUDENTS = "run_teacher", ("train_student", "finetune_student")
 
 @dataclass(frozen=True, eq=False)
 class FinishedRun:
-    """A run as it was asked for, its evaluation, and the artifacts that lie beside it."""
+    """A run as the command line named it: its evaluation and the artifacts of the same output."""
 
     name: str
     record: Record
@@ -126,15 +134,15 @@ class FinishedRun:
     upstream: Upstream
 
     def made(self, identity: str | None) -> Record | None:
-        """The artifact of that fingerprint; None where it is gone."""
+        """The artifact of that fingerprint; None where it was removed."""
         return None if identity is None else self.catalogue.made(identity)
 
 
 def find_runs(paths: Sequence[Path]) -> list[FinishedRun]:
-    """The evaluated runs that paths mean, as ``artifact_of`` reads them.
+    """The evaluated runs that the paths name, see ``artifact_of``.
 
-    Raises UserError for a path of none, and for a run that was not evaluated; ArtifactError for
-    damaged metadata.
+    Raises UserError for a path without an artifact and for a run without evaluation, ArtifactError
+    for damaged metadata.
     """
     catalogues: dict[Path, Catalogue] = {}
     runs = []
@@ -156,8 +164,10 @@ def _evaluation_of(path: Path) -> Record:
         raise DataError(path, "an evaluated run", found, _REMEDY)
     identity = record.inputs.get("evaluation")
     if identity is None:
-        found = "a report of answers whose truth is not known"
-        raise DataError(path, "an evaluated run", found, "Nothing was measured there to compare.")
+        found = "a report of a scene set without ground truth"
+        raise DataError(
+            path, "an evaluated run", found, "Name a run on a scene set with ground truth."
+        )
     folder = record.root / "evaluate" / identity[:12]
     if not folder.is_dir():
         remedy = "It was removed: run Evaluate again with the same --config and --overrides."
@@ -176,18 +186,18 @@ def _of_this_version(record: Record) -> Record:
 
 
 def compare_inputs(runs: Sequence[FinishedRun], source: str) -> CompareInputs:
-    """What the page shows; ArtifactError for an evaluation or a truth that cannot be read."""
+    """Inputs of the page; ArtifactError for an evaluation or ground truth that cannot be read."""
     from stages.report.inputs import CompareInputs, Setting
 
-    found = differences([run.upstream for run in runs])
-    settings, outside = (
-        [Setting(name, values) for name, values in changed.items()] for changed in found
+    changed_values = differences([run.upstream for run in runs])
+    settings, outside_inputs = (
+        [Setting(name, values) for name, values in changed.items()] for changed in changed_values
     )
     return CompareInputs(
         [_compared(run) for run in runs],
         source,
         settings,
-        outside,
+        outside_inputs,
         partial(_scenes, runs, source),
     )
 
@@ -229,53 +239,58 @@ def _warnings(run: FinishedRun) -> Iterator[str]:
 
 
 def _scenes(
-    runs: Sequence[FinishedRun], source: str, wanted: Collection[str]
+    runs: Sequence[FinishedRun], source: str, scene_ids: Collection[str]
 ) -> Iterator[ComparedScene]:
-    """Scenes whose masks all runs still have, with what is true in the first's scan."""
+    """Scenes whose masks all runs still have, with the ground truth of the first run's scan."""
     from data.artifacts.prompts import read_truths
     from data.artifacts.scene import read_ground_truth, read_scene
     from stages.report.inputs import ComparedScene
 
     prompts = runs[0].made(runs[0].record.inputs.get("prompts"))
-    for name in sorted(wanted):
+    for name in sorted(scene_ids):
         prepared = _prepared(runs[0], name)
         folders = [_masks_of(run, name, source) for run in runs]
         if prompts is None or prepared is None or None in folders:
             continue
         scene, truth = read_scene(prepared.folder), read_ground_truth(prepared.folder)
-        masks = [_read_masks(made, source, len(scene.cloud)) for made in folders if made]
-        asked = set.intersection(*(set(of_run) for of_run in masks))
-        known = read_truths(prompts.folder)
-        # A search lies in several rooms, and is asked there under other ids: it is not drawn.
-        truths = {k: truth.mask(known[k].object_ids) for k in sorted(asked & set(known))}
+        masks = [_read_masks(record, source, len(scene.cloud)) for record in folders if record]
+        shared_ids = set.intersection(*(set(of_run) for of_run in masks))
+        prompt_truths = read_truths(prompts.folder)
+        # A search concerns several rooms, which have other prompt ids: it is not drawn.
+        truths = {
+            prompt_id: truth.mask(prompt_truths[prompt_id].object_ids)
+            for prompt_id in sorted(shared_ids & set(prompt_truths))
+        }
         yield ComparedScene(scene, masks, truths)
 
 
 def _prepared(run: FinishedRun, scene: str) -> Record | None:
-    judged = run.made(run.record.inputs.get(f"teacher_2d {scene}"))
-    return run.made(judged.inputs.get("scene")) if judged else None
+    teacher_2d = run.made(run.record.inputs.get(f"teacher_2d {scene}"))
+    return run.made(teacher_2d.inputs.get("scene")) if teacher_2d else None
 
 
 def _masks_of(run: FinishedRun, scene: str, source: str) -> Record | None:
-    """The artifact with one source's masks of a scene."""
+    """The artifact that holds one source's masks of a scene."""
     if source != "fusion_only":
         return run.made(run.record.inputs.get(f"masks {scene}"))
-    said = run.made(run.record.inputs.get(f"answers {scene}"))
-    return run.made(said.inputs.get("labels")) if said else None
+    answers = run.made(run.record.inputs.get(f"answers {scene}"))
+    return run.made(answers.inputs.get("labels")) if answers else None
 
 
-def _read_masks(made: Record, source: str, num_points: int) -> dict[str, Array]:
+def _read_masks(record: Record, source: str, num_points: int) -> dict[str, Array]:
     from data.artifacts.soft_masks import read_predictions, read_pseudo
 
     if source == "fusion_only":
-        labels = read_pseudo(made.folder)
-        names, masks = labels.prompt_ids, labels.answers()
+        labels = read_pseudo(record.folder)
+        prompt_ids, masks = labels.prompt_ids, labels.answers()
     else:
-        found = read_predictions(made.folder)
-        names, masks = found.prompt_ids, found.masks if source == "student" else found.together
+        predictions = read_predictions(record.folder)
+        prompt_ids, masks = predictions.prompt_ids, (
+            predictions.masks if source == "student" else predictions.together
+        )
     if masks.shape[1] != num_points:
         raise UserError(
-            f"{made.folder}: expected masks over the {num_points} points of the first run's scan "
-            f"{made.scene}, found {masks.shape[1]}. Compare runs of the same scans."
+            f"{record.folder}: expected masks over the {num_points} points of the first run's scan "
+            f"{record.scene}, found {masks.shape[1]}. Compare runs of the same scans."
         )
-    return dict(zip(names, masks, strict=True))
+    return dict(zip(prompt_ids, masks, strict=True))

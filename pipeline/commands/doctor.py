@@ -1,4 +1,4 @@
-"""doctor: what is wrong with a scene set's files, told before hours are spent."""
+"""Command doctor: check a scene set's files before a long run."""
 
 from __future__ import annotations
 
@@ -25,18 +25,35 @@ if TYPE_CHECKING:
     from stages.scene.check_scan import ScanFacts
 
 
-# Bytes of a compressed depth map a pixel, and of a link: measured on rendered rooms.
+# Bytes of a compressed depth map for each pixel, and of a link, measured on rendered rooms.
 _DEPTH_BYTES, _LINK_BYTES = 0.65, 12
 _MOST_RECORDS = 200
 
 
 def _add_arguments(parser: ArgumentParser) -> None:
     add = parser.add_argument
-    add("--scene-set", required=True, help="a file in configs/scene_sets, or the path of one")
-    add("--config", default="", help="a file in configs/experiments, or the path of one")
-    add("--overrides", default="", help="key=value,key=value, as they will be run")
-    add("--scene", action="append", default=[], help="read whole; may be given several times")
-    add("--scenes", type=count, default=5, metavar="N", help="scenes read whole; default: 5")
+    add(
+        "--scene-set",
+        required=True,
+        help="name of a file in configs/scene_sets, or path of a YAML file",
+    )
+    add(
+        "--config", default="", help="name of a file in configs/experiments, or path of a YAML file"
+    )
+    add("--overrides", default="", help="config keys as in the run: key=value,key=value")
+    add(
+        "--scene",
+        action="append",
+        default=[],
+        help="a scene to read in full; may be given several times",
+    )
+    add(
+        "--scenes",
+        type=count,
+        default=5,
+        metavar="N",
+        help="number of scenes to read in full (default: 5)",
+    )
 
 
 def _examine(options: Namespace) -> None:
@@ -44,18 +61,20 @@ def _examine(options: Namespace) -> None:
     plan = load_plan(options.scene_set, options.config, options.overrides)
     if plan.scene_set.generated:
         raise ConfigError(
-            f"--scene-set: {options.scene_set} is made by GenerateRooms; the doctor is for data of "
-            "your own. Name a set with data_root."
+            f"--scene-set: expected a set with data_root, found {options.scene_set}, whose rooms "
+            "are generated and need no check"
         )
     for scene in options.scene:
         plan.split_of(scene)
-    diagnosis = diagnose(plan, options.scene or _spread(plan.scenes(), options.scenes), _teller())
+    diagnosis = diagnose(
+        plan, options.scene or _spread(plan.scenes(), options.scenes), _progress_logger()
+    )
     print("\n".join(_page(plan, diagnosis)))
     if diagnosis.findings:
-        raise Failure(f"{len(diagnosis.findings)} findings: mend them before a long run")
+        raise Failure(f"{len(diagnosis.findings)} findings: correct them before a long run")
 
 
-def _teller() -> logging.Logger:
+def _progress_logger() -> logging.Logger:
     logger = logging.getLogger("pipeline.doctor")
     logger.setLevel(logging.INFO)
     logger.propagate = False
@@ -73,15 +92,15 @@ def _page(plan: Plan, diagnosis: Diagnosis) -> Iterator[str]:
     scene_set = plan.scene_set
     splits = ", ".join(f"{name} {size}" for name, size in diagnosis.splits.items() if size)
     yield f"{scene_set.name}: reader {scene_set.reader}, {plan.root}"
-    yield f"scenes: {splits}; {len(diagnosis.facts)} read whole, the annotation of all"
+    yield f"scenes: {splits}; {len(diagnosis.facts)} read in full; annotations of all scenes read"
     yield f"queries: {', '.join(diagnosis.queries) or 'none could be read'}"
     if diagnosis.facts:
         yield ""
         heads = f"{'scene':<24}{'points':>10}{'views':>7}{'seen':>7}"
-        yield f"{heads}{'links a view':>14}{'colours':>9}"
+        yield f"{heads}{'links per view':>16}{'colours':>9}"
         yield from (_fact(fact) for fact in diagnosis.facts)
         checked = diagnosis.facts[0].checked
-        yield f"seen: by {checked} of the views; colours: correlation with those of the images"
+        yield f"seen: share of points in {checked} views; colours: correlation of mesh and images"
         yield ""
         yield from _needs(plan, diagnosis.facts)
     for title, texts in (("notes", diagnosis.notes), ("findings", diagnosis.findings)):
@@ -94,44 +113,46 @@ def _fact(fact: ScanFacts) -> str:
     colors = "-" if fact.agreement is None else f"{fact.agreement:.2f}"
     return (
         f"{fact.scene_id:<24}{fact.num_points:>10}{fact.num_views:>7}{fact.seen_share:>7.0%}"
-        f"{fact.links:>14.0f}{colors:>9}"
+        f"{fact.links:>16.0f}{colors:>9}"
     )
 
 
 def _needs(plan: Plan, facts: list[ScanFacts]) -> Iterator[str]:
-    """Disk and time a stage: from artifacts of earlier runs, else from what was just measured."""
+    """Disk and time of each stage, from earlier runs, else estimated from the scenes just read."""
     scenes, cfg = len(plan.scenes()), plan.experiment.prepare
     views = mean(min(fact.num_views, cfg.max_views) for fact in facts)
-    guesses: dict[str, tuple[float | None, float | None]] = {
+    estimates: dict[str, tuple[float | None, float | None]] = {
         "prepare_scene": (
             _DEPTH_BYTES * views * mean(fact.pixels for fact in facts),
             views * mean(fact.seconds for fact in facts),
         ),
         "link_points": (_LINK_BYTES * views * mean(fact.links for fact in facts), None),
     }
-    yield f"{'stage':<16}{'MB a scene':>12}{'GB in all':>12}{'s a scene':>12}{'h in all':>10}  from"
+    sizes = f"{'stage':<16}{'MB per scene':>13}{'GB in all':>11}"
+    yield f"{sizes}{'s per scene':>13}{'h in all':>10}  from"
     for step in _scene_steps(plan):
         task = step.task_name
         recorded = _recorded(plan.output / step.stage_folder)
-        size, seconds = recorded or guesses.get(step.name, (None, None))
-        source = "earlier runs" if recorded else "estimated" if size else _to_know(plan, task)
+        size, seconds = recorded or estimates.get(step.name, (None, None))
+        source = (
+            "earlier runs" if recorded else "estimated" if size else _measuring_command(plan, task)
+        )
         yield (
-            f"{task:<16}{_number(size, 1e6):>12}{_number(size, 1e9 / scenes):>12}"
-            f"{_number(seconds, 1):>12}{_number(seconds, 3600 / scenes):>10}  {source}"
+            f"{task:<16}{_number(size, 1e6):>13}{_number(size, 1e9 / scenes):>11}"
+            f"{_number(seconds, 1):>13}{_number(seconds, 3600 / scenes):>10}  {source}"
         )
 
 
 def _scene_steps(plan: Plan) -> list[Step]:
-    """The steps that every scene goes through before a student can learn from it."""
+    """The steps that every scene passes before a student can be trained on it."""
     upstream = plan.upstream(STEPS["train_student"], None)
     return [step for step in dict(upstream) if step.is_per_scene]
 
 
-def _to_know(plan: Plan, task: str) -> str:
+def _measuring_command(plan: Plan, task: str) -> str:
     scene = plan.scenes()[0]
-    return (
-        f"run one: luigi --module pipeline {task} --scene-set {plan.scene_set.name} --scene {scene}"
-    )
+    command = f"luigi --module pipeline {task} --scene-set {plan.scene_set.name} --scene {scene}"
+    return f"to measure: {command}"
 
 
 def _number(value: float | None, unit: float) -> str:
@@ -139,7 +160,7 @@ def _number(value: float | None, unit: float) -> str:
 
 
 def _recorded(folder: Path) -> tuple[float, float] | None:
-    """Mean bytes and seconds of a stage's finished artifacts, of any config; None without any."""
+    """Mean bytes and seconds of a stage's finished artifacts of any config; None without any."""
     sizes, seconds = [], []
     for path in sorted(folder.glob("*/*/metadata.json"))[:_MOST_RECORDS]:
         try:
@@ -163,9 +184,14 @@ _VIEWS = 6
 
 @dataclass
 class Diagnosis:
-    """What was found: facts for the page, and findings, each with how to mend it.
+    """Result of the checks.
 
-    ``notes`` are what readers tell in warnings: frames left out, files that are not there.
+    Attributes:
+        splits: number of scenes by split.
+        queries: facts about the queries, as texts.
+        facts: measurements of the scenes that were read in full.
+        findings: faults, each with its remedy.
+        notes: warnings of the readers, such as frames that are left out.
     """
 
     splits: dict[str, int] = field(default_factory=dict)
@@ -174,8 +200,8 @@ class Diagnosis:
     findings: list[str] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
 
-    def found(self, error: UserError) -> None:
-        """Take up an error, once."""
+    def add(self, error: UserError) -> None:
+        """Add an error to the findings, unless it is there already."""
         text = " ".join(str(error).split())
         if text not in self.findings:
             self.findings.append(text)
@@ -183,7 +209,7 @@ class Diagnosis:
 
 @contextmanager
 def _warnings_to(notes: list[str]) -> Iterator[None]:
-    """Collect what is logged as a warning meanwhile."""
+    """Collect the warnings that are logged in the body."""
 
     class _Collector(logging.Handler):
         def emit(self, record: logging.LogRecord) -> None:
@@ -199,11 +225,11 @@ def _warnings_to(notes: list[str]) -> Iterator[None]:
         logger.removeHandler(collector)
 
 
-def diagnose(plan: Plan, scenes: Sequence[str], told: logging.Logger) -> Diagnosis:
-    """Check splits, queries and the teacher of a plan, and ``scenes`` of it whole.
+def diagnose(plan: Plan, scenes: Sequence[str], logger: logging.Logger) -> Diagnosis:
+    """Check splits, queries and the teacher of a plan, and read ``scenes`` in full.
 
-    Errors in the scene set itself (ConfigError) are raised; everything else is a finding.
-    ``told`` is informed of every scene that is looked at.
+    Raises ConfigError for errors in the scene set itself; other errors become findings.
+    ``logger`` logs every scene that is read.
     """
     diagnosis = Diagnosis()
     with _warnings_to(diagnosis.notes):
@@ -211,17 +237,17 @@ def diagnose(plan: Plan, scenes: Sequence[str], told: logging.Logger) -> Diagnos
         _check_annotations(plan, diagnosis)
         _check_queries(plan, diagnosis)
         for number, scene in enumerate(scenes, start=1):
-            told.info("scene %d of %d: %s", number, len(scenes), scene)
+            logger.info("scene %d of %d: %s", number, len(scenes), scene)
             _check_scene(plan, scene, diagnosis)
         try:
             plan.key("run_teacher", plan.scenes()[0])
         except UserError as error:
-            diagnosis.found(error)
+            diagnosis.add(error)
     return diagnosis
 
 
 def _check_annotations(plan: Plan, diagnosis: Diagnosis) -> None:
-    """Of every scene of the set, what names its objects: its folder and annotation are there."""
+    """Read the object names of every scene, which shows that folder and annotation exist."""
     for scene in plan.scenes():
         try:
             if not plan.reader.read_group_names(plan.root, scene) and plan.scene_set.has_truth:
@@ -230,25 +256,25 @@ def _check_annotations(plan: Plan, diagnosis: Diagnosis) -> None:
                     "download its annotation again."
                 )
         except DataError as error:
-            diagnosis.found(error)
+            diagnosis.add(error)
 
 
 def _check_queries(plan: Plan, diagnosis: Diagnosis) -> None:
-    """Queries as PreparePrompts reads them: formats, scenes, id spaces, lacking objects."""
+    """Read the queries as PreparePrompts does: formats, scenes, id spaces, missing objects."""
 
     try:
         prepared = prepared_prompts(plan.dataset, plan.experiment.prompts)
     except DataError as error:
-        diagnosis.found(error)
+        diagnosis.add(error)
         return
     for split, prompts in prepared.prompts.items():
         diagnosis.queries.append(f"{len(prompts)} of {split}")
     if not plan.scene_set.has_truth:
-        diagnosis.queries.append("no truth: nothing will be measured")
+        diagnosis.queries.append("no ground truth: nothing will be measured")
         return
     absent = [truth for truth in prepared.truths if not truth.object_ids]
     diagnosis.queries.append(f"ids are {prepared.id_space}")
-    diagnosis.queries.append(f"{len(absent)} about what is absent")
+    diagnosis.queries.append(f"{len(absent)} about absent objects")
     if len(absent) > _MANY_ABSENT * len(prepared.truths):
         diagnosis.findings.append(
             f"{len(absent)} of {len(prepared.truths)} queries have no object in their scene: "
@@ -257,7 +283,7 @@ def _check_queries(plan: Plan, diagnosis: Diagnosis) -> None:
 
 
 def _check_scene(plan: Plan, scene: str, diagnosis: Diagnosis) -> None:
-    """Read a scene whole, and look whether its parts belong together."""
+    """Read a scene in full and check that mesh, poses and images belong together."""
     from stages.scene import check_scan as stage
 
     cfg = plan.experiment
@@ -265,7 +291,7 @@ def _check_scene(plan: Plan, scene: str, diagnosis: Diagnosis) -> None:
         scan = plan.reader.read_scan(plan.root, scene, cfg.prepare.camera)
         facts = stage.run(scan, cfg.link, _VIEWS)
     except DataError as error:
-        diagnosis.found(error)
+        diagnosis.add(error)
         return
     diagnosis.facts.append(facts)
     empty = [name for name, has_points in _objects(scan.truth) if not has_points]
@@ -277,8 +303,8 @@ def _check_scene(plan: Plan, scene: str, diagnosis: Diagnosis) -> None:
         )
     if facts.blind or facts.seen_share < _LEAST_SEEN:
         diagnosis.findings.append(
-            f"{scene}: {len(facts.blind)} of {facts.checked} views see next to nothing of the "
-            f"mesh ({', '.join(facts.blind[:3])}), {facts.seen_share:.0%} of it is seen. Check "
+            f"{scene}: {len(facts.blind)} of {facts.checked} views see almost nothing of the "
+            f"mesh ({', '.join(facts.blind[:3])}); {facts.seen_share:.0%} of it is seen. Check "
             "that poses are camera-to-world or world-to-camera as the format says, in metres, "
             "and of this mesh."
         )

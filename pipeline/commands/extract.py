@@ -1,4 +1,4 @@
-"""extract-iphone and extract-sens: frames out of packed recordings."""
+"""Commands extract-iphone and extract-sens: write the frames of packed recordings."""
 
 from __future__ import annotations
 
@@ -11,9 +11,16 @@ from pipeline.commands.command import Command, count
 
 def _add_iphone_arguments(parser: ArgumentParser) -> None:
     add = parser.add_argument
-    add("--scene", required=True, type=Path, help="folder of a ScanNet++ scene, with iphone/ in it")
-    add("--output", required=True, type=Path, help="where rgb/ and depth/ go: its iphone/, say")
-    add("--every", type=count, default=20, help="keep one frame in so many (default: 20)")
+    add(
+        "--scene", required=True, type=Path, help="folder of a ScanNet++ scene, which holds iphone/"
+    )
+    add(
+        "--output",
+        required=True,
+        type=Path,
+        help="folder for rgb/ and depth/, such as the scene's iphone/",
+    )
+    add("--every", type=count, default=20, help="keep every Nth frame (default: 20)")
 
 
 def _extract_iphone(options: Namespace) -> None:
@@ -21,31 +28,34 @@ def _extract_iphone(options: Namespace) -> None:
 
     scene: Path = options.scene
     if not (scene / "iphone").is_dir():
-        raise UserError(f"--scene: {scene} has no folder iphone; give a scene of ScanNet++")
-    told = stage.run(scene, options.output, options.every)
-    print(f"{options.output}: {told.pictures} pictures, {told.masks} masks, {told.depths} depths")
+        raise UserError(
+            f"--scene: expected a ScanNet++ scene with a folder iphone, found none in {scene}"
+        )
+    counts = stage.run(scene, options.output, options.every)
+    written = f"{counts.pictures} pictures, {counts.masks} masks, {counts.depths} depths"
+    print(f"{options.output}: {written}")
 
 
 EXTRACT_IPHONE = Command(
-    "take frames out of an iPhone capture of ScanNet++", _add_iphone_arguments, _extract_iphone
+    "write the frames of a ScanNet++ iPhone capture", _add_iphone_arguments, _extract_iphone
 )
 
 
 def _add_sens_arguments(parser: ArgumentParser) -> None:
     add = parser.add_argument
     add("--input", required=True, type=Path, help="a scene's .sens file")
-    add("--output", required=True, type=Path, help="folder to write to: the scene's own")
-    add("--every", type=count, default=1, metavar="N", help="every Nth frame only; default: 1")
+    add("--output", required=True, type=Path, help="folder to write to, usually the scene's")
+    add("--every", type=count, default=1, metavar="N", help="keep every Nth frame (default: 1)")
 
 
 def _extract_sens(options: Namespace) -> None:
     from data.readers.scannet_sens import export_frames
 
-    done = export_frames(options.input, options.output, options.every)
-    told = f"{options.output}: {done.written} of {done.total} frames"
-    if done.lost:
-        told += f", {done.lost} with a lost pose, which readers leave out"
-    print(told)
+    counts = export_frames(options.input, options.output, options.every)
+    line = f"{options.output}: {counts.written} of {counts.total} frames"
+    if counts.lost:
+        line += f", {counts.lost} without a pose, which readers leave out"
+    print(line)
 
 
 EXTRACT_SENS = Command(

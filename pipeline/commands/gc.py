@@ -1,4 +1,4 @@
-"""gc and verify: free what no run needs, and check what is kept."""
+"""Commands gc and verify: delete artifacts that no run needs, and check the files of the rest."""
 
 from __future__ import annotations
 
@@ -39,22 +39,33 @@ _DAY = 86_400.0
 
 def _days(text: str) -> int:
     if not text.isdecimal():
-        raise ArgumentTypeError(f"expected a whole number of days from 0 on, found {text!r}")
+        raise ArgumentTypeError(f"expected a whole number of days of 0 or more, found {text!r}")
     return int(text)
 
 
 def _add_arguments(parser: ArgumentParser) -> None:
     add = parser.add_argument
-    add("--scene-set", required=True, help="a file in configs/scene_sets, or the path of one")
-    add("--dry-run", action="store_true", help="only say what would be freed")
-    add("--keep-days", type=_days, default=7, metavar="N", help="keep what is younger; default: 7")
+    add(
+        "--scene-set",
+        required=True,
+        help="name of a file in configs/scene_sets, or path of a YAML file",
+    )
+    add("--dry-run", action="store_true", help="only print what would be freed")
+    add(
+        "--keep-days",
+        type=_days,
+        default=7,
+        metavar="N",
+        help="keep artifacts of the last N days (default: 7)",
+    )
 
 
 def _collect(options: Namespace) -> None:
-    """Free, stage by stage; UserError where nothing says what to keep, Failure during a run.
+    """Free unneeded artifacts, stage by stage.
 
-    What a running job reads is not known before it has finished. So nothing is freed while any
-    artifact of the set is being made; a run that starts meanwhile makes anew what it misses.
+    Nothing is freed while an artifact of the set is being made, because its inputs are recorded
+    only when it is finished; a run that starts during gc makes missing artifacts anew. Raises
+    UserError for a set without output, Failure while a run is going on.
     """
     from pipeline.plan import output_root
     from pipeline.scene_sets import load_scene_set
@@ -63,75 +74,80 @@ def _collect(options: Namespace) -> None:
     folder = root / load_scene_set(options.scene_set).name
     if not folder.is_dir():
         raise UserError(
-            f"{folder}: nothing was made of scene set {options.scene_set} yet. Set MLLM3D_OUTPUT "
-            "if its output lies elsewhere."
+            f"{folder}: expected artifacts of scene set {options.scene_set}, found none. Set "
+            "MLLM3D_OUTPUT if its output lies elsewhere."
         )
-    ours = list(stored_artifacts(folder, stage_folders()))
-    _refuse_running(ours, options.dry_run)
-    others = [path for path in root.iterdir() if path.is_dir() and path != folder]
-    everything = ours + [one for path in others for one in stored_artifacts(path, stage_folders())]
+    own = list(stored_artifacts(folder, stage_folders()))
+    _refuse_running(own, options.dry_run)
+    other_folders = [path for path in root.iterdir() if path.is_dir() and path != folder]
+    all_artifacts = own + [
+        each for path in other_folders for each in stored_artifacts(path, stage_folders())
+    ]
     named = named_results(root)
     since = time.time() - options.keep_days * _DAY
-    keep = reachable_artifacts(everything, named.values(), since)
-    _warn_lost(named, everything, folder)
+    keep = reachable_artifacts(all_artifacts, named.values(), since)
+    _warn_lost(named, all_artifacts, folder)
     if not options.dry_run:
         for path in list(leftovers(folder)):
             shutil.rmtree(path)
-    sizes = {one.folder: _bytes(one.folder) for one in ours}
-    freed = _free([one for one in ours if one.folder not in keep], options.dry_run)
-    _tell(freed, sizes, options.dry_run)
-    rest = [one.folder for one in ours if one.folder in keep]
-    for path in task_log.outdated(folder, {kept_one.name for kept_one in rest}, since):
+    sizes = {each.folder: _bytes(each.folder) for each in own}
+    freed = _free([each for each in own if each.folder not in keep], options.dry_run)
+    _print_freed(freed, sizes, options.dry_run)
+    kept_folders = [each.folder for each in own if each.folder in keep]
+    for path in task_log.outdated(folder, {path_kept.name for path_kept in kept_folders}, since):
         if not options.dry_run:
             path.unlink()
-    told = f"kept: {len(rest)} artifacts, {_mb(sum(sizes[path] for path in rest))}, that the "
-    told += f"results named by {sum(folder in path.parents for path in named)} pointers, "
-    print(f"{told}or work of the last {options.keep_days} days, were made from")
+    kept_size = _mb(sum(sizes[path] for path in kept_folders))
+    line = f"kept: {len(kept_folders)} artifacts, {kept_size}, from which the "
+    line += f"results named by {sum(folder in path.parents for path in named)} pointers, "
+    print(f"{line}or artifacts of the last {options.keep_days} days, were made")
     if os.environ.get(CACHE_VARIABLE):
-        print(f"{os.environ[CACHE_VARIABLE]}: left as it is; gc frees nothing in object stores")
+        print(f"{os.environ[CACHE_VARIABLE]}: unchanged; gc frees nothing in object stores")
 
 
-def _refuse_running(ours: Sequence[StoredArtifact], is_dry: bool) -> None:
-    running = [one.folder for one in ours if is_locked(one.folder)]
-    if not running:
+def _refuse_running(own: Sequence[StoredArtifact], is_dry: bool) -> None:
+    locked = [each.folder for each in own if is_locked(each.folder)]
+    if not locked:
         return
-    told = f"{running[0]} is being made now"
+    message = f"{locked[0]} is being made now"
     if is_dry:
-        print(f"{told}; until that is done nothing will be freed")
+        print(f"{message}; nothing will be freed before it is finished")
         return
     raise Failure(
-        f"{told}, and what it is made from is known once it is finished. Nothing was freed; "
-        "run gc again then."
+        f"{message}, and its inputs are recorded when it is finished. Nothing was freed; run gc "
+        "again then."
     )
 
 
-def _warn_lost(named: dict[Path, str], everything: Sequence[StoredArtifact], folder: Path) -> None:
-    known = {name for one in everything for name in one.names}
+def _warn_lost(
+    named: dict[Path, str], all_artifacts: Sequence[StoredArtifact], folder: Path
+) -> None:
+    identities = {name for each in all_artifacts for name in each.names}
     for path, name in named.items():
-        if folder in path.parents and name not in known:
-            print(f"{path}: names results that are gone ({name[:12]}); they keep nothing")
+        if folder in path.parents and name not in identities:
+            print(f"{path}: names results that were removed ({name[:12]}); it keeps nothing")
 
 
-def _free(useless: Sequence[StoredArtifact], is_dry: bool) -> list[StoredArtifact]:
-    """What was removed, or would be."""
+def _free(unneeded: Sequence[StoredArtifact], is_dry: bool) -> list[StoredArtifact]:
+    """Remove the artifacts, or only list them; returns the removed ones."""
     freed = []
-    for one in useless:
-        if is_dry or remove(one.folder):
-            freed.append(one)
+    for each in unneeded:
+        if is_dry or remove(each.folder):
+            freed.append(each)
         else:
-            print(f"{one.folder}: kept, a process is making it now")
+            print(f"{each.folder}: kept: a process is making it now")
     return freed
 
 
-def _tell(freed: Sequence[StoredArtifact], sizes: dict[Path, int], is_dry: bool) -> None:
-    for stage in dict.fromkeys(one.stage for one in freed):
-        of_stage = [one for one in freed if one.stage == stage]
-        size = _mb(sum(sizes[one.folder] for one in of_stage))
-        halves = sum(not one.is_finished for one in of_stage)
-        told = f"{stage}: {len(of_stage)} artifacts, {size}"
-        print(f"{told} ({halves} unfinished)" if halves else told)
+def _print_freed(freed: Sequence[StoredArtifact], sizes: dict[Path, int], is_dry: bool) -> None:
+    for stage in dict.fromkeys(each.stage for each in freed):
+        of_stage = [each for each in freed if each.stage == stage]
+        size = _mb(sum(sizes[each.folder] for each in of_stage))
+        num_unfinished = sum(not each.is_finished for each in of_stage)
+        line = f"{stage}: {len(of_stage)} artifacts, {size}"
+        print(f"{line} ({num_unfinished} unfinished)" if num_unfinished else line)
     verb = "would free" if is_dry else "freed"
-    print(f"{verb}: {len(freed)} artifacts, {_mb(sum(sizes[one.folder] for one in freed))}")
+    print(f"{verb}: {len(freed)} artifacts, {_mb(sum(sizes[each.folder] for each in freed))}")
 
 
 def _bytes(folder: Path) -> int:
@@ -145,21 +161,32 @@ def _mb(size: int) -> str:
     return f"{size / 1e6:,.1f} MB"
 
 
-GC = Command("free artifacts that no named or recent run needs", _add_arguments, _collect)
+GC = Command("delete artifacts that no named or recent run needs", _add_arguments, _collect)
 
 
 def _add_verify_arguments(parser: ArgumentParser) -> None:
     add = parser.add_argument
-    add("path", nargs="?", help="an artifact, or a folder of artifacts, also s3://...")
-    add("--scene-set", default="", help="all of a scene set's: its name, or the path of its file")
-    add("--scene", default="", help="of one scene only")
-    add("--remove", action="store_true", help="delete damaged artifacts, to be made anew")
+    add("path", nargs="?", help="an artifact, or a folder of artifacts; may be s3://...")
+    add(
+        "--scene-set",
+        default="",
+        help="check all artifacts of a scene set: its name, or path of its file",
+    )
+    add("--scene", default="", help="check artifacts of this scene only")
+    add(
+        "--remove",
+        action="store_true",
+        help="delete damaged artifacts, so that a run makes them anew",
+    )
 
 
-def _starts(options: Namespace) -> list[StoragePath]:
-    """The folders to look through; UserError when they are not said, or not there."""
+def _roots(options: Namespace) -> list[StoragePath]:
+    """The folders to check; UserError where none is given or it does not exist."""
     if bool(options.path) == bool(options.scene_set):
-        raise UserError("give either --scene-set or the path of an artifact")
+        raise UserError(
+            "expected either --scene-set or the path of an artifact, found "
+            f"{'both' if options.path else 'neither'}"
+        )
     if options.path and "://" in options.path:
         return [reachable(options.path)]
     if options.path:
@@ -176,8 +203,8 @@ def _starts(options: Namespace) -> list[StoragePath]:
         if remote:
             return remote
         raise UserError(
-            f"{folder}: nothing was made of scene set {options.scene_set} yet. Set MLLM3D_OUTPUT "
-            "if its output lies elsewhere."
+            f"{folder}: expected artifacts of scene set {options.scene_set}, found none. Set "
+            "MLLM3D_OUTPUT if its output lies elsewhere."
         )
     return [folder, *remote]
 
@@ -185,13 +212,13 @@ def _starts(options: Namespace) -> list[StoragePath]:
 def _below(
     starts: Sequence[StoragePath], scene: str
 ) -> tuple[list[StoragePath], list[StoragePath]]:
-    """Finished and unfinished artifacts, of a scene or of all; UserError where there are none."""
-    found = [
-        remote_artifacts_below(one) if isinstance(one, RemoteFolder) else artifacts_below(one)
-        for one in starts
+    """Finished and unfinished artifacts, of one scene or of all; UserError where there are none."""
+    contents = [
+        remote_artifacts_below(each) if isinstance(each, RemoteFolder) else artifacts_below(each)
+        for each in starts
     ]
-    finished: list[StoragePath] = [folder for one in found for folder in one.finished]
-    unfinished: list[StoragePath] = [folder for one in found for folder in one.unfinished]
+    finished: list[StoragePath] = [folder for each in contents for folder in each.finished]
+    unfinished: list[StoragePath] = [folder for each in contents for folder in each.unfinished]
     if not finished and not unfinished:
         raise UserError(f"{starts[0]}: expected artifacts at or below it, found none")
     if not scene:
@@ -205,26 +232,26 @@ def _below(
 
 
 def _verify(options: Namespace) -> None:
-    """Print a line for every file that is not as it was written; Failure when there is one."""
-    starts = _starts(options)
+    """Print a line for each file that has changed since it was written; Failure if there is any."""
+    starts = _roots(options)
     folders, unfinished = _below(starts, options.scene)
     damaged = _check(folders)
     for folder in unfinished:
-        print(f"{folder}: unfinished; the next run that needs it goes on with it or makes it anew")
+        print(f"{folder}: unfinished; the next run that needs it continues it or makes it anew")
     findings = sum(map(len, damaged.values()))
     if not findings:
-        start = " and ".join(map(str, starts))
-        print(f"{start}: {len(folders)} artifacts, all files as they were written")
+        names = " and ".join(map(str, starts))
+        print(f"{names}: {len(folders)} artifacts, all files as they were written")
         return
     removed = _remove(damaged) if options.remove else []
-    told = f"{findings} findings in {len(damaged)} of {len(folders)} artifacts"
+    message = f"{findings} findings in {len(damaged)} of {len(folders)} artifacts"
     if removed:
-        told += f"; {len(removed)} removed, which the next run makes anew"
-    raise Failure(told)
+        message += f"; {len(removed)} removed, which the next run makes anew"
+    raise Failure(message)
 
 
 def _check(folders: Sequence[StoragePath]) -> dict[StoragePath, list[Finding]]:
-    """Findings by artifact, each told when it is found."""
+    """Findings by artifact; each is printed when it is found."""
     show, total, done = _reporter(), sum(map(num_files, folders)), 0
     damaged: dict[StoragePath, list[Finding]] = {}
 
@@ -255,16 +282,18 @@ def _reporter() -> progress.Show:
 
 def _remedy(folder: StoragePath, findings: Sequence[Finding]) -> str:
     if all(finding.is_extra for finding in findings):
-        return "Nothing reads it; move it elsewhere, or delete it with --remove."
+        return "No step reads it; move it elsewhere, or delete it with --remove."
     stage, scene = stage_and_scene_of(folder, stage_folders())
     step = step_of(stage, scene or None)
     task = step.task_name if step is not None else "RunAll"
     of_scene = f" --scene {scene}" if scene else ""
-    return f"Remove the artifact (--remove), then run {task}{of_scene} again, or what needs it."
+    return (
+        f"Remove the artifact (--remove), then run {task}{of_scene} again, or a task that needs it."
+    )
 
 
 def _remove(damaged: dict[StoragePath, list[Finding]]) -> list[StoragePath]:
-    """Delete damaged artifacts, and files of none; what was deleted."""
+    """Delete damaged artifacts, and files that belong to none; returns the deleted artifacts."""
     removed: list[StoragePath] = []
     for folder, findings in damaged.items():
         if all(finding.is_extra for finding in findings):
@@ -274,10 +303,10 @@ def _remove(damaged: dict[StoragePath, list[Finding]]) -> list[StoragePath]:
             (folder / METADATA).unlink()
             folder.remove()
             removed.append(folder)
-        elif not folder.exists() or remove(folder):  # A room may have gone with all rooms.
+        elif not folder.exists() or remove(folder):  # A room may have been deleted with all rooms.
             removed.append(folder)
         else:
-            print(f"{folder}: kept, a process is making it now")
+            print(f"{folder}: kept: a process is making it now")
     return removed
 
 

@@ -1,4 +1,4 @@
-"""plan: what RunAll would run and why, and what that may cost."""
+"""Command plan: the artifacts that RunAll would make, why, and the estimated time and disk."""
 
 from __future__ import annotations
 
@@ -10,96 +10,113 @@ from statistics import median
 from pipeline.commands.command import Command, add_run_arguments
 from pipeline.plan import load_plan
 from pipeline.process.progress import duration, size, table
-from pipeline.reasons import Known, Unit, units_of, why
+from pipeline.reasons import FinishedArtifacts, PlannedArtifact, planned_artifacts, why
 from pipeline.tasks.steps import RunAll
 
-_HEADS = ("stage", "cached", "to run", "not asked", "time", "disk", "")
+_HEADS = ("stage", "cached", "to run", "not needed", "time", "disk", "")
 
 
 def _plan(options: Namespace) -> None:
-    asked = {name: getattr(options, name) for name in ("scene_set", "config", "overrides")}
-    units, is_done = units_of(RunAll(**asked))
-    known = Known(units)
-    plan = load_plan(**asked)
+    parameters = {name: getattr(options, name) for name in ("scene_set", "config", "overrides")}
+    artifacts, is_done = planned_artifacts(RunAll(**parameters))
+    finished = FinishedArtifacts(artifacts)
+    plan = load_plan(**parameters)
     print(f"{plan.scene_set.title}: {plan.output}")
     if plan.cache is not None:
         print(f"caches of teacher and links: {plan.cache}")
-    print("\n".join(_page(units, known)))
-    if not is_done and not any(unit.runs for unit in units):
+    print("\n".join(_page(artifacts, finished)))
+    if not is_done and not any(artifact.runs for artifact in artifacts):
         print(f"RunAll would only put the results in place at {plan.output}")
     elif is_done:
         print("RunAll has nothing to do")
 
 
-def _page(units: Sequence[Unit], known: Known) -> Iterator[str]:
-    stages: dict[str, list[Unit]] = {}
-    for unit in units:
-        stages.setdefault(_stage_name(unit, units), []).append(unit)
-    costs = {name: _cost(of_stage, known) for name, of_stage in stages.items()}
+def _page(artifacts: Sequence[PlannedArtifact], finished: FinishedArtifacts) -> Iterator[str]:
+    stages: dict[str, list[PlannedArtifact]] = {}
+    for artifact in artifacts:
+        stages.setdefault(_stage_name(artifact, artifacts), []).append(artifact)
+    costs = {name: _cost(of_stage, finished) for name, of_stage in stages.items()}
     rows = [_HEADS, *(_row(name, stages[name], costs[name]) for name in stages)]
     yield from table(rows)
-    yield from _total(units, list(costs.values()))
+    yield from _total(artifacts, list(costs.values()))
     for name, of_stage in stages.items():
-        yield from _reasons(name, [unit for unit in of_stage if unit.runs], known)
-    yield from (f"damaged: {text}" for text in known.damaged)
+        yield from _reasons(name, [artifact for artifact in of_stage if artifact.runs], finished)
+    yield from (f"damaged: {text}" for text in finished.damaged)
 
 
-def _stage_name(unit: Unit, units: Sequence[Unit]) -> str:
-    """The task's name; of another scene set, whose student is asked, with that set's."""
-    return unit.task if unit.root == units[-1].root else f"{unit.task} ({unit.root.name})"
+def _stage_name(artifact: PlannedArtifact, artifacts: Sequence[PlannedArtifact]) -> str:
+    """Name of the task, with the scene set's name where it is another set's."""
+    return (
+        artifact.task
+        if artifact.root == artifacts[-1].root
+        else f"{artifact.task} ({artifact.root.name})"
+    )
 
 
-def _row(name: str, units: Sequence[Unit], cost: tuple[float, float] | None) -> list[str]:
-    runs = sum(unit.runs for unit in units)
-    done = sum(unit.is_done for unit in units)
-    counts = [str(number or "-") for number in (done, runs, len(units) - done - runs)]
-    told = ("unknown", "unknown") if cost is None else (duration(cost[0]), size(cost[1]))
-    return [name, *counts, *(told if runs else ("-", "-")), ""]
+def _row(
+    name: str, artifacts: Sequence[PlannedArtifact], cost: tuple[float, float] | None
+) -> list[str]:
+    runs = sum(artifact.runs for artifact in artifacts)
+    done = sum(artifact.is_done for artifact in artifacts)
+    counts = [str(number or "-") for number in (done, runs, len(artifacts) - done - runs)]
+    cost_cells = ("unknown", "unknown") if cost is None else (duration(cost[0]), size(cost[1]))
+    return [name, *counts, *(cost_cells if runs else ("-", "-")), ""]
 
 
-def _cost(units: Sequence[Unit], known: Known) -> tuple[float, float] | None:
-    """Seconds and bytes of what would run: medians of recorded artifacts; None without any."""
+def _cost(
+    artifacts: Sequence[PlannedArtifact], finished: FinishedArtifacts
+) -> tuple[float, float] | None:
+    """Estimated seconds and bytes of what would run; None where no finished artifact tells."""
     seconds, num_bytes = 0.0, 0.0
     medians: dict[tuple[str, bool], tuple[float, float] | None] = {}
-    for unit in units:
-        if unit.runs:
-            kind = (unit.key.stage, unit.scene is None)
+    for artifact in artifacts:
+        if artifact.runs:
+            kind = (artifact.key.stage, artifact.scene is None)
             if kind not in medians:
-                medians[kind] = _medians(unit, known)
-            found = medians[kind]
-            if found is None:
+                medians[kind] = _medians(artifact, finished)
+            median_cost = medians[kind]
+            if median_cost is None:
                 return None
-            seconds, num_bytes = seconds + found[0], num_bytes + found[1]
+            seconds, num_bytes = seconds + median_cost[0], num_bytes + median_cost[1]
     return seconds, num_bytes
 
 
-def _medians(unit: Unit, known: Known) -> tuple[float, float] | None:
+def _medians(artifact: PlannedArtifact, finished: FinishedArtifacts) -> tuple[float, float] | None:
     records = [
         record
-        for record in known.catalogues[unit.root].records
-        if record.stage == unit.key.stage and (record.scene is None) == (unit.scene is None)
+        for record in finished.catalogues[artifact.root].records
+        if record.stage == artifact.key.stage and (record.scene is None) == (artifact.scene is None)
     ]
     if not records:
         return None
-    return median(one.seconds for one in records), median(one.num_bytes for one in records)
+    seconds = median(record.seconds for record in records)
+    return seconds, median(record.num_bytes for record in records)
 
 
-def _total(units: Sequence[Unit], costs: Sequence[tuple[float, float] | None]) -> Iterator[str]:
-    runs = sum(unit.runs for unit in units)
+def _total(
+    artifacts: Sequence[PlannedArtifact], costs: Sequence[tuple[float, float] | None]
+) -> Iterator[str]:
+    runs = sum(artifact.runs for artifact in artifacts)
     if not runs:
         return
-    told = [cost for cost in costs if cost is not None]
-    seconds, num_bytes = (sum(cost[index] for cost in told) for index in (0, 1))
-    at_least = "" if len(told) == len(costs) else ", without stages that nothing is recorded of"
-    some = f"about {duration(seconds)} of one worker and {size(num_bytes)}" if seconds else ""
-    known = f", {some}{at_least}" if some else ", nothing recorded tells how long"
-    yield f"to run: {runs} of {len(units)}{known}"
+    known_costs = [cost for cost in costs if cost is not None]
+    seconds, num_bytes = (sum(cost[index] for cost in known_costs) for index in (0, 1))
+    at_least = "" if len(known_costs) == len(costs) else ", without stages that were never run"
+    estimate = f"about {duration(seconds)} for one worker and {size(num_bytes)}" if seconds else ""
+    costs_text = (
+        f", {estimate}{at_least}" if estimate else ", duration unknown: nothing was run before"
+    )
+    yield f"to run: {runs} of {len(artifacts)}{costs_text}"
 
 
-def _reasons(name: str, units: Sequence[Unit], known: Known) -> Iterator[str]:
-    """A line for each reason of a stage, and how many of its artifacts it is the reason of."""
-    for text, number in Counter(why(unit, known) for unit in units).items():
+def _reasons(
+    name: str, artifacts: Sequence[PlannedArtifact], finished: FinishedArtifacts
+) -> Iterator[str]:
+    """One line for each reason of a stage, with the number of artifacts it applies to."""
+    for text, number in Counter(why(artifact, finished) for artifact in artifacts).items():
         yield f"{name}{f' x {number}' if number > 1 else ''}: {text}"
 
 
-PLAN = Command("what RunAll would run and why, with time and disk", add_run_arguments, _plan)
+PLAN = Command(
+    "list what RunAll would run and why, with estimated time and disk", add_run_arguments, _plan
+)

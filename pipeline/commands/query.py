@@ -1,4 +1,4 @@
-"""query: sentences asked of one scan, answered by the student."""
+"""Command query: ask sentences about one scan; the student answers."""
 
 from __future__ import annotations
 
@@ -22,13 +22,13 @@ def _add_arguments(parser: ArgumentParser) -> None:
     add = parser.add_argument
     add("query", nargs="+", help="a sentence, such as: where can I sit?")
     add_run_arguments(parser)
-    add("--scene", required=True, help="the scan to ask; any of the set's, of any split")
+    add("--scene", required=True, help="id of the scene to ask about, of any split")
     add("--out", type=Path, default=Path(_OUT), help=f"folder to write to (default: {_OUT})")
-    add("--device", choices=["auto", "cpu", "cuda"], default="auto")
+    add("--device", choices=["auto", "cpu", "cuda"], default="auto", help="device for tensors")
 
 
 def _query(options: Namespace) -> None:
-    """Ask, print the answers, write a mesh and a picture of each."""
+    """Answer the sentences, print the answers, and write a mesh and a picture of each."""
     from data.queries.prompts import check_sentence
     from pipeline.plan import load_plan
 
@@ -56,89 +56,89 @@ def _write(out: Path, scene: Scene, answers: list[SentenceAnswer]) -> None:
 
     content = exported(scene.scene_id, answers)
     meshes = write_meshes(out, content, scene.cloud, scene.triangles)
-    house = house_of(scene)
-    for asked, mesh in zip(answers, meshes, strict=True):
-        print(f"{in_one_line(asked.text)}\n  {_figures(asked)}")
+    rendered = house_of(scene)
+    for answer, mesh in zip(answers, meshes, strict=True):
+        print(f"{in_one_line(answer.text)}\n  {_answer_text(answer)}")
         written = [mesh]
-        if house is not None:
+        if rendered is not None:
             written.append(mesh.with_suffix(".png"))
-            write_bytes(written[-1], picture_of(house, asked))
+            write_bytes(written[-1], picture_of(rendered, answer))
         print("  " + ", ".join(map(str, written)))
 
 
-def _figures(asked: SentenceAnswer) -> str:
-    centre, size = asked.box
+def _answer_text(answer: SentenceAnswer) -> str:
+    centre, size = answer.box
     if centre is None or size is None:
-        return f"nothing found (score {asked.score:.2f})"
+        return f"nothing found (score {answer.score:.2f})"
     at, sides = (", ".join(f"{v:.2f}" for v in centre), " x ".join(f"{v:.2f}" for v in size))
     return (
-        f"score {asked.score:.2f}, {asked.num_points} of {len(asked.mask)} points, "
+        f"score {answer.score:.2f}, {answer.num_points} of {len(answer.mask)} points, "
         f"size {sides} m, centre ({at}) m"
     )
 
 
-QUERY = Command("ask a scan a sentence, answered by the student alone", _add_arguments, _query)
+QUERY = Command("ask sentences about a scan; the student alone answers", _add_arguments, _query)
 
 
-SAME = "with the same --config and --overrides"
+SAME_OPTIONS = "with the same --config and --overrides"
 
 
 def prepared_scenes(plan: Plan) -> tuple[str, ...]:
-    """Scenes of the set that are prepared, validation first; UserError where none is."""
+    """Prepared scenes of the set, validation first; UserError where there is none."""
     from data.artifacts.store import is_complete
 
-    named = tuple(dict.fromkeys((*plan.scenes("val"), *plan.scenes())))
-    found = tuple(scene for scene in named if is_complete(plan.key("prepare_scene", scene)))
-    if not found:
+    scene_ids = tuple(dict.fromkeys((*plan.scenes("val"), *plan.scenes())))
+    prepared = tuple(scene for scene in scene_ids if is_complete(plan.key("prepare_scene", scene)))
+    if not prepared:
         raise UserError(
-            f"none of the {len(named)} scenes of {plan.scene_set.name} is prepared under this "
+            f"none of the {len(scene_ids)} scenes of {plan.scene_set.name} is prepared under this "
             f"config in {plan.output}. Run: luigi --module pipeline RunAll --scene-set "
-            f"{plan.scene_set.name}, {SAME}"
+            f"{plan.scene_set.name}, {SAME_OPTIONS}"
         )
-    return found
+    return prepared
 
 
 def check_scene(plan: Plan, scene_id: str) -> None:
-    """Raise UserError for a scene that the set has not, or that is not prepared."""
+    """Raise UserError for a scene that the set does not have or that is not prepared."""
     from data.artifacts.store import is_complete
 
     plan.split_of(scene_id)
     if not is_complete(plan.key("prepare_scene", scene_id)):
         raise UserError(
             f"--scene: {scene_id} is not prepared under this config. Run: luigi --module pipeline "
-            f"PrepareScene --scene-set {plan.scene_set.name} --scene {scene_id}, {SAME}"
+            f"PrepareScene --scene-set {plan.scene_set.name} --scene {scene_id}, {SAME_OPTIONS}"
         )
 
 
 def check_student(plan: Plan) -> None:
-    """Raise UserError unless the run has a student and the way from words to its tokens."""
+    """Raise UserError unless the run has a student and a text student."""
     from data.artifacts.store import is_complete
     from pipeline.steps import STEPS
 
-    trained = STEPS[plan.student().stage].task_name
-    wanted = {trained: plan.student(), "DistilText": plan.text()}
-    missing = [task for task, key in wanted.items() if not is_complete(key)]
+    training_task = STEPS[plan.student().stage].task_name
+    keys = {training_task: plan.student(), "DistilText": plan.text()}
+    missing = [task for task, key in keys.items() if not is_complete(key)]
     if missing:
-        place = plan.source.place if plan.experiment.predict.student and plan.source else ""
-        where = f"--scene-set {place or plan.scene_set.name}, {SAME}"
-        commands = " and: ".join(f"luigi --module pipeline {task} {where}" for task in missing)
+        reference = plan.source.reference if plan.experiment.predict.student and plan.source else ""
+        parameters = f"--scene-set {reference or plan.scene_set.name}, {SAME_OPTIONS}"
+        commands = " and: ".join(f"luigi --module pipeline {task} {parameters}" for task in missing)
         raise UserError(
-            "the student cannot be asked in words yet: this config has no "
-            f"{' and no '.join(_THINGS[task] for task in missing)}. Run: {commands}"
+            "the student cannot answer sentences yet: this config has no "
+            f"{' and no '.join(_NAMES[task] for task in missing)}. Run: {commands}"
         )
 
 
-_THINGS = {
+_NAMES = {
     "TrainStudent": "trained student",
     "FinetuneStudent": "finetuned student",
-    "DistilText": "text student (what turns words into the student's query tokens)",
+    "DistilText": "text student (which turns words into the student's query tokens)",
 }
 
 
 def make_engine(plan: Plan, device: str) -> StudentEngine:
-    """The run's student, ready to be asked; ``check_student`` comes before.
+    """The run's student, ready for sentences; call ``check_student`` first.
 
-    Raises ArtifactError for damaged artifacts, UserError as of ``StudentEngine``.
+    Raises ArtifactError for damaged artifacts, UserError as ``StudentEngine`` does.
     """
     from pipeline.steps import STEPS
     from stages.student.ask_student import AskConfigs, StudentEngine

@@ -1,4 +1,4 @@
-"""submit: the teacher's shards as a Slurm array, then all that follows."""
+"""Command submit: send a run to Slurm, the teacher's shards as an array, then one more job."""
 
 from __future__ import annotations
 
@@ -21,12 +21,12 @@ if TYPE_CHECKING:
 
 
 _RESOURCES = {
-    "partition": "where to run; default: the cluster's",
-    "time": "limit, as sbatch takes it, e.g. 8:00:00",
-    "gpus-per-task": "GPUs; 0 for none",
-    "cpus-per-task": "cores, which also bound worker processes and threads; default: 4",
-    "mem": "memory, as sbatch takes it, e.g. 32G",
-    "account": "whom to charge",
+    "partition": "partition to run in; default: the cluster's",
+    "time": "time limit in sbatch's format, e.g. 8:00:00",
+    "gpus-per-task": "number of GPUs; 0 for none",
+    "cpus-per-task": "number of cores, which also limits worker processes and threads; default: 4",
+    "mem": "memory in sbatch's format, e.g. 32G",
+    "account": "account to charge",
     "qos": "quality of service",
 }
 _DEFAULTS = {"cpus-per-task": 4}
@@ -39,18 +39,38 @@ _FIXED = (
 def _add_arguments(parser: ArgumentParser) -> None:
     add_run_arguments(parser)
     add = parser.add_argument
-    add("--array", type=count, required=True, metavar="N", help="elements the scenes are dealt to")
-    add("--limit", type=count, metavar="N", help="elements that may run at once; default: all")
-    for name, told in _RESOURCES.items():
-        kind = count if name == "cpus-per-task" else str
-        add(f"--{name}", type=kind, default=_DEFAULTS.get(name), help=told)
+    add(
+        "--array",
+        type=count,
+        required=True,
+        metavar="N",
+        help="array elements to divide the scenes among",
+    )
+    add("--limit", type=count, metavar="N", help="most elements that run at once; default: all")
+    for name, text in _RESOURCES.items():
+        parse = count if name == "cpus-per-task" else str
+        add(f"--{name}", type=parse, default=_DEFAULTS.get(name), help=text)
     for name in _RESOURCES:
-        kind = count if name == "cpus-per-task" else str
-        add(f"--rest-{name}", type=kind, help="the same of the rest; default: as the array's")
-    add("--sbatch-option", action="append", default=[], metavar="KEY=VALUE", help="for both jobs")
-    add("--task", default="RunAll", help="what runs after the array; default: RunAll")
-    add("--workers", type=count, help="worker processes of the rest; default: its cores, up to 4")
-    add("--dry-run", action="store_true", help="print the scripts, write and submit nothing")
+        parse = count if name == "cpus-per-task" else str
+        add(
+            f"--rest-{name}",
+            type=parse,
+            help=f"--{name} of the job after the array; default: the array's",
+        )
+    add(
+        "--sbatch-option",
+        action="append",
+        default=[],
+        metavar="KEY=VALUE",
+        help="further option of sbatch for both jobs",
+    )
+    add("--task", default="RunAll", help="task that runs after the array; default: RunAll")
+    add(
+        "--workers",
+        type=count,
+        help="worker processes of the job after the array; default: its cores, up to 4",
+    )
+    add("--dry-run", action="store_true", help="print the scripts; write and submit nothing")
 
 
 class _Job(NamedTuple):
@@ -68,58 +88,64 @@ def _submit(options: Namespace) -> None:
     folder = _free_folder(plan.output / FOLDER)
     array, rest = _scripts(options, plan, folder)
     if options.dry_run:
-        after = _after("ID_OF_THE_ARRAY")
-        for job, more in ((array, []), (rest, after)):
-            line = ["sbatch", "--parsable", *more, str(folder / job.name)]
+        dependency = _after("ID_OF_THE_ARRAY")
+        for job, dependency_of_job in ((array, []), (rest, dependency)):
+            line = ["sbatch", "--parsable", *dependency_of_job, str(folder / job.name)]
             print(f"# {shlex.join(line)}\n{job.script}")
         return
     folder.mkdir(parents=True)
     for job in (array, rest):
         (folder / job.name).write_text(job.script)
-    asked = (options.scene_set, options.config, options.overrides, options.array, options.task)
+    parameters = (options.scene_set, options.config, options.overrides, options.array, options.task)
     array_job = slurm.sbatch([], folder / array.name)
-    Submission(*asked, array_job).write(folder)
+    Submission(*parameters, array_job).write(folder)
     try:
         rest_job = slurm.sbatch(_after(array_job), folder / rest.name)
     except Failure as error:
         slurm.scancel(array_job)
         raise Failure(f"{error} (the array, job {array_job}, was cancelled)") from error
-    Submission(*asked, array_job, rest_job).write(folder)
+    Submission(*parameters, array_job, rest_job).write(folder)
     print(f"array: job {array_job}, {options.array} elements, {len(plan.scenes())} scenes")
-    print(f"rest: job {rest_job}, {options.task}, once all elements have ended well")
+    print(f"rest: job {rest_job}, {options.task}, starts when all elements have succeeded")
     print(f"scripts, logs and the record: {folder}")
 
 
 def _checked(options: Namespace) -> Plan:
-    """The plan, once everything that can be refused without Slurm has been; UserError else.
+    """The plan, after every check that is possible without Slurm; UserError where one fails.
 
-    Paths in ``options`` are made absolute.
+    Makes the paths in ``options`` absolute.
     """
     import luigi
 
     from pipeline.plan import load_plan
-    from pipeline.reasons import units_of
+    from pipeline.reasons import planned_artifacts
     from pipeline.tasks.shards import CacheTeacherMasks
     from pipeline.tasks.steps import PipelineTask
 
     if options.scene_set.endswith(YAML_SUFFIXES):
         options.scene_set = os.path.abspath(options.scene_set)
     options.config = absolute_config(options.config)
-    asked = {name: getattr(options, name) for name in ("scene_set", "config", "overrides")}
-    plan = load_plan(**asked)
+    parameters = {name: getattr(options, name) for name in ("scene_set", "config", "overrides")}
+    plan = load_plan(**parameters)
     scenes = len(plan.scenes())
     if options.array > scenes:
-        raise ConfigError(f"--array: expected 1 to {scenes}, the scenes there are, found more")
+        raise ConfigError(
+            f"--array: expected 1 to {scenes}, the number of scenes, found {options.array}"
+        )
     for text in options.sbatch_option:
         _check_option(text)
-    CacheTeacherMasks(**asked, num_shards=options.array, shard_index=0)
-    known = luigi.task_register.Register.task_names()
-    kind = (
-        luigi.task_register.Register.get_task_cls(options.task) if options.task in known else None
+    CacheTeacherMasks(**parameters, num_shards=options.array, shard_index=0)
+    task_names = luigi.task_register.Register.task_names()
+    task_class = (
+        luigi.task_register.Register.get_task_cls(options.task)
+        if options.task in task_names
+        else None
     )
-    if kind is None or not issubclass(kind, PipelineTask):
-        raise ConfigError(f"--task: expected a task on a scene set, found {options.task!r}")
-    units_of(kind(**asked))
+    if task_class is None or not issubclass(task_class, PipelineTask):
+        raise ConfigError(
+            f"--task: expected a task on a scene set such as RunAll, found {options.task!r}"
+        )
+    planned_artifacts(task_class(**parameters))
     return plan
 
 
@@ -133,13 +159,13 @@ def _check_option(text: str) -> None:
     # Slurm completes shortened names.
     taken = [name for name in (*_FIXED, *_RESOURCES) if name.startswith(key)]
     if taken and taken[0] in _RESOURCES:
-        raise ConfigError(f"--sbatch-option: {key} has an option of its own: --{taken[0]}")
+        raise ConfigError(f"--sbatch-option: use submit's own option --{taken[0]} instead of {key}")
     if taken:
-        raise ConfigError(f"--sbatch-option: {taken[0]} is set by submit itself")
+        raise ConfigError(f"--sbatch-option: submit sets {taken[0]} itself; leave it out")
 
 
 def _free_folder(root: Path) -> Path:
-    """A folder that there is not, named by the time; by the next free second where it is taken."""
+    """A folder that does not exist yet, named by the current second or the next free one."""
     moment = time.time()
     while True:
         folder = root / time.strftime("%Y%m%d-%H%M%S", time.localtime(moment))
@@ -153,22 +179,22 @@ def _after(job: str) -> list[str]:
 
 
 def _scripts(options: Namespace, plan: Plan, folder: Path) -> tuple[_Job, _Job]:
-    """The array's script and that of the rest."""
+    """The scripts of the array and of the job after it."""
     from pipeline.workers.slurm import ELEMENT, ELEMENT_NUMBER, REST, batch_script, exports
 
     variables = exports(plan.output.parent, os.environ)
-    same = ["--scene-set", options.scene_set]
+    parameters = ["--scene-set", options.scene_set]
     for name in ("config", "overrides"):
         if getattr(options, name):
-            same += [f"--{name}", getattr(options, name)]
-    # Jobs start in this folder; a package of the user's named like ours must not be run there.
+            parameters += [f"--{name}", getattr(options, name)]
+    # Jobs start in this folder; a user's package with a name of ours must not be imported there.
     safe_path = ["-P"] if hides_project(os.getcwd()) else []
     luigi = [sys.executable, *safe_path, "-m", "luigi", "--module", "pipeline"]
-    shard = [*luigi, "CacheTeacherMasks", *same, "--num-shards", str(options.array)]
+    shard = [*luigi, "CacheTeacherMasks", *parameters, "--num-shards", str(options.array)]
     at_once = f"%{options.limit}" if options.limit else ""
     numbers = ("array", f"0-{options.array - 1}{at_once}")
     array = batch_script(
-        [("job-name", f"{plan.scene_set.name}-teacher"), numbers, *_asked_for(options, "")],
+        [("job-name", f"{plan.scene_set.name}-teacher"), numbers, *_resources(options, "")],
         variables,
         [*shard, "--shard-index", ELEMENT_NUMBER],
         ELEMENT,
@@ -177,9 +203,9 @@ def _scripts(options: Namespace, plan: Plan, folder: Path) -> tuple[_Job, _Job]:
     )
     workers = ["--workers", str(options.workers)] if options.workers else []
     rest = batch_script(
-        [("job-name", f"{plan.scene_set.name}-rest"), *_asked_for(options, "rest_")],
+        [("job-name", f"{plan.scene_set.name}-rest"), *_resources(options, "rest_")],
         variables,
-        [*luigi, options.task, *same, *workers],
+        [*luigi, options.task, *parameters, *workers],
         REST,
         folder,
         is_array=False,
@@ -187,19 +213,21 @@ def _scripts(options: Namespace, plan: Plan, folder: Path) -> tuple[_Job, _Job]:
     return _Job("array.sh", array), _Job("rest.sh", rest)
 
 
-def _asked_for(options: Namespace, prefix: str) -> list[tuple[str, str]]:
-    """Options of a job for sbatch: resources, then what else was asked for."""
-    found = [("nodes", "1"), ("ntasks", "1"), ("chdir", os.getcwd())]
+def _resources(options: Namespace, prefix: str) -> list[tuple[str, str]]:
+    """Options of a job for sbatch: its resources, then the user's further options."""
+    chosen = [("nodes", "1"), ("ntasks", "1"), ("chdir", os.getcwd())]
     for name in _RESOURCES:
         key = name.replace("-", "_")
-        own = getattr(options, prefix + key)
-        value = getattr(options, key) if own is None else own
+        override = getattr(options, prefix + key)
+        value = getattr(options, key) if override is None else override
         if value and not (name == "gpus-per-task" and value == "0"):
-            found.append((name, str(value)))
+            chosen.append((name, str(value)))
     for text in options.sbatch_option:
         key, _, value = text.partition("=")
-        found.append((key, value))
-    return found
+        chosen.append((key, value))
+    return chosen
 
 
-SUBMIT = Command("the teacher's shards as a Slurm array, then the rest", _add_arguments, _submit)
+SUBMIT = Command(
+    "send a run to Slurm: the teacher's shards as an array, then the rest", _add_arguments, _submit
+)

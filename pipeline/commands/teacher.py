@@ -1,4 +1,4 @@
-"""teacher and check-teacher: try a teacher on a picture, and against its protocol."""
+"""Commands teacher and check-teacher: ask a teacher about an image, and test its protocol."""
 
 from __future__ import annotations
 
@@ -22,12 +22,12 @@ _QUERIES = ("the chair", "Where could I sit down?", "What is there to write with
 
 
 def _choices(field: str) -> list[str]:
-    """What the config's field accepts."""
+    """Values that the config's field accepts."""
     return [choice for choice in get_args(LisaConfig.model_fields[field].annotation) if choice]
 
 
 def _add_device(parser: ArgumentParser) -> None:
-    parser.add_argument("--device", choices=["auto", "cpu", "cuda"], default="auto")
+    parser.add_argument("--device", choices=["auto", "cpu", "cuda"], default="auto", help="device")
 
 
 def _config(content: Mapping[str, Any], source: str) -> TeacherConfig:
@@ -39,25 +39,27 @@ def _config(content: Mapping[str, Any], source: str) -> TeacherConfig:
 
 def _add_teacher_arguments(parser: ArgumentParser) -> None:
     add = parser.add_argument
-    add("--image", required=True, type=Path, help="the picture, 8 bits a channel")
-    add("--query", required=True, action="append", help="what to ask; may be given several times")
+    add("--image", required=True, type=Path, help="image file, 8 bits per channel")
+    add("--query", required=True, action="append", help="a query; may be given several times")
     add("--teacher", required=True, choices=["lisa", "lisa_plus", "lisa_nano"])
     add("--weights", default="", help="folder or hub id of the checkpoint (not for lisa_nano)")
-    add("--vision-tower", default="", help="folder or hub id of CLIP; else as config.json says")
+    add(
+        "--vision-tower", default="", help="folder or hub id of CLIP (default: as config.json says)"
+    )
     add("--conv", choices=_choices("conversation"), default="llava_v1", help="prompt template")
     add("--use-start-end", choices=list(_BOOLEANS), help="default: false for lisa_plus, else true")
     add("--dtype", choices=list(_DTYPES), help="default: fp32 for lisa_nano, else bf16")
     add("--quantize", choices=["8bit", "4bit"], default="none", help="needs bitsandbytes, a GPU")
-    add("--masks", choices=_choices("masks"), default="single")
+    add("--masks", choices=_choices("masks"), default="single", help="masks per answer")
     add("--task-suffix", choices=_choices("task_suffix"), default="", help="a task of LISA++")
     add("--max-new-tokens", type=count, default=512, help="longest answer (default: 512)")
-    add("--raw", action="store_true", help="the query is the whole question")
-    add("--out", required=True, type=Path, help="where to write: out.npz, and out.png beside it")
+    add("--raw", action="store_true", help="ask the query as it is, without a question template")
+    add("--out", required=True, type=Path, help=".npz file to write; a .png is written beside it")
     _add_device(parser)
 
 
 def _lisa_config(options: Namespace) -> TeacherConfig:
-    asked = {
+    lisa_options = {
         "weights": options.weights,
         "vision_tower": options.vision_tower,
         "conversation": options.conv,
@@ -70,32 +72,34 @@ def _lisa_config(options: Namespace) -> TeacherConfig:
         "max_new_tokens": options.max_new_tokens,
         "whole_answer": True,
     }
-    return _config({"name": options.teacher, "lisa": asked}, "options")
+    return _config({"name": options.teacher, "lisa": lisa_options}, "options")
 
 
 def _outputs(options: Namespace) -> tuple[Path, Path]:
-    """Where arrays and picture go; UserError before any work when they cannot."""
+    """Paths of the arrays and the picture; UserError, before any work, for unusable ones."""
     out: Path = options.out
     if out.suffix != ".npz":
         raise UserError(f"--out: expected the name of an .npz file, found {str(out)!r}")
     if not out.parent.is_dir():
-        raise UserError(f"--out: there is no folder {out.parent.absolute()}; make it first")
+        raise UserError(f"--out: expected an existing folder, found no {out.parent.absolute()}")
     picture = out.with_suffix(".png")
     for path in (out, picture):
         if path.is_dir():
-            raise UserError(f"--out: {path} is a folder")
+            raise UserError(f"--out: expected a file to write, found the folder {path}")
         if path.exists() and path.samefile(options.image):
-            raise UserError(f"--out: {path} would overwrite the picture asked about")
+            raise UserError(
+                f"--out: {path} is the input image and would be overwritten; choose another name"
+            )
     return out, picture
 
 
 def _try_teacher(options: Namespace) -> None:
-    """Ask, print the answers, write the arrays and the picture."""
+    """Ask the teacher, print its answers, and write the arrays and the picture."""
     from stages.teacher import try_teacher as stage
     from stages.teacher.identity import locate_weights
 
     if not all(query.strip() for query in options.query):
-        raise UserError("--query: a query is empty")
+        raise UserError("--query: expected a sentence, found an empty text")
     image = stage.read_picture(options.image)
     cfg, outputs = _lisa_config(options), _outputs(options)
     locate_weights(cfg)
@@ -105,7 +109,7 @@ def _try_teacher(options: Namespace) -> None:
     try:
         answers = stage.run(image, options.query, make_lisa(cfg, resolved(options.device)))
     except RuntimeError as error:
-        if type(error).__name__ == "OutOfMemoryError":  # torch's; not imported for its name
+        if type(error).__name__ == "OutOfMemoryError":  # torch's class, without importing torch
             raise Failure(f"the GPU's memory is too small: {error}") from error
         raise
     picture = stage.draw(image, options.query, answers)
@@ -117,33 +121,56 @@ def _try_teacher(options: Namespace) -> None:
 
 
 def write_together(contents: Mapping[Path, bytes]) -> None:
-    """All files or none: written aside, then renamed."""
-    aside = {path: path.with_name(f".{path.name}.{os.getpid()}.tmp") for path in contents}
+    """Write all files or none: write temporary files, then rename them."""
+    temporary = {path: path.with_name(f".{path.name}.{os.getpid()}.tmp") for path in contents}
     try:
         for path, content in contents.items():
-            aside[path].write_bytes(content)
+            temporary[path].write_bytes(content)
         for path in contents:
-            os.replace(aside[path], path)
+            os.replace(temporary[path], path)
     finally:
-        for path in aside.values():
+        for path in temporary.values():
             path.unlink(missing_ok=True)
 
 
 def _add_check_arguments(parser: ArgumentParser) -> None:
     add = parser.add_argument
-    add("--class", required=True, dest="class_", metavar="MODULE:CLASS", help="the teacher")
-    add("--option", action="append", default=[], metavar="NAME=VALUE", help="for the class")
-    add("--seed", type=int, default=0, help="given to a class that takes a seed")
-    add("--image", action="append", type=Path, default=[], help="default: two made-up pictures")
-    add("--query", action="append", default=[], help="default: three about furniture")
-    add("--tolerance", type=float, default=1e-3, help="relative; low precision needs more")
+    add(
+        "--class",
+        required=True,
+        dest="class_",
+        metavar="MODULE:CLASS",
+        help="import path of the teacher's class",
+    )
+    add(
+        "--option",
+        action="append",
+        default=[],
+        metavar="NAME=VALUE",
+        help="keyword argument for the class",
+    )
+    add("--seed", type=int, default=0, help="seed, for a class with this parameter")
+    add(
+        "--image",
+        action="append",
+        type=Path,
+        default=[],
+        help="an image file (default: two generated images)",
+    )
+    add("--query", action="append", default=[], help="a query (default: three about furniture)")
+    add(
+        "--tolerance",
+        type=float,
+        default=1e-3,
+        help="relative tolerance; low precision needs a larger one",
+    )
     _add_device(parser)
 
 
 def _check_teacher(options: Namespace) -> None:
-    """Run the conformance test on a class; Failure when it breaks the protocol."""
-    given = dict(_option(text) for text in options.option)
-    content = {"class": options.class_, "options": given, "seed": options.seed}
+    """Run the conformance test on a class; Failure where it breaks the protocol."""
+    options_of_class = dict(_option(text) for text in options.option)
+    content = {"class": options.class_, "options": options_of_class, "seed": options.seed}
     cfg = _config(content, "options")
 
     from stages.teacher import try_teacher as stage
@@ -151,10 +178,10 @@ def _check_teacher(options: Namespace) -> None:
 
     images = [read_picture(path) for path in options.image]
     queries = tuple(dict.fromkeys(options.query)) or _QUERIES
-    told = stage.run_check(cfg, images, queries, resolved(options.device), options.tolerance)
-    if told.fault:
-        raise Failure(f"{cfg.class_} does not conform: {told.fault}")
-    print(f"{cfg.class_} conforms: {told.summary}")
+    result = stage.run_check(cfg, images, queries, resolved(options.device), options.tolerance)
+    if result.fault:
+        raise Failure(f"{cfg.class_} does not conform: {result.fault}")
+    print(f"{cfg.class_} conforms: {result.summary}")
 
 
 def _option(text: str) -> tuple[str, Any]:
@@ -164,9 +191,9 @@ def _option(text: str) -> tuple[str, Any]:
     return name, parse_yaml(value, f"--option {name}")
 
 
-TEACHER = Command("ask LISA about one picture", _add_teacher_arguments, _try_teacher)
+TEACHER = Command("ask LISA about one image", _add_teacher_arguments, _try_teacher)
 CHECK_TEACHER = Command(
-    "test whether a teacher class of your own keeps the protocol's promises",
+    "test whether your own teacher class keeps the teacher protocol",
     _add_check_arguments,
     _check_teacher,
 )

@@ -1,4 +1,4 @@
-"""view: a run in 3D in the browser, which takes new queries."""
+"""Command view: show a run in 3D in the browser and answer new queries."""
 
 from __future__ import annotations
 
@@ -34,15 +34,17 @@ def _port(text: str) -> int:
 def _add_arguments(parser: ArgumentParser) -> None:
     add = parser.add_argument
     add_run_arguments(parser)
-    add("--port", type=_port, help="on 127.0.0.1; default: 8080, or a free one where it is taken")
+    add("--port", type=_port, help="port on 127.0.0.1 (default: 8080, or a free one)")
     add("--no-browser", action="store_true", help="only print the address")
-    add("--device", choices=["auto", "cpu", "cuda"], default="auto")
+    add("--device", choices=["auto", "cpu", "cuda"], default="auto", help="device for tensors")
 
 
 def _view(options: Namespace) -> None:
-    """Serve until Ctrl-C; UserError where nothing of the set was run or viser is missing."""
+    """Serve until Ctrl-C; UserError for a set that was not run, or without viser."""
     if importlib.util.find_spec("viser") is None:
-        raise UserError("the viewer needs viser: pip install -e .[view]")
+        raise UserError(
+            "viser: expected this package for the viewer, found none. Run: pip install -e .[view]"
+        )
     plan = load_plan(options.scene_set, options.config, options.overrides)
     run = viewed_run(plan, options.device)
     limit_threads(num_cores())
@@ -50,7 +52,7 @@ def _view(options: Namespace) -> None:
     from stages.viewer.page import Page
     from stages.viewer.server import HOST, open_server
 
-    for ending in (signal.SIGINT, signal.SIGTERM):  # A shell's background jobs ignore the first.
+    for ending in (signal.SIGINT, signal.SIGTERM):  # A shell's background jobs ignore SIGINT.
         signal.signal(ending, signal.default_int_handler)
     server = open_server(run.title, options.port)
     try:
@@ -68,11 +70,11 @@ def _view(options: Namespace) -> None:
         server.stop()
 
 
-VIEW = Command("see a run in 3D in the browser and ask it", _add_arguments, _view)
+VIEW = Command("show a run in 3D in the browser and ask it new queries", _add_arguments, _view)
 
 
 def viewed_run(plan: Plan, device: str) -> ViewedRun:
-    """What the viewer shows of a run; UserError where none of its scenes is prepared."""
+    """The content that the viewer shows of a run; UserError where no scene is prepared."""
     from stages.viewer.content import ViewedRun
 
     return ViewedRun(
@@ -92,8 +94,8 @@ def _engine(plan: Plan, device: str) -> StudentEngine:
 def _teacher(plan: Plan, device: str) -> Any:
     if plan.experiment.teacher.name == "oracle":
         raise UserError(
-            "the teacher of this config is the oracle, which is ground truth itself: it answers "
-            "no new sentence. View the set under a config with another teacher"
+            "the teacher of this config is the oracle, which is ground truth and answers no new "
+            "sentence. View the set under a config with another teacher"
         )
     from stages.teacher.make_teacher import make_teacher
 
@@ -112,7 +114,7 @@ def _scene(plan: Plan, scene_id: str) -> ViewedScene:
 
 
 def _queries(plan: Plan, scene_id: str) -> list[Query]:
-    """Stored queries with what is answered so far, and the truth where there is any."""
+    """Stored queries with the answers so far, and ground truth where the set has it."""
     from data.artifacts.store import is_complete
     from stages.viewer.content import Query
 
@@ -130,32 +132,34 @@ def _beliefs(plan: Plan, scene_id: str) -> dict[str, list[Belief]]:
     from data.artifacts.store import is_complete
     from stages.viewer.content import NONE, Belief
 
-    found: dict[str, list[Belief]] = {}
+    by_prompt: dict[str, list[Belief]] = {}
     if is_complete(plan.key("predict_masks", scene_id)):
         stored = plan.read("predict_masks", "masks", scene_id)
         for row, name in enumerate(stored.prompt_ids):
             probs, mask = stored.probs[row], stored.masks[row]
-            start = float(probs[mask].min()) if mask.any() else NONE
-            own, both = (float(score) for score in stored.scores[row])
-            together = Belief.of_mask("student and labels together", stored.together[row], both)
-            found[name] = [Belief("student", probs, start, own), together]
+            threshold = float(probs[mask].min()) if mask.any() else NONE
+            student_score, together_score = (float(score) for score in stored.scores[row])
+            together = Belief.of_mask(
+                "student and labels together", stored.together[row], together_score
+            )
+            by_prompt[name] = [Belief("student", probs, threshold, student_score), together]
     if is_complete(plan.key("fuse_masks", scene_id)):
         labels = plan.read("fuse_masks", "labels", scene_id)
         for row, name in enumerate(labels.prompt_ids):
-            start, soft = float(labels.thresholds[row]), labels.soft[row]
-            lifted = Belief("lifted labels", soft, start, float(soft.max(initial=0)))
-            found.setdefault(name, []).append(lifted)
-    return found
+            threshold, soft = float(labels.thresholds[row]), labels.soft[row]
+            lifted = Belief("lifted labels", soft, threshold, float(soft.max(initial=0)))
+            by_prompt.setdefault(name, []).append(lifted)
+    return by_prompt
 
 
 def _truths(plan: Plan, scene_id: str) -> dict[str, Any]:
-    """Masks of what queries are about, to be looked at only; none where the set has no truth."""
+    """Ground-truth masks of the queries, for display only; none for a set without ground truth."""
     if not plan.scene_set.has_truth:
         return {}
-    known = plan.read("prepare_prompts", "truths")
-    ground = plan.read("prepare_scene", "truth", scene_id)
+    prompt_truths = plan.read("prepare_prompts", "truths")
+    ground_truth = plan.read("prepare_scene", "truth", scene_id)
     return {
-        prompt.prompt_id: ground.mask(known[prompt.prompt_id].object_ids)
+        prompt.prompt_id: ground_truth.mask(prompt_truths[prompt.prompt_id].object_ids)
         for prompt in questions_of(plan).of(scene_id)
-        if prompt.prompt_id in known
+        if prompt.prompt_id in prompt_truths
     }

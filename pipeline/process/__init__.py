@@ -1,4 +1,4 @@
 """The processes of a run on one machine.
 
-In: tasks that are about to run. Out: devices, threads, logs, progress, and libraries in memory.
+In: a task that is about to run. Out: its GPU, threads, log file and progress.
 """

@@ -1,4 +1,4 @@
-"""A worker process: parent-death signal, its share of the threads, its device."""
+"""A worker process: parent-death signal, number of threads, device."""
 
 from __future__ import annotations
 
@@ -19,13 +19,13 @@ __all__ = (
 )
 
 GRANTED = "SLURM_CPUS_PER_TASK"
-"""Slurm's variable of a job that asked for a number of cores."""
+"""Slurm's variable with the number of cores that a job asked for."""
 
 
 def num_cores() -> int:
-    """Cores that this process may use: those it may run on, and of these what Slurm granted.
+    """Number of cores that this process may use, by its CPU affinity and by Slurm's grant.
 
-    ``os.cpu_count`` knows of neither: on a shared node it counts other people's cores, too.
+    ``os.cpu_count`` also counts cores of a shared node that belong to other jobs.
     """
     if hasattr(os, "sched_getaffinity"):
         allowed = len(os.sched_getaffinity(0))
@@ -36,19 +36,18 @@ def num_cores() -> int:
 
 
 def is_central() -> bool:
-    """Whether this run asks a scheduler that serves other hosts, too.
+    """Whether this run uses a central scheduler, which serves other hosts, too.
 
-    Such a one knows no hosts: a task has the resources that the last worker to announce it named.
+    A central scheduler does not know hosts: resources are those that the last worker announced.
     """
     return not luigi.interface.core().local_scheduler
 
 
 def limit_threads(count: int) -> None:
-    """Give numerical libraries ``count`` threads, unless the user chose.
+    """Give numerical libraries ``count`` threads, unless the user set OMP_NUM_THREADS.
 
-    Libraries read their number from the environment when they are imported, and Numba when it
-    compiles; torch is told, where the parent has imported it. OpenBLAS, where it has, keeps the
-    number of ``prepare_imports``.
+    Libraries read the environment when they are imported, and Numba when it compiles. An already
+    imported torch is set directly; an already imported OpenBLAS keeps ``prepare_imports``' number.
     """
     _keep_idle_threads_asleep()
     user_chose = "OMP_NUM_THREADS" in os.environ
@@ -59,9 +58,9 @@ def limit_threads(count: int) -> None:
 
 
 def prepare_imports(num_workers: int) -> None:
-    """Set what is fixed once libraries are imported, before workers are forked that have them.
+    """Set what libraries fix at import, before the worker imports them and forks tasks.
 
-    That is how idle threads wait, and how many threads OpenBLAS has in each of ``num_workers``.
+    That is how idle OpenMP threads wait, and OpenBLAS' number of threads with ``num_workers``.
     """
     _keep_idle_threads_asleep()
     share = max(1, num_cores() // max(1, num_workers))
@@ -69,13 +68,13 @@ def prepare_imports(num_workers: int) -> None:
 
 
 def _keep_idle_threads_asleep() -> None:
-    # Sparse convolutions are thousands of small matrix products: wherever another process wants
-    # the same cores, OpenMP's spinning between them made a training step up to 50 times slower.
+    # Sparse convolutions are thousands of small matrix products. OpenMP's busy waiting between
+    # them made a training step up to 50 times slower where other processes used the same cores.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
 
 def resolved(device: str) -> str:
-    """``auto`` as the device it means on this machine."""
+    """The device for "auto": "cuda" where PyTorch finds a GPU, else "cpu"."""
     if device != "auto":
         return device
     import torch

@@ -1,4 +1,4 @@
-"""Progress of long work, and tables, sizes and durations as commands print them."""
+"""Progress of long tasks, and the tables, sizes and durations that commands print."""
 
 from __future__ import annotations
 
@@ -18,10 +18,10 @@ Show = Callable[[int, int], None]
 
 
 class Slot:
-    """How far a task is, written by its process and read by its parent.
+    """Progress of a task in shared memory, written by its process and read by the worker.
 
-    Two numbers in anonymous shared memory: nothing can block, and a process that is killed while
-    it writes leaves at worst one of them old.
+    It holds two integers in anonymous shared memory, so neither side waits for the other. A process
+    killed during a write leaves at worst one old number.
     """
 
     _NUMBERS = struct.Struct("=qq")
@@ -30,32 +30,32 @@ class Slot:
         self._memory = mmap.mmap(-1, self._NUMBERS.size)
 
     def write(self, done: int, total: int) -> None:
-        """Say how much is done, of how much."""
+        """Store the number of finished steps and of all steps."""
         self._NUMBERS.pack_into(self._memory, 0, done, total)
 
     def read(self) -> tuple[int, int]:
-        """What was said last; (0, 0) before."""
+        """The numbers stored last; (0, 0) before the first."""
         done, total = self._NUMBERS.unpack_from(self._memory)
         return int(done), int(total)
 
 
-_told: Slot | None = None
+_slot: Slot | None = None
 
 
-def tell(slot: Slot | None) -> None:
-    """From now on reporters of this process, and of those forked from it, write to ``slot``."""
-    global _told
-    _told = slot
+def report_to(slot: Slot | None) -> None:
+    """Make reporters of this process, and of processes forked from it, write to ``slot``."""
+    global _slot
+    _slot = slot
 
 
 def reporter(title: str, alone: bool = False) -> Show:
-    """A ``progress(done, total)`` callback for a stage.
+    """A callback (done, total) that shows a stage's progress.
 
-    ``alone`` says that no other worker writes to the terminal meanwhile, so a bar is safe where
-    no parent shows one.
+    ``alone`` says that no other process writes to the terminal at the same time, so that a bar can
+    be drawn where the worker draws none.
     """
-    if _told is not None:
-        return _both(_told.write, _lines(title))
+    if _slot is not None:
+        return _both(_slot.write, _lines(title))
     if alone and sys.stderr.isatty():
         return _bar(title)
     return _lines(title)
@@ -94,8 +94,8 @@ def _lines(title: str) -> Show:
         if now - last < LOG_EVERY_SECONDS or done >= total:
             return
         last = now
-        left = (now - start) / max(1, done - first_done) * (total - done)
-        logger.info("%s: %d/%d, about %d s left", title, done, total, round(left))
+        seconds_left = (now - start) / max(1, done - first_done) * (total - done)
+        logger.info("%s: %d/%d, about %d s left", title, done, total, round(seconds_left))
 
     return show
 
@@ -104,7 +104,7 @@ _UNITS = ((1e9, "GB"), (1e6, "MB"), (1e3, "kB"))
 
 
 def table(rows: Sequence[Sequence[str]], left: int = 1) -> Iterator[str]:
-    """Rows as lines, columns aligned: the first ``left`` and the last to the left, others right."""
+    """Rows as aligned lines: the first ``left`` columns and the last to the left, others right."""
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     last = len(widths) - 1
     for row in rows:
@@ -116,7 +116,7 @@ def table(rows: Sequence[Sequence[str]], left: int = 1) -> Iterator[str]:
 
 
 def duration(seconds: float) -> str:
-    """Seconds in words, to two or three digits."""
+    """Seconds as a text with two or three digits."""
     if seconds < 9.95:
         return f"{seconds:.1f} s"
     if seconds < 90:
@@ -129,7 +129,7 @@ def duration(seconds: float) -> str:
 
 
 def size(num_bytes: float) -> str:
-    """Bytes in decimal units, to three digits or so."""
+    """Bytes as a text in decimal units with about three digits."""
     for unit, name in _UNITS:
         if num_bytes >= unit:
             return f"{num_bytes / unit:.3g} {name}"

@@ -1,7 +1,7 @@
-"""A log file for every task: what it said, what libraries printed, and how it ended.
+"""One log file for each task: its messages, the output of libraries, and how it ended.
 
-``<output>/<scene set>/logs/<stage>/[<scene>-]<fingerprint>.log``; every attempt is added at its
-end. Warnings and errors of the pipeline also reach the terminal.
+The file is ``<output>/<scene set>/logs/<stage>/[<scene>-]<fingerprint>.log``; each attempt appends
+to it. Warnings and errors of the pipeline also go to the terminal.
 """
 
 from __future__ import annotations
@@ -30,32 +30,32 @@ _LUIGI = "luigi-interface"
 
 
 def log_path(root: Path, stage: str, name: str) -> Path:
-    """The log of one task of a scene set whose output is ``root``."""
+    """Path of a task's log in a scene set's output folder ``root``."""
     return root / FOLDER / stage / f"{name}.log"
 
 
 def artifact_log(key: ArtifactKey, scene: str | None) -> Path:
-    """The log of the task that makes an artifact, of a scene or of the whole set."""
+    """Log of the task that makes an artifact, of a scene or of the whole set."""
     root = next(up.parent for up in key.folder.parents if up.name == key.stage)
     name = key.fingerprint[:12]
     return log_path(root, key.stage, f"{scene}-{name}" if scene else name)
 
 
 def outdated(root: Path, fingerprints: Collection[str], since: float) -> list[Path]:
-    """Logs last written before ``since`` (seconds since 1970) of none of these artifacts.
+    """Logs last written before ``since`` (seconds since 1970) that belong to none of the artifacts.
 
-    ``fingerprints`` are their first 12 digits, as their folders are called.
+    ``fingerprints`` holds the first 12 digits of the artifacts' fingerprints, their folders' names.
     """
     logs = sorted((root / FOLDER).glob("*/*.log"))
-    old = [path for path in logs if path.stat().st_mtime < since]
-    return [path for path in old if path.stem.rpartition("-")[2] not in fingerprints]
+    old_logs = [path for path in logs if path.stat().st_mtime < since]
+    return [path for path in old_logs if path.stem.rpartition("-")[2] not in fingerprints]
 
 
 @contextmanager
 def kept(path: Path, title: str) -> Iterator[None]:
-    """Add to the log at ``path`` all that this process prints and logs in the body.
+    """Append to the log at ``path`` all that this process prints and logs in the body.
 
-    In a process of the task's own; the process that runs others too only logs there.
+    Output is redirected in a process that runs one task; a process that runs others too only logs.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     began = time.monotonic()
@@ -66,16 +66,16 @@ def kept(path: Path, title: str) -> Iterator[None]:
             try:
                 yield
             except BaseException as error:
-                with contextlib.suppress(OSError):  # On a full disk the error itself matters.
+                with contextlib.suppress(OSError):  # On a full disk the first error matters.
                     traceback.print_exception(error, file=log)
                     _end(log, f"{title} failed: {type(error).__name__}", began)
                 raise
         _end(log, f"{title} done", began)
 
 
-def _end(log: TextIO, told: str, began: float) -> None:
+def _end(log: TextIO, outcome: str, began: float) -> None:
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024
-    print(f"{_now()} {told} after {duration(time.monotonic() - began)}, {peak} MB\n", file=log)
+    print(f"{_now()} {outcome} after {duration(time.monotonic() - began)}, {peak} MB\n", file=log)
 
 
 def _now() -> str:
@@ -84,7 +84,7 @@ def _now() -> str:
 
 @contextmanager
 def _logged(log: TextIO) -> Iterator[None]:
-    """What the pipeline logs, to the log."""
+    """Write the pipeline's log messages to the file, too."""
     logger, handler = logging.getLogger(_LUIGI), logging.StreamHandler(log)
     handler.setFormatter(logging.Formatter(_FORMAT))
     logger.addHandler(handler)
@@ -96,7 +96,7 @@ def _logged(log: TextIO) -> Iterator[None]:
 
 @contextmanager
 def _redirected(log: TextIO) -> Iterator[None]:
-    """Both standard streams to the log; what the pipeline logs stays where it went."""
+    """Redirect both standard streams to the file; log messages still reach the terminal."""
     sys.stdout.flush()
     sys.stderr.flush()
     saved = [os.dup(1), os.dup(2)]
@@ -123,12 +123,12 @@ def _is_shown(handler: logging.Handler) -> TypeGuard[logging.StreamHandler[TextI
 
 
 def _moved(handler: logging.StreamHandler[TextIO], terminal: TextIO) -> TextIO:
-    """Have a handler of standard error write to ``terminal``; its stream before."""
+    """Make a handler for standard error write to ``terminal``; returns its former stream."""
     handler.addFilter(_for_terminal)
     before = handler.setStream(terminal)
     return before if before is not None else sys.stderr
 
 
 def _for_terminal(record: logging.LogRecord) -> bool:
-    """Progress is shown by the process that started the task."""
+    """Whether a message goes to the terminal; progress is shown by the worker instead."""
     return record.name != progress.LOGGER

@@ -1,10 +1,10 @@
-"""Declarations of all steps: what goes in, what comes out, and what the pipeline must know of each.
+"""Declarations of all steps of the pipeline.
 
-In: nothing but names of sections, readers and stages. Out: ``STEPS``, in the order in which a run
-makes them, from which plan, tasks, commands and report follow.
+In: names of config sections, artifact readers and stages. Out: ``STEPS``, in the order of a run,
+from which plan, tasks, commands and report are derived.
 """
 
-# In the order of a run: a step is declared after those that it reads from.
+# In the order of a run: a step is declared after the steps whose artifacts it reads.
 from pipeline.steps import scans, teaching, learning, answers, report  # isort: skip
 from pipeline.steps.declaration import STEPS, Input, Origin, Part, Preload, Source, Step, declare
 

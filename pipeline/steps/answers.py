@@ -1,4 +1,4 @@
-"""Steps from masks to answers: words, the room that a search means, and metrics."""
+"""Steps from masks to answers: words, the room that a search finds, and metrics."""
 
 from __future__ import annotations
 
@@ -27,16 +27,16 @@ if TYPE_CHECKING:
     from stages.evaluation.metrics import BoxScan
 
 Masks = dict[str, dict[str, "Array"]]
-"""Masks of one scene by source ("student", "fusion_only", "together") and prompt id."""
+"""(N,) masks of one scene by source ("student", "fusion_only", "together") and prompt id."""
 
 
 def has_truth(plan: Plan) -> bool:
-    """Whether the scene set says what the answers should be."""
+    """Whether the scene set has ground truth."""
     return plan.scene_set.has_truth
 
 
 def masks_by_source(student: Predictions, labels: PseudoLabels) -> Masks:
-    """Masks of one scene: the student's, those of the lifted labels, and both together."""
+    """Masks of one scene: the student's, the lifted labels', and both combined."""
     lifted = labels.answers()
     return {
         "student": dict(zip(student.prompt_ids, student.masks, strict=True)),
@@ -46,12 +46,12 @@ def masks_by_source(student: Predictions, labels: PseudoLabels) -> Masks:
 
 
 def masks_given(given: Given, scene: str) -> Masks:
-    """The same of a step's inputs "masks" and "labels"."""
+    """``masks_by_source`` for a step's inputs "masks" and "labels"."""
     return masks_by_source(given.read("masks", scene=scene), given.read("labels", scene=scene))
 
 
 def make_teacher_metrics(given: Given, folder: Path) -> None:
-    """The teacher's masks of one scene against ground truth, in 2D."""
+    """Compare the teacher's masks of one scene with ground truth, in 2D."""
     from data.artifacts.teacher_2d import write_teacher_2d
     from stages.teacher import evaluate_teacher_2d as stage
 
@@ -68,7 +68,7 @@ def make_teacher_metrics(given: Given, folder: Path) -> None:
 
 
 def make_answers(given: Given, folder: Path) -> None:
-    """What the teacher says of one scene's queries, in words."""
+    """Write the teacher's answer in words to each query of one scene."""
     from data.artifacts.answers import write_answers
     from stages.evaluation import answer_questions as stage
 
@@ -87,33 +87,33 @@ def make_room_choices(given: Given, folder: Path) -> None:
 
 
 def _scores(given: Given, scene: str) -> dict[str, dict[str, float]]:
-    """How sure each source is of what a scene was asked, by source and prompt id."""
-    answers, labels = given.read("masks", scene=scene), given.read("labels", scene=scene)
-    lifted = dict(zip(labels.prompt_ids, labels.scores().tolist(), strict=True))
-    own, both = (
-        dict(zip(answers.prompt_ids, answers.score(of).tolist(), strict=True))
-        for of in ("student", "together")
+    """Confidence of each source in each prompt of a scene, by source and prompt id."""
+    predictions, labels = given.read("masks", scene=scene), given.read("labels", scene=scene)
+    fusion_only = dict(zip(labels.prompt_ids, labels.scores().tolist(), strict=True))
+    student, together = (
+        dict(zip(predictions.prompt_ids, predictions.score(source).tolist(), strict=True))
+        for source in ("student", "together")
     )
-    return {"student": own, "fusion_only": lifted, "together": both}
+    return {"student": student, "fusion_only": fusion_only, "together": together}
 
 
 @dataclass(frozen=True)
 class Searches:
-    """Searches of the validation places, and the rooms that were chosen for them."""
+    """Searches in the validation places, and the room chosen for each."""
 
     searches: Sequence[Search]
     choices: Mapping[tuple[str, str], RoomChoice]
 
     @classmethod
     def given(cls, given: Given, questions: Questions) -> Searches:
-        """Those of a step's inputs "prompts" and "rooms"; none where the set has no places."""
+        """Those of a step's inputs "prompts" and "rooms"; none for a set without places."""
         searches = questions.searches_in("val") if given.has("rooms") else []
         return cls(searches, given.read("rooms") if searches else {})
 
     def found_in(self, scene_id: str, source: str) -> list[Prompt]:
         """Searches for which a source chose a scene, as prompts of that scene.
 
-        They have the ids under which the scene was asked, and the sentences in full.
+        The prompts have the ids of the scene's own prompts and the full sentences.
         """
         from data.queries.hierarchical_search import SEARCH_TASK
         from data.types import Prompt
@@ -125,32 +125,36 @@ class Searches:
         ]
 
     def shown(
-        self, scene_id: str, masks: Masks, truth: GroundTruth, truths: Mapping[str, Any]
+        self,
+        scene_id: str,
+        masks: Mapping[str, Mapping[str, Array]],
+        truth: GroundTruth,
+        truths: Mapping[str, Any],
     ) -> Shown:
-        """What there is to draw of the searches that mean a scene."""
-        found: dict[str, dict[str, Array]] = {source: {} for source in masks}
-        true: dict[str, Array] = {}
+        """Masks and ground truth to draw for the searches whose target lies in a scene."""
+        masks_by_source: dict[str, dict[str, Array]] = {source: {} for source in masks}
+        true_masks: dict[str, Array] = {}
         for search in self.searches:
             if truths[search.search_id].scene_id != scene_id:
                 continue
-            true[search.search_id] = truth.mask(truths[search.search_id].object_ids)
+            true_masks[search.search_id] = truth.mask(truths[search.search_id].object_ids)
             for source in masks:
                 if self.choices[search.search_id, source].room in ("", scene_id):
                     mask = masks[source].get(search.prompt_id(scene_id))
                     if mask is not None:
-                        found[source][search.search_id] = mask
-        return Shown(found, true)
+                        masks_by_source[source][search.search_id] = mask
+        return Shown(masks_by_source, true_masks)
 
 
 class Shown(NamedTuple):
-    """Of one scene, by search id: masks of each source that count there, and the true masks."""
+    """Masks of each source, and true masks, of one scene by search id."""
 
     masks: Mapping[str, Mapping[str, Array]]
     truths: Mapping[str, Array]
 
 
 def search_result(given: Given, searches: Searches) -> SearchResult | None:
-    """All searches of the validation places, scored; None where there is none."""
+    """Scores of all searches in the validation places; None where there are none."""
     from stages.evaluation import hierarchical_search as stage
 
     if not searches.searches:
@@ -170,7 +174,7 @@ def _searched_rooms(given: Given) -> Iterator[SearchedRoom]:
 
 
 def evaluation_scenes(given: Given, questions: Questions) -> Iterator[EvaluationScene]:
-    """Each validation scene's answers with its truth, one at a time."""
+    """Answers and ground truth of each validation scene, one scene at a time."""
     from stages.evaluation.evaluate import EvaluationScene
 
     truths = given.read("prompts", "truths")
@@ -182,7 +186,7 @@ def evaluation_scenes(given: Given, questions: Questions) -> Iterator[Evaluation
 
 
 def asked_by(dataset: Dataset) -> Asked:
-    """Whose queries a data set asks, which decides by which benchmark's rule they are scored."""
+    """Data set and format of the queries, which select the benchmark's scoring rule."""
     from stages.evaluation.benchmarks import Asked
 
     return TypeAdapter(Asked).validate_python(dataset.scene_set.asked)
@@ -191,7 +195,7 @@ def asked_by(dataset: Dataset) -> Asked:
 def with_scans(given: Given, scenes: Iterator[EvaluationScene]) -> Iterator[EvaluationScene]:
     """The scenes, each with its points where the benchmark's convention scores boxes.
 
-    Scenes are taken one at a time. Raises DataError for a damaged ``axisAlignment``.
+    Reads one scene at a time. Raises DataError for a damaged ``axisAlignment``.
     """
     needed = bool(asked_by(given.dataset).convention.boxes)
     for scene in scenes:
@@ -210,7 +214,7 @@ def _box_scan(given: Given, name: str) -> BoxScan:
 
 
 def make_metrics(given: Given, folder: Path) -> None:
-    """Metrics over the validation split."""
+    """Write the metrics of the validation split."""
     from data.artifacts.evaluation import Evaluation, write_evaluation
     from stages.evaluation import answer_questions
     from stages.evaluation import evaluate as stage
@@ -218,8 +222,8 @@ def make_metrics(given: Given, folder: Path) -> None:
     questions = questions_given(given)
     searched = search_result(given, Searches.given(given, questions))
     scenes = with_scans(given, evaluation_scenes(given, questions))
-    more = searched.rows if searched else ()
-    evaluation = stage.run(scenes, asked=asked_by(given.dataset), search_rows=more)
+    search_rows = searched.rows if searched else ()
+    evaluation = stage.run(scenes, asked=asked_by(given.dataset), search_rows=search_rows)
     truths = given.read("prompts", "truths")
     answered = answer_questions.run_scores(evaluation.rows, _answers(given), truths)
     sections = {
@@ -230,7 +234,7 @@ def make_metrics(given: Given, folder: Path) -> None:
 
 
 def _answers(given: Given) -> dict[str, AnswerInWords]:
-    """Answers in words of all validation scenes, by prompt id."""
+    """Answers in words for all validation scenes, by prompt id."""
     answers = (given.read("answers", scene=name) for name in given.scenes("answers"))
     return {prompt_id: answer for of_scene in answers for prompt_id, answer in of_scene.items()}
 
@@ -239,7 +243,7 @@ ANSWER_QUESTIONS = declare(
     Step(
         name="answer_questions",
         version=2,
-        summary="One answer in words a query, from what the teacher said of all views.",
+        summary="One answer in words for each query, from the teacher's answers in all views.",
         make="pipeline.steps.answers:make_answers",
         also=("prompts",),
         scenes="val",
@@ -257,7 +261,7 @@ FIND_ROOMS = declare(
     Step(
         name="find_rooms",
         version=1,
-        summary="Which room of its place each search means.",
+        summary="The room of its place that each search finds.",
         make="pipeline.steps.answers:make_room_choices",
         also=("prompts",),
         inputs=(
@@ -296,7 +300,7 @@ EVALUATE = declare(
     Step(
         name="evaluate",
         version=4,
-        summary="Metrics over the validation split, of student, lifted labels and the teacher.",
+        summary="Metrics of student, lifted labels and teacher over the validation split.",
         make="pipeline.steps.answers:make_metrics",
         config=lambda plan: plan.scene_set.asked,
         also=("prompts",),

@@ -1,10 +1,10 @@
-"""How a step of the pipeline is declared: once, with everything the pipeline must know of it.
+"""Declaration of a step: everything that the pipeline knows about the step, in one place.
 
-A step makes one artifact of a scene, or of a whole scene set, from the artifacts of other steps.
-From its declaration follow its fingerprint, its Luigi task and what that requires, what it may
-read, what is imported ahead for it, and its rows in ``plan``, ``status``, ``doctor`` and the
-report. ``declare`` checks a declaration and registers it; importing a module of declarations is
-all it takes to add steps.
+A step makes one artifact for each scene, or one for the whole scene set, from the artifacts of
+other steps. The pipeline derives from the declaration: the fingerprint, the Luigi task and the
+tasks it requires, what the step may read, what is imported before its tasks are forked, and its
+rows in ``plan``, ``status``, ``doctor`` and the report. ``declare`` checks and registers a
+declaration, so importing a module of declarations adds its steps.
 """
 
 from __future__ import annotations
@@ -25,8 +25,8 @@ if TYPE_CHECKING:
     from pipeline.plan import Plan
 
 Scenes = Literal["same", "train", "val", "all", "set"]
-"""Which artifacts of a step are an input: that of the same scene, those of all scenes of a split
-or of the set, or the one artifact of a step that works on the whole set."""
+"""Artifacts of another step that an input reads: that of the same scene ("same"), those of all
+scenes of a split ("train", "val") or of the set ("all"), or the one of the whole set ("set")."""
 LabelUse = Literal["never", "oracle", "fine-tuning", "evaluation"]
 
 
@@ -39,17 +39,19 @@ def _never(plan: Plan) -> bool:
 
 
 def load(name: str) -> Any:
-    """The object that ``module:attribute`` names; the module is imported."""
+    """Import ``module`` and return the object that ``module:attribute`` names."""
     module, _, attribute = name.partition(":")
     return getattr(importlib.import_module(module), attribute)
 
 
 @dataclass(frozen=True)
 class Part:
-    """Something that can be read from an artifact, such as a scene without its labels.
+    """A part of an artifact that other steps can read, such as a scene without its labels.
 
-    ``reader`` names a function as ``module:function``; it takes the artifact's place, and with
-    ``takes_root`` also the data set's folder. ``has_labels`` says that it returns ground truth.
+    Attributes:
+        reader: function as ``module:function``; it takes the artifact's folder and, with
+            ``takes_root``, the data set's folder.
+        has_labels: whether the function returns ground truth.
     """
 
     reader: str
@@ -58,7 +60,7 @@ class Part:
 
 
 class Origin(NamedTuple):
-    """Where an input comes from: a step of a plan, or, with ``plan`` None, a finished folder."""
+    """Origin of an input's artifact: a step of a plan, or a finished folder (``plan`` None)."""
 
     plan: Plan | None
     step: str
@@ -69,13 +71,18 @@ class Origin(NamedTuple):
 class Input:
     """Artifacts of another step that a step reads.
 
-    The input enters the fingerprint of the step under ``name``, with the scene's id behind it
-    where there is one for each of many scenes. Where another input or source already identifies
-    its content, ``known_by`` names that one, and the input is required and read but enters the
-    fingerprint no second time. ``identity`` replaces the artifact's fingerprint by that of the
-    piece of it that matters. ``when`` says under which plans the input is needed. ``origin``
-    finds the artifact where it may come from another scene set. ``told`` says in words what an
-    ``identity`` depends on, for ``plan`` to explain a change.
+    Attributes:
+        name: name under which ``Given.read`` reads the input, and its name in the fingerprint. An
+            input of many scenes has one entry ``<name> <scene>`` in the fingerprint for each scene.
+        step: the step that makes the artifacts.
+        parts: the parts of the artifact that are read.
+        scenes: the scenes whose artifacts are read, see ``Scenes``.
+        known_by: name of another input or source that already identifies the content. The input is
+            then required and read, but has no entry of its own in the fingerprint.
+        when: whether a plan needs the input.
+        identity: fingerprint of the piece of the artifact that matters, in place of the artifact's.
+        origin: finds the artifact where it may come from another scene set.
+        explanation: what ``identity`` depends on, in words that ``plan`` prints after a change.
     """
 
     name: str
@@ -86,28 +93,32 @@ class Input:
     when: Callable[[Plan], bool] = _always
     identity: Callable[[Plan, str], str] | None = None
     origin: Callable[[Plan], Origin] | None = None
-    told: str = ""
+    explanation: str = ""
 
 
 @dataclass(frozen=True)
 class Source:
-    """Content from outside that a step reads: scans, query files, weights.
+    """Content from outside the pipeline that a step reads: scans, query files, weights.
 
-    ``identities`` gives fingerprints by name for a scene (None for the whole set); ``told`` says
-    in words what each name is, for ``plan`` to explain a change.
+    Attributes:
+        identities: fingerprints by name for a scene id, or for None, the whole set.
+        explanations: by name, what the fingerprint depends on, in words that ``plan`` prints.
     """
 
     identities: Callable[[Plan, str | None], Mapping[str, str]]
-    told: Mapping[str, str] = field(default_factory=dict)
+    explanations: Mapping[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
 class Preload:
-    """What to import in the process that forks a step's tasks, so that each task need not.
+    """Imports that the worker makes once, before it forks a step's tasks.
 
-    ``loops`` are modules with compiled loops, whose ``warm`` loads them; ``calls`` are functions
-    (``module:function``) that load a library; ``cuda_free_calls`` are those that would touch CUDA
-    where there is any, after which a process cannot be forked.
+    Attributes:
+        modules: modules to import.
+        loops: modules with compiled loops, whose ``warm`` loads them.
+        calls: functions (``module:function``) that load a library.
+        cuda_free_calls: such functions that initialise CUDA where there is a GPU. They are called
+            on machines without NVIDIA's driver only: a process that uses CUDA cannot fork.
     """
 
     modules: tuple[str, ...] = ()
@@ -121,37 +132,39 @@ class Step:
     """One step; its artifacts lie at ``<output>/<scene set>/<name>/[<scene>/]<fingerprint>``.
 
     Attributes:
-        name: folder of its artifacts.
-        version: raised whenever the same inputs would give another content, and only then.
-        summary: what the step makes, in one sentence.
-        make: ``module:function``, called with a ``Given`` and the place to write to; "" for an
-            artifact that a task of its own makes.
-        section: the section of the config that is the step's, "" for none.
-        settings: the pydantic model of that section, of a step from outside this package.
-        config: what of the config enters the fingerprint, where that is not the whole section.
-        also: other sections that the step reads, which an input or a source already identifies.
-        inputs: what it reads of other steps.
-        sources: what it reads from outside.
-        parts: what others can read of its artifact, by name.
-        scenes: "" for a step of the whole set; else the scenes that its task stands for when none
-            is named.
-        labels: the use for which the step may read ground truth; "never" is the rule.
-        oracle: when a step that is label-free otherwise reads truth, because its config says so.
-        needs_truth: refuses scene sets without ground truth.
+        name: name of the step and of its folder; an identifier in lower case.
+        version: from 1 on; raise it whenever the same inputs would give other bytes, only then.
+        summary: one sentence that says what the step makes; the help text of its task.
+        make: ``module:function`` that makes the artifact. It is called with a ``Given``, which
+            reads the inputs, and the folder to write to. "" for an artifact that a Luigi task of
+            its own makes.
+        section: the step's section of the config, "" for none.
+        settings: pydantic model of that section, for a step from outside this package.
+        config: the part of the config that enters the fingerprint; the whole section if None.
+        also: further sections that the step reads; an input or source must identify their effect.
+        inputs: the artifacts of other steps that it reads.
+        sources: the content from outside that it reads.
+        parts: the parts of its artifact that others can read, by name.
+        scenes: "" for one artifact of the whole set; "all" or "val" for one artifact for each scene
+            (of that split). A task without ``--scene`` then makes them all.
+        labels: the use for which the step may read ground truth; "never" for a label-free step.
+        oracle: whether a plan's config makes a label-free step read ground truth.
+        needs_truth: whether the step refuses scene sets without ground truth.
         exists: whether a plan has the step at all.
-        check: refuses a plan under which the step cannot run, with UserError.
-        resumable: goes on from what an earlier attempt left in its folder.
-        in_object_store: its artifacts may lie in an object store (``$MLLM3D_CACHE``).
-        uses_gpu, asks_teacher, trains: what it computes with: one GPU; the teacher's network;
-            as many processes and GPUs as a training is given.
-        priority: Luigi's; what a step of higher priority needs goes first.
-        preload: what is imported ahead.
-        progress: ``module:function`` from an unfinished artifact's folder to how many of how many
-            views are done, or None; "" where nothing tells.
-        within: the step in whose artifact this step's lie, as ``data/<scene>``.
-        task: name of its Luigi task; the step's name in capitals when left out.
-        former: folders that its artifacts had under earlier names; ``gc`` frees these.
-        in_report: whether the report says what it cost.
+        check: raises UserError for a plan under which the step cannot run.
+        resumable: whether ``make`` continues from the files of an interrupted attempt.
+        in_object_store: whether its artifacts may lie in an object store (``$MLLM3D_CACHE``).
+        uses_gpu: whether it takes one GPU.
+        asks_teacher: whether it runs the teacher's network.
+        trains: whether it takes as many processes and GPUs as ``--train-processes`` says.
+        priority: Luigi's priority; Luigi gives it to the tasks that the step requires, too.
+        preload: the imports before its tasks are forked.
+        progress: ``module:function`` that takes an unfinished artifact's folder and returns the
+            numbers of finished and of all views, or None; "" for none.
+        within: the step in whose artifact this step's artifacts lie, as ``data/<scene>``.
+        task: name of its Luigi task; by default the name in capitals, ``FuseMasks``.
+        former: earlier names of its folder; ``gc`` frees artifacts in these.
+        in_report: whether the report lists the step's time and memory.
     """
 
     name: str
@@ -185,7 +198,7 @@ class Step:
     in_report: bool = True
 
     def __reduce__(self) -> tuple[Any, ...]:
-        """Another process finds the same declaration again, by importing where it stands."""
+        """Pickle by name: another process imports the module and finds the same declaration."""
         return _declared, (self.name, self.make.partition(":")[0])
 
     @property
@@ -195,7 +208,7 @@ class Step:
 
     @property
     def splits(self) -> tuple[Split, ...]:
-        """The splits whose scenes a task stands for when none is named; () for all."""
+        """Splits whose scenes a task without ``--scene`` covers; () for all."""
         return ("val",) if self.scenes == "val" else ()
 
     @property
@@ -205,46 +218,46 @@ class Step:
 
     @property
     def stage_folder(self) -> str:
-        """The folder below a scene set's output that its artifacts lie in."""
+        """Name of the folder, in a scene set's output, that holds its artifacts."""
         return self.within or self.name
 
     def active_inputs(self, plan: Plan) -> tuple[Input, ...]:
-        """The inputs that are needed under a plan."""
-        return tuple(one for one in self.inputs if one.when(plan) and exists(one, plan))
+        """The inputs that a plan needs."""
+        return tuple(each for each in self.inputs if each.when(plan) and exists(each, plan))
 
     def input(self, name: str, plan: Plan) -> Input:
-        """The declared input of that name; LookupError for one that is not declared or needed."""
-        for one in self.active_inputs(plan):
-            if one.name == name:
-                return one
+        """The input of that name; LookupError where the plan does not need or declare it."""
+        for each in self.active_inputs(plan):
+            if each.name == name:
+                return each
         raise LookupError(
             f"step {self.name} reads an input {name!r} that its declaration does not name "
-            f"(declared: {', '.join(one.name for one in self.inputs) or 'none'})"
+            f"(declared: {', '.join(each.name for each in self.inputs) or 'none'})"
         )
 
-    def told(self) -> dict[str, str]:
-        """In words what the identities of its sources depend on, by name."""
-        found = {name: text for source in self.sources for name, text in source.told.items()}
-        return found | {one.name: one.told for one in self.inputs if one.told}
+    def explanations(self) -> dict[str, str]:
+        """What the fingerprints of sources and inputs depend on, in words, by name."""
+        texts = {name: text for each in self.sources for name, text in each.explanations.items()}
+        return texts | {each.name: each.explanation for each in self.inputs if each.explanation}
 
     def reads_labels(self, plan: Plan) -> bool:
-        """Whether anything that the step reads under a plan is ground truth or made from it."""
+        """Whether the step reads ground truth, or something made from it, under a plan."""
         return any(
-            holds_labels(one, part) for one in self.active_inputs(plan) for part in one.parts
+            holds_labels(each, part) for each in self.active_inputs(plan) for part in each.parts
         )
 
 
-def exists(one: Input, plan: Plan) -> bool:
-    """Whether a plan has the step that an input comes from."""
-    return STEPS[one.step].exists(plan)
+def exists(step_input: Input, plan: Plan) -> bool:
+    """Whether a plan has the step that makes an input."""
+    return STEPS[step_input.step].exists(plan)
 
 
-def holds_labels(one: Input, part: str) -> bool:
-    """Whether a part of an input is ground truth, or its step reads ground truth always.
+def holds_labels(step_input: Input, part: str) -> bool:
+    """Whether a part of an input is ground truth, or comes from a step that reads ground truth.
 
-    What an evaluation or an oracle makes from labels is itself label data for others.
+    Artifacts of evaluations and oracles count as labels, because they are made from labels.
     """
-    step = STEPS[one.step]
+    step = STEPS[step_input.step]
     return step.parts[part].has_labels or step.labels != "never"
 
 
@@ -257,59 +270,59 @@ def _declared(name: str, module: str) -> Step:
 STEPS: dict[str, Step] = {}
 """All declared steps by name, in the order in which a run makes them."""
 ON_DECLARED: list[Callable[[Step], object]] = []
-"""Called with every step that is declared from now on, such as what makes its Luigi task."""
+"""Functions called with every newly declared step, such as the one that makes its Luigi task."""
 
 
 def declare(step: Step) -> Step:
     """Check a declaration and register it.
 
-    Raises ConfigError for a name that is taken by another step, an input from a step that is not
-    declared yet, a part that step does not have, a ``known_by`` that names nothing, and a
-    label-free step that would read labels.
+    Raises ConfigError for a name that another step has, an input from a step that is not yet
+    declared, a part that the input's step does not have, a ``known_by`` that names no input or
+    source, and a label-free step that would read labels.
     """
     for problem in problems(step, STEPS):
         raise ConfigError(f"step {step.name}: {problem}")
     STEPS[step.name] = step
-    for tell in ON_DECLARED:
-        tell(step)
+    for notify in ON_DECLARED:
+        notify(step)
     return step
 
 
-def problems(step: Step, known: Mapping[str, Step]) -> Iterator[str]:
-    """What is wrong with a declaration beside those of ``known``, one sentence each."""
-    if step.name in known and known[step.name] is not step:
+def problems(step: Step, declared: Mapping[str, Step]) -> Iterator[str]:
+    """Faults of a declaration, one sentence each; ``known`` holds the steps declared before it."""
+    if step.name in declared and declared[step.name] is not step:
         yield "another step of this name is declared already"
     if not step.name.isidentifier() or step.version < 1:
-        yield "expected an identifier as its name, and a version from 1 on"
-    names = {one.name for one in step.inputs}
-    told = {name for source in step.sources for name in source.told}
-    for one in step.inputs:
-        if one.step not in known:
-            yield f"input {one.name} comes from step {one.step}, which is not declared before it"
+        yield "expected a name that is an identifier and a version of 1 or more"
+    input_names = {each.name for each in step.inputs}
+    source_names = {name for source in step.sources for name in source.explanations}
+    for each in step.inputs:
+        if each.step not in declared:
+            yield f"input {each.name} comes from step {each.step}, which is not declared before it"
             continue
-        maker = known[one.step]
-        for part in one.parts:
-            if part not in maker.parts:
-                has = ", ".join(maker.parts) or "none"
-                yield f"input {one.name} reads part {part!r}; {maker.name} has {has}"
-            elif maker.parts[part].has_labels or maker.labels != "never":
-                if step.labels == "never" and (one.when is _always or step.oracle is _never):
+        source_step = declared[each.step]
+        for part in each.parts:
+            if part not in source_step.parts:
+                part_names = ", ".join(source_step.parts) or "none"
+                yield f"input {each.name} reads part {part!r}; {source_step.name} has {part_names}"
+            elif source_step.parts[part].has_labels or source_step.labels != "never":
+                if step.labels == "never" and (each.when is _always or step.oracle is _never):
                     yield (
-                        f"it is label-free, and its input {one.name} reads {part!r} of "
-                        f"{maker.name}, which holds labels"
+                        f"it is label-free, and its input {each.name} reads {part!r} of "
+                        f"{source_step.name}, which holds labels"
                     )
-        if one.known_by and one.known_by not in names | told | {"config"}:
-            yield f"input {one.name} is known by {one.known_by!r}, which it does not declare"
-        if (one.scenes == "set") != (not maker.is_per_scene):
-            yield f"input {one.name}: {maker.name} does not work on {one.scenes!r}"
+        if each.known_by and each.known_by not in input_names | source_names | {"config"}:
+            yield f"input {each.name} is known by {each.known_by!r}, which it does not declare"
+        if (each.scenes == "set") != (not source_step.is_per_scene):
+            yield f"input {each.name}: {source_step.name} does not work on {each.scenes!r}"
 
 
 def steps_from(modules: Collection[str]) -> list[Step]:
-    """The steps that modules from outside this package declare at their top level.
+    """The steps that modules outside this package declare at their top level.
 
-    Raises ConfigError for a module that cannot be imported or that declares none.
+    Raises ConfigError for a module that cannot be imported or declares no step.
     """
-    found: list[Step] = []
+    steps: list[Step] = []
     for name in modules:
         import_from_here()
         try:
@@ -317,17 +330,17 @@ def steps_from(modules: Collection[str]) -> list[Step]:
         except ImportError as error:
             raise ConfigError(
                 f"steps: the module {name!r} cannot be imported ({error}). Install it, or run in "
-                "the folder it lies in."
+                "the folder that holds it."
             ) from error
         declared = [value for value in vars(module).values() if isinstance(value, Step)]
         if not declared:
             raise ConfigError(f"steps: the module {name!r} declares no step (pipeline.steps.Step)")
-        found += declared
-    return list(dict.fromkeys(found))
+        steps += declared
+    return list(dict.fromkeys(steps))
 
 
 def section_model(step: Step) -> type[BaseModel] | None:
-    """The model of a step's section of the config; None for a step that has none."""
+    """The pydantic model of a step's section of the config; None for a step without one."""
     if step.settings is not None or not step.section:
         return step.settings
     from stages.configs import Experiment
@@ -337,15 +350,15 @@ def section_model(step: Step) -> type[BaseModel] | None:
 
 
 def step_of(stage: str, scene: str | None = None) -> Step | None:
-    """The step whose artifacts lie in a stage folder; None for a folder of no step of today."""
+    """The step whose artifacts lie in a stage folder; None where no declared step has it."""
     if scene is not None:
-        inner = next((one for one in STEPS.values() if one.within == stage), None)
+        inner = next((step for step in STEPS.values() if step.within == stage), None)
         if inner is not None:
             return inner
     return STEPS.get(stage)
 
 
 def stage_folders() -> Collection[str]:
-    """Names of all folders that steps put their artifacts into."""
+    """Names of the folders of all steps, earlier names included."""
     folders = (folder for step in STEPS.values() for folder in (step.stage_folder, *step.former))
     return dict.fromkeys(folders)

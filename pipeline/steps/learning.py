@@ -1,4 +1,4 @@
-"""Steps from the teacher's masks to labels of points, and to the students that learn from them."""
+"""Steps from the teacher's masks to soft labels of points, students and their predictions."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 
 def learns_truth(plan: Plan) -> bool:
-    """Whether the student is the upper bound that learns from ground truth."""
+    """Whether the student is the upper bound, trained on ground truth."""
     return plan.learns_truth
 
 
@@ -29,7 +29,7 @@ def _label_free(plan: Plan) -> bool:
 
 
 def asks_by_words(plan: Plan) -> bool:
-    """Whether the student is asked by the words of a query alone, without its views' tokens."""
+    """Whether the student is queried by a sentence alone, without the teacher's tokens."""
     return plan.experiment.predict.tokens == "text"
 
 
@@ -38,20 +38,20 @@ def _asks_by_views(plan: Plan) -> bool:
 
 
 def make_labels(given: Given, folder: Path) -> None:
-    """Masks of many views to soft labels of points."""
+    """Fuse the teacher's masks of many views into soft labels of points."""
     import numpy as np
 
     from data.artifacts.soft_masks import write_pseudo
     from data.queries.prompts import BANK_TASK
     from stages.fusion import fuse_masks as stage
 
-    asked = questions_given(given).asked(given.scene)
+    prompts = questions_given(given).asked(given.scene)
     labels = stage.run(
         given.read("scene"),
         given.read("links"),
         given.read("teacher"),
         given.config,
-        np.array([prompt.task == BANK_TASK for prompt in asked], bool),
+        np.array([prompt.task == BANK_TASK for prompt in prompts], bool),
         given.progress(),
         given.device_if_gpu,
     )
@@ -59,7 +59,7 @@ def make_labels(given: Given, folder: Path) -> None:
 
 
 def make_oracle_labels(given: Given, folder: Path) -> None:
-    """The truth of one scene in the shape of soft labels, for the upper bound."""
+    """Write the ground truth of one scene as soft labels, for the upper bound."""
     from data.artifacts.soft_masks import write_pseudo
     from stages.fusion import oracle_labels as stage
 
@@ -74,7 +74,7 @@ def make_oracle_labels(given: Given, folder: Path) -> None:
 
 
 class _TrainingScenes(Sequence[Any]):
-    """The training scenes, each read from its artifacts whenever it is asked for."""
+    """The training scenes; each access reads the scene from its artifacts."""
 
     def __init__(self, given: Given) -> None:
         self._given, self._names = given, given.scenes("labels")
@@ -98,7 +98,7 @@ class _TrainingScenes(Sequence[Any]):
 
 
 def make_student(given: Given, folder: Path) -> None:
-    """Train, going on from the last checkpoint in the folder."""
+    """Train the student, or continue from the last checkpoint in the folder."""
     from stages.student import train_student as stage
 
     show, scenes = given.progress(alone=True), _TrainingScenes(given)
@@ -106,7 +106,7 @@ def make_student(given: Given, folder: Path) -> None:
 
 
 def make_finetuned(given: Given, folder: Path) -> None:
-    """Train another student further on truth, going on from the last checkpoint in the folder."""
+    """Fine-tune another student on ground truth, or continue from the folder's last checkpoint."""
     from stages.student import train_student as stage
 
     cfg: StudentConfig = given.section("finetune").applied_to(given.config)
@@ -115,7 +115,7 @@ def make_finetuned(given: Given, folder: Path) -> None:
 
 
 def make_text_student(given: Given, folder: Path) -> None:
-    """Words to tokens, from the tokens of all training scenes."""
+    """Train the adapter from words to query tokens on the tokens of all training scenes."""
     from data.artifacts.student import write_text_student
     from stages.student import distil_text as stage
 
@@ -130,23 +130,23 @@ def _text_scene(given: Given, questions: Questions, name: str) -> Any:
 
     labels = given.read("labels", scene=name)
     texts = {prompt.prompt_id: prompt.text for prompt in questions.asked(name)}
-    asked = tuple(texts[prompt_id] for prompt_id in labels.prompt_ids)
+    sentences = tuple(texts[prompt_id] for prompt_id in labels.prompt_ids)
     views = given.read("scene", scene=name).views
-    return TextScene(name, asked, labels.query_tokens, tuple(views))
+    return TextScene(name, sentences, labels.query_tokens, tuple(views))
 
 
 def make_predictions(given: Given, folder: Path) -> None:
-    """The student's masks of one scene's queries and of the bank's categories."""
+    """Predict the student's masks for one scene's queries and the bank's categories."""
     from data.artifacts.soft_masks import write_predictions
     from stages.student import predict_masks as stage
 
     cfg, device, student = given.config, given.device, given.folder("student")
     scene = given.read("scene")
     if given.has("text"):
-        asked = questions_given(given).asked(given.scene)
-        names = tuple(prompt.prompt_id for prompt in asked)
-        tokens = _word_tokens(given, [prompt.text for prompt in asked], device)
-        predictions = stage.run_by_words(scene, names, tokens, student, cfg, device)
+        prompts = questions_given(given).asked(given.scene)
+        prompt_ids = tuple(prompt.prompt_id for prompt in prompts)
+        tokens = _word_tokens(given, [prompt.text for prompt in prompts], device)
+        predictions = stage.run_by_words(scene, prompt_ids, tokens, student, cfg, device)
     else:
         predictions = stage.run(scene, given.read("labels"), student, cfg, device)
     write_predictions(folder, predictions)
@@ -166,8 +166,8 @@ def _finetuning(plan: Plan) -> StudentConfig:
 def _refuse_no_start(plan: Plan) -> None:
     if not plan.experiment.finetune.start:
         raise ConfigError(
-            "FinetuneStudent: finetune.start names no student. "
-            "Use Finetune --from, with a scene set or the folder of a student."
+            "FinetuneStudent: expected a student to start from in finetune.start, found none. "
+            "Run Finetune --from with a scene set or the folder of a student."
         )
 
 
@@ -188,7 +188,7 @@ def _bank_by_words(plan: Plan, scene_id: str | None) -> Mapping[str, str]:
 
 
 def start_student(plan: Plan) -> Origin:
-    """The student that the config names, to start from or to ask."""
+    """The student that the config names, to start from or to query."""
     source = plan.source
     if source is None:
         raise LookupError("the config names no student")
@@ -196,7 +196,7 @@ def start_student(plan: Plan) -> Origin:
 
 
 def answering_student(plan: Plan) -> Origin:
-    """The student that answers: this set's, the same fine-tuned, or another set's."""
+    """The student that answers: this set's, this set's fine-tuned one, or another set's."""
     if plan.experiment.finetune.start:
         return Origin(plan, "finetune_student", plan.key("finetune_student"))
     if plan.experiment.predict.student:
@@ -205,20 +205,20 @@ def answering_student(plan: Plan) -> Origin:
 
 
 def answering_text(plan: Plan) -> Origin:
-    """The text student that belongs to the student that answers; ConfigError for a folder's."""
+    """The text student that belongs to the answering student; ConfigError for a bare folder."""
     source = plan.source if plan.experiment.predict.student else None
     if source is None:
         return Origin(plan, "distil_text", plan.key("distil_text"))
     if source.plan is None:
         raise ConfigError(
-            f"predict.tokens=text: {source.place} is the folder of a student, and nothing says "
-            "where the text student that belongs to it lies. Name the scene set instead."
+            f"predict.tokens=text: {source.reference} is the folder of a student, which does "
+            "not say where its text student lies. Name the scene set instead."
         )
     return Origin(source.plan, "distil_text", source.plan.key("distil_text"))
 
 
 def _training_inputs() -> tuple[Input, ...]:
-    """What a training reads besides its labels: scenes, queries' words and image features."""
+    """Inputs of a training besides its labels: scenes, words of the queries, image features."""
     return (
         Input("scene", "prepare_scene", ("scene",), "train", "labels"),
         Input("prompts", "prepare_prompts", ("prompts", "searches"), "set", "labels"),
@@ -231,8 +231,8 @@ _STUDENT = {
     "model": Part("data.artifacts.student:read_model"),
     "log": Part("data.artifacts.student:read_log"),
 }
-# A training is the longest piece of work that cannot be shared: with a higher priority, which Luigi
-# hands down, what it needs goes first and validation scenes are worked on beside it.
+# A training is the longest task that cannot be shared. Luigi passes its higher priority on to the
+# tasks it requires, so these go first and validation scenes run beside the training.
 _FIRST = 1
 _CONVOLVES = Preload(
     ("stages.student.train_student", "data.artifacts.soft_masks"),
@@ -367,7 +367,7 @@ PREDICT_MASKS = declare(
             Input("scene", "prepare_scene", ("scene",), when=asks_by_words),
             Input("prompts", "prepare_prompts", ("prompts", "searches"), "set", when=asks_by_words),
         ),
-        sources=(Source(_bank_by_words, BANK.told),),
+        sources=(Source(_bank_by_words, BANK.explanations),),
         parts={"masks": Part("data.artifacts.soft_masks:read_predictions")},
         uses_gpu=True,
         preload=Preload(

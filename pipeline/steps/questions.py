@@ -1,4 +1,7 @@
-"""What each scene is asked, from the artifact of prepared queries, label-free but for truths."""
+"""Prompts of each scene, read from the artifact of prepared queries.
+
+They are label-free; only ``Questions.truths`` returns ground truth.
+"""
 
 from __future__ import annotations
 
@@ -17,10 +20,11 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Questions:
-    """The queries of a scene set: ``prompts`` and ``searches`` by split, ``bank`` of every scene.
+    """The queries of a scene set.
 
-    The bank's categories are asked of every scene; searches are about places of several rooms,
-    and each is asked of every room of its place.
+    Attributes:
+        prompts, searches: queries about one scene and about places of several rooms, by split.
+        bank: categories that every scene is asked about as distractors.
     """
 
     dataset: Dataset
@@ -34,7 +38,7 @@ class Questions:
         return [prompt for prompt in prompts if prompt.scene_id == scene_id]
 
     def asked(self, scene_id: str) -> list[Prompt]:
-        """All that the teacher is asked of a scene: queries, then the bank, then searches."""
+        """All prompts for the teacher on a scene: its queries, then the bank, then searches."""
         from data.queries.hierarchical_search import search_prompts
         from data.queries.prompts import bank_prompts
 
@@ -43,11 +47,11 @@ class Questions:
         return own + search_prompts(searches, scene_id)
 
     def searches_in(self, split: Split) -> list[Search]:
-        """Searches of the places of a split."""
+        """Searches in the places of a split."""
         return list(self.searches.get(split, ())) if self.dataset.places else []
 
     def counts(self) -> dict[str, int]:
-        """How many prompts each scene of the set is asked, by scene."""
+        """Number of prompts for each scene of the set."""
         from data.queries.hierarchical_search import search_prompts
 
         counts = dict.fromkeys(self.dataset.scenes(), len(self.bank))
@@ -60,19 +64,21 @@ class Questions:
                 counts[scene] += len(search_prompts(searches, scene))
         return counts
 
-    def truths(self, known: Mapping[str, PromptTruth], scene_id: str) -> dict[str, PromptTruth]:
-        """What a scene's questions are about, by prompt id, from the truths of all queries.
+    def truths(
+        self, all_truths: Mapping[str, PromptTruth], scene_id: str
+    ) -> dict[str, PromptTruth]:
+        """Ground truth of a scene's prompts by prompt id, from the truths of all queries.
 
-        For oracles and evaluation only: ``known`` is ground truth.
+        Only oracles and evaluations may call it.
         """
         from data.queries.hierarchical_search import truths_in_room
 
         searches = self.searches_in(self.dataset.split_of(scene_id))
-        return {**known, **truths_in_room(searches, dict(known), scene_id)}
+        return {**all_truths, **truths_in_room(searches, dict(all_truths), scene_id)}
 
 
 def questions_given(given: Given) -> Questions:
-    """The queries that a step's input "prompts" holds; it declares that it reads ``prompts``."""
+    """The queries in a step's input "prompts"; the step must declare the section ``prompts``."""
     prompts, searches = given.read("prompts", "prompts"), given.read("prompts", "searches")
     return Questions(given.dataset, prompts, searches, given.section("prompts").bank)
 

@@ -1,4 +1,4 @@
-"""The step that makes the page of results, and what a page shows of a run."""
+"""The step that writes the report page, and the inputs of the page."""
 
 from __future__ import annotations
 
@@ -25,12 +25,12 @@ if TYPE_CHECKING:
 
 
 def has_no_truth(plan: Plan) -> bool:
-    """Whether nothing says what the answers should be, so that nothing is measured."""
+    """Whether the scene set has no ground truth, so that nothing is measured."""
     return not has_truth(plan)
 
 
 def make_report(given: Given, folder: Path) -> None:
-    """``report.html``, the overview picture, and ``metrics.json`` or else ``answers.json``."""
+    """Write ``report.html``, its overview picture, and ``metrics.json`` or ``answers.json``."""
     from data.artifacts.evaluation import write_report
     from stages.report import report as stage
 
@@ -43,7 +43,7 @@ def make_report(given: Given, folder: Path) -> None:
 
 
 def report_inputs(given: Given) -> ReportInputs:
-    """What the page shows of one experiment."""
+    """Inputs of the report page of one experiment."""
     from stages.report.inputs import ReportInputs
 
     scenes = partial(_report_scenes, given, questions_given(given))
@@ -59,23 +59,25 @@ def _report_scenes(given: Given, questions: Questions) -> Iterator[ReportScene]:
         scene = given.read("scene", "scene", name)
         targets = {p.prompt_id: item.truths[p.prompt_id].object_ids for p in item.prompts}
         truths = {prompt: item.ground_truth.mask(ids) for prompt, ids in targets.items()}
-        found = searches.shown(name, item.masks, item.ground_truth, item.truths)
-        masks = {source: {**item.masks[source], **found.masks[source]} for source in item.masks}
+        searched = searches.shown(name, item.masks, item.ground_truth, item.truths)
+        masks = {source: {**item.masks[source], **searched.masks[source]} for source in item.masks}
         views, labels = given.read("teacher", scene=name), given.read("labels", scene=name)
-        yield ReportScene(scene, masks, {**truths, **found.truths}, views, labels)
+        yield ReportScene(scene, masks, {**truths, **searched.truths}, views, labels)
 
 
 def _answered_scenes(given: Given, questions: Questions) -> Iterator[AnsweredScene]:
     from stages.report.inputs import AnsweredScene
 
     for name in given.scenes("masks"):
-        found = given.read("masks", scene=name)
-        scores = dict(zip(found.prompt_ids, found.score("together").tolist(), strict=True))
+        predictions = given.read("masks", scene=name)
+        scores = dict(
+            zip(predictions.prompt_ids, predictions.score("together").tolist(), strict=True)
+        )
         answers = given.read("answers", scene=name)
-        told = {key: one.answer for key, one in answers.items()}
+        texts = {key: answer.answer for key, answer in answers.items()}
         views, labels = given.read("teacher", scene=name), given.read("labels", scene=name)
         scene, masks = given.read("scene", "scene", name), masks_given(given, name)
-        yield AnsweredScene(scene, questions.of(name), masks, scores, told, views, labels)
+        yield AnsweredScene(scene, questions.of(name), masks, scores, texts, views, labels)
 
 
 def _record(given: Given) -> RunRecord:
@@ -92,7 +94,7 @@ def _record(given: Given) -> RunRecord:
 
 
 def _stage_records(given: Given) -> list[StageRecord]:
-    """What each step of this run cost, from the metadata of its artifacts."""
+    """Time and memory of each step of this run, from its artifacts' metadata."""
     from stages.report.inputs import StageRecord
 
     records = []
@@ -106,7 +108,7 @@ def _stage_records(given: Given) -> list[StageRecord]:
 
 
 def _val(name: str, step: str, *parts: str) -> Input:
-    """An input of all validation scenes that the evaluation, or the answers, already know."""
+    """An input of all validation scenes whose content the evaluation's fingerprint covers."""
     return Input(name, step, parts, "val", "evaluation", when=has_truth)
 
 

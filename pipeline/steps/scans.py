@@ -1,4 +1,4 @@
-"""Steps from a data set's files to scenes, queries and links of points to pixels."""
+"""Steps from a data set's files to scenes, prompts and links between points and pixels."""
 
 from __future__ import annotations
 
@@ -21,17 +21,17 @@ if TYPE_CHECKING:
 
 
 def is_generated(plan: Plan) -> bool:
-    """Whether the scene set's rooms are made by the pipeline itself."""
+    """Whether the pipeline generates the scene set's rooms."""
     return plan.scene_set.generated
 
 
 def has_places(plan: Plan) -> bool:
-    """Whether several rooms of the set are searched together."""
+    """Whether the set has places of several rooms that are searched together."""
     return bool(plan.dataset.places)
 
 
 def scan_identity(plan: Plan, scene_id: str) -> str:
-    """Identity of a scan's files, as its reader tells it."""
+    """Fingerprint of a scan's files, from the set's reader."""
     if plan.scene_set.generated:
         return plan.key("generate_room", scene_id).fingerprint
     identity = str(plan.reader.scene_identity(plan.root, scene_id, plan.experiment.prepare.camera))
@@ -40,9 +40,10 @@ def scan_identity(plan: Plan, scene_id: str) -> str:
 
 
 def views_identity(version: int, camera: str, max_views: int, scan: str) -> str:
-    """Fingerprint of a prepared scene's points, views and depth, whatever its superpoints.
+    """Fingerprint of a prepared scene's points, views and depth, without its superpoints.
 
-    Links and the teacher's masks depend on no more, so other superpoints cost no GPU hours.
+    Links and teacher masks depend on nothing else of the scene, so a change of the superpoints
+    does not run the teacher again.
     """
     config = {"camera": camera, "max_views": max_views}
     return fingerprint("views", version, config, {"scan": scan})
@@ -55,16 +56,16 @@ def _views_of(plan: Plan, scene_id: str) -> str:
 
 
 def scene_views(*parts: str) -> Input:
-    """The input "views": a prepared scene of which superpoints do not matter."""
-    told = "the scan's files, prepare.camera or prepare.max_views"
-    return Input("views", "prepare_scene", parts, identity=_views_of, told=told)
+    """The input "views": a prepared scene, identified without its superpoints."""
+    explanation = "the scan's files, prepare.camera or prepare.max_views"
+    return Input("views", "prepare_scene", parts, identity=_views_of, explanation=explanation)
 
 
 def queries_identity(plan: Plan, scene_id: str | None) -> str:
-    """Identity of the queries of one scene, or of all scenes for None."""
+    """Fingerprint of the queries of one scene, or of all scenes for None."""
     rooms = () if scene_id is None else plan.dataset.place_rooms(scene_id)
     if len(rooms) > 1:
-        # What is asked of a room depends on the searches of its whole place.
+        # A room's prompts depend on the searches of its whole place.
         return digest([_own_queries(plan, room) for room in rooms] + plan.dataset.search_words)
     return _own_queries(plan, scene_id)
 
@@ -81,7 +82,7 @@ def _own_queries(plan: Plan, scene_id: str | None) -> str:
 
 
 def bank_identity(plan: Plan, scene_id: str | None = None) -> dict[str, str]:
-    """Identity of the categories that every scene is asked for besides its queries."""
+    """Fingerprint of the categories that every scene is asked about besides its queries."""
     return {"bank": digest(plan.experiment.prompts.bank)}
 
 
@@ -89,7 +90,7 @@ BANK = Source(bank_identity, {"bank": "prompts.bank"})
 
 
 def make_room(given: Given, folder: Path) -> None:
-    """One room, a scene folder of the generated data set."""
+    """Generate one room, a scene folder of the generated data set."""
     from stages.scene import generate_rooms as stage
 
     split = given.dataset.split_of(given.scene)
@@ -98,14 +99,14 @@ def make_room(given: Given, folder: Path) -> None:
 
 
 def make_rooms_index(given: Given, folder: Path) -> None:
-    """The files that span all rooms: splits, metadata and queries."""
+    """Write the files that cover all rooms: splits, metadata and queries."""
     from stages.scene import generate_rooms as stage
 
     stage.run_index(given.dataset.root, given.config)
 
 
 def make_scene(given: Given, folder: Path) -> None:
-    """Scan to ``scene.h5``."""
+    """Convert a scan to ``scene.h5``."""
     from data.artifacts.scene import write_scene
     from stages.scene import prepare_scene as stage
 
@@ -128,25 +129,30 @@ def make_scene(given: Given, folder: Path) -> None:
 
 
 def make_prompts(given: Given, folder: Path) -> None:
-    """Query files to prompts and, apart, their truths."""
+    """Convert query files to prompts and, in a file apart, their ground truth."""
     from data.artifacts.prompts import write_prompts
 
     made = prepared_prompts(given.dataset, given.config)
     for scene in made.unreadable:
-        LOG.warning("PreparePrompts: queries of %s left out, its annotation is unreadable", scene)
+        LOG.warning(
+            "PreparePrompts: queries of %s are left out: its annotation cannot be read", scene
+        )
     for dataset, count in made.other_datasets.items():
-        LOG.warning("PreparePrompts: %d queries left out, they are about %s", count, dataset)
+        LOG.warning(
+            "PreparePrompts: %d queries are left out: they are about data set %s", count, dataset
+        )
     if made.lacking:
         first = ", ".join(f"{key} {list(ids)}" for key, ids in list(made.lacking.items())[:5])
-        told = (
-            "%d of %d queries name objects their scene lacks, and are kept: %s (all: truths.json)"
+        LOG.warning(
+            "PreparePrompts: %d of %d queries name objects that their scene lacks; they are kept: "
+            "%s (all: truths.json)",
+            *(len(made.lacking), len(made.truths), first),
         )
-        LOG.warning("PreparePrompts: " + told, len(made.lacking), len(made.truths), first)
     write_prompts(folder, made.prompts, made.truths, made.id_space, made.lacking, made.searches)
 
 
 def prepared_prompts(dataset: Dataset, cfg: PromptsConfig) -> PreparedPrompts:
-    """All queries of a set; DataError as of the stage and of the files' readers."""
+    """Prompts of all queries of a set; DataError for damaged query files and annotations."""
     from stages.queries import prepare_prompts as stage
 
     scene_set = dataset.scene_set
@@ -173,7 +179,7 @@ def prepared_prompts(dataset: Dataset, cfg: PromptsConfig) -> PreparedPrompts:
 
 
 def make_links(given: Given, place: StoragePath) -> None:
-    """Visible points per view."""
+    """Write the visible points of each view."""
     from data.artifacts.links import write_links
     from stages.scene import link_points as stage
 
@@ -194,17 +200,17 @@ def _prompts_config(plan: Plan) -> dict[str, Any]:
 
 
 def _query_files(plan: Plan, scene_id: str | None) -> Mapping[str, str]:
-    found = {"queries": queries_identity(plan, None)}
-    found |= {f"scan {scene}": scan_identity(plan, scene) for scene in plan.scenes()}
+    identities = {"queries": queries_identity(plan, None)}
+    identities |= {f"scan {scene}": scan_identity(plan, scene) for scene in plan.scenes()}
     is_default = plan.scene_set.query_format == DEFAULT_FORMAT
-    return found if is_default else found | plan.dataset.class_digests
+    return identities if is_default else identities | plan.dataset.class_digests
 
 
 def _scan_files(plan: Plan, scene_id: str | None) -> Mapping[str, str]:
     return {"scan": scan_identity(plan, str(scene_id))}
 
 
-_SCAN_TOLD = {"scan": "the scan's files"}
+_SCAN_FILES = {"scan": "the scan's files"}
 
 GENERATE_ROOM = declare(
     Step(
@@ -240,12 +246,12 @@ PREPARE_SCENE = declare(
     Step(
         name="prepare_scene",
         version=3,
-        summary="Scan to scene: points, superpoints, cameras and depth, and apart, labels.",
+        summary="A scan as a scene: points, superpoints, cameras and depth, and apart, labels.",
         make="pipeline.steps.scans:make_scene",
         section="prepare",
         scenes="all",
         inputs=(Input("room", "generate_room", known_by="scan"),),
-        sources=(Source(_scan_files, _SCAN_TOLD),),
+        sources=(Source(_scan_files, _SCAN_FILES),),
         parts={
             "scene": Part("data.artifacts.scene:read_scene", takes_root=True),
             "truth": Part("data.artifacts.scene:read_ground_truth", has_labels=True),
@@ -266,7 +272,7 @@ PREPARE_PROMPTS = declare(
         section="prompts",
         config=_prompts_config,
         inputs=(Input("rooms", "generate_rooms", scenes="set", known_by="queries"),),
-        sources=(Source(_query_files, {**_SCAN_TOLD, "queries": "the query files"}),),
+        sources=(Source(_query_files, {**_SCAN_FILES, "queries": "the query files"}),),
         parts={
             "prompts": Part("data.artifacts.prompts:read_prompts"),
             "searches": Part("data.artifacts.prompts:read_searches"),

@@ -1,4 +1,4 @@
-"""Steps that ask the 2D teacher, for masks of the queries or for features of its images."""
+"""Steps that run the 2D teacher, for masks of the queries or for features of the images."""
 
 from __future__ import annotations
 
@@ -25,12 +25,12 @@ def is_oracle(plan: Plan) -> bool:
 
 
 def learns_features(plan: Plan) -> bool:
-    """Whether the student learns from the teacher's image features, too."""
+    """Whether the student also learns from the teacher's image features."""
     return plan.learns_features
 
 
 def make_teacher_masks(given: Given, place: StoragePath) -> None:
-    """Fill the scene's teacher cache, going on where an earlier attempt stopped."""
+    """Fill the scene's teacher cache; continues after the views of an interrupted attempt."""
     from data.artifacts.teacher import TeacherWriter
     from stages.teacher import run_teacher as stage
 
@@ -51,8 +51,10 @@ def make_teacher_masks(given: Given, place: StoragePath) -> None:
         from stages.teacher.oracle import make_oracle
 
         truths = questions.truths(given.read("truths"), given.scene)
-        known = [truths[prompt.prompt_id] for prompt in prompts if prompt.prompt_id in truths]
-        return make_oracle(scene, given.read("truth"), prompts, known, given.config)
+        prompt_truths = [
+            truths[prompt.prompt_id] for prompt in prompts if prompt.prompt_id in truths
+        ]
+        return make_oracle(scene, given.read("truth"), prompts, prompt_truths, given.config)
 
     report = stage.run(scene, prompts, teacher, writer, given.progress())
     if report.failed:
@@ -61,9 +63,9 @@ def make_teacher_masks(given: Given, place: StoragePath) -> None:
 
 
 def views_done(folder: Path) -> tuple[int, int] | None:
-    """Views of a teacher cache that are answered, and how many there are; None before the first.
+    """Number of finished views of a teacher cache and of all its views; None before the first.
 
-    A view is one file (``data.artifacts.teacher``), and Zarr renames it when it is whole.
+    A view is one file (``data.artifacts.teacher``), which Zarr renames into place when complete.
     Raises ArtifactError for a cache whose layout cannot be read.
     """
     views = folder / "teacher.zarr" / "views"
@@ -73,14 +75,14 @@ def views_done(folder: Path) -> tuple[int, int] | None:
     except FileNotFoundError:
         return None
     except (OSError, ValueError, KeyError, TypeError) as error:
-        found = f"{type(error).__name__}: {error}"
+        problem = f"{type(error).__name__}: {error}"
         remedy = "Remove the folder and run RunTeacher again."
-        raise ArtifactError(views / "zarr.json", "an array's layout", found, remedy) from error
+        raise ArtifactError(views / "zarr.json", "an array's layout", problem, remedy) from error
     return sum(name.isdecimal() for name in names), int(total)
 
 
 def make_features(given: Given, folder: Path) -> None:
-    """The teacher's image features on superpoints."""
+    """Write the teacher's image features, averaged on superpoints."""
     from data.artifacts.embeddings import write_features
     from stages.teacher import lift_features as stage
     from stages.teacher.make_teacher import make_teacher
@@ -103,7 +105,7 @@ def _queries(plan: Plan, scene_id: str | None) -> Mapping[str, str]:
 
 
 def _refuse_oracle_features(plan: Plan) -> None:
-    """Refuse a teacher known to have no image features; others tell when they are made."""
+    """Refuse the oracle, which has no image features; other teachers are checked when they run."""
     if is_oracle(plan):
         raise no_features("oracle")
 
@@ -148,7 +150,7 @@ LIFT_FEATURES = declare(
     Step(
         name="lift_features",
         version=1,
-        summary="The teacher's image features on superpoints, where student.loss.image asks.",
+        summary="The teacher's image features on superpoints, where student.loss.image is above 0.",
         make="pipeline.steps.teaching:make_features",
         section="teacher",
         config=_teacher_config,

@@ -1,4 +1,4 @@
-"""Luigi's tasks: one for each declared step, and those of several runs together.
+"""Luigi's tasks: one for each declared step, and tasks that combine several runs.
 
-In: parameters of the command line. Out: finished artifacts, and results put in place.
+In: parameters of the command line. Out: finished artifacts, and copies of the latest results.
 """

@@ -1,6 +1,6 @@
-"""Ablation and error curves: every arm's answers, scored scene by scene.
+"""Scoring of ablation arms and error curves, scene by scene.
 
-Ground truth is read here, to score with, as in the step ``evaluate``.
+This module reads ground truth to score masks, as the step ``evaluate`` does.
 """
 
 from __future__ import annotations
@@ -28,15 +28,15 @@ RunPlans = Sequence[tuple[ArmRun, Plan]]
 
 
 def leaf_key(arm: Arm, plan: Plan, scene_id: str) -> ArtifactKey:
-    """The artifact whose masks are scored for one scene; ``plan`` is under the arm's overrides."""
+    """Key of the artifact whose masks are scored for a scene; ``plan`` has the arm's overrides."""
     return plan.key(arm.step, scene_id)
 
 
 def own_keys(arm: Arm, plan: Plan, split: Split) -> list[ArtifactKey]:
-    """What an arm's answers cost: fusion; for a student also training and prediction.
+    """Artifacts whose time is an arm's cost: fusion, and for a student training and prediction.
 
-    A student asked by text needs the text student, but of the scenes asked about no fusion. For
-    the teacher in 2D they are its answers, which all other arms rest upon as well.
+    A student queried by text needs the text student, but no fusion of the scenes it is asked about.
+    For the teacher in 2D it is the teacher's cache, which all other arms use as well.
     """
     scenes = plan.scenes(split)
     if arm.scored == "teacher_2d":
@@ -44,12 +44,12 @@ def own_keys(arm: Arm, plan: Plan, split: Split) -> list[ArtifactKey]:
     fusion = [plan.key("fuse_masks", name) for name in scenes]
     if not arm.is_trained:
         return fusion
-    asked = [plan.text()] if plan.experiment.predict.tokens == "text" else fusion
+    query_keys = [plan.text()] if plan.experiment.predict.tokens == "text" else fusion
     steps = ["fuse_masks", "oracle_labels" if plan.learns_truth else "fuse_masks"]
     steps += ["lift_features"] if plan.learns_features else []
-    learnt = [plan.key(step, name) for step in steps for name in plan.scenes("train")]
-    predicted = [plan.key("predict_masks", name) for name in scenes]
-    keys = [*asked, *learnt, plan.student(), *predicted]
+    training_keys = [plan.key(step, name) for step in steps for name in plan.scenes("train")]
+    predictions = [plan.key("predict_masks", name) for name in scenes]
+    keys = [*query_keys, *training_keys, plan.student(), *predictions]
     return list({key.folder: key for key in keys}.values())
 
 
@@ -59,7 +59,7 @@ def _seconds(keys: Sequence[ArtifactKey]) -> float:
 
 
 def _rows(arm: Arm, plan: Plan, queries: SceneQueries) -> list[AnswerRow]:
-    """One arm's answers on one scene."""
+    """Rows of one arm's answers on one scene."""
     name = queries.scene_id
     if arm.scored == "teacher_2d":
         return list(queries.rows_of_pictures(plan.read(arm.step, "teacher_2d", name)))
@@ -74,13 +74,13 @@ def _rows(arm: Arm, plan: Plan, queries: SceneQueries) -> list[AnswerRow]:
     return list(queries.rows_of_masks(by_id, dict(zip(prompt_ids, scores.tolist(), strict=True))))
 
 
-def arm_rows(plan: Plan, run_plans: RunPlans, split: Split, name: str) -> list[ArmRows]:
-    """All runs' answers, arm by arm in the order given; each scene's truth is read once."""
+def arm_rows(plan: Plan, run_plans: RunPlans, split: Split, title: str) -> list[ArmRows]:
+    """Rows of all runs, arm by arm in the given order; each scene's ground truth is read once."""
     from data.artifacts.evaluation import ArmRows
     from stages.evaluation.ablation import SceneQueries
 
     truths, questions = plan.read("prepare_prompts", "truths"), questions_of(plan)
-    show = progress.reporter(name, alone=True)
+    show = progress.reporter(title, alone=True)
     rows: list[list[AnswerRow]] = [[] for _ in run_plans]
     scenes = plan.scenes(split)
     for done, scene in enumerate(scenes):
@@ -88,22 +88,22 @@ def arm_rows(plan: Plan, run_plans: RunPlans, split: Split, name: str) -> list[A
         prompts = questions.of(scene)
         bank = plan.experiment.prompts.bank
         queries = SceneQueries(scene, prompts, truths, truth, plan.scene_set.generated, bank)
-        for (run, of_run), answered in zip(run_plans, rows, strict=True):
-            answered.extend(_rows(run.arm, of_run, queries))
+        for (run, run_plan), rows_of_run in zip(run_plans, rows, strict=True):
+            rows_of_run.extend(_rows(run.arm, run_plan, queries))
         show(done + 1, len(scenes))
-    found: list[ArmRows] = []
+    rows_of_arms: list[ArmRows] = []
     for arm in dict.fromkeys(run.arm.name for run, _ in run_plans):
-        mine = [k for k, (run, _) in enumerate(run_plans) if run.arm.name == arm]
-        of_arm = run_plans[mine[0]][0].arm
-        seconds = [_seconds(own_keys(of_arm, run_plans[k][1], split)) for k in mine]
-        answers = tuple(tuple(rows[k]) for k in mine)
+        run_indices = [index for index, (run, _) in enumerate(run_plans) if run.arm.name == arm]
+        of_arm = run_plans[run_indices[0]][0].arm
+        seconds = [_seconds(own_keys(of_arm, run_plans[index][1], split)) for index in run_indices]
+        answers = tuple(tuple(rows[index]) for index in run_indices)
         in_pictures = of_arm.scored == "teacher_2d"
-        found.append(ArmRows(arm, of_arm.title, answers, tuple(seconds), in_pictures))
-    return found
+        rows_of_arms.append(ArmRows(arm, of_arm.title, answers, tuple(seconds), in_pictures))
+    return rows_of_arms
 
 
 def measure(key: ArtifactKey, plan: Plan, run_plans: RunPlans, split: Split) -> None:
-    """The ablation's figures, rows and chart."""
+    """Write the ablation's metrics, rows and chart."""
     from data.artifacts.evaluation import write_ablation
     from stages.evaluation import ablation as stage
     from stages.report.charts import arm_bars, drawn
@@ -117,7 +117,7 @@ def measure(key: ArtifactKey, plan: Plan, run_plans: RunPlans, split: Split) -> 
 
 
 def report(key: ArtifactKey, plan: Plan, ablation: Path, device: str) -> None:
-    """The page of results with a section on the ablation, and what else a report consists of."""
+    """Write the report with a section on the ablation."""
     from data.artifacts.evaluation import read_ablation, write_report
     from stages.report import report as stage
 
@@ -139,14 +139,14 @@ def error_curves(
     with writing(key) as folder:
         if folder is None:
             return
-        known: dict[tuple[str, ...], dict[str, Any]] = {}
+        figures_by_overrides: dict[tuple[str, ...], dict[str, Any]] = {}
         curves: dict[str, dict[float, dict[str, Any]]] = {}
         for error, by_rate in settings.items():
             for rate, run_plans in by_rate.items():
-                same = tuple(run.overrides for run, _ in run_plans)
-                if same not in known:
+                overrides = tuple(run.overrides for run, _ in run_plans)
+                if overrides not in figures_by_overrides:
                     rows = arm_rows(plan, run_plans, "val", f"ErrorCurves {error} {rate:g}")
-                    known[same] = stage.figures(rows)
-                curves.setdefault(error, {})[rate] = known[same]
+                    figures_by_overrides[overrides] = stage.figures(rows)
+                curves.setdefault(error, {})[rate] = figures_by_overrides[overrides]
         content = stage.run(curves)
         write_error_curves(folder, content, stage.chart(content))

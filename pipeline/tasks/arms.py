@@ -1,8 +1,8 @@
-"""Arms of the ablation: what each changes in the experiment, and which of its masks are scored.
+"""Arms of the ablation: the config changes of each, and the masks that are scored.
 
-An arm is a layer over whatever the scene set, ``--config`` and ``--overrides`` say. Its tasks
-are those of the pipeline under longer ``overrides``; what the layer does not reach has the same
-fingerprint, so arms share scenes, links, the teacher's answers and, where they can, students.
+An arm is a config layer over the scene set's, ``--config`` and ``--overrides``. Its tasks are
+those of the pipeline with extended ``overrides``. Artifacts that the layer does not affect keep
+their fingerprint, so arms share scenes, links, teacher masks and, where possible, students.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from stages.configs import Experiment
 
 Scored = Literal["labels", "student", "together", "teacher_2d"]
 SYSTEM = "FE"
-"""The arm that is the system's answer; chosen on tuning rooms (``Ablation --split tune``)."""
+"""The arm that is the system's answer, chosen on the tuning split (``Ablation --split tune``)."""
 
 _PLAIN: Mapping[str, Any] = {
     "token_gate": False,
@@ -37,10 +37,13 @@ _FILTERED: Mapping[str, Any] = {**_RAW, "views": "filtered", "agreement": True, 
 
 @dataclass(frozen=True)
 class Arm:
-    """One arm; ``layer`` is laid over the experiment's config, ``scored`` tells whose masks count.
+    """One arm of the ablation.
 
-    "labels" are FuseMasks', "student" and "together" PredictMasks', "teacher_2d" the teacher's
-    own, on pictures.
+    Attributes:
+        name, title: short and long name.
+        scored: whose masks are scored: "labels" of FuseMasks, "student" or "together" of
+            PredictMasks, or "teacher_2d", the teacher's own masks on images.
+        layer: config layer merged over the experiment's config.
     """
 
     name: str
@@ -56,13 +59,13 @@ class Arm:
 
     @property
     def is_trained(self) -> bool:
-        """Whether a student answers, so that the arm is run with several seeds."""
+        """Whether a student answers, so that the arm runs with several seeds."""
         return self.scored in ("student", "together")
 
 
 @dataclass(frozen=True)
 class ArmRun:
-    """An arm with one seed; ``overrides`` is what its tasks and plan are given."""
+    """An arm with one seed; ``overrides`` are the parameters of its tasks and plan."""
 
     arm: Arm
     seed: int
@@ -97,23 +100,25 @@ ARMS: tuple[Arm, ...] = (
 
 
 def chosen(names: str) -> tuple[Arm, ...]:
-    """The arms named, comma-separated, in the house's order; all for "".
+    """The arms named in a comma-separated list, in the order of ``ARMS``; all for "".
 
-    ConfigError for one there is not.
+    Raises ConfigError for an unknown arm.
     """
-    wanted = [name.strip() for name in names.split(",") if name.strip()]
-    known = {arm.name: arm for arm in ARMS}
-    unknown = [name for name in wanted if name not in known]
+    chosen_names = [name.strip() for name in names.split(",") if name.strip()]
+    by_name = {arm.name: arm for arm in ARMS}
+    unknown = [name for name in chosen_names if name not in by_name]
     if unknown:
-        raise ConfigError(f"--arms: no arm {', '.join(unknown)}; there are {', '.join(known)}")
-    return tuple(arm for arm in ARMS if not wanted or arm.name in wanted)
+        raise ConfigError(
+            f"--arms: expected some of {', '.join(by_name)}, found {', '.join(unknown)}"
+        )
+    return tuple(arm for arm in ARMS if not chosen_names or arm.name in chosen_names)
 
 
 def possible(arms: Sequence[Arm], experiment: Experiment) -> tuple[Arm, ...]:
-    """Those of the arms that the experiment allows.
+    """The arms that the experiment allows.
 
-    A teacher without a language model cannot encode sentences; unless another encoder is
-    configured, no student can be asked by text.
+    A teacher without a language model cannot encode sentences, so without another text encoder
+    no student can be queried by text.
     """
     has_words = experiment.teacher.is_lisa or experiment.text.encoder != "teacher"
     return tuple(
@@ -122,11 +127,11 @@ def possible(arms: Sequence[Arm], experiment: Experiment) -> tuple[Arm, ...]:
 
 
 def runs(arms: Sequence[Arm], seeds: int, overrides: str) -> list[ArmRun]:
-    """Each arm's runs over the user's ``overrides``: one, or ``seeds`` of a trained student."""
-    found = []
+    """The runs of each arm over the user's ``overrides``: ``seeds`` for a student, else one."""
+    arm_runs = []
     for arm in arms:
         for seed in range(seeds if arm.is_trained else 1):
             student: Mapping[str, Any] = {"student": {"seed": seed}} if arm.is_trained else {}
             layer = merge(arm.layer, student)
-            found.append(ArmRun(arm, seed, overrides_with(overrides, layer)))
-    return found
+            arm_runs.append(ArmRun(arm, seed, overrides_with(overrides, layer)))
+    return arm_runs

@@ -1,4 +1,4 @@
-"""What all Luigi tasks of this project share: parameters, completeness and one way of running."""
+"""Base classes of all Luigi tasks: parameters, completeness, and the frame in which a task runs."""
 
 from __future__ import annotations
 
@@ -10,17 +10,17 @@ from luigi.task import flatten
 
 from data.artifacts.store import ArtifactKey, is_complete
 from data.errors import UserError
-from pipeline.process import full_disk, gpus, process, task_log
+from pipeline.process import full_disk, process, slots, task_log
 
 
 class ArtifactTarget(luigi.Target):
-    """An artifact as Luigi sees it: it exists when it is complete."""
+    """A Luigi target for an artifact; it exists when the artifact is complete."""
 
     def __init__(self, key: ArtifactKey) -> None:
         self.key = key
 
     def exists(self) -> bool:
-        """Whether metadata of this very fingerprint is there, and the files it lists."""
+        """Whether metadata with this fingerprint and all files that it lists exist."""
         return is_complete(self.key)
 
     def __str__(self) -> str:
@@ -28,26 +28,26 @@ class ArtifactTarget(luigi.Target):
 
 
 class ReadableTask(luigi.Task):
-    """A task whose failures a user can read."""
+    """A task that reports a user's mistake as one message."""
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
 
     def on_failure(self, exception: BaseException) -> Any:
-        """The message of a user's mistake, Luigi's traceback for anything else."""
+        """The message of a UserError; Luigi's traceback for any other exception."""
         if isinstance(exception, UserError):
             return str(exception)
         return super().on_failure(exception)
 
 
 class ArtifactTask(ReadableTask):
-    """A task that makes one artifact, or none and stands for those it needs."""
+    """A task that makes one artifact, or only groups the tasks that it requires."""
 
     config = luigi.Parameter(
-        default="", description="a file in configs/experiments, or the path of one"
+        default="", description="name of a file in configs/experiments, or path of a YAML file"
     )
     overrides = luigi.Parameter(
-        default="", description="key=value,key=value laid over everything, e.g. student.lr=0.02"
+        default="", description="config keys to change: key=value,key=value, e.g. student.lr=0.02"
     )
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
@@ -59,45 +59,45 @@ class ArtifactTask(ReadableTask):
             self.task_id = "_".join(name for name in names if name)
 
     def check(self) -> None:
-        """Refuse wrong parameters before any work."""
+        """Raise UserError for wrong parameters, before any work."""
 
     def check_ready(self) -> None:
-        """Refuse what a run of the task would fail for; asked once per kind of task to be run."""
+        """Raise UserError for what would fail at run time; called once for each kind of task."""
 
     def unit(self) -> str | None:
-        """What of many like it the task works on, such as a scene."""
+        """The scene or shard that the task works on; None for the whole set."""
         return None
 
     def preload(self) -> None:
-        """Import what the task will need, in the process that its own is forked from."""
+        """Import the task's libraries, in the worker that forks the task."""
 
     def key(self) -> ArtifactKey | None:
-        """The artifact this task makes; None for one that only stands for others."""
+        """Key of the artifact; None for a task that only groups others."""
         return None
 
     def results_at(self) -> Path | None:
-        """The place of what the task made; None where there are several."""
+        """Path of the result; None where there are several."""
         key = self.key()
         return key.folder if key else None
 
     def identity(self) -> str:
-        """What tells two configs' tasks apart on a shared scheduler."""
+        """Text that distinguishes the tasks of two configs on a shared scheduler."""
         key = self.key()
         return key.fingerprint[:12] if key else ""
 
     def output(self) -> list[ArtifactTarget]:
-        """The artifact, or nothing."""
+        """The artifact's target; no target for a task without artifact."""
         key = self.key()
         return [ArtifactTarget(key)] if key else []
 
     def complete(self) -> bool:
-        """Whether the artifact is there; for a task without one, whether all it needs is."""
+        """Whether the artifact is complete; without one, whether all required tasks are."""
         if self.key():
             return all(target.exists() for target in self.output())
         return all(task.complete() for task in flatten(self.requires()))
 
     def run(self) -> None:
-        """Make the artifact in this worker process."""
+        """Make the artifact in this process: set threads, hold GPUs, write the log."""
         process.die_with_parent()
         key = self.key()
         if key is not None:
@@ -106,23 +106,23 @@ class ArtifactTask(ReadableTask):
             stage = key.folder.parent.parent if self.unit() else key.folder.parent
             log = task_log.artifact_log(key, self.unit())
             with full_disk.explained(key.folder, stage), task_log.kept(log, str(self)):
-                with gpus.taken(self.num_gpus()):
+                with slots.hold_gpus(self.num_gpus()):
                     self.make(key)
 
     def num_gpus(self) -> int:
-        """How many GPUs the task needs for itself, where there are any."""
+        """Number of GPUs that the task needs on a machine with GPUs."""
         return 0
 
     def process_resources(self) -> dict[str, int]:
-        """The GPUs, so that no more tasks start than there are; tasks of other hosts wait."""
-        # More than there are would wait for ever, where the task itself says what is wrong.
-        count = 0 if process.is_central() else min(self.num_gpus(), len(gpus.visible()))
-        return {gpus.resource_name(): count} if count else {}
+        """The GPUs as Luigi resources, so that at most as many tasks start as there are GPUs."""
+        # Luigi would wait for ever for more GPUs than there are; the task reports that instead.
+        count = 0 if process.is_central() else min(self.num_gpus(), len(slots.visible_gpus()))
+        return {slots.gpu_resource(): count} if count else {}
 
     def make(self, key: ArtifactKey) -> None:
-        """Make the artifact; a task without a key is never asked to."""
+        """Make the artifact; never called for a task without a key."""
 
 
 def num_workers() -> int:
-    """Worker processes of this run, as Luigi resolved them."""
+    """Number of worker processes of this run, as Luigi resolved it."""
     return max(1, int(luigi.interface.core().workers))

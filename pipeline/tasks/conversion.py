@@ -1,4 +1,4 @@
-"""What is published as steps before the pipeline: Reason3D's files, ScanNet++'s scans."""
+"""Luigi tasks that convert published data before a run: Reason3D's queries, ScanNet++'s scans."""
 
 from __future__ import annotations
 
@@ -33,10 +33,10 @@ _VERSION = 1
 
 
 class ConvertReason3D(ReadableTask):
-    """Reason3D's published data to query files of this project, with a report.
+    """Convert Reason3D's published data to this project's query files, with a report.
 
-    ``input`` and ``output`` are folders. They hide the methods of these names that Luigi's tasks
-    have, so what is complete is told without them.
+    The parameters ``input`` and ``output`` are folders. They replace Luigi's methods of that name,
+    so ``complete`` does not use targets.
     """
 
     input = luigi.Parameter(  # type: ignore[assignment]
@@ -47,18 +47,18 @@ class ConvertReason3D(ReadableTask):
     )
 
     def identity(self) -> str:
-        """What the input is made of: names, sizes and times of its files."""
+        """Fingerprint of the input: names, sizes and times of its files."""
         stamps = [_VERSION, *((p.name, s.st_size, s.st_mtime_ns) for p, s in _files(self.input))]
         return hashlib.sha256(canonical_json(stamps).encode()).hexdigest()
 
     def complete(self) -> bool:
-        """Whether the report is of this very input and the files it names are there."""
+        """Whether the report is of this input and the files it names exist."""
         folder = Path(self.output)
         try:
             report = json.loads((folder / _REPORT).read_text())
-            written = [name for name, told in report["files"].items() if "queries" in told]
-            is_there = all((folder / name).is_file() for name in written)
-            return bool(report["input"] == self.identity() and is_there)
+            written = [name for name, entry in report["files"].items() if "queries" in entry]
+            all_exist = all((folder / name).is_file() for name in written)
+            return bool(report["input"] == self.identity() and all_exist)
         except (OSError, ValueError, KeyError, TypeError, AttributeError, UserError):
             return False
 
@@ -67,17 +67,19 @@ class ConvertReason3D(ReadableTask):
         process.die_with_parent()
         source, folder = Path(self.input), Path(self.output)
         if source.resolve() == folder.resolve():
-            raise ConfigError("--output: a folder other than --input, or files would be lost")
+            raise ConfigError(
+                "--output: expected a folder other than --input, found the same folder"
+            )
         paths = [path for path, _ in _files(source) if path.suffix == ".json"]
         if not paths:
             remedy = "Name the folder with reason3d_train.json or ScanRefer's files."
             raise DataError(source, "query files (.json)", "none", remedy)
-        told = {path.name: _convert(path, source, folder) for path in paths}
-        if not any("queries" in entry for entry in told.values()):
-            found = f"{', '.join(sorted(told)[:5])} of other formats"
+        report_files = {path.name: _convert(path, source, folder) for path in paths}
+        if not any("queries" in entry for entry in report_files.values()):
+            found = f"{', '.join(sorted(report_files)[:5])} of other formats"
             remedy = "Name the folder with reason3d_train.json or ScanRefer's files."
             raise DataError(source, "queries of Reason3D or ScanRefer", found, remedy)
-        report = {"input": self.identity(), "files": told}
+        report = {"input": self.identity(), "files": report_files}
         write_text_atomic(folder / _REPORT, json.dumps(report, indent=1, ensure_ascii=False) + "\n")
 
 
@@ -89,7 +91,7 @@ def _files(folder: str | Path) -> list[tuple[Path, Any]]:
 
 
 def _format_of(path: Path) -> FormatName | None:
-    """Which query file it is, by the fields of its first record; None for another JSON file."""
+    """Format of a query file, by the fields of its first record; None for other JSON files."""
     try:
         content = json.loads(path.read_bytes())
     except (OSError, ValueError, RecursionError) as error:
@@ -103,62 +105,66 @@ def _format_of(path: Path) -> FormatName | None:
 
 
 def _convert(path: Path, source: Path, folder: Path) -> dict[str, Any]:
-    """Convert one query file into ``folder``; its part of the report."""
+    """Convert one query file into ``folder``; returns its entry of the report."""
     from data.queries.formats import FORMATS
     from data.queries.reason3d_points import LabelledPoints, read_labelled_points
     from stages.queries import convert_reason3d as stage
 
-    name = _format_of(path)
-    if name is None:
+    format_name = _format_of(path)
+    if format_name is None:
         return {"left": "no query file of Reason3D or ScanRefer"}
-    end = "reason" if name == "reason3d" else "refer"
-    held: dict[str, LabelledPoints | None] = {}
+    suffix = "reason" if format_name == "reason3d" else "refer"
+    points_in_memory: dict[str, LabelledPoints | None] = {}
 
     def points_of(record: PromptRecord) -> LabelledPoints | None:
-        if record.scene_id not in held:
-            held.clear()
-            file = source / f"{record.scene_id}_{end}.pth"
-            held[record.scene_id] = read_labelled_points(file) if file.is_file() else None
-        return held[record.scene_id]
+        if record.scene_id not in points_in_memory:
+            points_in_memory.clear()
+            file = source / f"{record.scene_id}_{suffix}.pth"
+            points_in_memory[record.scene_id] = (
+                read_labelled_points(file) if file.is_file() else None
+            )
+        return points_in_memory[record.scene_id]
 
-    # By scene, so that one point file is held at a time; written in the file's order again.
-    records = sorted(FORMATS[name].read(path), key=lambda record: record.scene_id)
+    # By scene, so that one point file is in memory at a time; written in the file's own order.
+    records = sorted(FORMATS[format_name].read(path), key=lambda record: record.scene_id)
     converted = stage.run(records, points_of)
     order = {record.number: None for record in sorted(records, key=lambda r: r.number)}
     refused = {entry["record"]: entry for entry in converted.refused}
     numbers = [record.number for record in records if record.number not in refused]
     by_number = dict(zip(numbers, converted.queries, strict=True))
     queries = [by_number[number] for number in order if number in by_number]
-    write_text_atomic(_made(folder) / path.name, json.dumps(queries, indent=1, ensure_ascii=False))
+    write_text_atomic(
+        _existing_folder(folder) / path.name, json.dumps(queries, indent=1, ensure_ascii=False)
+    )
     _LOG.info("%s: %d of %d queries converted", path.name, len(queries), len(records))
     if refused:
         _LOG.warning("%s: %d queries not converted, see %s", path.name, len(refused), _REPORT)
     return {
         "queries": len(queries),
         "of": len(records),
-        "format": name,
+        "format": format_name,
         "refused": [refused[number] for number in order if number in refused],
         "notes": sorted(converted.notes, key=lambda note: int(note["record"])),
     }
 
 
-def _made(folder: Path) -> Path:
+def _existing_folder(folder: Path) -> Path:
     folder.mkdir(parents=True, exist_ok=True)
     return folder
 
 
 class PreprocessScannetpp(ArtifactTask):
-    """All scans of a ScanNet++ root's splits checked and prepared, as ``PrepareScene`` does it.
+    """Check and prepare all scans of a ScanNet++ folder's splits, as ``PrepareScene`` does.
 
-    The scene set ``scannetpp`` with ``data_root`` in place of its own is written below the output
-    folder; a run on that set finds everything prepared.
+    The task writes the scene set ``scannetpp`` with this ``data_root`` to the output folder. A run
+    on that set finds all scenes prepared.
     """
 
-    data_root = luigi.Parameter(description="ScanNet++'s folder, that with data/ and splits/")
+    data_root = luigi.Parameter(description="ScanNet++'s folder, which holds data/ and splits/")
 
     @cached_property
     def scene_set(self) -> str:
-        """The path of the scene set, which is written when it is first asked for."""
+        """Path of the scene set, which the first access writes."""
         root = Path(self.data_root).expanduser().absolute()
         if not root.is_dir():
             remedy = "Name the folder that holds data/ and splits/."
@@ -169,7 +175,7 @@ class PreprocessScannetpp(ArtifactTask):
         }
         digest = hashlib.sha256(str(root).encode()).hexdigest()[:8]
         folder = output_root() / "scene_sets" / digest
-        path = _made(folder) / "scannetpp.yaml"
+        path = _existing_folder(folder) / "scannetpp.yaml"
         text = yaml.safe_dump(content, sort_keys=False, allow_unicode=True)
         if not path.is_file() or path.read_text(encoding="utf-8") != text:
             write_text_atomic(path, text)
@@ -185,14 +191,17 @@ class PreprocessScannetpp(ArtifactTask):
         self.plan.scenes()
 
     def requires(self) -> list[StepTask]:
-        """All scenes of the splits."""
-        same = {"config": self.config, "overrides": self.overrides}
+        """The PrepareScene tasks of all scenes."""
+        parameters = {"config": self.config, "overrides": self.overrides}
         task = task_of(PREPARE_SCENE)
-        return [task(scene_set=self.scene_set, scene=scene, **same) for scene in self.plan.scenes()]
+        return [
+            task(scene_set=self.scene_set, scene=scene, **parameters)
+            for scene in self.plan.scenes()
+        ]
 
     def make(self, key: Any) -> None:
-        """Nothing: there is no artifact of all scenes together."""
+        """Do nothing: there is no artifact of all scenes together."""
 
     def run(self) -> None:
-        """Say where to go on."""
-        _LOG.info("prepared; go on with --scene-set %s", self.scene_set)
+        """Log the command that continues with the prepared scenes."""
+        _LOG.info("prepared; continue with --scene-set %s", self.scene_set)

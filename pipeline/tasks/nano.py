@@ -1,7 +1,7 @@
-"""LISA-nano from nothing: ``luigi --module pipeline TrainNanoTeacher``.
+"""Luigi tasks that make LISA-nano from generated rooms: ``TrainNanoTeacher``.
 
-Pictures are made shard by shard, by as many workers as there are; training and examination
-follow. What was made of a config is kept; a stopped training goes on from its checkpoint.
+Workers render the images shard by shard; training and evaluation follow. Finished artifacts are
+reused for the same config, and an interrupted training continues from its checkpoint.
 """
 
 from __future__ import annotations
@@ -36,11 +36,11 @@ def _load(config: str, overrides: str) -> NanoConfig:
 
 
 class NanoTask(ArtifactTask):
-    """What the tasks that make LISA-nano share."""
+    """Base class of the tasks that make LISA-nano."""
 
     @property
     def cfg(self) -> NanoConfig:
-        """The config of this task's parameters."""
+        """The config from this task's parameters."""
         return _load(self.config, self.overrides)
 
     def check(self) -> None:
@@ -54,35 +54,37 @@ class NanoTask(ArtifactTask):
         root = output_root() / _FOLDER
         return ArtifactKey.make(root, step.name, step.version, config, inputs, unit or None)
 
-    def same(self, task: type[NanoTask], **parameters: Any) -> NanoTask:
+    def nano_task(self, task: type[NanoTask], **parameters: Any) -> NanoTask:
         """Another of these tasks under the same config."""
         return task(config=self.config, overrides=self.overrides, **parameters)
 
 
 class NanoPictures(NanoTask):
-    """One shard of pictures to learn from; all shards when none is named."""
+    """One shard of training images; all shards when none is named."""
 
-    shard = luigi.OptionalIntParameter(default=None, description="one shard; all when left out")
+    shard = luigi.OptionalIntParameter(
+        default=None, description="number of one shard; default: all"
+    )
 
     def unit(self) -> str | None:
-        """The shard, as a folder's name."""
+        """The shard number with four digits, a folder's name."""
         return None if self.shard is None else f"{self.shard:04d}"
 
     def key(self) -> ArtifactKey | None:
-        """The shard's pictures; the number of shards is no part of it."""
+        """Key of the shard's images; the number of shards is not part of it."""
         if self.shard is None:
             return None
         config = self.cfg.pictures.model_dump(exclude={"shards"})
         return self.nano_key(PICTURES, config, {"shard": str(self.shard)}, self.unit() or "")
 
     def requires(self) -> list[NanoTask]:
-        """All shards, or nothing."""
+        """All shards, for a task without a shard."""
         if self.shard is not None:
             return []
-        return [self.same(NanoPictures, shard=i) for i in range(self.cfg.pictures.shards)]
+        return [self.nano_task(NanoPictures, shard=i) for i in range(self.cfg.pictures.shards)]
 
     def make(self, key: ArtifactKey) -> None:
-        """Render the shard's rooms."""
+        """Render the images of the shard's rooms."""
         from stages.nano import prepare
 
         shard = self.shard
@@ -96,11 +98,11 @@ class NanoTraining(NanoTask):
     """Tokenizer and network, trained on all shards."""
 
     def requires(self) -> list[NanoTask]:
-        """The pictures."""
-        return [self.same(NanoPictures, shard=i) for i in range(self.cfg.pictures.shards)]
+        """All shards of images."""
+        return [self.nano_task(NanoPictures, shard=i) for i in range(self.cfg.pictures.shards)]
 
     def key(self) -> ArtifactKey:
-        """The trained network."""
+        """Key of the trained network."""
         inputs = {}
         for task in self.requires():
             shard = task.key()
@@ -109,11 +111,11 @@ class NanoTraining(NanoTask):
         return self.nano_key(TRAINING, self.cfg.train.model_dump(), inputs)
 
     def make(self, key: ArtifactKey) -> None:
-        """Learn the tokenizer, then train."""
+        """Learn the tokenizer, then train the network."""
         from stages.nano import prepare, train
 
-        made = [task.key() for task in self.requires()]
-        shards = [shard.folder for shard in made if shard is not None]
+        keys = [task.key() for task in self.requires()]
+        shards = [shard.folder for shard in keys if shard is not None]
         with writing(key, TRAINING.resumable) as folder:
             if folder is not None:
                 prepare.run(folder / "tokenizer")
@@ -122,27 +124,27 @@ class NanoTraining(NanoTask):
 
 
 class TrainNanoTeacher(NanoTask):
-    """LISA-nano as it ships: checkpoint folder, figures and model card."""
+    """LISA-nano as it is published: checkpoint folder, metrics and model card."""
 
     def requires(self) -> NanoTask:
         """The trained network."""
-        return self.same(NanoTraining)
+        return self.nano_task(NanoTraining)
 
     def key(self) -> ArtifactKey:
-        """The checkpoint folder."""
+        """Key of the checkpoint folder."""
         training = self.requires().key()
         assert training is not None
         exam = self.cfg.exam.model_dump()
         return self.nano_key(TEACHER, exam, {"training": training.fingerprint})
 
     def make(self, key: ArtifactKey) -> None:
-        """Export, examine and describe it."""
+        """Export the network, evaluate it and write the model card."""
         from stages.nano import finish
 
         training = self.requires().key()
         assert training is not None
-        given = {"config": self.config, "overrides": self.overrides}
-        options = "".join(f" --{name} {value}" for name, value in given.items() if value)
+        parameters = {"config": self.config, "overrides": self.overrides}
+        options = "".join(f" --{name} {value}" for name, value in parameters.items() if value)
         command = f"luigi --module pipeline TrainNanoTeacher{options}"
         with writing(key) as folder:
             if folder is not None:

@@ -1,9 +1,8 @@
-"""Imports what a step needs in the process that forks its tasks.
+"""Imports for a step in the worker that forks its tasks.
 
-Steps import heavy libraries as late as they can, so that planning a run stays light. Where each
-task is a process of its own, every one of them would import these anew: seconds, which is more
-than most tasks on one scene work for. A process that imported them once forks tasks that have
-them.
+Steps import heavy libraries late, so that planning a run stays fast. Each task is a process, and
+the imports would take longer than most tasks on one scene. Tasks forked from a worker that has
+imported the libraries find them in memory.
 """
 
 from __future__ import annotations
@@ -22,10 +21,10 @@ _CUDA_DEVICES = ("/dev/nvidiactl", "/dev/dxg", "/proc/driver/nvidia")
 
 
 def preload(step: Step, experiment: Experiment) -> None:
-    """Import what a step declared, and for one that asks a LISA its network.
+    """Import the modules that a step declares, and LISA's network for a step that asks a LISA.
 
-    Starts no thread of its own, reads no data and never touches CUDA, so that the process may be
-    forked afterwards. What cannot be imported is left to the step, whose error says what to do.
+    It starts no thread, reads no data and does not initialise CUDA, so that the process can be
+    forked. A failing import is ignored here; the step repeats it and reports the error.
     """
     for module in step.preload.modules:
         _quietly(importlib.import_module, module)
@@ -41,7 +40,7 @@ def preload(step: Step, experiment: Experiment) -> None:
 
 
 def load_loops() -> None:
-    """Load the compiled loops of all steps; compile those that are new."""
+    """Load the compiled loops of all steps; compile new ones."""
     for step in STEPS.values():
         _load_loops(step)
 
@@ -57,8 +56,8 @@ def _quietly(run: Callable[..., object], *arguments: str) -> None:
 
 
 def _may_have_cuda() -> bool:
-    """Whether this machine has a driver of NVIDIA's.
+    """Whether this machine has NVIDIA's driver.
 
-    Loading spconv asks CUDA for its devices, and a process that asked cannot be forked.
+    Loading spconv queries CUDA for devices, and a process that has done so cannot be forked.
     """
     return any(Path(file).exists() for file in _CUDA_DEVICES)

@@ -1,10 +1,10 @@
-"""The teacher's cache filled in bulk, by as many processes or nodes as there are.
+"""Luigi task that fills the teacher's cache shard by shard, on several processes or nodes.
 
 ``luigi --module pipeline CacheTeacherMasks --scene-set X --num-shards 8 --shard-index 0``
 
-A shard is one task, whatever the number of its scenes, so that thousands of them are scheduled at
-once; its process loads the teacher once. Which scenes are whose follows from the queries alone,
-so every node finds the same, and a lost shard is finished by running it again.
+A shard is one task for many scenes, so thousands of scenes are scheduled quickly, and its process
+loads the teacher once. The scenes of a shard follow from the queries alone, so all nodes compute
+the same shards, and running a lost shard again completes it.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ import luigi
 from data.artifacts.store import is_complete
 from data.errors import ConfigError, UserError
 from pipeline.plan import Plan
-from pipeline.process import full_disk, gpus, process, progress, task_log
+from pipeline.process import full_disk, process, progress, slots, task_log
 from pipeline.steps import STEPS
 from pipeline.steps.questions import questions_of
 from pipeline.tasks.base import ArtifactTarget
@@ -29,10 +29,10 @@ _LOG = logging.getLogger("luigi-interface.shards")
 
 
 def balanced(weights: Mapping[str, int], num_shards: int) -> list[list[str]]:
-    """Names in shards of much the same weight: the heaviest first, each to the lightest shard.
+    """Divide names into shards of similar weight: heaviest first, each to the lightest shard.
 
-    The same for the same weights on every machine; ties go by name, then by shard. Within a
-    shard names stand in the order of ``weights``.
+    The result is the same on every machine; ties are broken by name, then by shard. Within a
+    shard the names keep the order of ``weights``.
     """
     loads, chosen = [0] * num_shards, {}
     for name in sorted(weights, key=lambda name: (-weights[name], name)):
@@ -43,18 +43,20 @@ def balanced(weights: Mapping[str, int], num_shards: int) -> list[list[str]]:
 
 
 def shards_of(plan: Plan, num_shards: int) -> list[list[str]]:
-    """The scenes of each shard, by how many questions they are asked; queries are prepared."""
+    """Scene ids of each shard, balanced by number of prompts; the queries must be prepared."""
     return balanced(questions_of(plan).counts(), num_shards)
 
 
 class CacheTeacherMasks(PipelineTask):
-    """One shard of all scenes' teacher caches; prepares the scenes that are not prepared."""
+    """Teacher caches of one shard of the scenes; also prepares its scenes where needed."""
 
-    num_shards = luigi.IntParameter(default=1, description="parts that the scenes are dealt to")
-    shard_index = luigi.IntParameter(default=0, description="which part this is, from 0 on")
+    num_shards = luigi.IntParameter(
+        default=1, description="number of shards that the scenes are divided into"
+    )
+    shard_index = luigi.IntParameter(default=0, description="number of this shard, from 0")
 
     def check(self) -> None:
-        """Refuse also a shard that there is not."""
+        """Also refuse a shard number outside the number of shards."""
         super().check()
         if self.num_shards < 1 or not 0 <= self.shard_index < self.num_shards:
             raise ConfigError(
@@ -64,31 +66,31 @@ class CacheTeacherMasks(PipelineTask):
         self.plan.key("run_teacher", self.plan.scenes()[0])
 
     def check_ready(self) -> None:
-        """Refuse weights that are nowhere here and cannot be fetched."""
+        """Refuse weights that are neither on this machine nor on the hub."""
         require_weights(self.plan.experiment.teacher)
 
     def unit(self) -> str:
-        """The shard."""
+        """The shard as ``<index>_of_<number>``."""
         return f"{self.shard_index}_of_{self.num_shards}"
 
     def requires(self) -> PipelineTask:
-        """The queries, which tell how much each scene costs."""
+        """The queries, which give each scene's number of prompts."""
         return self.step_task(STEPS["prepare_prompts"])
 
     def identity(self) -> str:
-        """The first scene's teacher cache stands for the config's."""
+        """Fingerprint of the first scene's teacher cache, which stands for the config."""
         return self.plan.key("run_teacher", self.plan.scenes()[0]).fingerprint[:12]
 
     @cached_property
     def scenes(self) -> Sequence[str]:
-        """This shard's; the queries must have been prepared.
+        """Scene ids of this shard; the queries must be prepared.
 
-        A scene weighs its questions, as all have as many views, but for those with few images.
+        A scene's weight is its number of prompts, as most scenes have the same number of views.
         """
         return shards_of(self.plan, self.num_shards)[self.shard_index]
 
     def output(self) -> list[ArtifactTarget]:
-        """The shard's caches, once it is known which they are."""
+        """The shard's caches; nothing before the queries are prepared."""
         if not is_complete(self.plan.key("prepare_prompts")):
             return []
         return [ArtifactTarget(self.plan.key("run_teacher", name)) for name in self.scenes]
@@ -99,20 +101,22 @@ class CacheTeacherMasks(PipelineTask):
         return prepared and all(target.exists() for target in self.output())
 
     def num_gpus(self) -> int:
-        """One, but for the oracle, which computes nothing."""
-        return gpus.wanted(self.device) if self.plan.experiment.teacher.name != "oracle" else 0
+        """One, except for the oracle, which runs no network."""
+        return (
+            slots.gpus_needed(self.device) if self.plan.experiment.teacher.name != "oracle" else 0
+        )
 
     def run(self) -> None:
-        """Fill the caches, one scene after the other; a broken scene fails alone, at the end."""
+        """Fill the caches scene by scene; errors of broken scenes are raised at the end."""
         process.die_with_parent()
         process.limit_threads(process.num_cores())
         log = task_log.log_path(self.plan.output, "cache_teacher_masks", self.unit())
-        with task_log.kept(log, str(self)), gpus.taken(self.num_gpus()):
+        with task_log.kept(log, str(self)), slots.hold_gpus(self.num_gpus()):
             self._fill()
 
     def _fill(self) -> None:
         show = progress.reporter(f"CacheTeacherMasks {self.unit()}", alone=True)
-        broken: list[str] = []
+        errors: list[str] = []
         for done, name in enumerate(self.scenes):
             show(done, len(self.scenes))
             try:
@@ -121,9 +125,9 @@ class CacheTeacherMasks(PipelineTask):
                     with full_disk.explained(folder, folder.parent.parent):
                         run_step(step, self.plan, name, self.device)
             except UserError as error:
-                broken.append(f"{name}: {error}")
+                errors.append(f"{name}: {error}")
                 _LOG.error("CacheTeacherMasks %s: %s", name, error)
         show(len(self.scenes), len(self.scenes))
-        if broken:
-            told = "\n  ".join(broken[:5])
-            raise UserError(f"{len(broken)} of {len(self.scenes)} scenes failed:\n  {told}")
+        if errors:
+            first_errors = "\n  ".join(errors[:5])
+            raise UserError(f"{len(errors)} of {len(self.scenes)} scenes failed:\n  {first_errors}")

@@ -1,7 +1,7 @@
-"""One Luigi task for each declared step, and the task that runs them all.
+"""One Luigi task class for each declared step, and the task RunAll.
 
-A task of a step of one scene, asked for without ``--scene``, stands for all scenes of the set, so
-every step can be asked for by its name alone.
+A task of a step that works on scenes, without ``--scene``, makes the artifacts of all scenes of the
+set, so every step can be run by its name alone.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ import luigi
 from data.artifacts.store import ArtifactKey, writing_anywhere
 from pipeline import latest_results
 from pipeline.plan import Plan, load_plan
-from pipeline.process import gpus, process
+from pipeline.process import process, slots
 from pipeline.steps import STEPS, Input, Step
 from pipeline.steps.declaration import ON_DECLARED, load
 from pipeline.steps.given import Given
@@ -26,28 +26,28 @@ from stages.teacher.identity import require_weights
 
 
 class PipelineTask(ArtifactTask):
-    """Parameters and behaviour that all tasks on a scene set share."""
+    """Parameters and behaviour of all tasks on a scene set."""
 
     scene_set = luigi.Parameter(
-        default="demo", description="a file in configs/scene_sets, or the path of one"
+        default="demo", description="name of a file in configs/scene_sets, or path of a YAML file"
     )
     device = luigi.ChoiceParameter(
         choices=["auto", "cpu", "cuda"],
         default="auto",
         significant=False,
-        description="where tensors live; never changes what is computed",
+        description="device for tensors; never changes results",
     )
     train_processes = luigi.IntParameter(
         default=1,
         significant=False,
-        description="processes that train a student together, on CUDA one a GPU",
+        description="processes that train a student together; with CUDA one for each GPU",
     )
 
     needs_truth = False
-    """Whether the task is for sets alone that have something to measure against."""
+    """Whether the task refuses scene sets without ground truth."""
 
     def check(self) -> None:
-        """Refuse a wrong config, scene set, split or number, and a set without truth it needs."""
+        """Refuse wrong parameters, and a set without the ground truth that the task needs."""
         self.plan.scenes()
         check_processes(self.plan.experiment.student, self.train_processes)
         if self.needs_truth:
@@ -55,46 +55,50 @@ class PipelineTask(ArtifactTask):
 
     @property
     def plan(self) -> Plan:
-        """The plan of this task's parameters, loaded once per process."""
+        """The plan of this task's parameters, loaded once in each process."""
         return load_plan(self.scene_set, self.config, self.overrides)
 
     def step_task(
         self, step: Step, scene: str | None = None, overrides: str | None = None
     ) -> StepTask:
-        """A step's task under the same parameters, or under other ``overrides``."""
+        """A step's task with the same parameters, or with other ``overrides``."""
         task = task_of(step)
-        parameters = self.same() if overrides is None else {**self.same(), "overrides": overrides}
+        parameters = (
+            self.shared_parameters()
+            if overrides is None
+            else {**self.shared_parameters(), "overrides": overrides}
+        )
         return task(**parameters, scene=scene) if scene else task(**parameters)
 
-    def same(self) -> dict[str, Any]:
-        """The parameters that tasks on the same scene set share."""
+    def shared_parameters(self) -> dict[str, Any]:
+        """The parameters that all tasks of a run have in common."""
         names = ("scene_set", "config", "overrides", "device", "train_processes")
         return {name: getattr(self, name) for name in names}
 
 
 class StepTask(PipelineTask):
-    """The task of a declared step: what it requires and how it runs follow from ``step``."""
+    """The task of a declared step; requirements and execution follow from ``step``."""
 
     step: ClassVar[Step]
 
     @property
     def needs_truth(self) -> bool:  # type: ignore[override]
-        """Whether the step is for sets alone that have something to measure against."""
+        """Whether the step refuses scene sets without ground truth."""
         return self.step.needs_truth
 
     def check(self) -> None:
-        """Refuse also what the step itself refuses."""
+        """Also refuse what the step's own ``check`` refuses."""
         super().check()
         if self.step.check is not None:
             self.step.check(self.plan)
 
     def check_ready(self) -> None:
-        """Refuse a teacher's weights that are nowhere here and cannot be fetched."""
+        """Refuse teacher weights that are neither on this machine nor on the hub."""
         if self.step.asks_teacher:
             require_weights(self.plan.experiment.teacher)
 
     def key(self) -> ArtifactKey | None:
-        """The step's artifact; None where the plan does not have the step."""
+        """Key of the step's artifact; None for a step that the plan does not have."""
         return self.plan.key(self.step.name) if self.step.exists(self.plan) else None
 
     def requires(self) -> list[PipelineTask]:
@@ -102,40 +106,41 @@ class StepTask(PipelineTask):
         return self.input_tasks(self.unit()) if self.step.exists(self.plan) else []
 
     def input_tasks(self, scene: str | None) -> list[PipelineTask]:
-        """The tasks that make the inputs of one scene's artifact, or of the set's."""
-        plan, found = self.plan, []
-        for one in self.step.active_inputs(plan):
-            for of in plan.scenes_of(one, scene) or (None,):
-                task = self._task_of_input(plan, one, of)
-                if task is not None and task not in found:
-                    found.append(task)
-        return found
+        """The tasks that make the inputs of a scene's artifact, or of the set's."""
+        plan = self.plan
+        tasks: list[PipelineTask] = []
+        for step_input in self.step.active_inputs(plan):
+            for input_scene in plan.scenes_of(step_input, scene) or (None,):
+                task = self._task_of_input(plan, step_input, input_scene)
+                if task is not None and task not in tasks:
+                    tasks.append(task)
+        return tasks
 
-    def _task_of_input(self, plan: Plan, one: Input, scene: str | None) -> StepTask | None:
-        """The task that makes an input; None for a finished student's folder."""
-        if one.origin is None:
-            return self.step_task(STEPS[one.step], scene)
-        origin = one.origin(plan)
+    def _task_of_input(self, plan: Plan, step_input: Input, scene: str | None) -> StepTask | None:
+        """The task that makes an input; None for a finished student in a folder."""
+        if step_input.origin is None:
+            return self.step_task(STEPS[step_input.step], scene)
+        origin = step_input.origin(plan)
         if origin.plan is None:
             return None
         if origin.plan is plan:
             return self.step_task(STEPS[origin.step], scene)
-        other = {"scene_set": origin.plan.asked_set, "overrides": origin.plan.overrides}
-        return task_of(STEPS[origin.step])(**{**self.same(), **other})
+        parameters = {"scene_set": origin.plan.asked_set, "overrides": origin.plan.overrides}
+        return task_of(STEPS[origin.step])(**{**self.shared_parameters(), **parameters})
 
     def num_gpus(self) -> int:
-        """One for a step that uses them, one for each process of a training; none on the CPU."""
+        """One for a step that uses a GPU, one for each process of a training, 0 on the CPU."""
         if self.key() is None:
             return 0
         if self.step.trains:
-            return gpus.wanted(self.device, self.train_processes)
+            return slots.gpus_needed(self.device, self.train_processes)
         asks = self.step.asks_teacher and self.plan.experiment.teacher.name != "oracle"
-        return gpus.wanted(self.device) if asks or self.step.uses_gpu else 0
+        return slots.gpus_needed(self.device) if asks or self.step.uses_gpu else 0
 
     def process_resources(self) -> dict[str, int]:
-        """The GPUs, or this machine's place for a big teacher where there is no GPU."""
+        """The GPUs, or this machine's slot for a big teacher on a CPU, as Luigi resources."""
         if self.step.asks_teacher and not self.num_gpus() and self.key() is not None:
-            return gpus.teacher_resources(self._has_small_teacher)
+            return slots.teacher_resources(self._has_small_teacher)
         return super().process_resources()
 
     @property
@@ -143,38 +148,38 @@ class StepTask(PipelineTask):
         return self.plan.experiment.teacher.is_small
 
     def preload(self) -> None:
-        """Import what the step will need; see ``pipeline.workers.warm_worker``."""
+        """Import what the step needs, see ``pipeline.workers.worker.WarmWorker``."""
         if self.key() is not None:
             preload(self.step, self.plan.experiment)
 
     def make(self, key: ArtifactKey) -> None:
-        """Run the step; one that asks a big teacher on a CPU waits for its place."""
-        waits = self.step.asks_teacher and not self.num_gpus()
-        with gpus.teacher_slot(self._has_small_teacher) if waits else nullcontext():
+        """Run the step; a big teacher on a CPU waits for its slot."""
+        needs_slot = self.step.asks_teacher and not self.num_gpus()
+        with slots.teacher_slot(self._has_small_teacher) if needs_slot else nullcontext():
             run_step(self.step, self.plan, self.unit(), self.device, self.train_processes)
 
 
 class SceneTask(StepTask):
-    """A step of one scene, or of all scenes (of all validation scenes) when none is named."""
+    """The task of a step on one scene, or on all its scenes when none is named."""
 
-    scene = luigi.OptionalParameter(default=None, description="one scene id; all when left out")
+    scene = luigi.OptionalParameter(default=None, description="id of one scene; default: all")
 
     def check(self) -> None:
-        """Refuse also a scene of no split."""
+        """Also refuse a scene that is in no split."""
         super().check()
         if self.scene is not None:
             self.plan.split_of(self.scene)
 
     def unit(self) -> str | None:
-        """The scene."""
+        """The scene id."""
         return self.scene
 
     def key(self) -> ArtifactKey | None:
-        """The scene's artifact."""
+        """Key of the scene's artifact."""
         return self.plan.key(self.step.name, self.scene) if self.scene is not None else None
 
     def requires(self) -> list[PipelineTask]:
-        """The scene's inputs, or the tasks of all scenes that the step stands for."""
+        """The inputs of the scene's artifact, or the tasks of all scenes."""
         if self.scene is not None:
             return self.input_tasks(self.scene)
         return [self.step_task(self.step, name) for name in self.plan.scenes(*self.step.splits)]
@@ -184,16 +189,17 @@ _TASKS: dict[str, type[StepTask]] = {}
 
 
 def task_of(step: Step) -> type[StepTask]:
-    """The Luigi task class of a declared step, made when it is first asked for."""
+    """The Luigi task class of a declared step, made at the first call."""
     if step.name not in _TASKS:
         base = SceneTask if step.is_per_scene else StepTask
-        content = {
+        attributes = {
             "__doc__": step.summary,
             "__module__": "pipeline",
             "step": step,
             "priority": step.priority,
         }
-        _TASKS[step.name] = type(base)(step.task_name, (base,), content)
+        metaclass: Any = type(base)
+        _TASKS[step.name] = metaclass(step.task_name, (base,), attributes)
     return _TASKS[step.name]
 
 
@@ -202,7 +208,7 @@ def _make_task(step: Step) -> None:
         task_of(step)
 
 
-# Luigi finds a task on its command line once its class is there.
+# Luigi's command line knows a task as soon as its class exists.
 ON_DECLARED.append(_make_task)
 for _step in STEPS.values():
     _make_task(_step)
@@ -213,33 +219,33 @@ def run_step(
 ) -> None:
     """Make one artifact, or wait for another process that is making it."""
     key = plan.key(step.name, scene)
-    with writing_anywhere(key, step.resumable) as place:
-        if place is not None:
-            load(step.make)(Given(plan, step, scene, device, processes), place)
+    with writing_anywhere(key, step.resumable) as folder:
+        if folder is not None:
+            load(step.make)(Given(plan, step, scene, device, processes), folder)
 
 
 class RunAll(PipelineTask):
-    """Scans to report; puts the results at ``<output>/<scene set>/``."""
+    """All steps from scans to the report; copies the results to ``<output>/<scene set>/``."""
 
     def requires(self) -> list[PipelineTask]:
-        """The report, and the steps that the config's own modules declare."""
+        """The report, and the steps of the modules that the config names."""
         steps = (STEPS["report"], *self.plan.own_steps)
         return [self.step_task(step) for step in steps]
 
     def identity(self) -> str:
-        """The report's fingerprint."""
+        """Fingerprint of the report."""
         return self.plan.key("report").fingerprint[:12]
 
     def results_at(self) -> Path:
-        """The page."""
+        """Path of the report page."""
         return self.plan.output / "report.html"
 
     def complete(self) -> bool:
-        """Whether the results put in place are those of this very config."""
+        """Whether the copied results are those of this config."""
         is_current = latest_results.is_current(self.plan.output, self.plan.key("report"))
         return is_current and all(task.complete() for task in self.requires()[1:])
 
     def run(self) -> None:
-        """Put the finished report's files in place."""
+        """Copy the finished report's files."""
         process.die_with_parent()
         latest_results.publish(self.plan.output, self.plan.key("report"))

@@ -1,4 +1,4 @@
-"""Luigi's worker and scheduler as this project needs them, and Slurm's jobs.
+"""Luigi's worker and scheduler client, the display of a run, and Slurm jobs.
 
-In: tasks. Out: the same tasks run warm, shown, stopped cleanly, shared between hosts.
+In: tasks. Out: tasks run in forked processes, with progress, clean stops and several hosts.
 """

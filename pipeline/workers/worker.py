@@ -1,4 +1,8 @@
-"""Luigi's worker and defaults: warm task processes, safe defaults, several hosts."""
+"""Luigi's worker as this project runs it.
+
+It sets Luigi's defaults, makes Luigi's log readable, imports libraries before tasks are forked
+(``WarmWorker``), stops at Ctrl-C and SIGTERM, and shares a run between hosts (``SharedWorker``).
+"""
 
 from __future__ import annotations
 
@@ -18,9 +22,9 @@ from luigi.task_status import DISABLED, DONE, FAILED, RUNNING
 from luigi.worker import GetWorkResponse
 
 from data.errors import UserError
-from pipeline.process import gpus, process, progress
-from pipeline.workers.run_display import RunDisplay, Tally, summary
-from pipeline.workers.scheduler import PatientScheduler
+from pipeline.process import process, progress, slots
+from pipeline.workers.run_progress import RunDisplay, RunProgress, summary
+from pipeline.workers.scheduler import RetryingScheduler
 
 DEFAULTS: dict[str, dict[str, str]] = {
     "core": {
@@ -33,8 +37,8 @@ DEFAULTS: dict[str, dict[str, str]] = {
         "force_multiprocessing": "true",
         "check_complete_on_run": "true",
     },
-    # Of the scheduler inside the process; luigid reads configs/luigid.cfg instead. A
-    # failed task is not tried again in the same run: a user's mistake would only be told twice.
+    # For the scheduler inside the process; luigid reads configs/luigid.cfg instead. A failed task
+    # is not tried again in the same run, because a user's mistake would fail again.
     "scheduler": {"retry_count": "1"},
     "retcode": {
         "unhandled_exception": "40",
@@ -47,11 +51,11 @@ DEFAULTS: dict[str, dict[str, str]] = {
 }
 
 CENTRAL_DEFAULTS: dict[str, dict[str, str]] = {
-    # Workers wait for tasks that a lost worker held, and ask every 1 to 3 s whether there is one.
-    # On one machine keep_alive would make a run with missing data wait for ever.
+    # Workers stay to take over the tasks of a lost worker, and ask for work every 1 to 3 s. On
+    # one machine keep_alive would make a run with missing data wait for ever.
     "worker": {"keep_alive": "true", "wait_jitter": "2"},
 }
-"""Of workers of a central scheduler, in addition."""
+"""Further defaults for workers of a central scheduler."""
 
 
 def set_defaults() -> None:
@@ -60,8 +64,8 @@ def set_defaults() -> None:
     if _names_scheduler(config):
         _set_missing({"core": {"local_scheduler": "false"}})
     _set_missing(DEFAULTS)
-    # Luigi takes a resource that nobody declared for one of which there is one.
-    _set_missing({"resources": {gpus.resource_name(): str(len(gpus.visible()))}})
+    # Luigi counts an undeclared resource as one unit.
+    _set_missing({"resources": {slots.gpu_resource(): str(len(slots.visible_gpus()))}})
     if not config.getboolean("core", "local_scheduler"):
         _set_missing(CENTRAL_DEFAULTS)
 
@@ -75,7 +79,7 @@ def _set_missing(defaults: dict[str, dict[str, str]]) -> None:
 
 
 def _names_scheduler(config: configuration.LuigiConfigParser) -> bool:
-    """Whether the command line or a configuration file says where a scheduler is."""
+    """Whether the command line or a configuration file names a central scheduler."""
     names = ("scheduler_host", "scheduler_port", "scheduler_url")
     given = {argument.split("=", 1)[0] for argument in sys.argv[1:]}
     if any(f"--{name.replace('_', '-')}" in given for name in names):
@@ -85,37 +89,37 @@ def _names_scheduler(config: configuration.LuigiConfigParser) -> bool:
 
 
 class ReadableLog(logging.Filter):
-    """Keeps what a person wants to know of Luigi's log.
+    """Filter that keeps warnings and errors of Luigi's log.
 
-    Errors that are the user's to mend become one message without a traceback; chatter goes, and
-    with it Luigi's summary: ``pipeline.run_display`` and ``pipeline.run_summary`` tell more.
+    A UserError becomes one message without a traceback, once. Messages below WARNING are dropped,
+    Luigi's summary with them: ``pipeline.workers.run_progress`` writes a fuller one.
     """
 
     def __init__(self) -> None:
         super().__init__()
-        self._told: BaseException | None = None
+        self._reported: BaseException | None = None
 
     def filter(self, record: logging.LogRecord) -> bool:
         """Rewrite ``record`` in place; False drops it."""
         error = record.exc_info[1] if record.exc_info else None
         if isinstance(error, UserError):
-            if error is self._told:
+            if error is self._reported:
                 return False
-            self._told = error
+            self._reported = error
             task = str(record.args[-1]) if isinstance(record.args, tuple) and record.args else ""
             record.msg, record.args = f"{task}\n  {error}".strip(), ()
             record.exc_info = record.exc_text = None
         if record.levelno > logging.INFO:
-            # The patient scheduler says once that it is away, this would every second.
+            # RetryingScheduler logs once that luigid is away; Luigi would log it every second.
             return record.getMessage() != "Failed pinging scheduler"
         return False
 
 
 def install() -> None:
-    """Set the defaults, the worker and the log filter; called when ``pipeline`` is imported."""
+    """Set the defaults, the worker class and the log filter; ``import pipeline`` calls it."""
     set_defaults()
-    setattr(worker, "Worker", SharedWorker)  # noqa: B010  (mypy takes it for a change of type)
-    setattr(rpc, "RemoteScheduler", PatientScheduler)  # noqa: B010
+    setattr(worker, "Worker", SharedWorker)  # noqa: B010  (mypy sees a change of type)
+    setattr(rpc, "RemoteScheduler", RetryingScheduler)  # noqa: B010
     logger = logging.getLogger("luigi-interface")
     if not any(isinstance(item, ReadableLog) for item in logger.filters):
         logger.addFilter(ReadableLog())
@@ -123,43 +127,43 @@ def install() -> None:
 
 _LOG = logging.getLogger("luigi-interface.worker")
 INTERRUPTED = 130
-"""Exit code of a run that was told to stop, as shells have it."""
-_PATIENCE = 2.0
-"""Seconds after which a run that was told to stop ends, whatever it is doing."""
+"""Exit code of a run stopped by a signal, the shells' code for Ctrl-C."""
+_STOP_SECONDS = 2.0
+"""Seconds after a stop signal at which the process ends, even inside a library."""
 
 
 _Kind = tuple[str, str, str]
 
 
 def _kind(task: luigi.Task) -> _Kind:
-    """What tasks have alike that import the same."""
+    """Key of tasks that import the same modules: class, config and overrides."""
     return task.task_family, getattr(task, "config", ""), getattr(task, "overrides", "")
 
 
 class WarmWorker(worker.Worker):
-    """A worker whose tasks find in memory what their stage imports.
+    """A worker that imports what a step needs before it forks the step's tasks.
 
-    It imports for stages to come while tasks run, and for what they do not leave time for when
-    a stage's first task begins. A run that has nothing to do imports nothing.
+    It imports for later steps while tasks run, and for the rest when a step's first task begins.
+    A run without tasks to run imports nothing.
     """
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         self._warm: set[_Kind] = set()
         self._cold: dict[_Kind, luigi.Task] = {}
-        self._told_to_stop = threading.Event()
-        self._tally = Tally(self.worker_processes)
-        self._display = RunDisplay(self._tally)
+        self._stop_requested = threading.Event()
+        self._run_progress = RunProgress(self.worker_processes)
+        self._display = RunDisplay(self._run_progress)
 
     def add(self, task: luigi.Task, *args: Any, **kwargs: Any) -> bool:
-        """Schedule a task that was asked for, and all it needs.
+        """Schedule a task of the command line and the tasks it requires.
 
-        Raises UserError before any work for what one of them would fail for.
+        Raises UserError, before any task runs, for what would make one of them fail.
         """
-        if task not in self._tally.roots:
-            self._tally.roots.append(task)
+        if task not in self._run_progress.roots:
+            self._run_progress.roots.append(task)
         is_added = bool(super().add(task, *args, **kwargs))
-        # Tasks that are done already need nothing; those of one kind need the same.
+        # Finished tasks need no check; one check serves all tasks of a kind.
         for cold in self._cold.values():
             check_ready = getattr(cold, "check_ready", None)
             if check_ready is not None:
@@ -170,18 +174,18 @@ class WarmWorker(worker.Worker):
         super()._add_task(*args, **kwargs)
         task = self._scheduled_tasks.get(kwargs["task_id"])
         if task is not None:
-            work = self._tally.note(task, kwargs["status"], kwargs.get("expl") or "")
-            if work is not None and work.fate == "pending" and _kind(task) not in self._warm:
+            work = self._run_progress.record(task, kwargs["status"], kwargs.get("expl") or "")
+            if work is not None and work.status == "pending" and _kind(task) not in self._warm:
                 self._cold[_kind(task)] = task
-            if work is not None and work.fate in ("done", "failed"):
+            if work is not None and work.status in ("done", "failed"):
                 self._display.finished(work)
 
     def _create_task_process(self, task: luigi.Task) -> Any:
         self._import_for(task)
         made = super()._create_task_process(task)
-        work = self._tally.start(task)
-        # A task that runs in this very process shows its progress itself.
-        progress.tell(work.slot if work is not None and made.use_multiprocessing else None)
+        work = self._run_progress.start(task)
+        # A task that runs inside this process shows its progress itself.
+        progress.report_to(work.slot if work is not None and made.use_multiprocessing else None)
         return made
 
     def _import_for(self, task: luigi.Task) -> None:
@@ -194,11 +198,11 @@ class WarmWorker(worker.Worker):
             preload()
 
     def _handle_next_task(self) -> None:
-        if self._told_to_stop.is_set():  # When an exception was swallowed.
+        if self._stop_requested.is_set():  # The handler's exception was swallowed.
             raise KeyboardInterrupt
-        # Other hosts may have done the rest before this one comes to it.
+        # With a central scheduler other hosts may finish the rest first.
         if self._running_tasks and self._cold and not process.is_central():
-            # A task is told of before those it needs: the last are the first to run.
+            # Luigi adds a task before those it requires, so the last added run first.
             self._import_for(self._cold.popitem()[1])
         super()._handle_next_task()
 
@@ -207,18 +211,18 @@ class WarmWorker(worker.Worker):
         self._display.show()
 
     def run(self) -> bool:
-        """Run all tasks; SystemExit with ``INTERRUPTED`` when told to stop.
+        """Run all tasks; SystemExit with ``INTERRUPTED`` after a stop signal.
 
-        Tasks that are being worked on are killed, which costs what a kill costs at any other
-        moment: some views of a teacher, epochs of a student, or one artifact.
+        Running tasks are killed. A teacher keeps its finished views and a training its last
+        checkpoint; any other unfinished artifact is made anew.
         """
         try:
-            with _stopped_by_signals(self._told_to_stop):
+            with _stopped_by_signals(self._stop_requested):
                 self._display.begin()
                 succeeded = bool(super().run())
         except BaseException as error:
-            # A library that was being imported may have made another exception of the signal's.
-            if not (self._told_to_stop.is_set() or isinstance(error, KeyboardInterrupt)):
+            # A library may have turned the handler's KeyboardInterrupt into another exception.
+            if not (self._stop_requested.is_set() or isinstance(error, KeyboardInterrupt)):
                 raise
             for running in self._running_tasks.values():
                 if hasattr(running, "kill"):
@@ -227,30 +231,30 @@ class WarmWorker(worker.Worker):
         finally:
             self._display.end()
         self._settle()
-        _LOG.info("%s", summary(self._tally))
+        _LOG.info("%s", summary(self._run_progress))
         return succeeded
 
     def _settle(self) -> None:
-        """Take in, before the summary, what this worker did not see itself."""
+        """Add to the counts what happened outside this worker, before the summary."""
 
 
 @contextmanager
-def _stopped_by_signals(told: threading.Event) -> Iterator[None]:
-    """Have Ctrl-C and SIGTERM set ``told`` and raise KeyboardInterrupt, after saying so.
+def _stopped_by_signals(stop_requested: threading.Event) -> Iterator[None]:
+    """Make Ctrl-C and SIGTERM set ``stop_requested`` and raise KeyboardInterrupt in the body.
 
-    An exception may come at a moment that swallows it, such as a fork or a library's import, or
-    be held up by a task that is waited for. So the process ends after ``_PATIENCE`` whatever
-    happens, and with it, killed by the kernel, its tasks. Only a main thread may take signals.
+    A fork or a library's import may swallow the exception, and a running call may delay it. So
+    the process ends after ``_STOP_SECONDS`` in any case; its tasks die by their parent-death
+    signal. Only the main thread may set signal handlers; other threads change nothing.
     """
 
     def stop(*_: Any) -> NoReturn:
-        _LOG.warning("Stopped. What is finished stays: the same command goes on from here.")
+        _LOG.warning("Stopped. Finished artifacts are kept; the same command continues from here.")
         for number in before:
             signal.signal(number, signal.SIG_IGN)
-        last = threading.Timer(_PATIENCE, os._exit, (INTERRUPTED,))
-        last.daemon = True
-        last.start()
-        told.set()
+        timer = threading.Timer(_STOP_SECONDS, os._exit, (INTERRUPTED,))
+        timer.daemon = True
+        timer.start()
+        stop_requested.set()
         raise KeyboardInterrupt
 
     def swallowed(exception: Any) -> None:
@@ -270,25 +274,25 @@ def _stopped_by_signals(told: threading.Event) -> Iterator[None]:
 
 
 class SharedWorker(WarmWorker):
-    """A worker that may be one of several."""
+    """A worker that may share a run with workers of other hosts."""
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         self._failed: set[str] = set()
-        self._central = self._scheduler if isinstance(self._scheduler, PatientScheduler) else None
+        self._central = self._scheduler if isinstance(self._scheduler, RetryingScheduler) else None
 
     def _add_task(self, *args: Any, **kwargs: Any) -> None:
-        """Tell the scheduler a task's state; a failure is told as one that nobody tries again.
+        """Tell the scheduler a task's status; report a failure as one that nobody tries again.
 
-        luigid counts a task that failed and one whose worker was lost alike, and would try a
-        user's mistake ``retry_count`` times, then refuse it for ``disable_persist`` seconds even
-        when it was mended. A worker's own DISABLED holds until a command asks for the task.
+        luigid counts failed tasks and tasks of lost workers alike. It would retry a user's mistake
+        ``retry_count`` times, and then refuse it for ``disable_persist`` seconds, even when it was
+        corrected. The worker's own DISABLED holds until a command asks for the task.
         """
         task_id = kwargs["task_id"]
         task = self._scheduled_tasks.get(task_id)
         has_failed = self._central is not None and kwargs["status"] == FAILED
         if has_failed and task is not None and task.complete():
-            # Another host was given it when this one seemed dead, and was faster.
+            # This worker seemed lost, and another host has finished its task.
             kwargs["status"], has_failed = DONE, False
         super()._add_task(*args, **kwargs)
         if has_failed:
@@ -313,7 +317,7 @@ class SharedWorker(WarmWorker):
         return work
 
     def _seems_forgotten(self, work: GetWorkResponse) -> bool:
-        """Whether the scheduler knows of nothing to wait for, though the goal is not reached."""
+        """Whether luigid has no task left for this worker, though its goal is not reached."""
         is_idle = work.task_id is None and not work.n_pending_tasks and not work.running_tasks
         if not is_idle or self._running_tasks or self._first_task not in self._scheduled_tasks:
             return False
@@ -321,11 +325,11 @@ class SharedWorker(WarmWorker):
         return not (goal.complete() or self._failed or self._failed_elsewhere())
 
     def _announce_again(self) -> None:
-        """Have the scheduler know again what this worker wants, does, and saw failing."""
+        """Tell the scheduler again this worker's goal, its running tasks and its failed tasks."""
         self._scheduler.add_worker(self._id, self._worker_info)
         failed = set(self._failed)
         for task_id in self._running_tasks:
-            # First, lest another host be given it; one that another finished stays finished.
+            # First, so that no other host starts it; a finished task stays finished.
             if not self._scheduled_tasks[task_id].complete():
                 self._scheduler.add_task(worker=self._id, task_id=task_id, status=RUNNING)
         self.add(self._scheduled_tasks[self._first_task])
@@ -334,7 +338,7 @@ class SharedWorker(WarmWorker):
             self._disable(task_id, None)
 
     def _keep_alive(self, get_work_response: GetWorkResponse) -> bool:
-        """Stay also while another host is at the last task: it may be lost with it."""
+        """Stay while another host runs the last task, to take it over should that host be lost."""
         is_awaited = bool(self._central and self._config.keep_alive)
         is_awaited = is_awaited and bool(get_work_response.running_tasks)
         return is_awaited or bool(super()._keep_alive(get_work_response))
@@ -344,39 +348,50 @@ class SharedWorker(WarmWorker):
             self._count_what_others_did()
 
     def _count_what_others_did(self) -> None:
-        """Have summary and exit code tell of the work, whoever did it.
+        """Count tasks finished by other workers as done in the summary and the exit code.
 
-        Luigi says of tasks that other workers did that they "were being run by another worker".
+        Luigi's summary would list such tasks as being run by another worker.
         """
         done = {task.task_id for task, status, _ in self._add_task_history if status == DONE}
-        left = [task for task_id, task in self._scheduled_tasks.items() if task_id not in done]
-        others = [task for task in left if task.complete()]
-        self._add_task_history += [(task, DONE, False) for task in others]
-        done |= {task.task_id for task in others}
+        unfinished = [
+            task for task_id, task in self._scheduled_tasks.items() if task_id not in done
+        ]
+        done_elsewhere = [task for task in unfinished if task.complete()]
+        self._add_task_history += [(task, DONE, False) for task in done_elsewhere]
+        done |= {task.task_id for task in done_elsewhere}
         for answer in self._get_work_response_history:
             running = answer["running_tasks"]
-            answer["running_tasks"] = [one for one in running if one["task_id"] not in done]
-        for task in others:
-            self._tally.note(task, DONE)
-        if others:
-            _LOG.info("%d tasks were done by other workers.", len(others))
+            answer["running_tasks"] = [
+                task_info for task_info in running if task_info["task_id"] not in done
+            ]
+        for task in done_elsewhere:
+            self._run_progress.record(task, DONE)
+        if done_elsewhere:
+            _LOG.info("%d tasks were done by other workers.", len(done_elsewhere))
         for task_id, reason in self._failed_elsewhere().items():
             _LOG.error("%s failed in another worker:\n  %s", task_id, reason)
             self._add_task_history.append((self._scheduled_tasks[task_id], FAILED, False))
-            self._tally.note(self._scheduled_tasks[task_id], FAILED, reason)
+            self._run_progress.record(self._scheduled_tasks[task_id], FAILED, reason)
 
     def _failed_elsewhere(self) -> dict[str, str]:
-        """Why tasks that this worker waited for failed in others, by task."""
-        listed = self._scheduler.task_list(status=DISABLED, upstream_status="", limit=False)
-        known = [one for one in listed if one in self._scheduled_tasks and one not in self._failed]
-        return {one: _last_words(self._scheduler.fetch_error(one)["error"]) for one in known}
+        """Errors of tasks that failed in other workers, by task id."""
+        disabled = self._scheduler.task_list(status=DISABLED, upstream_status="", limit=False)
+        failed = [
+            task_id
+            for task_id in disabled
+            if task_id in self._scheduled_tasks and task_id not in self._failed
+        ]
+        return {
+            task_id: _error_text(self._scheduler.fetch_error(task_id)["error"])
+            for task_id in failed
+        }
 
 
-def _last_words(told: str | None) -> str:
-    """A user's mistake as it was told; of a traceback the last line."""
+def _error_text(error: str | None) -> str:
+    """A user's error message in full; the last line of a traceback."""
     try:
-        text = str(json.loads(told or '""'))
+        text = str(json.loads(error or '""'))
     except ValueError:
-        text = str(told)
-    lines = text.strip().splitlines() or ["no reason was given"]
+        text = str(error)
+    lines = text.strip().splitlines() or ["the worker gave no reason"]
     return lines[-1] if "Traceback (most recent call last):" in lines else "\n  ".join(lines)

@@ -274,7 +274,7 @@ def test_every_identity_of_a_source_is_explained_in_words() -> None:
         for source in step.sources:
             scene = plan.scenes()[0] if step.is_per_scene else None
             names = {name.split(" ")[0] for name in source.identities(plan, scene)}
-            told = set(source.told) | {"weights", "vision_tower"}
+            told = set(source.explanations) | {"weights", "vision_tower"}
             assert names <= told, step.name
         assert isinstance(step, Step) and all(isinstance(one, Source) for one in step.sources)
         assert all(isinstance(part, Part) for part in step.parts.values())

@@ -233,14 +233,14 @@ def test_a_pointer_to_results_that_are_gone_is_told(
 ) -> None:
     shutil.rmtree(tree.report.folder)
     assert gc("--dry-run") == 0
-    assert "names results that are gone" in capsys.readouterr().out
+    assert "names results that were removed" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
         (["--scene-set", "dmo"], "no scene set 'dmo'"),
-        (["--scene-set", "demo"], "nothing was made of scene set demo yet"),
+        (["--scene-set", "demo"], "expected artifacts of scene set demo, found none"),
     ],
 )
 def test_wrong_parameters(

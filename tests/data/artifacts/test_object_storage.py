@@ -146,7 +146,7 @@ def test_commands_know_the_caches(world: World) -> None:
     assert whole.returncode == 0 and f"and {CACHE}/tiny: " in whole.stdout
     before = world.store.objects()
     freed = world.ask(world.remote, "gc", "--scene-set", world.scene_set, "--keep-days", "0")
-    assert freed.returncode == 0 and f"{CACHE}: left as it is" in freed.stdout
+    assert freed.returncode == 0 and f"{CACHE}: unchanged" in freed.stdout
     assert world.store.objects() == before
 
 

@@ -272,7 +272,7 @@ def test_unfinished_work_is_no_finding(
         ((), "give either"),
         (("--scene-set", "demo", "."), "give either"),
         (("nowhere",), "nowhere: expected a folder"),
-        (("--scene-set", "demo"), "nothing was made of scene set demo yet"),
+        (("--scene-set", "demo"), "expected artifacts of scene set demo, found none"),
         (("--scene-set", "dmo"), "no scene set 'dmo'"),
         ((".",), "found none"),
     ],

@@ -69,7 +69,7 @@ def test_another_format_is_read_and_what_scenes_lack_is_told(
     assert truths[f"{SCENE}_0001"].object_ids == ()
     assert truths[f"{OTHER}_0000"].object_ids == (5,)
     assert json.loads((folder / TRUTHS_FILE).read_text())["lacking"] == {f"{SCENE}_0001": [99]}
-    assert "1 of 3 queries name objects their scene lacks" in caplog.text
+    assert "1 of 3 queries name objects that their scene lacks" in caplog.text
 
 
 def test_categories_are_resolved_by_the_set_s_list(data: Path) -> None:

@@ -103,7 +103,7 @@ def test_the_command_writes_what_the_exporter_does(
     output = tmp_path / "out" / "deep"
     arguments = ["extract-sens", "--input", str(stream), "--output", str(output), "--every", "2"]
     assert main(arguments) == 0
-    assert "3 of 6 frames, 1 with a lost pose" in capsys.readouterr().out
+    assert "3 of 6 frames, 1 without a pose" in capsys.readouterr().out
     names = sorted(str(path.relative_to(output)) for path in output.rglob("*.*"))
     kinds = ("extrinsic_color", "extrinsic_depth", "intrinsic_color", "intrinsic_depth")
     assert names == [

@@ -46,7 +46,7 @@ def test_going_back_only_puts_results_in_place(runs: Runs, ask: Ask) -> None:
 def test_nothing_made_yet(made: Runs, ask: Ask) -> None:
     page = ask("plan", "--scene-set", made.scene_set)
     assert counts(page, 1) == CACHED and not counts(page, 0)
-    assert "to run: 23 of 23, nothing recorded tells how long" in page
+    assert "to run: 23 of 23, duration unknown: nothing was run before" in page
     assert "FuseMasks x 3: never run" in page and "TrainStudent: never run" in page
     assert rows(page[: page.index("to run: ")])["FuseMasks"][-2:] == ["unknown", "unknown"]
 
@@ -68,7 +68,8 @@ def test_an_input_made_before_tells_its_own_reason(runs: Runs, ask: Ask) -> None
     page = ask("plan", "--scene-set", runs.scene_set, "--overrides", "predict.threshold=half")
     (line,) = [line for line in page.splitlines() if line.startswith("PredictMasks: ")]
     assert re.search(r'predict\.threshold from "\w+" to "half"', line)
-    other = "input student: another of TrainStudent, made before (student.lr from 0.02 to 0.01)"
+    other = "input student: another artifact of TrainStudent, already finished "
+    other += "(student.lr from 0.02 to 0.01)"
     assert line.endswith(other)
 
 
@@ -132,7 +133,7 @@ def test_a_file_cut_short_is_named(copied: Runs, ask: Ask) -> None:
     for stage in ("report", "evaluate", "answer_questions", "predict_masks"):
         shutil.rmtree(copied.output / stage)
     page = ask("plan", "--scene-set", copied.scene_set)
-    cut = f"damaged: model.safetensors has 7 bytes, recorded were {size}"
+    cut = f"damaged: model.safetensors has 7 bytes, expected {size}"
     assert f"TrainStudent: {cut}" in page
 
 
@@ -191,7 +192,7 @@ def test_partial_and_running(made: Runs, ask: Ask) -> None:
     page = ask(*line)
     assert f"partial: RunTeacher {scene} (2 of 4 views)" in page
     assert "partial 2/4" in page.split("(whole set)")[0]
-    assert "RunTeacher: begun and not finished" in ask("plan", "--scene-set", made.scene_set)
+    assert "RunTeacher: begun, not finished" in ask("plan", "--scene-set", made.scene_set)
 
 
 def test_a_run_that_failed_holds_nothing_and_tells_why(made: Runs, ask: Ask) -> None:

@@ -66,7 +66,9 @@ def test_mistakes_are_one_line(asked_run: AskedRun, ask: Ask, tmp_path: Path) ->
     chosen = ("--scene-set", asked_run.scene_set)
     where = (*chosen, "--scene", asked_run.scene, "--out", tmp_path / "out")
     assert "is empty" in ask("query", "a bed", " ", *where, code=2)
-    assert "is in no split" in ask("query", "a bed", *chosen, "--scene", "../x", code=2)
+    assert "expected a scene of a split" in ask(
+        "query", "a bed", *chosen, "--scene", "../x", code=2
+    )
     (tmp_path / "file").write_text("")
     blocked = (*chosen, "--scene", asked_run.scene, "--out", tmp_path / "file")
     assert "is a file" in ask("query", "a bed", *blocked, code=2)

@@ -129,7 +129,7 @@ def test_the_same_student_has_the_same_answers_under_every_name(
 @pytest.mark.parametrize(
     ("place", "told"),
     [
-        ("", "whose student\\? Give a scene set"),
+        ("", "expected a student, found none. Name a scene set"),
         ("nowhere", "found neither"),
         ("empty", "a folder without a finished artifact"),
         ("other", "an artifact of link_points"),
@@ -155,7 +155,9 @@ def test_what_is_no_student_is_refused(
 
 def test_a_start_that_saw_labels_and_two_students_at_once_are_refused(tmp_path: Path) -> None:
     home, _ = write_sets(tmp_path)
-    with pytest.raises(ConfigError, match="itself trained on truth"):
+    with pytest.raises(
+        ConfigError, match="expected a label-free student, found .* trained on ground truth"
+    ):
         Finetune(scene_set=home, overrides="student.supervision=oracle", **{"from": home})
     with pytest.raises(ConfigError, match="give one"):
         load_plan(home, "", f"finetune.start={home},predict.student={home}")

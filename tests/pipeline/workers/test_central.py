@@ -19,8 +19,8 @@ from luigi import configuration
 
 from data.errors import UserError
 from pipeline.plan import load_plan
-from pipeline.process import gpus
-from pipeline.workers.scheduler import PatientScheduler
+from pipeline.process import slots
+from pipeline.workers.scheduler import RetryingScheduler
 from tests.support.cli import REPOSITORY, luigi
 from tests.support.luigid import Luigid, luigid, wait_for
 
@@ -185,7 +185,7 @@ class Line:
 def test_a_ping_is_tried_once_and_what_was_away_is_told_once(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    scheduler, line = PatientScheduler("http://head:8082"), Line()
+    scheduler, line = RetryingScheduler("http://head:8082"), Line()
     monkeypatch.setattr(scheduler, "_fetcher", line)
     ping = getattr(scheduler, "ping")  # noqa: B009  (Luigi makes it when it is imported)
     ping(worker="w")
@@ -204,8 +204,12 @@ def test_a_ping_is_tried_once_and_what_was_away_is_told_once(
     assert scheduler.was_away()
 
 
+def _is_small() -> bool:
+    return load_plan("demo", "", "teacher.name=lisa").experiment.teacher.is_small
+
+
 def _hold(folder: str, seconds: float) -> None:
-    with gpus.slot(load_plan("demo", "", "teacher.name=lisa")):
+    with slots.teacher_slot(_is_small()):
         with open(Path(folder) / "held", "a") as file:
             file.write("in\n")
             file.flush()
@@ -220,9 +224,9 @@ def test_big_teachers_share_a_machine_as_its_own_config_allows(
     monkeypatch.setattr("pipeline.process.process.is_central", lambda: True)
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
     config = configuration.get_config()
-    name = gpus._name()
+    name = slots._teacher_name()
     monkeypatch.setattr(config, "getintdict", lambda _: {name: allowed} if allowed > 1 else {})
-    assert gpus.resources(load_plan("demo", "", "teacher.name=lisa")) == {}
+    assert slots.teacher_resources(_is_small()) == {}
     fork = multiprocessing.get_context("fork")
     both = [fork.Process(target=_hold, args=(str(tmp_path), 2.0)) for _ in range(2)]
     for process in both:

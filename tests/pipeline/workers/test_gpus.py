@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from data.errors import UserError
-from pipeline.process import gpus
+from pipeline.process import slots
 from pipeline.steps import STEPS
 from pipeline.tasks.shards import CacheTeacherMasks
 from pipeline.tasks.steps import task_of
@@ -23,7 +23,7 @@ from tests.support.cli import environment
 @pytest.fixture(autouse=True)
 def own_slots(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
-    for name in (gpus.VISIBLE, "SLURM_JOB_ID", "SLURM_ARRAY_TASK_ID", "SLURM_STEP_ID"):
+    for name in (slots.VISIBLE, "SLURM_JOB_ID", "SLURM_ARRAY_TASK_ID", "SLURM_STEP_ID"):
         monkeypatch.delenv(name, raising=False)
 
 
@@ -35,9 +35,12 @@ def devices(folder: Path, *names: str) -> Path:
 
 
 def test_gpus_are_counted_by_their_device_files(tmp_path: Path) -> None:
-    assert gpus.visible(devices(tmp_path / "a", "null", "nvidiactl", "nvidia-uvm")) == []
-    assert gpus.visible(devices(tmp_path / "b", "nvidia3", "nvidia0", "nvidiactl")) == ["0", "1"]
-    assert gpus.visible(devices(tmp_path / "c", "dxg")) == ["0"]
+    assert slots.visible_gpus(devices(tmp_path / "a", "null", "nvidiactl", "nvidia-uvm")) == []
+    assert slots.visible_gpus(devices(tmp_path / "b", "nvidia3", "nvidia0", "nvidiactl")) == [
+        "0",
+        "1",
+    ]
+    assert slots.visible_gpus(devices(tmp_path / "c", "dxg")) == ["0"]
 
 
 @pytest.mark.parametrize(
@@ -53,31 +56,31 @@ def test_gpus_are_counted_by_their_device_files(tmp_path: Path) -> None:
 def test_a_choice_that_was_made_is_kept(
     told: str, names: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setenv(gpus.VISIBLE, told)
-    assert gpus.visible() == names
-    assert gpus.wanted("auto") == bool(names) and gpus.wanted("cpu") == 0
+    monkeypatch.setenv(slots.VISIBLE, told)
+    assert slots.visible_gpus() == names
+    assert slots.gpus_needed("auto") == bool(names) and slots.gpus_needed("cpu") == 0
 
 
 def test_each_takes_another_gpu_and_gives_it_back(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv(gpus.VISIBLE, "4,7,9")
-    with gpus.taken(1):
-        assert os.environ[gpus.VISIBLE] == "4"
-        monkeypatch.setenv(gpus.VISIBLE, "4,7,9")
-        with gpus.taken(2):
-            assert os.environ[gpus.VISIBLE] == "7,9"
-    assert os.environ[gpus.VISIBLE] == "4,7,9"
-    with gpus.taken(0):
-        assert os.environ[gpus.VISIBLE] == "4,7,9"
-    with pytest.raises(UserError, match=r"4 GPUs were asked for, but .* 3 \(CUDA_.*=4,7,9\)"):
-        with gpus.taken(4):
+    monkeypatch.setenv(slots.VISIBLE, "4,7,9")
+    with slots.hold_gpus(1):
+        assert os.environ[slots.VISIBLE] == "4"
+        monkeypatch.setenv(slots.VISIBLE, "4,7,9")
+        with slots.hold_gpus(2):
+            assert os.environ[slots.VISIBLE] == "7,9"
+    assert os.environ[slots.VISIBLE] == "4,7,9"
+    with slots.hold_gpus(0):
+        assert os.environ[slots.VISIBLE] == "4,7,9"
+    with pytest.raises(UserError, match=r"expected 4 GPUs, found 3 .* \(CUDA_.*=4,7,9\)"):
+        with slots.hold_gpus(4):
             pass
 
 
 HOLDER = """
 import os, sys, time
-from pipeline.process import gpus
-with gpus.taken(1):
-    print(os.environ[gpus.VISIBLE], flush=True)
+from pipeline.process import slots
+with slots.hold_gpus(1):
+    print(os.environ[slots.VISIBLE], flush=True)
     time.sleep(600)
 """
 
@@ -90,14 +93,14 @@ def test_who_comes_too_late_waits_and_a_kill_frees(
     held = [subprocess.Popen(line, env=env, stdout=subprocess.PIPE, text=True) for _ in range(2)]
     seen = [one.stdout.readline().strip() for one in held if one.stdout is not None]
     assert sorted(seen) == ["0", "1"]
-    monkeypatch.setenv(gpus.VISIBLE, "0,1")
+    monkeypatch.setenv(slots.VISIBLE, "0,1")
     waiting = multiprocessing.get_context("fork").Process(target=_take_both)
     waiting.start()
     held[0].send_signal(signal.SIGKILL)
-    time.sleep(2 * gpus._WAIT)
+    time.sleep(2 * slots._WAIT)
     assert waiting.is_alive()  # One of two is not enough, and is not held meanwhile.
-    with gpus.taken(1):
-        assert os.environ[gpus.VISIBLE] == seen[0]
+    with slots.hold_gpus(1):
+        assert os.environ[slots.VISIBLE] == seen[0]
     held[1].send_signal(signal.SIGKILL)
     waiting.join(timeout=60)
     assert waiting.exitcode == 0
@@ -108,25 +111,25 @@ def test_who_comes_too_late_waits_and_a_kill_frees(
 
 
 def _take_both() -> None:
-    with gpus.taken(2):
-        assert os.environ[gpus.VISIBLE] == "0,1"
+    with slots.hold_gpus(2):
+        assert os.environ[slots.VISIBLE] == "0,1"
 
 
 def test_each_slurm_job_has_gpus_of_its_own(monkeypatch: pytest.MonkeyPatch) -> None:
     """Slurm numbers each job's GPUs from 0 where it fences them in."""
-    folders = {gpus.slots_folder()}
+    folders = {slots.slots_folder()}
     for job, element in (("7", None), ("8", None), ("8", "1")):
         monkeypatch.setenv("SLURM_JOB_ID", job)
         if element is not None:
             monkeypatch.setenv("SLURM_ARRAY_TASK_ID", element)
-        folders.add(gpus.slots_folder())
+        folders.add(slots.slots_folder())
     assert len(folders) == 4
 
 
 def test_luigi_starts_no_more_tasks_than_there_are_gpus(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv(gpus.VISIBLE, "0,1")
+    monkeypatch.setenv(slots.VISIBLE, "0,1")
     name, scene = (
-        gpus.resource_name(),
+        slots.gpu_resource(),
         task_of(STEPS["predict_masks"])(scene_set="demo").plan.scenes("val")[0],
     )
     one = {name: 1}
@@ -162,12 +165,12 @@ def test_luigi_starts_no_more_tasks_than_there_are_gpus(monkeypatch: pytest.Monk
 
 
 def test_training_takes_a_gpu_for_each_process(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv(gpus.VISIBLE, "0,1")
+    monkeypatch.setenv(slots.VISIBLE, "0,1")
     asked = {"scene_set": "demo", "train_processes": 2}
-    assert task_of(STEPS["train_student"])(**asked).process_resources() == {gpus.resource_name(): 2}
+    assert task_of(STEPS["train_student"])(**asked).process_resources() == {slots.gpu_resource(): 2}
     # More than there are would wait for ever; the task itself refuses them.
-    monkeypatch.setenv(gpus.VISIBLE, "0")
-    assert task_of(STEPS["train_student"])(**asked).process_resources() == {gpus.resource_name(): 1}
+    monkeypatch.setenv(slots.VISIBLE, "0")
+    assert task_of(STEPS["train_student"])(**asked).process_resources() == {slots.gpu_resource(): 1}
     assert task_of(STEPS["train_student"])(**asked).num_gpus() == 2
     # A central scheduler knows no hosts.
     monkeypatch.setattr("pipeline.process.process.is_central", lambda: True)

@@ -54,7 +54,7 @@ def test_a_run_that_is_told_to_stop_does_so_at_once_and_goes_on(
     assert run.wait(timeout=5) == INTERRUPTED
     wait_for(lambda: not pipeline.processes(), 2)
     printed = (pipeline.folder / "log").read_text()
-    assert printed.count("Stopped. What is finished stays") == 1 and "Traceback" not in printed
+    assert printed.count("Stopped. Finished artifacts are kept") == 1 and "Traceback" not in printed
     done = pipeline.digests()
     whole = tuple(
         f"{marked.parent.relative_to(pipeline.output)}/"

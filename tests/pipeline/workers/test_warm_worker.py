@@ -119,7 +119,7 @@ def test_a_stop_that_was_swallowed_ends_the_run_all_the_same(
             signal.raise_signal(signal.SIGINT)
 
     monkeypatch.setattr(threading, "Timer", MagicMock())
-    monkeypatch.setattr("pipeline.process.progress.tell", lambda _: Dying() and None)
+    monkeypatch.setattr("pipeline.process.progress.report_to", lambda _: Dying() and None)
     with pytest.raises(SystemExit) as ended:
         luigi.build([Slow(folder=str(tmp_path))], local_scheduler=True, workers=2)
     assert ended.value.code == INTERRUPTED and "Traceback" not in capfd.readouterr().err
@@ -136,7 +136,7 @@ def test_a_stop_that_became_another_error_ends_the_run_all_the_same(
             raise SystemError("an extension met an exception") from None
 
     monkeypatch.setattr(threading, "Timer", MagicMock())
-    monkeypatch.setattr("pipeline.process.progress.tell", fails)
+    monkeypatch.setattr("pipeline.process.progress.report_to", fails)
     with pytest.raises(SystemExit) as ended:
         luigi.build([Slow(folder=str(tmp_path))], local_scheduler=True, workers=2)
     assert ended.value.code == INTERRUPTED

@@ -88,8 +88,8 @@ def other_pictures(folder: Path) -> None:
     [
         (swap_poses, "colours are not the mesh's"),
         (other_pictures, "colours are not the mesh's"),
-        (invert_poses, "see next to nothing"),
-        (enlarge_mesh, "see next to nothing"),
+        (invert_poses, "see almost nothing"),
+        (enlarge_mesh, "see almost nothing"),
         (lambda folder: (folder / "intrinsics.txt").unlink(), "intrinsics.txt"),
         (lambda folder: (folder / "queries.txt").unlink(), "queries.txt"),
         (lambda folder: (folder / "color" / "frame2.jpg").write_bytes(b"x"), "frame2.jpg"),
@@ -164,7 +164,7 @@ def of_scannetpp(root: Path, capsys: pytest.CaptureFixture[str]) -> tuple[int, s
 def test_a_set_with_truth(scannetpp: Path, capsys: pytest.CaptureFixture[str]) -> None:
     code, page = of_scannetpp(scannetpp, capsys)
     assert code == 0, page
-    assert "ids are id" in page and "0 about what is absent" in page
+    assert "ids are id" in page and "0 about absent objects" in page
 
 
 def test_ids_that_name_other_things(scannetpp: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -161,7 +161,7 @@ def _is_running(pid: int) -> bool:
     return status.rpartition(")")[2].split()[0] not in "ZX"
 
 
-@pytest.mark.skipif(sys.platform != "linux", reason="the kernel's leash is Linux's")
+@pytest.mark.skipif(sys.platform != "linux", reason="the parent-death signal is Linux's")
 def test_processes_end_when_their_parent_is_killed(tmp_path: Path) -> None:
     code = (
         "from pathlib import Path\n"

@@ -133,13 +133,13 @@ def half_a_png() -> bytes:
     ("more", "message"),
     [
         (("--out", "out.txt"), "expected the name of an .npz file"),
-        (("--out", "nowhere/out.npz"), "there is no folder"),
-        (("--out", "picture.npz"), "would overwrite the picture"),
+        (("--out", "nowhere/out.npz"), "expected an existing folder"),
+        (("--out", "picture.npz"), "is the input image and would be overwritten"),
         (("--weights", "nowhere"), "nowhere: expected a folder of weights, found no such folder"),
         (("--weights", ""), "set teacher.lisa.weights"),
         (("--weights", "."), "without config.json"),
         (("--vision-tower", "./nowhere"), "found no such folder"),
-        (("--query", " "), "a query is empty"),
+        (("--query", " "), "expected a sentence, found an empty text"),
     ],
 )
 def test_wrong_options_are_refused_before_the_model_is_loaded(

@@ -20,8 +20,8 @@ import pytest
 from data.artifacts.store import ArtifactKey, writing
 from pipeline.process import progress
 from pipeline.tasks.base import ArtifactTask
-from pipeline.workers import run_display
-from pipeline.workers.run_display import RunDisplay, Tally, Work, summary
+from pipeline.workers import run_progress
+from pipeline.workers.run_progress import RunDisplay, RunProgress, TaskState, summary
 from tests.pipeline.runs.test_shards import tiny
 from tests.support.cli import command, environment, luigi, tasks_done
 
@@ -57,75 +57,85 @@ class All(ArtifactTask):
 @pytest.fixture
 def clock(monkeypatch: pytest.MonkeyPatch) -> list[float]:
     now = [1000.0]
-    monkeypatch.setattr("pipeline.workers.run_display.time.monotonic", lambda: now[0])
+    monkeypatch.setattr("pipeline.workers.run_progress.time.monotonic", lambda: now[0])
     return now
 
 
-def run(tally: Tally, task: luigi_package.Task, clock: list[float], seconds: float) -> Work:
-    work = tally.start(task)
-    assert work is not None
+def run(
+    run_progress: RunProgress, task: luigi_package.Task, clock: list[float], seconds: float
+) -> TaskState:
+    state = run_progress.start(task)
+    assert state is not None
     clock[0] += seconds
-    tally.note(task, "DONE")
-    return work
+    run_progress.record(task, "DONE")
+    return state
 
 
-def scheduled(tally: Tally, *tasks: luigi_package.Task, status: str = "PENDING") -> None:
+def scheduled(
+    run_progress: RunProgress, *tasks: luigi_package.Task, status: str = "PENDING"
+) -> None:
     for task in tasks:
-        tally.note(task, status)
+        run_progress.record(task, status)
 
 
 def test_work_is_counted_by_what_became_of_it(tmp_path: Path, clock: list[float]) -> None:
-    tally = Tally()
+    run_progress = RunProgress()
     tasks = [Stage(folder=str(tmp_path), scene=scene) for scene in "abc"]
-    scheduled(tally, *tasks, All())
-    scheduled(tally, Other(folder=str(tmp_path)), status="DONE")
-    tally.note(tasks[2], "RUNNING")  # Luigi's word for what another worker does.
-    assert len(tally.works) == 4 and len(tally.of("there")) == 1 and tally.scenes() == (0, 3)
-    assert run(tally, tasks[0], clock, 4).seconds == 4
-    tally.start(tasks[1])
-    assert tally.scenes() == (1, 3) and [work.unit for work in tally.of("running")] == ["b"]
-    tally.note(tasks[1], "FAILED", json.dumps("scan.ply: expected points\n  found none"))
-    (failed,) = tally.of("failed")
+    scheduled(run_progress, *tasks, All())
+    scheduled(run_progress, Other(folder=str(tmp_path)), status="DONE")
+    run_progress.record(tasks[2], "RUNNING")  # Luigi's word for what another worker does.
+    assert (
+        len(run_progress.states) == 4
+        and len(run_progress.with_status("cached")) == 1
+        and run_progress.scenes() == (0, 3)
+    )
+    assert run(run_progress, tasks[0], clock, 4).seconds == 4
+    run_progress.start(tasks[1])
+    assert run_progress.scenes() == (1, 3) and [
+        state.unit for state in run_progress.with_status("running")
+    ] == ["b"]
+    run_progress.record(tasks[1], "FAILED", json.dumps("scan.ply: expected points\n  found none"))
+    (failed,) = run_progress.with_status("failed")
     assert failed.error == "scan.ply: expected points" and failed.title == "Stage b"
-    assert tally.scenes() == (2, 3)
+    assert run_progress.scenes() == (2, 3)
     trace = 'Traceback (most recent call last):\n  File "x.py", line 1\nKeyError: 7\n'
-    tally.note(tasks[1], "FAILED", json.dumps(f"Runtime error:\n{trace}"))
+    run_progress.record(tasks[1], "FAILED", json.dumps(f"Runtime error:\n{trace}"))
     assert failed.error == "KeyError: 7"
 
 
 def test_time_left_is_that_of_the_stages(tmp_path: Path, clock: list[float]) -> None:
     """Hand-computed: scenes in pairs, a stage of the whole set alone."""
-    tally = Tally(num_workers=2)
+    run_progress = RunProgress(num_workers=2)
     scenes = [Stage(folder=str(tmp_path), scene=scene) for scene in "abcd"]
     whole = Other(folder=str(tmp_path))
-    scheduled(tally, *scenes, whole)
-    assert tally.seconds_left({}) is None
-    assert tally.seconds_left({"Stage": 3.0, "Other": 10.0}) == 4 * 3 / 2 + 10
-    assert tally.seconds_left({"Stage": 3.0}) == 4 * 3 / 2 + 3
-    run(tally, scenes[0], clock, 8)
-    assert tally.seconds_left({"Stage": 3.0, "Other": 10.0}) == 3 * 8 / 2 + 10
-    begun = tally.start(scenes[1])
+    scheduled(run_progress, *scenes, whole)
+    assert run_progress.seconds_left({}) is None
+    assert run_progress.seconds_left({"Stage": 3.0, "Other": 10.0}) == 4 * 3 / 2 + 10
+    assert run_progress.seconds_left({"Stage": 3.0}) == 4 * 3 / 2 + 3
+    run(run_progress, scenes[0], clock, 8)
+    assert run_progress.seconds_left({"Stage": 3.0, "Other": 10.0}) == 3 * 8 / 2 + 10
+    begun = run_progress.start(scenes[1])
     assert begun is not None and begun.share == 0
     begun.slot.write(3, 4)
-    assert begun.share == 0.75 and tally.seconds_left({"Other": 10.0}) == 2.25 * 8 / 2 + 10
-    other = tally.start(whole)
+    assert begun.share == 0.75 and run_progress.seconds_left({"Other": 10.0}) == 2.25 * 8 / 2 + 10
+    other = run_progress.start(whole)
     clock[0] += 6
     assert other is not None
     other.slot.write(1, 4)  # A quarter in 6 s: 18 s to go.
-    assert tally.seconds_left({}) == 2.25 * 8 / 2 + 18
+    assert run_progress.seconds_left({}) == 2.25 * 8 / 2 + 18
 
 
 def test_a_log_gets_a_line_every_half_minute(
     tmp_path: Path, clock: list[float], caplog: pytest.LogCaptureFixture
 ) -> None:
-    tally = Tally()
+    run_progress = RunProgress()
     tasks = [Stage(folder=str(tmp_path), scene=scene) for scene in "abc"]
-    scheduled(tally, *tasks)
+    scheduled(run_progress, *tasks)
     with caplog.at_level(logging.INFO, "luigi-interface.run"):
-        display = RunDisplay(tally)
+        display = RunDisplay(run_progress)
         display.begin()
-        run(tally, tasks[0], clock, 20)
-        begun = tally.start(tasks[1])
+        run(run_progress, tasks[0], clock, 20)
+        begun = run_progress.start(tasks[1])
         assert begun is not None
         begun.slot.write(2, 8)
         for _ in range(5):
@@ -149,36 +159,36 @@ def test_earlier_artifacts_tell_how_long_a_stage_takes(tmp_path: Path) -> None:
         content = json.loads((key.folder / "metadata.json").read_text())
         (key.folder / "metadata.json").write_text(json.dumps({**content, "wall_seconds": seconds}))
     key = Stage(folder=str(tmp_path), scene="d").key()
-    assert run_display._recorded(key) == 4.0
-    assert run_display._recorded(Stage(folder=str(tmp_path / "no"), scene="d").key()) is None
+    assert run_progress._recorded(key) == 4.0
+    assert run_progress._recorded(Stage(folder=str(tmp_path / "no"), scene="d").key()) is None
     for path in tmp_path.rglob("metadata.json"):
         path.write_text("[")
-    assert run_display._recorded(key) is None
+    assert run_progress._recorded(key) is None
 
 
 def test_the_summary_tells_what_ran_and_where_results_are(
     tmp_path: Path, clock: list[float]
 ) -> None:
-    tally = Tally()
+    run_progress = RunProgress()
     tasks = [Stage(folder=str(tmp_path), scene=scene) for scene in "ab"]
     whole = Other(folder=str(tmp_path), name="whole")
-    tally.roots.append(whole)
-    scheduled(tally, whole, *tasks)
+    run_progress.roots.append(whole)
+    scheduled(run_progress, whole, *tasks)
     with writing(tasks[0].key()) as folder:
         assert folder is not None
     for task, seconds in ((tasks[0], 65.0), (tasks[1], 90.0), (whole, 2.0)):
-        run(tally, task, clock, seconds)
-    told = summary(tally).splitlines()
-    assert told[0].startswith("Other: done in 2 min 37 s; no process took more than ")
+        run(run_progress, task, clock, seconds)
+    told = summary(run_progress).splitlines()
+    assert told[0].startswith("Other: done in 2 min 37 s; peak memory of a process ")
     assert told[2].split()[:9] == ["Stage", "2", *"---", "2", "min", "35", "s"]
     assert re.search(r"  1 min 30 s +\d+ MB  b$", told[2])
     assert told[3].split() == ["Other", "1", "-", "-", "-", "2.0", "s", "2.0", "s", "-"]
     assert told[-1] == f"results: {whole.key().folder}" and len(told) == 5
-    again = Tally()
+    again = RunProgress()
     again.roots.append(whole)
     scheduled(again, whole, status="DONE")
     assert summary(again).splitlines() == [
-        "Other: nothing to do, everything was there already",
+        "Other: nothing to do, all artifacts exist already",
         f"results: {whole.key().folder}",
     ]
 
@@ -188,7 +198,7 @@ def test_a_slot_is_seen_by_the_parent() -> None:
     assert slot.read() == (0, 0)
     child = os.fork()
     if child == 0:
-        progress.tell(slot)
+        progress.report_to(slot)
         progress.reporter("Work")(7, 9)
         os._exit(0)
     assert os.waitpid(child, 0)[1] == 0 and slot.read() == (7, 9)
