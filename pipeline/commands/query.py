@@ -52,17 +52,17 @@ def _query(options: Namespace) -> None:
 def _write(out: Path, scene: Scene, answers: list[Asked]) -> None:
     """Print each answer and write ``<out>/<scene>/<words>-<hash>.ply`` and ``.png``."""
     from stages.report.exports import write_bytes, write_meshes
-    from stages.student.ask_student import exported, house_of, in_one_line, picture_of
+    from stages.student.ask_student import exported, in_one_line, picture_of, render_scan
 
     content = exported(scene.scene_id, answers)
     meshes = write_meshes(out, content, scene.cloud, scene.triangles)
-    house = house_of(scene)
+    rendered = render_scan(scene)
     for asked, mesh in zip(answers, meshes, strict=True):
         print(f"{in_one_line(asked.text)}\n  {_figures(asked)}")
         written = [mesh]
-        if house is not None:
+        if rendered is not None:
             written.append(mesh.with_suffix(".png"))
-            write_bytes(written[-1], picture_of(house, asked))
+            write_bytes(written[-1], picture_of(rendered, asked))
         print("  " + ", ".join(map(str, written)))
 
 

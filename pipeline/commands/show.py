@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
     from data.types import Prompt, Scene
     from pipeline.plan import Plan
-    from stages.report.animation import Candidate, Shot
+    from stages.report.animation import AnimatedQuery, Candidate
 
     Shown = Iterator[tuple[str, Image, str]]
     """What follows the scene in a file's name, the picture, and what to print beside its path."""
@@ -224,11 +224,11 @@ def _candidates(plan: Plan, scene_id: str, options: Namespace) -> Sequence[Candi
     return candidates(questions_of(plan).of(scene_id), predictions)
 
 
-def _shot(plan: Plan, prompt: Prompt, options: Namespace) -> Shot:
-    from stages.report.animation import Shot
+def _shot(plan: Plan, prompt: Prompt, options: Namespace) -> AnimatedQuery:
+    from stages.report.animation import AnimatedQuery
 
     scene = prompt.scene_id
-    return Shot(
+    return AnimatedQuery(
         need(plan, "prepare_scene", "scene", scene, options),
         prompt,
         need(plan, "run_teacher", "masks", scene, options),

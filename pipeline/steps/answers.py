@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from data.queries.hierarchical_search import Search
     from data.types import Array, GroundTruth, Prompt
     from pipeline.plan import Plan
-    from stages.evaluation.benchmarks import Asked
+    from stages.evaluation.benchmarks import QuerySource
     from stages.evaluation.evaluate import EvaluationScene
     from stages.evaluation.hierarchical_search import SearchedRoom, SearchResult
     from stages.evaluation.metrics import BoxScan
@@ -181,11 +181,11 @@ def evaluation_scenes(given: Given, questions: Questions) -> Iterator[Evaluation
         yield EvaluationScene(name, questions.of(name), truths, truth, masks, judgement)
 
 
-def asked_by(dataset: Dataset) -> Asked:
+def asked_by(dataset: Dataset) -> QuerySource:
     """Whose queries a data set asks, which decides by which benchmark's rule they are scored."""
-    from stages.evaluation.benchmarks import Asked
+    from stages.evaluation.benchmarks import QuerySource
 
-    return TypeAdapter(Asked).validate_python(dataset.scene_set.asked)
+    return TypeAdapter(QuerySource).validate_python(dataset.scene_set.asked)
 
 
 def with_scans(given: Given, scenes: Iterator[EvaluationScene]) -> Iterator[EvaluationScene]:
@@ -219,12 +219,12 @@ def make_metrics(given: Given, folder: Path) -> None:
     searched = search_result(given, Searches.given(given, questions))
     scenes = with_scans(given, evaluation_scenes(given, questions))
     more = searched.rows if searched else ()
-    evaluation = stage.run(scenes, asked=asked_by(given.dataset), search_rows=more)
+    evaluation = stage.run(scenes, queries=asked_by(given.dataset), search_rows=more)
     truths = given.read("prompts", "truths")
     answered = answer_questions.run_scores(evaluation.rows, _answers(given), truths)
     sections = {
-        **({"search": searched.figures} if searched else {}),
-        **({"qa": answered.figures} if answered.figures else {}),
+        **({"search": searched.metrics} if searched else {}),
+        **({"qa": answered.metrics} if answered.metrics else {}),
     }
     write_evaluation(folder, Evaluation(answered.rows, {**evaluation.summary, **sections}))
 

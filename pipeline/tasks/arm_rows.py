@@ -146,7 +146,7 @@ def error_curves(
                 same = tuple(run.overrides for run, _ in run_plans)
                 if same not in known:
                     rows = arm_rows(plan, run_plans, "val", f"ErrorCurves {error} {rate:g}")
-                    known[same] = stage.figures(rows)
+                    known[same] = stage.setting_metrics(rows)
                 curves.setdefault(error, {})[rate] = known[same]
         content = stage.run(curves)
         write_error_curves(folder, content, stage.chart(content))

@@ -107,7 +107,7 @@ class SceneQueries:
                 f"scene {self.scene_id}, judgement of the teacher",
                 "one answer for each of the scene's queries",
                 "those of other queries",
-                "Run JudgeTeacher again.",
+                "Run EvaluateTeacher2D again.",
             )
         shown = judgement.covered / judgement.cells >= VISIBLE_SHARE
         drawn = judgement.intersection + judgement.union - judgement.covered
@@ -144,7 +144,7 @@ def _strict_iou(intersection: int, union: int) -> float:
     return float(metrics.strict_iou(metrics.Counts.of([(intersection, union)]))[0])
 
 
-FIGURES = ("miou", "acc25", "acc50")
+ARM_METRICS = ("miou", "acc25", "acc50")
 HEADLINE = (REFERRING, COLOUR, IMPLICIT)
 
 Chooses = Callable[[AnswerRow], bool]
@@ -170,19 +170,19 @@ def headline_of(rows: Sequence[AnswerRow]) -> Chooses:
     return lambda row: row.target_count != "zero" and (row.kind in HEADLINE or not named)
 
 
-def told(rows: Sequence[AnswerRow], headline: Chooses) -> str:
+def describe_queries(rows: Sequence[AnswerRow], headline: Chooses) -> str:
     """Which queries, and how many, in words."""
     count, every = len({r.prompt_id for r in rows if headline(r)}), len({r.prompt_id for r in rows})
     kinds = sorted({row.kind for row in rows if headline(row)})
     return f"{count} of {every} queries: those with a target that are {', '.join(kinds)}"
 
 
-def arm_figures(arm: ArmRows, headline: Chooses) -> dict[str, Any]:
+def arm_metrics(arm: ArmRows, headline: Chooses) -> dict[str, Any]:
     """An arm's entry under ``arms``: figures with deviation and interval, cost and counts."""
     answers = _answers(arm, headline)
     return {
         "title": arm.title,
-        **{name: _figure(answers.totals[name], answers.weights) for name in FIGURES},
+        **{name: _metric(answers.totals[name], answers.weights) for name in ARM_METRICS},
         "seconds": float(np.mean(arm.seconds)),
         "num_queries": len(answers.weights),
         "seeds": len(arm.rows),
@@ -208,7 +208,10 @@ def means(arm: ArmRows, chooses: Chooses) -> dict[str, Any]:
     drawn = sum(row.predicted_points > 0 for row in absent)
     asked = answers.weights.sum()
     return {
-        **{n: float(answers.totals[n].mean(0).sum() / asked) if asked else None for n in FIGURES},
+        **{
+            n: float(answers.totals[n].mean(0).sum() / asked) if asked else None
+            for n in ARM_METRICS
+        },
         "num_queries": len(answers.weights),
         "false_masks": drawn / len(absent) if absent else None,
     }
@@ -227,7 +230,7 @@ def _answers(arm: ArmRows, chooses: Chooses) -> _Answers:
     if any([row.prompt_id for row in of_seed] != asked for of_seed in chosen):
         raise ValueError(f"arm {arm.name}: its seeds answered different queries")
     index = np.array([order[name] for name in asked], np.int64)
-    totals: dict[str, list[Array]] = {name: [] for name in FIGURES}
+    totals: dict[str, list[Array]] = {name: [] for name in ARM_METRICS}
     for of_seed in chosen:
         counts = metrics.Counts(
             np.array([row.intersection for row in of_seed], np.int64),
@@ -239,7 +242,7 @@ def _answers(arm: ArmRows, chooses: Chooses) -> _Answers:
     return _Answers({name: np.stack(of_seeds) for name, of_seeds in totals.items()}, weights)
 
 
-def _figure(totals: Array, weights: Array) -> dict[str, Any]:
+def _metric(totals: Array, weights: Array) -> dict[str, Any]:
     """``mean``, ``std`` over seeds (sample deviation, 0 for one seed) and ``ci95`` over queries."""
     if not weights.sum():
         return {"mean": None, "std": None, "ci95": [None, None]}
@@ -276,7 +279,7 @@ def run(arms: Sequence[ArmRows], system: str) -> dict[str, Any]:
     kinds = sorted({row.kind for arm in arms for row in arm.rows[0]})
     curve = [point for arm in arms for point in absent_curve(arm, headline)]
     content: dict[str, Any] = {
-        "arms": {arm.name: arm_figures(arm, headline) for arm in arms},
+        "arms": {arm.name: arm_metrics(arm, headline) for arm in arms},
         "by_type": {kind: _by_arm(arms, _of_kind(kind)) for kind in kinds},
         "absent_curve": curve,
     }
@@ -290,7 +293,7 @@ def run(arms: Sequence[ArmRows], system: str) -> dict[str, Any]:
         "system": system,
         "convention": "strict",
         "seeds": list(range(max(len(arm.rows) for arm in arms))),
-        "queries": told(rows, headline),
+        "queries": describe_queries(rows, headline),
     }
 
 
@@ -362,7 +365,7 @@ def ratios(
     arms: Mapping[str, Any], curve: Sequence[Mapping[str, Any]], system: str
 ) -> dict[str, float]:
     """How arms compare, as the issue asks for it; what an arm left out would tell is left out."""
-    pairs = [("system", "B", figure) for figure in FIGURES]
+    pairs = [("system", "B", figure) for figure in ARM_METRICS]
     pairs += [("system", "B+", "miou"), ("C", "B", "miou"), ("D", "C", "miou"), ("E", "D", "miou")]
     pairs += [("F", "E", "miou"), ("G", "F", "miou")]
     known = {**arms, **({"system": arms[system]} if system in arms else {})}

@@ -130,10 +130,10 @@ def _together(
 
 @dataclass(frozen=True)
 class QuestionResult:
-    """``rows`` with what was said; ``figures`` is the section ``qa``, None without a question."""
+    """``rows`` with what was said; ``metrics`` is the section ``qa``, None without a question."""
 
     rows: tuple[QueryRow, ...]
-    figures: Mapping[str, Any] | None
+    metrics: Mapping[str, Any] | None
 
 
 def run_scores(
@@ -153,7 +153,7 @@ def run_scores(
     }
     return QuestionResult(
         tuple(told),
-        {**_figures(asked), **{name: _figures(group) for name, group in groups.items()}},
+        {**_metrics(asked), **{name: _metrics(group) for name, group in groups.items()}},
     )
 
 
@@ -163,7 +163,7 @@ def _told(row: QueryRow, said: Said | None, right: tuple[str, ...]) -> QueryRow:
     return replace(row, said=said.answer, said_by=said.view_ids, right=right)
 
 
-def _figures(rows: Sequence[QueryRow]) -> dict[str, Any]:
+def _metrics(rows: Sequence[QueryRow]) -> dict[str, Any]:
     """Means over questions, as fractions; None for none."""
     count = len(rows)
     matches = sum(exact_match(row.said, row.right) for row in rows)

@@ -24,7 +24,7 @@ from data.types import Array, GroundTruth
 from stages.evaluation import metrics
 from stages.evaluation.metrics import RULES, BoxScan, box_ious, box_of, f1_scores, part_boxes
 
-FIGURES: Mapping[str, str] = {
+METRIC_NAMES: Mapping[str, str] = {
     "miou": "mIoU",
     "giou": "gIoU",
     "ciou": "cIoU",
@@ -46,14 +46,14 @@ _DRAWN = "A box is drawn around a mask here; no network predicts boxes."
 class Convention:
     """The rule of one benchmark.
 
-    ``figures`` are keys of ``FIGURES``. ``boxes`` says what is boxed: the whole mask, its parts,
+    ``metrics`` are keys of ``METRIC_NAMES``. ``boxes`` says what is boxed: the whole mask, its parts,
     or nothing ("", masks are scored). ``rows`` says what queries are grouped by besides being
     taken all together: their task, their group (``unique`` or ``multiple``), or nothing.
     """
 
     name: str
     rule: str
-    figures: tuple[str, ...]
+    metrics: tuple[str, ...]
     differs: tuple[str, ...] = ()
     boxes: Literal["", "whole", "parts"] = ""
     rows: Literal["", "task", "group"] = ""
@@ -161,7 +161,7 @@ _GROUPS = ("unique", "multiple")
 
 
 @dataclass(frozen=True)
-class Asked:
+class QuerySource:
     """Whose queries were asked: their file's format, and of which scans.
 
     ``dataset`` is the scene set's reader, or "generated" for rooms made here: their queries are
@@ -179,9 +179,9 @@ class Asked:
         return CONVENTIONS[self.query_format]
 
 
-def group_of(asked: Asked, truth: GroundTruth, object_ids: Sequence[int]) -> str:
+def group_of(queries: QuerySource, truth: GroundTruth, object_ids: Sequence[int]) -> str:
     """``unique`` or ``multiple`` where the convention tells them apart, else ""."""
-    if asked.convention.rows != "group":
+    if queries.convention.rows != "group":
         return ""
     classes = [normalized_name(label) for label in truth.labels]
     of_id = dict(zip(truth.object_ids, classes, strict=True))
@@ -190,7 +190,7 @@ def group_of(asked: Asked, truth: GroundTruth, object_ids: Sequence[int]) -> str
 
 
 def box_scores(
-    asked: Asked,
+    queries: QuerySource,
     scan: BoxScan | None,
     truth: GroundTruth,
     object_ids: Sequence[int],
@@ -201,11 +201,11 @@ def box_scores(
     ``masks`` (N,) bool are by source; points left out of evaluation count neither in them nor
     in the targets. Raises ValueError where boxes are needed and ``scan`` is None.
     """
-    boxed = asked.convention.boxes
+    boxed = queries.convention.boxes
     if not boxed:
         return {}
     if scan is None:
-        raise ValueError(f"the boxes of {asked.query_format} need the scan's points")
+        raise ValueError(f"the boxes of {queries.query_format} need the scan's points")
     counted = {source: truth.counted(mask) for source, mask in masks.items()}
     if boxed == "whole":
         target = box_of(scan.points[truth.counted(truth.mask(object_ids))])
@@ -219,17 +219,19 @@ def _box_iou(scan: BoxScan, mask: Array, target: Array) -> float:
     return float(box_ious(box_of(scan.points[mask])[None], target[None])[0, 0])
 
 
-def summarise(rows: Sequence[QueryRow], asked: Asked, num_aligned: int = 0) -> dict[str, Any]:
+def summarise(
+    rows: Sequence[QueryRow], queries: QuerySource, num_aligned: int = 0
+) -> dict[str, Any]:
     """The section ``benchmark``: the convention in words, and by source its figures.
 
     Figures are fractions in [0, 1], None where there is no query: ``overall``, and ``rows`` of
     some queries by their name. ``num_aligned`` is the number of scenes whose boxes follow the
     data set's own axis alignment.
     """
-    convention = asked.convention
+    convention = queries.convention
     result: dict[str, Any] = {
-        **asdict(asked),
-        "is_benchmark": asked.dataset != GENERATED,
+        **asdict(queries),
+        "is_benchmark": queries.dataset != GENERATED,
         "convention": convention.name,
         "rule": convention.rule,
         "differs": list(convention.differs),
@@ -240,8 +242,8 @@ def summarise(rows: Sequence[QueryRow], asked: Asked, num_aligned: int = 0) -> d
     groups = _groups(rows, convention)
     result["figures"] = {
         source: {
-            "overall": _figures(rows, source, convention),
-            "rows": {name: _figures(group, source, convention) for name, group in groups.items()},
+            "overall": _metrics(rows, source, convention),
+            "rows": {name: _metrics(group, source, convention) for name, group in groups.items()},
         }
         for source in SOURCES
     }
@@ -258,20 +260,15 @@ def _groups(rows: Sequence[QueryRow], convention: Convention) -> dict[str, list[
     return {}
 
 
-def _figures(rows: Sequence[QueryRow], source: str, convention: Convention) -> dict[str, Any]:
+def _metrics(rows: Sequence[QueryRow], source: str, convention: Convention) -> dict[str, Any]:
     values: Mapping[str, Any]
     if convention.boxes == "whole":
         values = _accuracies([row.official[source][BOX_IOU] for row in rows])
     elif convention.boxes == "parts":
-        values = _means([row.official[source] for row in rows], convention.figures)
+        values = _means([row.official[source] for row in rows], convention.metrics)
     else:
-        values = metrics.headline(_counts(rows, source))
-    return {"num_queries": len(rows), **{name: values[name] for name in convention.figures}}
-
-
-def _counts(rows: Sequence[QueryRow], source: str) -> metrics.Counts:
-    scores = (row.scores[source] for row in rows)
-    return metrics.Counts.of((score.intersection, score.union) for score in scores)
+        values = metrics.headline(metrics.counts_of(rows, source))
+    return {"num_queries": len(rows), **{name: values[name] for name in convention.metrics}}
 
 
 def _accuracies(ious: Sequence[float]) -> dict[str, float | None]:

@@ -1,6 +1,6 @@
 """Stage ``evaluate``: the student's masks in 3D and the teacher's in 2D against ground truth.
 
-A pair is one query asked on one view. The target counts as *in view* from ``VISIBLE_SHARE`` of
+A pair is one query queries on one view. The target counts as *in view* from ``VISIBLE_SHARE`` of
 the picture on, as *absent* when not a cell of it shows; in between nothing is counted, and
 neither is an answer that failed.
 
@@ -8,7 +8,7 @@ Points that the dataset leaves out of evaluation count neither in intersections 
 
 Masks of three sources are scored alike: the student's, as ``fusion_only`` those of the lifted
 pseudo-labels it was taught with, and of both together. Beside them stand the 2D teacher in 2D, and
-the official figures of the benchmark that the queries belong to.
+the official teacher_metrics of the benchmark that the queries belong to.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ from data.queries.prompts import target_ids
 from data.rooms.teacher_questions import VISIBLE_SHARE
 from data.types import Array, GroundTruth, Progress, Prompt, PromptTruth, silent
 from stages.evaluation import benchmarks, metrics
-from stages.evaluation.benchmarks import Asked
+from stages.evaluation.benchmarks import QuerySource
 from stages.evaluation.metrics import BoxScan, auc
 
 
@@ -70,17 +70,17 @@ class Pairs:
 
 
 def summarise_teacher(judged: Sequence[tuple[str, Pairs]]) -> dict[str, Any]:
-    """``teacher_2d`` of ``metrics.json``, from (task, pairs of one query): figures, ``by_task``."""
+    """``teacher_2d`` of ``metrics.json``, from (task, pairs of one query): teacher_metrics, ``by_task``."""
     by_task: dict[str, list[Pairs]] = {}
     for task, pairs in judged:
         by_task.setdefault(task, []).append(pairs)
     return {
-        **figures(Pairs.joined(pairs for _, pairs in judged)),
-        "by_task": {task: figures(Pairs.joined(by_task[task])) for task in sorted(by_task)},
+        **teacher_metrics(Pairs.joined(pairs for _, pairs in judged)),
+        "by_task": {task: teacher_metrics(Pairs.joined(by_task[task])) for task in sorted(by_task)},
     }
 
 
-def figures(pairs: Pairs) -> dict[str, Any]:
+def teacher_metrics(pairs: Pairs) -> dict[str, Any]:
     """Figures of a group, all but the counts as fractions; None where nothing tells.
 
     ``mask_iou`` is the mean over what is in view, a missing mask counted 0; ``presence`` the
@@ -90,7 +90,7 @@ def figures(pairs: Pairs) -> dict[str, Any]:
     """
     in_view = ~pairs.failed & (pairs.share >= VISIBLE_SHARE)
     absent = ~pairs.failed & (pairs.share == 0)
-    hits, refusals = _mean(pairs.masked[in_view]), _mean(~pairs.masked[absent])
+    hits, refusals = metrics.mean(pairs.masked[in_view]), metrics.mean(~pairs.masked[absent])
     presence = belief_auc = None
     if hits is not None and refusals is not None:
         known = in_view | absent
@@ -100,17 +100,13 @@ def figures(pairs: Pairs) -> dict[str, Any]:
         "pairs": len(pairs.share),
         "in_view": int(in_view.sum()),
         "absent": int(absent.sum()),
-        "mask_iou": _mean(pairs.iou[in_view]),
+        "mask_iou": metrics.mean(pairs.iou[in_view]),
         "presence": presence,
         "true_positives": hits,
         "true_negatives": refusals,
         "belief_auc": belief_auc,
         "failed": int(pairs.failed.sum()),
     }
-
-
-def _mean(values: Array) -> float | None:
-    return float(np.mean(values, dtype=np.float64)) if len(values) else None
 
 
 _FALSE_MASK_RATE = "false_mask_rate"
@@ -139,37 +135,37 @@ class EvaluationScene:
 def run(
     scenes: Iterable[EvaluationScene],
     progress: Progress = silent,
-    asked: Asked = Asked(),
+    queries: QuerySource = QuerySource(),
     search_rows: Sequence[QueryRow] = (),
 ) -> Evaluation:
     """Score every query of every scene; scenes are taken one at a time.
 
     ``search_rows`` are searches over several scenes, scored already
-    (``stages.evaluation.hierarchical_search``). ``asked`` says whose queries they are, and so by
+    (``stages.evaluation.hierarchical_search``). ``queries`` says whose queries they are, and so by
     which convention ``benchmark`` is scored.
 
     Raises DataError for a query without truth, for a truth that names an object the scene does
-    not have, for a mask of another scan's length, for a query asked twice, and when there is
+    not have, for a mask of another scan's length, for a query queries twice, and when there is
     no query at all. ``progress`` gets (scenes done, 0): the number of scenes is not known.
     """
     rows: list[QueryRow] = []
     judged: list[tuple[str, Pairs]] = []
     num_aligned = 0
     for done, scene in enumerate(scenes, start=1):
-        rows.extend(_row(scene, prompt, asked) for prompt in scene.prompts)
+        rows.extend(_row(scene, prompt, queries) for prompt in scene.prompts)
         judged.extend(_judged(scene))
         num_aligned += scene.scan is not None and scene.scan.is_aligned and bool(scene.prompts)
         progress(done, 0)
     rows.extend(search_rows)
     _refuse_unusable(rows)
-    benchmark = {"benchmark": benchmarks.summarise(rows, asked, num_aligned)}
+    benchmark = {"benchmark": benchmarks.summarise(rows, queries, num_aligned)}
     return Evaluation(tuple(rows), {**summarise(rows, judged), **benchmark})
 
 
 def summarise(rows: Sequence[QueryRow], judged: Sequence[tuple[str, Pairs]]) -> dict[str, Any]:
-    """The content of ``metrics.json``: the student's figures, each source's, the teacher's.
+    """The content of ``metrics.json``: the student's teacher_metrics, each source's, the teacher's.
 
-    All figures but counts are fractions in [0, 1]; None stands where a group has no query.
+    All teacher_metrics but counts are fractions in [0, 1]; None stands where a group has no query.
     """
     by_source = {source: _source_summary(rows, source) for source in SOURCES}
     shared = {key: value for key, value in by_source["student"].items() if key != "num_missing"}
@@ -177,10 +173,12 @@ def summarise(rows: Sequence[QueryRow], judged: Sequence[tuple[str, Pairs]]) -> 
 
 
 def _source_summary(rows: Sequence[QueryRow], source: str) -> dict[str, Any]:
-    counts = _counts(rows, source)
+    counts = metrics.counts_of(rows, source)
     tasks = sorted({row.task for row in rows})
     by_target = {
-        target: metrics.headline(_counts([r for r in rows if r.target_count == target], source))
+        target: metrics.headline(
+            metrics.counts_of([r for r in rows if r.target_count == target], source)
+        )
         for target in TARGET_COUNTS
     }
     absent = [row.scores[source] for row in rows if row.target_count == "zero"]
@@ -190,7 +188,7 @@ def _source_summary(rows: Sequence[QueryRow], source: str) -> dict[str, Any]:
         **metrics.headline(counts),
         "conventions": metrics.conventions(counts),
         "by_task": {
-            task: metrics.headline(_counts([r for r in rows if r.task == task], source))
+            task: metrics.headline(metrics.counts_of([r for r in rows if r.task == task], source))
             for task in tasks
         },
         "by_target_count": by_target,
@@ -198,16 +196,11 @@ def _source_summary(rows: Sequence[QueryRow], source: str) -> dict[str, Any]:
     }
 
 
-def _counts(rows: Sequence[QueryRow], source: str) -> metrics.Counts:
-    scores = (row.scores[source] for row in rows)
-    return metrics.Counts.of((score.intersection, score.union) for score in scores)
-
-
-def _row(scene: EvaluationScene, prompt: Prompt, asked: Asked) -> QueryRow:
+def _row(scene: EvaluationScene, prompt: Prompt, queries: QuerySource) -> QueryRow:
     truth = scene.ground_truth
     object_ids = target_ids(scene.scene_id, prompt, scene.truths, truth)
     targets = truth.counted_points(object_ids)
-    # Each mask is asked for once: it may be read from a file only now.
+    # Each mask is queries for once: it may be read from a file only now.
     masks = {source: scene.masks.get(source, _NOTHING).get(prompt.prompt_id) for source in SOURCES}
     return QueryRow(
         prompt.prompt_id,
@@ -217,23 +210,23 @@ def _row(scene: EvaluationScene, prompt: Prompt, asked: Asked) -> QueryRow:
         TARGET_COUNTS[min(len(set(object_ids)), 2)],
         len(targets),
         _scores(scene, prompt.prompt_id, masks, targets),
-        benchmarks.group_of(asked, truth, object_ids),
-        _official(scene, masks, asked, object_ids),
+        benchmarks.group_of(queries, truth, object_ids),
+        _official(scene, masks, queries, object_ids),
     )
 
 
 def _official(
     scene: EvaluationScene,
     masks: Mapping[str, Array | None],
-    asked: Asked,
+    queries: QuerySource,
     object_ids: Sequence[int],
 ) -> dict[str, dict[str, float]]:
     """What the benchmark's convention needs of a query's boxes; a missing mask has none."""
-    if not asked.convention.boxes:
+    if not queries.convention.boxes:
         return {}
     empty = np.zeros(scene.ground_truth.num_points, bool)
     drawn = {source: empty if mask is None else mask for source, mask in masks.items()}
-    return benchmarks.box_scores(asked, scene.scan, scene.ground_truth, object_ids, drawn)
+    return benchmarks.box_scores(queries, scene.scan, scene.ground_truth, object_ids, drawn)
 
 
 def _scores(
@@ -274,7 +267,7 @@ def _judged(scene: EvaluationScene) -> list[tuple[str, Pairs]]:
             f"scene {scene.scene_id}, judgement of the teacher",
             "one answer for each of the scene's queries",
             "those of other queries",
-            "Run JudgeTeacher again.",
+            "Run EvaluateTeacher2D again.",
         )
     judgement = scene.judgement
     return [(prompt.task, Pairs.of_query(judgement, k)) for k, prompt in enumerate(scene.prompts)]

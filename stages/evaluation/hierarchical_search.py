@@ -80,10 +80,10 @@ class _Counts:
 
 @dataclass(frozen=True)
 class SearchResult:
-    """``rows`` count with the rooms found; ``figures`` is the section ``search`` of the metrics."""
+    """``rows`` count with the rooms found; ``metrics`` is the section ``search`` of the metrics."""
 
     rows: tuple[QueryRow, ...]
-    figures: Mapping[str, Any]
+    metrics: Mapping[str, Any]
 
 
 def run_search_rows(
@@ -110,7 +110,7 @@ def run_search_rows(
                     choice = choices[search.search_id, source]
                     _add(counts[search.search_id, source], search, source, choice, room, truth)
     rows = [_rows(s, truths[s.search_id], truth_points, counts) for s in searches]
-    figures = _figures(searches, truths, choices, rows)
+    figures = _metrics(searches, truths, choices, rows)
     return SearchResult(tuple(with_step for with_step, _ in rows), figures)
 
 
@@ -181,7 +181,7 @@ def _score(counts: _Counts, k: int, truth_points: int) -> Score:
     return Score(intersection, union, iou, predicted, counts.missing)
 
 
-def _figures(
+def _metrics(
     searches: Sequence[Search],
     truths: Mapping[str, PromptTruth],
     choices: Choices,
@@ -198,20 +198,17 @@ def _figures(
             "told": [hits[s.search_id] for s in searches if s.signs],
             "untold": [hits[s.search_id] for s in searches if not s.signs],
         }
-        headline = [metrics.headline(_of(source, [pair[k] for pair in rows])) for k in range(2)]
+        headline = [
+            metrics.headline(metrics.counts_of([pair[k] for pair in rows], source))
+            for k in range(2)
+        ]
         found[source] = {
-            "room_hit_rate": _mean(list(hits.values())),
-            **{f"room_hit_rate_{name}": _mean(values) for name, values in told.items()},
+            "room_hit_rate": metrics.mean(np.array(list(hits.values()))),
+            **{
+                f"room_hit_rate_{name}": metrics.mean(np.array(values))
+                for name, values in told.items()
+            },
             "with_room": headline[0],
             "without_room": headline[1],
         }
     return found
-
-
-def _of(source: str, rows: Sequence[QueryRow]) -> metrics.Counts:
-    scores = (row.scores[source] for row in rows)
-    return metrics.Counts.of((score.intersection, score.union) for score in scores)
-
-
-def _mean(values: Sequence[bool]) -> float | None:
-    return sum(values) / len(values) if values else None

@@ -38,6 +38,7 @@ from scipy.sparse import coo_matrix
 from scipy.sparse.csgraph import connected_components
 from scipy.spatial import cKDTree
 
+from data.artifacts.evaluation import QueryRow
 from data.geometry.voxels import Voxels, voxelise
 from data.types import Array
 
@@ -102,6 +103,12 @@ class PointCount(NamedTuple):
     intersection: int
     union: int
     predicted: int
+
+
+def counts_of(rows: Sequence[QueryRow], source: str) -> Counts:
+    """Intersection and union of the masks of one source, one pair for each of ``rows``."""
+    scores = (row.scores[source] for row in rows)
+    return Counts.of((score.intersection, score.union) for score in scores)
 
 
 def mask_from_logits(mask_logits: Array) -> Array:
@@ -200,7 +207,7 @@ def headline(counts: Counts) -> dict[str, Any]:
     return {
         "num_queries": len(counts),
         "miou": strict["miou"],
-        "giou": _mean(lisa_iou(counts)),
+        "giou": mean(lisa_iou(counts)),
         "ciou": cumulative_iou(counts) if len(counts) else None,
         "acc25": strict["acc25"],
         "acc50": strict["acc50"],
@@ -224,14 +231,15 @@ def per_query(counts: Counts, name: str = "strict") -> dict[str, Array]:
 
 def _convention(name: str, counts: Counts) -> dict[str, Any]:
     result: dict[str, Any] = {
-        key: _mean(of_each) for key, of_each in per_query(counts, name).items()
+        key: mean(of_each) for key, of_each in per_query(counts, name).items()
     }
     result["boundary"] = boundary_cases(counts)
     result["rule"] = RULES[name]
     return result
 
 
-def _mean(values: Array) -> float | None:
+def mean(values: Array) -> float | None:
+    """Mean of (n,) values in float64; None for no value."""
     return float(np.mean(values, dtype=np.float64)) if len(values) else None
 
 

@@ -20,7 +20,7 @@ from stages.evaluation import metrics
 CIOU = "ciou"
 STRICT = ("miou", "acc25", "acc50")
 INCLUSIVE = ("inclusive_miou", "inclusive_acc25", "inclusive_acc50")
-FIGURES: Mapping[str, str] = {
+METRIC_NAMES: Mapping[str, str] = {
     "miou": "mIoU",
     "acc25": "Acc@0.25",
     "acc50": "Acc@0.50",
@@ -34,7 +34,7 @@ FIGURES: Mapping[str, str] = {
 
 
 @dataclass(frozen=True, eq=False)
-class Asked:
+class RunAnswers:
     """One run's answers, under the ``name`` that errors call it by.
 
     ``targets`` are the ids of each query's objects by prompt id, as far as they are known.
@@ -76,14 +76,14 @@ class Change:
 
 
 @dataclass(frozen=True)
-class Figure:
+class PairedMetric:
     """One figure: its ``values`` by run, and the ``changes`` of all runs but the first."""
 
     values: tuple[float, ...]
     changes: tuple[Change, ...]
 
 
-def shared_queries(runs: Sequence[Asked]) -> SharedQueries:
+def shared_queries(runs: Sequence[RunAnswers]) -> SharedQueries:
     """The queries with the same prompt id, scene and sentence in every run.
 
     Raises UserError when there is none, and when runs hold different things to be true of one.
@@ -118,12 +118,12 @@ def _examples(rows: Sequence[QueryRow]) -> str:
 
 def _refuse_other_truths(
     names: Sequence[str],
-    one: Asked,
-    two: Asked,
+    one: RunAnswers,
+    two: RunAnswers,
     first: Mapping[str, QueryRow],
     second: Mapping[str, QueryRow],
 ) -> None:
-    def true_of(run: Asked, row: QueryRow) -> tuple[str, int, tuple[int, ...] | None]:
+    def true_of(run: RunAnswers, row: QueryRow) -> tuple[str, int, tuple[int, ...] | None]:
         known = row.prompt_id in one.targets and row.prompt_id in two.targets
         ids = tuple(sorted(run.targets[row.prompt_id])) if known else None
         return row.target_count, row.truth_points, ids
@@ -145,14 +145,8 @@ def _truth(targets: str, points: int, ids: tuple[int, ...] | None) -> str:
     return f"{points} true points of {targets} target{told}"
 
 
-def counts_of(rows: Sequence[QueryRow], source: str) -> metrics.Counts:
-    """Points of intersection and union of one source's answers."""
-    scores = (row.scores[source] for row in rows)
-    return metrics.Counts.of((score.intersection, score.union) for score in scores)
-
-
-def figures(runs: Sequence[metrics.Counts]) -> dict[str, Figure]:
-    """All ``FIGURES`` of runs over the same Q >= 1 queries, in one order.
+def paired_metrics(runs: Sequence[metrics.Counts]) -> dict[str, PairedMetric]:
+    """All ``METRIC_NAMES`` of runs over the same Q >= 1 queries, in one order.
 
     ``draws`` are the same for every figure and run. Raises ValueError for runs of several lengths.
     """
@@ -161,11 +155,11 @@ def figures(runs: Sequence[metrics.Counts]) -> dict[str, Figure]:
     drawn = metrics.draws(len(runs[0]))
     by_query = [_by_query(counts) for counts in runs]
     made = {}
-    for name in FIGURES:
+    for name in METRIC_NAMES:
         if name == CIOU:
-            made[name] = _ciou(runs, drawn)
+            made[name] = _ciou_metric(runs, drawn)
         else:
-            made[name] = _mean([values[name] for values in by_query], drawn)
+            made[name] = _mean_metric([values[name] for values in by_query], drawn)
     return made
 
 
@@ -178,7 +172,7 @@ def _by_query(counts: metrics.Counts) -> dict[str, Array]:
     return {name: of_each.astype(np.float64) for name, of_each in values.items()}
 
 
-def _mean(runs: Sequence[Array], drawn: Array) -> Figure:
+def _mean_metric(runs: Sequence[Array], drawn: Array) -> PairedMetric:
     changes = []
     for values in runs[1:]:
         gains = values - runs[0]
@@ -193,10 +187,10 @@ def _mean(runs: Sequence[Array], drawn: Array) -> Figure:
                 sign_test(better, worse),
             )
         )
-    return Figure(tuple(float(values.mean()) for values in runs), tuple(changes))
+    return PairedMetric(tuple(float(values.mean()) for values in runs), tuple(changes))
 
 
-def _ciou(runs: Sequence[metrics.Counts], drawn: Array) -> Figure:
+def _ciou_metric(runs: Sequence[metrics.Counts], drawn: Array) -> PairedMetric:
     values = [metrics.cumulative_iou(counts) for counts in runs]
     samples = [
         metrics.iou_of_sums(counts.intersection[drawn].sum(1), counts.union[drawn].sum(1))
@@ -206,7 +200,7 @@ def _ciou(runs: Sequence[metrics.Counts], drawn: Array) -> Figure:
         Change(value - values[0], *metrics.interval(sample - samples[0]))
         for value, sample in zip(values[1:], samples[1:], strict=True)
     )
-    return Figure(tuple(values), changes)
+    return PairedMetric(tuple(values), changes)
 
 
 def sign_test(better: int, worse: int) -> float:

@@ -15,8 +15,8 @@ from PIL import Image, ImageDraw
 from data.artifacts.soft_masks import Predictions, PseudoLabels
 from data.artifacts.teacher import MASK, TeacherCache
 from data.types import Array, Prompt, Scene
-from stages.report.pictures import FAINT, INK, best_corner, font, over, paint, wrapped
-from stages.report.scan_renderer import draw_corners, draw_turn
+from stages.report.pictures import FAINT, INK, best_viewpoint, font, over, paint, wrapped
+from stages.report.scan_renderer import render_orbit, render_upper_corners
 from stages.scene.view_images import mask_of, read_image
 
 SIZE = (800, 460)
@@ -44,7 +44,7 @@ class Candidate:
 
 
 @dataclass(frozen=True, eq=False)
-class Shot:
+class AnimatedQuery:
     """A query with its scene, its teacher's answers, their weights and the student's answer."""
 
     scene: Scene
@@ -81,13 +81,13 @@ def choose(found: Iterable[Candidate], count: int) -> list[Prompt]:
     return chosen
 
 
-def run(shots: Iterable[Shot]) -> bytes:
+def run(queries: Iterable[AnimatedQuery]) -> bytes:
     """A GIF of ``SIZE`` that shows one query after the other, for ever; the same bytes each time.
 
-    Raises ValueError for no shot, and for a scene without triangles; DataError for a picture
+    Raises ValueError for no query, and for a scene without triangles; DataError for a picture
     that cannot be read.
     """
-    frames = [frame for shot in shots for frame in _frames(shot)]
+    frames = [frame for query in queries for frame in _frames(query)]
     if not frames:
         raise ValueError("nothing to show")
     palette = _palette([image for image, _ in frames])
@@ -124,14 +124,14 @@ def _paged(frame: Image.Image, palette: Image.Image) -> Image.Image:
     return page
 
 
-def _frames(shot: Shot) -> Iterator[tuple[Image.Image, int]]:
+def _frames(query: AnimatedQuery) -> Iterator[tuple[Image.Image, int]]:
     """Pictures and how long each is shown, in milliseconds."""
-    row = shot.found.prompt_ids.index(shot.prompt.prompt_id)
-    mask = shot.found.masks[row]
-    score = float(shot.found.score("student")[row])
-    plain, masked = _views(shot)
-    base = _page(shot.prompt.text, f"student: the answer in 3D, score {score:.2f}")
-    for step, (bare, lit) in enumerate(_turning(shot.scene, mask)):
+    row = query.found.prompt_ids.index(query.prompt.prompt_id)
+    mask = query.found.masks[row]
+    score = float(query.found.score("student")[row])
+    plain, masked = _views(query)
+    base = _page(query.prompt.text, f"student: the answer in 3D, score {score:.2f}")
+    for step, (bare, lit) in enumerate(_turning(query.scene, mask)):
         if step == 0:
             yield _with(base, plain, bare), _ASK_MS
             yield _with(base, masked, bare), _LOOK_MS
@@ -141,16 +141,16 @@ def _frames(shot: Shot) -> Iterator[tuple[Image.Image, int]]:
 
 def _turning(scene: Scene, mask: Array) -> Iterator[tuple[Image.Image, Image.Image]]:
     """The scan without and with the answer lit, step by step around where it is best seen."""
-    corners = draw_corners(scene, _SCAN[0] // 4, _SCAN[1] // 4)
-    if not corners:
+    viewpoints = render_upper_corners(scene, _SCAN[0] // 4, _SCAN[1] // 4)
+    if not viewpoints:
         raise ValueError(f"scene {scene.scene_id} has no triangles to draw")
-    best, _ = best_corner(corners, [mask])
-    middle = np.pi / 4 + np.pi / 2 * corners.index(best)
+    best, _ = best_viewpoint(viewpoints, [mask])
+    middle = np.pi / 4 + np.pi / 2 * viewpoints.index(best)
     share = np.linspace(0, 1, STEPS)
     eased = share * share * (3 - 2 * share) - 0.5  # Starts and stops gently.
-    for corner in draw_turn(scene, [float(a) for a in middle + _TURN * eased], *_SCAN):
-        lit = paint(corner, mask, np.zeros_like(mask), _GLOW)
-        yield _on_white(corner.picture), _on_white(lit)
+    for viewpoint in render_orbit(scene, [float(a) for a in middle + _TURN * eased], *_SCAN):
+        lit = paint(viewpoint, mask, np.zeros_like(mask), _GLOW)
+        yield _on_white(viewpoint.picture), _on_white(lit)
 
 
 def _on_white(picture: Array) -> Image.Image:
@@ -159,18 +159,18 @@ def _on_white(picture: Array) -> Image.Image:
     return page
 
 
-def _views(shot: Shot) -> tuple[list[Image.Image], list[Image.Image]]:
+def _views(query: AnimatedQuery) -> tuple[list[Image.Image], list[Image.Image]]:
     """The views that count most, without and with the teacher's masks."""
-    column = shot.cache.prompt_ids.index(shot.prompt.prompt_id)
-    weights = shot.labels.view_weights[shot.labels.prompt_ids.index(shot.prompt.prompt_id)]
-    said = shot.cache.status[:, column] == MASK
+    column = query.cache.prompt_ids.index(query.prompt.prompt_id)
+    weights = query.labels.view_weights[query.labels.prompt_ids.index(query.prompt.prompt_id)]
+    said = query.cache.status[:, column] == MASK
     ranked = sorted(np.flatnonzero(said).tolist(), key=lambda view: (-weights[view], view))
     plain, masked = [], []
     for view in ranked[:_MOST_VIEWS]:
-        image = read_image(shot.scene.views[view])
+        image = read_image(query.scene.views[view])
         size = (image.shape[0], image.shape[1])
         plain.append(_small(image))
-        mask = mask_of(shot.cache, view, column, size)
+        mask = mask_of(query.cache, view, column, size)
         masked.append(_small(over(_faded(image), mask, _GLOW)))
     return plain, masked
 

@@ -85,9 +85,15 @@ _HISTOGRAM_LEFT, _HISTOGRAM_RIGHT, _HISTOGRAM_TOP, _HISTOGRAM_BOTTOM = 34, 16, 2
 _COLUMN_GAP = 2.0
 
 
+Kind = Literal["gained", "lost", "same"]
+
+
 @dataclass(frozen=True)
 class Column:
-    """One bin: its bar in SVG units, how many values it has, and which ones in words."""
+    """One bin of a histogram: its bar in SVG units, its number of values, and a label.
+
+    ``kind`` is "" where the bins are not about changes.
+    """
 
     x: float
     y: float
@@ -95,23 +101,33 @@ class Column:
     height: float
     count: int
     label: str
+    kind: Kind | Literal[""] = ""
 
 
 @dataclass(frozen=True)
 class Histogram:
-    """Columns over [0, 1] in a ``width`` x ``height`` box; ``total`` values, ``mean`` of them."""
+    """Columns in a ``width`` x ``height`` box of SVG units, with their axes.
+
+    The axes are drawn from ``left`` to ``right`` and at ``bottom``. ``mean`` is the mean of the
+    values, None where it is not shown.
+    """
 
     title: str
     columns: tuple[Column, ...]
     x_ticks: tuple[Tick, ...]
     y_ticks: tuple[Tick, ...]
-    total: int
-    mean: float
-    width: int = HISTOGRAM_WIDTH
-    height: int = HISTOGRAM_HEIGHT
-    left: int = _HISTOGRAM_LEFT
-    right: int = HISTOGRAM_WIDTH - _HISTOGRAM_RIGHT
-    bottom: int = HISTOGRAM_HEIGHT - _HISTOGRAM_BOTTOM
+    x_label: str
+    width: int
+    height: int
+    left: int
+    right: int
+    bottom: int
+    mean: float | None = None
+
+    @property
+    def total(self) -> int:
+        """The number of values in all columns."""
+        return sum(column.count for column in self.columns)
 
 
 def iou_histograms(rows: Sequence[QueryRow], sources: Mapping[str, str]) -> list[Histogram]:
@@ -165,13 +181,26 @@ def _histogram(name: str, counts: Sequence[int], highest: int, mean: float) -> H
     y_ticks = tuple(
         Tick(round(bottom - value * tall, 1), str(value)) for value in dict.fromkeys((0, highest))
     )
-    return Histogram(name, columns, x_ticks, y_ticks, sum(counts), mean)
+    return Histogram(
+        name,
+        columns,
+        x_ticks,
+        y_ticks,
+        "IoU, percent",
+        HISTOGRAM_WIDTH,
+        HISTOGRAM_HEIGHT,
+        _HISTOGRAM_LEFT,
+        HISTOGRAM_WIDTH - _HISTOGRAM_RIGHT,
+        bottom,
+        mean,
+    )
 
 
-Kind = Literal["gained", "lost", "same"]
 _CHANGE_SIZE, _CHANGE_LEFT, _CHANGE_TOP, _CHANGE_BOTTOM, _CHANGE_RIGHT = 340, 36, 28, 44, 16
 _MARK = 4.5
 _CHANGE_WIDE = 520
+_CHANGE_AXIS = _CHANGE_SIZE - _CHANGE_LEFT - _CHANGE_RIGHT + _CHANGE_TOP
+"""SVG units from the top of a box to the axis at its bottom."""
 _CHANGE_BINS = 10
 """On either side of the bin in the middle, which is for changes under half a bin."""
 
@@ -182,7 +211,7 @@ class Mark:
 
     kind: Kind
     path: str
-    told: str
+    label: str
 
 
 @dataclass(frozen=True)
@@ -196,41 +225,11 @@ class Scatter:
     y_label: str
     title: str
     width: int = _CHANGE_SIZE
-    height: int = _CHANGE_SIZE - _CHANGE_LEFT - _CHANGE_RIGHT + _CHANGE_TOP + _CHANGE_BOTTOM
+    height: int = _CHANGE_AXIS + _CHANGE_BOTTOM
     left: int = _CHANGE_LEFT
     right: int = _CHANGE_SIZE - _CHANGE_RIGHT
     top: int = _CHANGE_TOP
-    bottom: int = _CHANGE_SIZE - _CHANGE_LEFT - _CHANGE_RIGHT + _CHANGE_TOP
-
-
-@dataclass(frozen=True)
-class ChangeColumn:
-    """A bar of a histogram, and how many queries it stands for."""
-
-    kind: Kind
-    x: float
-    y: float
-    width: float
-    height: float
-    count: int
-    told: str
-
-
-@dataclass(frozen=True)
-class ChangeHistogram:
-    """Bars over changes from -1 to 1; the one in the middle is for no change to speak of."""
-
-    columns: tuple[ChangeColumn, ...]
-    x_ticks: tuple[Tick, ...]
-    y_ticks: tuple[Tick, ...]
-    x_label: str
-    title: str
-    width: int = _CHANGE_WIDE
-    height: int = _CHANGE_SIZE - _CHANGE_LEFT - _CHANGE_RIGHT + _CHANGE_TOP + _CHANGE_BOTTOM
-    left: int = _CHANGE_LEFT
-    right: int = _CHANGE_WIDE - _CHANGE_RIGHT
-    top: int = _CHANGE_TOP
-    bottom: int = _CHANGE_SIZE - _CHANGE_LEFT - _CHANGE_RIGHT + _CHANGE_TOP
+    bottom: int = _CHANGE_AXIS
 
 
 def kind_of(change: float) -> Kind:
@@ -277,12 +276,12 @@ def _mark_path(kind: Kind, x: float, y: float) -> str:
     return f"M{x - _MARK} {y}{half} {2 * _MARK} 0{half} -{2 * _MARK} 0z"
 
 
-def changes_histogram(changes: Array, names: tuple[str, str]) -> ChangeHistogram:
+def changes_histogram(changes: Array, names: tuple[str, str]) -> Histogram:
     """How many of (Q,) changes of IoU, in [-1, 1], fall into each tenth."""
     # Rounding halves to even treats gains and losses alike, so swapped runs give a mirror image.
     tenths = np.rint(changes * _CHANGE_BINS).astype(int)
     counts = np.bincount(tenths + _CHANGE_BINS, minlength=2 * _CHANGE_BINS + 1)
-    low, high = _CHANGE_TOP, _CHANGE_SIZE - _CHANGE_LEFT - _CHANGE_RIGHT + _CHANGE_TOP
+    low, high = _CHANGE_TOP, _CHANGE_AXIS
     top = int(counts.max(initial=1))
     step = (_CHANGE_WIDE - _CHANGE_LEFT - _CHANGE_RIGHT) / len(counts)
     columns = []
@@ -290,14 +289,19 @@ def changes_histogram(changes: Array, names: tuple[str, str]) -> ChangeHistogram
         height = round(count / top * (high - low), 1)
         middle = (k - _CHANGE_BINS) / _CHANGE_BINS
         kind = kind_of(k - _CHANGE_BINS)
-        told = f"changed by about {_signed(round(100 * middle))}: {count}"
+        label = f"changed by about {_signed(round(100 * middle))}: {count}"
         x = round(_CHANGE_LEFT + k * step + 1, 1)
         columns.append(
-            ChangeColumn(kind, x, round(high - height, 1), round(step - 2, 1), height, count, told)
+            Column(x, round(high - height, 1), round(step - 2, 1), height, count, label, kind)
         )
     centre = [_CHANGE_LEFT + (k + 0.5) * step for k in range(len(counts))]
     ticks = (k for k in range(0, len(counts), _CHANGE_BINS // 2))
-    return ChangeHistogram(
+    title = (
+        f"Changes of IoU from {names[0]} to {names[1]}: {int((changes > 0).sum())} queries gained, "
+        f"{int((changes < 0).sum())} lost, {int((changes == 0).sum())} as before"
+    )
+    return Histogram(
+        title,
         tuple(columns),
         tuple(Tick(round(centre[k], 1), _signed(10 * (k - _CHANGE_BINS))) for k in ticks),
         tuple(
@@ -305,8 +309,11 @@ def changes_histogram(changes: Array, names: tuple[str, str]) -> ChangeHistogram
             for s in sorted({0, top // 2, top})
         ),
         f"change of IoU from {names[0]} to {names[1]}, points",
-        f"Changes of IoU from {names[0]} to {names[1]}: {int((changes > 0).sum())} queries gained, "
-        f"{int((changes < 0).sum())} lost, {int((changes == 0).sum())} as before",
+        _CHANGE_WIDE,
+        _CHANGE_AXIS + _CHANGE_BOTTOM,
+        _CHANGE_LEFT,
+        _CHANGE_WIDE - _CHANGE_RIGHT,
+        _CHANGE_AXIS,
     )
 
 

@@ -19,20 +19,19 @@ from stages.configs import ReportConfig
 from stages.evaluation import metrics
 from stages.evaluation.metrics import RESAMPLES, RULES
 from stages.evaluation.paired_comparison import (
-    FIGURES,
-    Asked,
-    Figure,
+    METRIC_NAMES,
+    PairedMetric,
+    RunAnswers,
     SharedQueries,
-    counts_of,
-    figures,
+    paired_metrics,
     shared_queries,
 )
-from stages.report.charts import ChangeHistogram, Scatter, changes_histogram, kind_of, scatter
+from stages.report.charts import Histogram, Scatter, changes_histogram, kind_of, scatter
 from stages.report.html import inline, page_scripts, templates
 from stages.report.inputs import ComparedScene, CompareInputs
 from stages.report.pictures import paint_query
 from stages.report.points3d import Mode, Modes
-from stages.report.query_cards import Album, House, picture_height, with_houses
+from stages.report.query_cards import Album, DrawnQuery, RenderedScan, make_album, picture_height
 
 SOURCE_NAMES = {
     "student": "student",
@@ -52,7 +51,7 @@ class Group:
 
     name: str
     num_queries: int
-    figures: Mapping[str, Figure]
+    metrics: Mapping[str, PairedMetric]
 
 
 @dataclass(frozen=True, eq=False)
@@ -70,10 +69,10 @@ class ComparedQuery:
 
 @dataclass(frozen=True, eq=False)
 class PageContent:
-    """What is shown: figures of the chosen source, of every source and by group; the queries."""
+    """What is shown: metrics of the chosen source, of every source and by group; the queries."""
 
-    figures: Mapping[str, Figure]
-    by_source: Mapping[str, Mapping[str, Figure]]
+    metrics: Mapping[str, PairedMetric]
+    by_source: Mapping[str, Mapping[str, PairedMetric]]
     groups: Mapping[str, Sequence[Group]]
     shared: SharedQueries
     queries: Sequence[ComparedQuery]
@@ -104,7 +103,7 @@ def render_page(inputs: CompareInputs, content: PageContent) -> str:
             content=content,
             album=content.album,
             tiles=_TILES,
-            figure_names=FIGURES,
+            metric_names=METRIC_NAMES,
             rules=RULES,
             resamples=RESAMPLES,
             num_queries=len(content.queries),
@@ -120,7 +119,7 @@ def render_page(inputs: CompareInputs, content: PageContent) -> str:
 
 def _charts(
     queries: Sequence[ComparedQuery], names: Sequence[str]
-) -> list[tuple[Scatter, ChangeHistogram]]:
+) -> list[tuple[Scatter, Histogram]]:
     """Of every run but the first: its IoU against the first's, and the changes."""
     ious = np.array([query.ious for query in queries])
     texts = [query.rows[0].text for query in queries]
@@ -166,10 +165,10 @@ FEWEST, MOST = 2, 6
 
 @dataclass(frozen=True, eq=False)
 class Comparison:
-    """The ``html`` page, the ``figures`` it begins with, and which queries they are over."""
+    """The ``html`` page, the ``metrics`` it begins with, and which queries they are over."""
 
     html: str
-    figures: Mapping[str, Figure]
+    metrics: Mapping[str, PairedMetric]
     shared: SharedQueries
 
 
@@ -182,13 +181,13 @@ def run(inputs: CompareInputs, cfg: ReportConfig, progress: Progress = silent) -
     """
     if not FEWEST <= len(inputs.runs) <= MOST:
         raise UserError(f"expected {FEWEST} to {MOST} runs, found {len(inputs.runs)}")
-    asked = [Asked(run.name, run.evaluation.rows, run.targets) for run in inputs.runs]
+    asked = [RunAnswers(run.name, run.evaluation.rows, run.targets) for run in inputs.runs]
     shared = shared_queries(asked)
-    made = _figures(shared.rows, inputs.source)
+    made = _paired_metrics(shared.rows, inputs.source)
     queries = changed_most(shared, inputs.source)
     content = PageContent(
         made,
-        {source: _figures(shared.rows, source) for source in SOURCES},
+        {source: _paired_metrics(shared.rows, source) for source in SOURCES},
         _groups(shared, inputs.source),
         shared,
         queries,
@@ -198,8 +197,8 @@ def run(inputs: CompareInputs, cfg: ReportConfig, progress: Progress = silent) -
     return Comparison(render_page(inputs, content), made, shared)
 
 
-def _figures(runs: Sequence[Sequence[QueryRow]], source: str) -> dict[str, Figure]:
-    return figures([counts_of(rows, source) for rows in runs])
+def _paired_metrics(runs: Sequence[Sequence[QueryRow]], source: str) -> dict[str, PairedMetric]:
+    return paired_metrics([metrics.counts_of(rows, source) for rows in runs])
 
 
 def _groups(shared: SharedQueries, source: str) -> dict[str, list[Group]]:
@@ -211,7 +210,9 @@ def _groups(shared: SharedQueries, source: str) -> dict[str, list[Group]]:
     for title, groups in (("Task", by_task), ("Targets", by_count)):
         made[title] = [
             Group(
-                name, sum(chosen), _figures([_only(rows, chosen) for rows in shared.rows], source)
+                name,
+                sum(chosen),
+                _paired_metrics([_only(rows, chosen) for rows in shared.rows], source),
             )
             for name, chosen in groups.items()
             if any(chosen)
@@ -228,7 +229,9 @@ def changed_most(shared: SharedQueries, source: str) -> list[ComparedQuery]:
 
     IoU is the inclusive one: a mask for an absent object is a change, too.
     """
-    ious = np.stack([metrics.inclusive_iou(counts_of(rows, source)) for rows in shared.rows], 1)
+    ious = np.stack(
+        [metrics.inclusive_iou(metrics.counts_of(rows, source)) for rows in shared.rows], 1
+    )
     changes = ious[:, 1:] - ious[:, :1]
     largest = np.abs(changes).argmax(1)
     queries = [
@@ -247,17 +250,13 @@ def _album(
     inputs: CompareInputs, queries: Sequence[ComparedQuery], cfg: ReportConfig, progress: Progress
 ) -> Album:
     """Pictures and 3D of the queries that changed most."""
-    album = Album(_modes(len(inputs.runs)))
-    drawn = _drawn(queries, cfg.max_pictures)
-    wanted = {row.scene_id for row in drawn}
-    for row, house, item in with_houses(lambda: inputs.scenes(wanted), drawn, cfg):
-        if row.prompt_id in item.truths:
-            _draw(album, row.prompt_id, house, item)
-        progress(len(album.cards), len(drawn))
-    return album
+    rows = _drawn_rows(queries, cfg.max_pictures)
+    scene_ids = {row.scene_id for row in rows}
+    modes = _modes(len(inputs.runs))
+    return make_album(modes, lambda: inputs.scenes(scene_ids), rows, cfg, _draw, progress)
 
 
-def _drawn(queries: Sequence[ComparedQuery], most: int) -> list[QueryRow]:
+def _drawn_rows(queries: Sequence[ComparedQuery], most: int) -> list[QueryRow]:
     """Those that changed most, gained and lost alike; what one has too few of the other fills."""
     changed = [query for query in queries if query.largest]
     gained, lost = ([q for q in changed if (q.largest > 0) is up] for up in (True, False))
@@ -266,14 +265,16 @@ def _drawn(queries: Sequence[ComparedQuery], most: int) -> list[QueryRow]:
     return [query.rows[0] for side in kept for query in side]
 
 
-def _draw(album: Album, name: str, house: House, item: ComparedScene) -> None:
-    """One picture a run, by its number, and one of the truth, from one corner."""
+def _draw(row: QueryRow, rendered: RenderedScan, item: ComparedScene) -> DrawnQuery | None:
+    """Draw each run's mask and the truth from one viewpoint; None where no truth is known."""
+    if row.prompt_id not in item.truths:
+        return None
     empty = np.zeros(len(item.scene.cloud), bool)
-    truth = item.truths[name]
-    masks = {_layer(k): of_run.get(name, empty) for k, of_run in enumerate(item.masks)}
-    viewpoint = house.viewpoint([truth, *masks.values()])
-    pictures = paint_query(viewpoint[0], masks, truth)
-    album.add(name, house, viewpoint, pictures, {**masks, "truth": truth})
+    truth = item.truths[row.prompt_id]
+    masks = {_layer(k): of_run.get(row.prompt_id, empty) for k, of_run in enumerate(item.masks)}
+    viewpoint, note = rendered.choose_viewpoint([truth, *masks.values()])
+    pictures = paint_query(viewpoint, masks, truth)
+    return DrawnQuery(viewpoint, note, pictures, {**masks, "truth": truth})
 
 
 def _layer(run_index: int) -> str:

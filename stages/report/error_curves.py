@@ -6,7 +6,13 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from data.artifacts.evaluation import ArmRows
-from stages.evaluation.ablation import FIGURES, arm_figures, headline_of, queries_of, told
+from stages.evaluation.ablation import (
+    ARM_METRICS,
+    arm_metrics,
+    describe_queries,
+    headline_of,
+    queries_of,
+)
 from stages.report.charts import drawn, line_panels
 
 _TITLES = {
@@ -16,15 +22,15 @@ _TITLES = {
 }
 
 
-def figures(arms: Sequence[ArmRows]) -> dict[str, Any]:
+def setting_metrics(arms: Sequence[ArmRows]) -> dict[str, Any]:
     """Arms' headline figures at one setting, as in ``ablation.json``, and which queries they are.
 
     Raises ValueError where there is no query.
     """
     rows = queries_of(arms)
     headline = headline_of(rows)
-    found = {arm.name: arm_figures(arm, headline) for arm in arms}
-    return {"arms": found, "queries": told(rows, headline)}
+    found = {arm.name: arm_metrics(arm, headline) for arm in arms}
+    return {"arms": found, "queries": describe_queries(rows, headline)}
 
 
 def run(curves: Mapping[str, Mapping[float, Mapping[str, Any]]]) -> dict[str, Any]:
@@ -44,7 +50,7 @@ def run(curves: Mapping[str, Mapping[float, Mapping[str, Any]]]) -> dict[str, An
                 "rate": rate,
                 "arms": {
                     name: {
-                        **{figure: arm[figure] for figure in FIGURES},
+                        **{figure: arm[figure] for figure in ARM_METRICS},
                         "kept": _kept(arm["miou"]["mean"], first[name]["miou"]["mean"]),
                     }
                     for name, arm in by_rate[rate]["arms"].items()

@@ -19,22 +19,22 @@ from stages.report.pictures import (
     BLUE,
     INK,
     ORANGE,
-    Panel,
+    SheetCell,
     cell_width,
+    contact_sheet,
     font,
     hatched,
     over,
     pale,
     resized,
     scale,
-    sheet,
     viridis,
 )
 from stages.report.scan_renderer import below_ceiling, extent
 from stages.scene.view_images import mask_of, read_image
 
 ROWS = 6
-"""Views on a sheet."""
+"""Views on a contact_sheet."""
 _ROUNDING = 0.0022
 """Metres: what rounding three depths to millimetres can do to their second difference."""
 _CREASE = 0.7
@@ -53,7 +53,7 @@ def run_scene(scene: Scene, chosen: Sequence[int]) -> Iterator[tuple[str, Image.
     span = depth_span([scene.depths[index] for index in chosen])
     pages = [chosen[start : start + ROWS] for start in range(0, len(chosen), ROWS)]
     for number, page in enumerate(pages, 1):
-        panels = [one for index in page for one in _scene_view_panels(scene, index, span)]
+        cells = [one for index in page for one in _scene_view_cells(scene, index, span)]
         empty = hatched(64, 64)
         key = scale(*span, "m", "Depth along the viewing direction", "no surface", empty)
         heading = f"Scene {scene.scene_id}: depth over pictures"
@@ -61,7 +61,7 @@ def run_scene(scene: Scene, chosen: Sequence[int]) -> Iterator[tuple[str, Image.
             "Edges of depth, jumps and creases, must lie on the edges of the picture. "
             f"Page {number} of {len(pages)}, {len(chosen)} of {len(scene.views)} views."
         )
-        yield f"views_{number}", sheet(heading, about, panels, 3, key)
+        yield f"views_{number}", contact_sheet(heading, about, cells, 3, key)
 
 
 def depth_span(depths: Sequence[Array]) -> tuple[float, float]:
@@ -73,7 +73,7 @@ def depth_span(depths: Sequence[Array]) -> tuple[float, float]:
     return float(low), float(max(high, low + 0.1))
 
 
-def _scene_view_panels(scene: Scene, index: int, span: tuple[float, float]) -> list[Panel]:
+def _scene_view_cells(scene: Scene, index: int, span: tuple[float, float]) -> list[SheetCell]:
     view, depth = scene.views[index], scene.depths[index]
     image, width = read_image(view), cell_width(3)
     edges = over(image, thick(depth_edges(depth, view.camera)), ORANGE, ORANGE)
@@ -82,9 +82,9 @@ def _scene_view_panels(scene: Scene, index: int, span: tuple[float, float]) -> l
     told = f"{least:.2f} to {most:.2f} m; no surface at {np.mean(depth == 0):.1%} of pixels"
     size = f"{view.camera.width} x {view.camera.height} pixels, {view.camera.model}"
     return [
-        Panel(f"{index + 1}. {view.view_id}", resized(image, width), (size,)),
-        Panel("depth", resized(depth_picture(depth, span), width), (told,)),
-        Panel("edges of depth over the picture", resized(edges, width)),
+        SheetCell(f"{index + 1}. {view.view_id}", resized(image, width), (size,)),
+        SheetCell("depth", resized(depth_picture(depth, span), width), (told,)),
+        SheetCell("edges of depth over the picture", resized(edges, width)),
     ]
 
 
@@ -132,14 +132,14 @@ def _above_sheet(scene: Scene, chosen: Sequence[int]) -> Image.Image:
     shown = ", ".join(f"{i + 1}. {scene.views[i].view_id}" for i in chosen)
     sizes = np.bincount(scene.superpoint_ids)
     middle = f"{np.median(sizes[sizes > 0]):.0f}" if len(sizes) else "0"
-    panels = [
-        Panel(
+    cells = [
+        SheetCell(
             "colours and cameras",
             marked,
             (f"{len(scene.views)} cameras, each with its field of view; shown: {shown}",),
             4,
         ),
-        Panel(
+        SheetCell(
             "superpoints", part_picture(parts), (f"{count} superpoints, median {middle} points",)
         ),
     ]
@@ -148,7 +148,7 @@ def _above_sheet(scene: Scene, chosen: Sequence[int]) -> Image.Image:
         f"{len(scene.cloud)} points, {len(scene.triangles)} triangles; "
         f"{size[0]:.2f} x {size[1]:.2f} x {size[2]:.2f} m, seen from above without its ceiling"
     )
-    return sheet(f"Scene {scene.scene_id} from above", about, panels, 2)
+    return contact_sheet(f"Scene {scene.scene_id} from above", about, cells, 2)
 
 
 def seen_from_above(scene: Scene, width: int) -> tuple[Array, tuple[float, float, float]]:
@@ -239,7 +239,7 @@ def _wedge(view: View) -> list[Array]:
     return [view.camera_center + _WEDGE * (rotation.T @ side) for side in sides]
 
 
-"""Views on a sheet."""
+"""Views on a contact_sheet."""
 _LARGEST_DOT = 3
 _CONTRAST = 100.0
 """Levels of difference at the bright end of the scale."""
@@ -289,11 +289,11 @@ def run_links(
     """
     pages = [chosen[start : start + ROWS] for start in range(0, len(chosen), ROWS)]
     for number, page in enumerate(pages, 1):
-        panels: list[Panel] = []
+        cells: list[SheetCell] = []
         measured = []
         for index in page:
-            made, figures = _links_view_panels(scene, links.view(index), index)
-            panels += made
+            made, figures = _links_view_cells(scene, links.view(index), index)
+            cells += made
             measured.append(figures)
         told = "Difference of colours (depth: dark is near)"
         key = scale(0, _CONTRAST, "levels", told, "no point", pale(64, 64))
@@ -303,10 +303,12 @@ def run_links(
             "point's colour from its pixel's, mean over points and channels, of 255 levels; "
             f"chance: the same with points dealt at random. Page {number} of {len(pages)}."
         )
-        yield f"links_{number}", sheet(heading, about, panels, 4, key), measured
+        yield f"links_{number}", contact_sheet(heading, about, cells, 4, key), measured
 
 
-def _links_view_panels(scene: Scene, links: ViewLinks, index: int) -> tuple[list[Panel], Agreement]:
+def _links_view_cells(
+    scene: Scene, links: ViewLinks, index: int
+) -> tuple[list[SheetCell], Agreement]:
     view, width = scene.views[index], cell_width(4)
     image = read_image(view)
     told = agreement(scene.cloud.colors, image, links)
@@ -322,13 +324,15 @@ def _links_view_panels(scene: Scene, links: ViewLinks, index: int) -> tuple[list
     gaps = np.abs(own.astype(np.int64) - small).mean(axis=2)
     apart = np.where(held[..., None], viridis(gaps, 0, _CONTRAST), empty).astype(np.uint8)
     near, far = _span(depth)
-    panels = [
-        Panel(f"{index + 1}. {view.view_id}", small),
-        Panel("points by depth", over, (f"{told.points} points, {near:.2f} to {far:.2f} m",)),
-        Panel("points in their own colours", own, (f"on {told.covered:.1%} of pixels",)),
-        Panel("difference", apart, (f"{told.difference:.1f} levels; chance {told.chance:.1f}",)),
+    cells = [
+        SheetCell(f"{index + 1}. {view.view_id}", small),
+        SheetCell("points by depth", over, (f"{told.points} points, {near:.2f} to {far:.2f} m",)),
+        SheetCell("points in their own colours", own, (f"on {told.covered:.1%} of pixels",)),
+        SheetCell(
+            "difference", apart, (f"{told.difference:.1f} levels; chance {told.chance:.1f}",)
+        ),
     ]
-    return panels, told
+    return cells, told
 
 
 def _span(depth: Array) -> tuple[float, float]:
@@ -375,7 +379,7 @@ def run_teacher(
     labels: PseudoLabels | None,
     views: Sequence[int] | int,
 ) -> Iterator[tuple[Prompt, Image.Image]]:
-    """A sheet for each of ``prompts``, of the views of those indices or of so many.
+    """A contact_sheet for each of ``prompts``, of the views of those indices or of so many.
 
     Of so many: spread evenly from the view on which the teacher is surest to the one where it
     is least. With ``labels`` each view tells its weight, or why it was dropped.
@@ -386,7 +390,7 @@ def run_teacher(
     for prompt in prompts:
         column = cache.prompt_ids.index(prompt.prompt_id)
         chosen = spread_views(cache, column, views) if isinstance(views, int) else views
-        panels = [_panel(scene, cache, labels, column, index) for index in chosen]
+        cells = [_teacher_cell(scene, cache, labels, column, index) for index in chosen]
         said = int(np.count_nonzero(cache.status[:, column] == MASK))
         order = ", from the surest down" if isinstance(views, int) else ""
         about = (
@@ -394,7 +398,7 @@ def run_teacher(
             f"{len(cache.view_ids)} views; {len(chosen)} shown{order}. Orange: the mask; blue: "
             "the mask that an answer without [SEG] held back."
         )
-        yield prompt, sheet(prompt.text, about, panels, _COLUMNS)
+        yield prompt, contact_sheet(prompt.text, about, cells, _COLUMNS)
 
 
 def spread_views(cache: TeacherCache, column: int, count: int) -> list[int]:
@@ -408,9 +412,9 @@ def spread_views(cache: TeacherCache, column: int, count: int) -> list[int]:
     return [int(index) for index in ranked[np.rint(picks).astype(int)]]
 
 
-def _panel(
+def _teacher_cell(
     scene: Scene, cache: TeacherCache, labels: PseudoLabels | None, column: int, index: int
-) -> Panel:
+) -> SheetCell:
     picture = resized(read_image(scene.views[index]), cell_width(_COLUMNS))
     status = int(cache.status[index, column])
     if cache.drawn[index, column]:
@@ -423,7 +427,7 @@ def _panel(
     notes = [f"{_status(status)}; {figures}", *_weight(cache, labels, column, index)]
     answer = cache.answers[index][column]
     notes += [f"failed: {answer}" if status == FAILED else f'"{answer}"']
-    return Panel(f"{index + 1}. {scene.views[index].view_id}", picture, tuple(notes), 3)
+    return SheetCell(f"{index + 1}. {scene.views[index].view_id}", picture, tuple(notes), 3)
 
 
 def _status(status: int) -> str:

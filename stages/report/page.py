@@ -23,7 +23,7 @@ from data.artifacts.evaluation import SOURCES, QueryRow
 from data.queries.formats import FormatName
 from data.rooms.teacher_questions import VISIBLE_SHARE
 from stages.configs import Experiment, StageConfig
-from stages.evaluation.benchmarks import FIGURES
+from stages.evaluation.benchmarks import METRIC_NAMES
 from stages.report.charts import (
     BarChart,
     LineCharts,
@@ -124,7 +124,7 @@ class PublishedTable(BaseModel):
     ``formats`` and ``datasets`` are the query formats and readers of the scene sets it is about;
     ``version`` is the data set's that the figures are of, where it has several. ``trust``:
     "paper" (the method's own), "readme" (of released code) or "secondary" (public notes, read
-    where the paper was not). ``figures`` are keys of ``stages.evaluation.benchmarks.FIGURES``.
+    where the paper was not). ``figures`` are keys of ``stages.evaluation.benchmarks.METRIC_NAMES``.
     ``comparable`` tells whether figures measured here may be set against these, ``reasons`` why.
     """
 
@@ -143,7 +143,7 @@ class PublishedTable(BaseModel):
     @model_validator(mode="after")
     def _fits(self) -> Self:
         """Refuse unknown figures, and rows of another length than the table's figures."""
-        unknown = [name for name in self.figures if name not in FIGURES]
+        unknown = [name for name in self.figures if name not in METRIC_NAMES]
         if unknown or any(len(row.values) != len(self.figures) for row in self.rows):
             raise ValueError(f"{self.name}: figures {unknown or self.figures} and rows do not fit")
         return self
@@ -171,7 +171,7 @@ class PublishedSection:
     names: Mapping[str, str]
     rows: tuple[tuple[str, Mapping[str, Any]], ...]
     tables: tuple[TableView, ...]
-    figure_names: Mapping[str, str] = field(default_factory=lambda: FIGURES)
+    figure_names: Mapping[str, str] = field(default_factory=lambda: METRIC_NAMES)
 
 
 @cache
@@ -199,7 +199,7 @@ def published_section(summary: Mapping[str, Any]) -> PublishedSection:
     rows = [("all", {source: figures[source]["overall"] for source in SOURCES})]
     for name in figures["student"]["rows"]:
         rows.append((name, {source: figures[source]["rows"][name] for source in SOURCES}))
-    names = {key: name for key, name in FIGURES.items() if key in overall}
+    names = {key: name for key, name in METRIC_NAMES.items() if key in overall}
     return PublishedSection(
         benchmark, _NAMES[benchmark["query_format"]], names, tuple(rows), tables
     )
@@ -225,7 +225,7 @@ def _version_note(table: PublishedTable, version: str) -> str:
 
 
 _SOURCE_NAMES = {"student": "Student", "fusion_only": "Lifted labels", "together": "Together"}
-_FIGURES = {
+_METRIC_LABELS = {
     "miou": "mIoU",
     "giou": "gIoU",
     "ciou": "cIoU",
@@ -251,7 +251,7 @@ def render_page(inputs: ReportInputs, album: Album, picture_width: int) -> str:
         histograms=iou_histograms(rows, _SOURCE_NAMES),
         num_absent=sum(row.target_count == "zero" for row in rows),
         sources=_SOURCE_NAMES,
-        figures=_FIGURES,
+        figures=_METRIC_LABELS,
         headlines=_HEADLINES,
         visible_share=VISIBLE_SHARE,
         is_oracle="oracle" in inputs.record.teacher_name.lower(),

@@ -21,7 +21,7 @@ import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
 from data.types import Array
-from stages.report.scan_renderer import Corner, mean_color
+from stages.report.scan_renderer import Viewpoint, mean_color
 
 Font = ImageFont.FreeTypeFont | ImageFont.ImageFont
 _UNSEEN = frozenset(("Cc", "Cf", "Cs", "Co", "Cn", "Zl", "Zp"))
@@ -104,12 +104,12 @@ ORANGE, BLUE, GREEN, PURPLE = (230, 159, 0), (0, 114, 178), (0, 158, 115), (204,
 _MARGIN, _GAP = 20, 14
 _HEAD, _TITLE, _NOTE = 22, 15, 13
 _LEADING = 1.3
-_PANEL_TINT = 0.55
+_MASK_TINT = 0.55
 _HATCH = 8
 
 
 @dataclass(frozen=True, eq=False)
-class Panel:
+class SheetCell:
     """One picture of a sheet, a title above it and notes below, each on lines of its own."""
 
     title: str
@@ -132,13 +132,13 @@ def resized(picture: Array, width: int) -> Array:
     return np.asarray(Image.fromarray(picture).resize((width, height), smooth))
 
 
-def sheet(
-    heading: str, about: str, panels: Sequence[Panel], columns: int, key: Array | None = None
+def contact_sheet(
+    heading: str, about: str, cells: Sequence[SheetCell], columns: int, key: Array | None = None
 ) -> Image.Image:
     """All panels in rows of ``columns``, each as wide as its column; ``key`` at the foot."""
     width = cell_width(columns)
-    cells = [_cell(panel, width) for panel in panels]
-    rows = [cells[start : start + columns] for start in range(0, len(cells), columns)]
+    pasted = [_drawn_cell(cell, width) for cell in cells]
+    rows = [pasted[start : start + columns] for start in range(0, len(pasted), columns)]
     head = _written([(heading, _HEAD, INK, 3), (about, _NOTE + 1, FAINT, 3)], WIDTH - 2 * _MARGIN)
     parts = [[head], *rows, *([[Image.fromarray(key)]] if key is not None else [])]
     heights = [max((one.height for one in row), default=0) for row in parts]
@@ -153,10 +153,10 @@ def sheet(
     return canvas
 
 
-def _cell(panel: Panel, width: int) -> Image.Image:
-    title = _written([(panel.title, _TITLE, INK, 1)], width)
-    texts = [(note, _NOTE, FAINT, panel.note_lines) for note in panel.notes]
-    notes, picture = _written(texts, width), Image.fromarray(resized(panel.picture, width))
+def _drawn_cell(content: SheetCell, width: int) -> Image.Image:
+    title = _written([(content.title, _TITLE, INK, 1)], width)
+    texts = [(note, _NOTE, FAINT, content.note_lines) for note in content.notes]
+    notes, picture = _written(texts, width), Image.fromarray(resized(content.picture, width))
     cell = Image.new("RGB", (width, title.height + picture.height + notes.height + 6), "white")
     cell.paste(title, (0, 0))
     cell.paste(picture, (0, title.height + 2))
@@ -196,7 +196,7 @@ def over(picture: Array, mask: Array, color: Color, border: Color = INK) -> Arra
     The mask's outermost pixels are ``border``: dark ones show where a tint is on its own colour.
     """
     tinted = picture.astype(np.float32)
-    tinted[mask] = (1 - _PANEL_TINT) * tinted[mask] + _PANEL_TINT * np.asarray(color, np.float32)
+    tinted[mask] = (1 - _MASK_TINT) * tinted[mask] + _MASK_TINT * np.asarray(color, np.float32)
     tinted[mask & ~_inside(mask)] = border
     return np.rint(tinted).astype(np.uint8)
 
@@ -269,42 +269,42 @@ BOTH, ONLY, MISSED = (0, 158, 115), (230, 159, 0), (86, 180, 233)
 _TINT = 0.85
 
 
-def best_corner(corners: list[Corner], masks: list[Array]) -> tuple[Corner, bool]:
-    """The corner that shows most of the first mask that any corner shows, and whether one does."""
+def best_viewpoint(viewpoints: list[Viewpoint], masks: list[Array]) -> tuple[Viewpoint, bool]:
+    """The viewpoint that shows most of the first mask that any viewpoint shows, and whether one does."""
     for mask in masks:
-        seen = [int(np.count_nonzero(corner.shown(mask))) for corner in corners]
+        seen = [int(np.count_nonzero(viewpoint.shown(mask))) for viewpoint in viewpoints]
         if max(seen) > 0:
-            return corners[int(np.argmax(seen))], True
-    return corners[0], False
+            return viewpoints[int(np.argmax(seen))], True
+    return viewpoints[0], False
 
 
-def paint(corner: Corner, mask: Array, other: Array, alone: tuple[int, int, int]) -> Array:
+def paint(viewpoint: Viewpoint, mask: Array, other: Array, alone: tuple[int, int, int]) -> Array:
     """RGBA picture (H, W, 4) uint8 of ``mask``: ``BOTH`` where ``other`` agrees, else ``alone``.
 
     ``mask`` and ``other`` are (N,) bool; pixels outside the scene are transparent.
     """
-    shown = corner.shown(mask)
+    shown = viewpoint.shown(mask)
     pixels = np.flatnonzero(shown.any(axis=1))
-    tinted, sample = shown[pixels], corner.vertex[pixels]
+    tinted, sample = shown[pixels], viewpoint.vertex[pixels]
     agree = np.append(other, False)[sample][..., None]
     tint = np.where(agree, np.array(BOTH, np.float32), np.array(alone, np.float32))
-    tint = tint * (0.72 + 0.28 * corner.light[pixels])[..., None]
-    color = corner.color[pixels]
+    tint = tint * (0.72 + 0.28 * viewpoint.light[pixels])[..., None]
+    color = viewpoint.color[pixels]
     color = np.where(tinted[..., None], (1 - _TINT) * color + _TINT * tint, color)
-    picture = corner.picture.reshape(-1, 4).copy()
+    picture = viewpoint.picture.reshape(-1, 4).copy()
     picture[pixels] = mean_color(color, sample >= 0)
-    return picture.reshape(corner.picture.shape)
+    return picture.reshape(viewpoint.picture.shape)
 
 
-def paint_query(corner: Corner, masks: Mapping[str, Array], truth: Array) -> dict[str, Array]:
+def paint_query(viewpoint: Viewpoint, masks: Mapping[str, Array], truth: Array) -> dict[str, Array]:
     """One picture per source of ``masks`` and one named ``truth``, set against each other.
 
     A prediction is green where it is right and orange where it is not; the truth is green where
     the first source found it and blue where that missed it.
     """
-    pictures = {name: paint(corner, mask, truth, ONLY) for name, mask in masks.items()}
+    pictures = {name: paint(viewpoint, mask, truth, ONLY) for name, mask in masks.items()}
     first = next(iter(masks.values()), np.zeros_like(truth))
-    pictures["truth"] = paint(corner, truth, first, MISSED)
+    pictures["truth"] = paint(viewpoint, truth, first, MISSED)
     return pictures
 
 
@@ -349,18 +349,18 @@ def overview(
     canvas = Image.new("RGB", (columns * cell[0], rows * cell[1] + 34), "white")
     draw = ImageDraw.Draw(canvas)
     for index, tile in enumerate(tiles):
-        corner = (index % columns * cell[0], index // columns * cell[1])
-        _draw_tile(canvas, tile, corner, names)
+        origin = (index % columns * cell[0], index // columns * cell[1])
+        _draw_tile(canvas, tile, origin, names)
     _draw_legend(draw, rows * cell[1] + 6, legend)
     return _png(canvas)
 
 
 def _draw_tile(
-    canvas: Image.Image, tile: Tile, corner: tuple[int, int], names: tuple[str, str]
+    canvas: Image.Image, tile: Tile, origin: tuple[int, int], names: tuple[str, str]
 ) -> None:
     """Caption above, both pictures below."""
     draw, width = ImageDraw.Draw(canvas), tile.left.shape[1]
-    left, top = corner[0] + 12, corner[1] + 8
+    left, top = origin[0] + 12, origin[1] + 8
     font, small = ImageFont.load_default(17), ImageFont.load_default(13)
     characters = max(10, int(2 * width / 8.6))
     sentence = textwrap.shorten(tile.sentence, characters, placeholder=" ...")

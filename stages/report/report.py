@@ -10,14 +10,14 @@ from typing import Any
 import numpy as np
 
 from data.artifacts.evaluation import ANSWERS, METRICS, SOURCES, QueryRow, ReportFiles, metrics_text
-from data.types import Array, Progress, silent
+from data.types import Progress, silent
 from stages.configs import ReportConfig
 from stages.evaluation.metrics import centre_and_size
 from stages.report.inputs import AnsweredScene, ReportInputs, ReportScene, RunRecord
 from stages.report.page import render, render_page
 from stages.report.pictures import BOTH, Tile, overview, paint, paint_query
 from stages.report.points3d import Mode, Modes
-from stages.report.query_cards import Album, House, spread, with_houses
+from stages.report.query_cards import DrawnQuery, RenderedScan, make_album, spread
 
 _OVERVIEW_TILES = 6
 _PICTURED = ("student", "fusion_only")
@@ -54,22 +54,24 @@ def run(
 
     ``progress`` gets (queries drawn, queries to draw).
     """
-    drawn = spread(inputs.evaluation.rows, cfg.max_pictures)
-    album = Album(_MODES)
+    drawn_rows = spread(inputs.evaluation.rows, cfg.max_pictures)
+    overview_rows = _overview_rows(drawn_rows)
+    tile_ids = {row.prompt_id for row in overview_rows}
     tiles: dict[str, Tile] = {}
-    wanted = {row.prompt_id for row in _overview_rows(drawn)}
-    for row, house, scene in with_houses(inputs.scenes, drawn, cfg):
-        pictures = _draw(album, row, house, scene)
-        if row.prompt_id in wanted:
+
+    def draw(row: QueryRow, rendered: RenderedScan, scene: ReportScene) -> DrawnQuery:
+        drawn = _draw(row, rendered, scene)
+        if row.prompt_id in tile_ids:
             scores = f"{row.task}   IoU {100 * row.scores['student'].iou:.0f} %"
-            tiles[row.prompt_id] = Tile(row.text, scores, pictures["student"], pictures["truth"])
-        progress(len(album.cards), len(drawn))
-    album.close(cfg.view_megabytes)
-    ordered = [tiles[row.prompt_id] for row in _overview_rows(drawn) if row.prompt_id in tiles]
+            pictures = drawn.pictures["student"], drawn.pictures["truth"]
+            tiles[row.prompt_id] = Tile(row.text, scores, *pictures)
+        return drawn
+
+    album = make_album(_MODES, inputs.scenes, drawn_rows, cfg, draw, progress)
     return ReportFiles(
         render_page(inputs, album, cfg.picture_width),
         {METRICS: metrics_text(inputs.evaluation.summary)},
-        overview(ordered),
+        overview([tiles[row.prompt_id] for row in overview_rows if row.prompt_id in tiles]),
     )
 
 
@@ -81,16 +83,15 @@ def _overview_rows(rows: Sequence[QueryRow]) -> list[QueryRow]:
     return [ranked[i] for i in np.rint(picks).astype(int).tolist()]
 
 
-def _draw(album: Album, row: QueryRow, house: House, item: ReportScene) -> dict[str, Array]:
-    """A query's card into the album; its pictures."""
+def _draw(row: QueryRow, rendered: RenderedScan, item: ReportScene) -> DrawnQuery:
+    """Draw a query's masks and its truth from one viewpoint."""
     empty = np.zeros(len(item.scene.cloud), bool)
     truth = item.truths.get(row.prompt_id, empty)
     layers = {s: item.masks.get(s, {}).get(row.prompt_id, empty) for s in SOURCES}
     masks = {source: layers[source] for source in _PICTURED}
-    viewpoint = house.viewpoint([truth, *masks.values()])
-    pictures = paint_query(viewpoint[0], masks, truth)
-    album.add(row.prompt_id, house, viewpoint, pictures, {**layers, "truth": truth})
-    return pictures
+    viewpoint, note = rendered.choose_viewpoint([truth, *masks.values()])
+    pictures = paint_query(viewpoint, masks, truth)
+    return DrawnQuery(viewpoint, note, pictures, {**layers, "truth": truth})
 
 
 _ANSWER = "together"
@@ -146,22 +147,21 @@ def run_answers(
     gets (queries drawn, queries to draw).
     """
     rows = [row for item in scenes() for row in answer_rows(item)]
-    drawn = spread(rows, cfg.max_pictures)
-    shown = {row.prompt_id for row in spread(_found(drawn), _OVERVIEW_TILES)}
-    album = Album(_ANSWER_MODES)
+    drawn_rows = spread(rows, cfg.max_pictures)
+    tile_ids = {row.prompt_id for row in spread(_answered(drawn_rows), _OVERVIEW_TILES)}
     tiles = []
-    for row, house, item in with_houses(scenes, drawn, cfg):
+
+    def draw(row: AnswerRow, rendered: RenderedScan, item: AnsweredScene) -> DrawnQuery:
         empty = np.zeros(len(item.scene.cloud), bool)
         masks = {s: item.masks.get(s, {}).get(row.prompt_id, empty) for s in _SOURCES}
-        viewpoint = house.viewpoint(list(masks.values()))
-        corner = viewpoint[0]
-        pictures = {name: paint(corner, mask, mask, BOTH) for name, mask in masks.items()}
-        album.add(row.prompt_id, house, viewpoint, pictures, masks)
-        if row.prompt_id in shown:
+        viewpoint, note = rendered.choose_viewpoint(list(masks.values()))
+        pictures = {name: paint(viewpoint, mask, mask, BOTH) for name, mask in masks.items()}
+        if row.prompt_id in tile_ids:
             scores = f"{row.scene_id}   score {100 * row.score:.0f} %"
-            tiles.append(Tile(row.text, scores, pictures[_ANSWER], corner.picture))
-        progress(len(album.cards), len(drawn))
-    album.close(cfg.view_megabytes)
+            tiles.append(Tile(row.text, scores, pictures[_ANSWER], viewpoint.picture))
+        return DrawnQuery(viewpoint, note, pictures, masks)
+
+    album = make_album(_ANSWER_MODES, scenes, drawn_rows, cfg, draw, progress)
     html = render(
         "answers.html.jinja",
         record,
@@ -174,7 +174,7 @@ def run_answers(
     return ReportFiles(html, {ANSWERS: answers_text(rows)}, overview(tiles, _NAMES, _LEGEND))
 
 
-def _found(rows: Sequence[AnswerRow]) -> list[AnswerRow]:
+def _answered(rows: Sequence[AnswerRow]) -> list[AnswerRow]:
     return [row for row in rows if row.num_points]
 
 

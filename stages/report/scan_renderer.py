@@ -23,7 +23,7 @@ _DISTANCE = 2.6
 _MARGIN = 0.03
 
 
-def oblique_cameras(
+def orbit_cameras(
     low: Array, high: Array, sides: Sequence[tuple[float, int]], size: tuple[int, int]
 ) -> tuple[Camera, list[Array]]:
     """One pinhole and its ``world_to_camera`` poses, so that all see the whole box.
@@ -70,7 +70,7 @@ _CEILING_SHARE = 0.04
 
 
 @dataclass(frozen=True, eq=False)
-class Corner:
+class Viewpoint:
     """The scene seen from above one corner: a picture of P pixels, S samples in each.
 
     ``outward`` (3,) float64 points from the scene to the eye.
@@ -90,26 +90,28 @@ class Corner:
         return np.asarray(np.append(mask, False)[self.vertex])
 
 
-def draw_corners(scene: Scene, width: int, height: int) -> list[Corner]:
+def render_upper_corners(scene: Scene, width: int, height: int) -> list[Viewpoint]:
     """The scene from its four upper corners; pictures will be ``width`` x ``height`` pixels.
 
     An empty list when the scene has no triangles to draw.
     """
     sides = [(np.arctan2(y, x), 1) for x, y in ((1, 1), (-1, 1), (-1, -1), (1, -1))]
-    return list(_draw_from(scene, [[side] for side in sides], width, height))
+    return list(_render_from(scene, [[side] for side in sides], width, height))
 
 
-def draw_below(scene: Scene, width: int, height: int) -> list[Corner]:
+def render_from_below(scene: Scene, width: int, height: int) -> list[Viewpoint]:
     """The same from one lower corner, through the floor: the only way to see a ceiling."""
-    return list(_draw_from(scene, [[(np.pi / 4, -1)]], width, height))
+    return list(_render_from(scene, [[(np.pi / 4, -1)]], width, height))
 
 
-def draw_turn(scene: Scene, azimuths: Sequence[float], width: int, height: int) -> Iterator[Corner]:
+def render_orbit(
+    scene: Scene, azimuths: Sequence[float], width: int, height: int
+) -> Iterator[Viewpoint]:
     """The scene from above, from each azimuth (radians) in turn, all at one magnification.
 
     Nothing when the scene has no triangles to draw.
     """
-    yield from _draw_from(scene, [[(azimuth, 1) for azimuth in azimuths]], width, height)
+    yield from _render_from(scene, [[(azimuth, 1) for azimuth in azimuths]], width, height)
 
 
 def extent(scene: Scene) -> tuple[Array, Array]:
@@ -124,10 +126,10 @@ def below_ceiling(scene: Scene, box: tuple[Array, Array]) -> Array:
     return np.asarray(scene.cloud.points[scene.triangles, 2].min(axis=1) < ceiling)
 
 
-def _draw_from(
+def _render_from(
     scene: Scene, turns: Sequence[Sequence[tuple[float, int]]], width: int, height: int
-) -> Iterator[Corner]:
-    """Each side (see ``oblique_cameras``); those of one turn share their magnification."""
+) -> Iterator[Viewpoint]:
+    """Each side (see ``orbit_cameras``); those of one turn share their magnification."""
     if not len(scene.triangles) or not len(scene.cloud):
         return
     box = extent(scene)
@@ -135,9 +137,9 @@ def _draw_from(
     facing = _facing(scene, normals)
     size = height * _SUPERSAMPLE, width * _SUPERSAMPLE
     for sides in turns:
-        camera, poses = oblique_cameras(*box, sides, size)
+        camera, poses = orbit_cameras(*box, sides, size)
         for pose in poses:
-            yield _draw(scene, normals * facing, bool(facing), box, camera, pose)
+            yield _render(scene, normals * facing, bool(facing), box, camera, pose)
 
 
 def free_side(scene: Scene) -> int:
@@ -179,14 +181,14 @@ def _facing(scene: Scene, normals: Array) -> int:
     return -1 if share <= 1 - _TRUSTED_SHARE else 0
 
 
-def _draw(
+def _render(
     scene: Scene,
     normals: Array,
     cull: bool,
     box: tuple[Array, Array],
     camera: Camera,
     pose: Array,
-) -> Corner:
+) -> Viewpoint:
     """Cast one ray through every sample and shade what it hits."""
     points, triangles = scene.cloud.points, scene.triangles
     camera_to_world = np.linalg.inv(pose)
@@ -215,7 +217,7 @@ def _draw(
         mixed = np.einsum("nkc,nk->nc", scene.cloud.colors[ring].astype(np.float32), weights)
         color[hit] = mixed * _shade(normals[ids], rays[hit])[:, None]
     size = camera.height // _SUPERSAMPLE, camera.width // _SUPERSAMPLE
-    return _corner(vertex, color, size, -camera_to_world[:3, 2])
+    return _viewpoint(vertex, color, size, -camera_to_world[:3, 2])
 
 
 def _samples(camera: Camera) -> Array:
@@ -226,13 +228,13 @@ def _samples(camera: Camera) -> Array:
     return np.asarray(blocks.swapaxes(1, 2).reshape(-1, 2))
 
 
-def _corner(vertex: Array, color: Array, size: tuple[int, int], outward: Array) -> Corner:
+def _viewpoint(vertex: Array, color: Array, size: tuple[int, int], outward: Array) -> Viewpoint:
     height, width = size
     gray = color @ np.array([0.299, 0.587, 0.114], np.float32)
     pale = (0.22 * color + 0.45 * gray[:, None] + 0.33 * 255).astype(np.float32)
     vertex, pale = vertex.reshape(height * width, -1), pale.reshape(height * width, -1, 3)
     picture = mean_color(pale, vertex >= 0).reshape(height, width, 4)
-    return Corner(vertex, pale, gray.reshape(vertex.shape) / 255, picture, outward)
+    return Viewpoint(vertex, pale, gray.reshape(vertex.shape) / 255, picture, outward)
 
 
 def mean_color(color: Array, inside: Array) -> Array:

@@ -24,7 +24,7 @@ NONE = 1.01
 
 
 @dataclass(frozen=True, eq=False)
-class Belief:
+class QueryAnswer:
     """Whose answer it is, how sure of each point (``probs`` (N,) float32), and from where on.
 
     ``score`` in [0, 1] tells how sure it is that what was asked for is there.
@@ -36,7 +36,7 @@ class Belief:
     score: float
 
     @classmethod
-    def of_mask(cls, source: str, mask: Array, score: float = 1.0) -> Belief:
+    def of_mask(cls, source: str, mask: Array, score: float = 1.0) -> QueryAnswer:
         """What is known of a mask (N,) bool alone."""
         return cls(source, mask.astype(np.float32), 0.5 if mask.any() else NONE, score)
 
@@ -46,7 +46,7 @@ class Query:
     """A sentence, what is answered by whom, and the truth (N,) bool where it is known."""
 
     text: str
-    beliefs: tuple[Belief, ...]
+    answers: tuple[QueryAnswer, ...]
     truth: Array | None = None
 
 
@@ -73,7 +73,7 @@ class ViewedRun:
     make_teacher: Callable[[], AnyTeacher]
 
 
-def figures(points: Array, mask: Array, score: float | None) -> Mapping[str, str]:
+def answer_facts(points: Array, mask: Array, score: float | None) -> Mapping[str, str]:
     """Score, points, size and centre of an answer as the page tells them."""
     centre, size = centre_and_size(points[mask])
     told = {

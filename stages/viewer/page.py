@@ -17,13 +17,13 @@ from data.queries.prompts import check_sentence
 from data.types import Array
 from stages.viewer.content import (
     NONE,
-    Belief,
     Query,
+    QueryAnswer,
     ViewedRun,
     ViewedScene,
+    answer_facts,
     ask_views,
     best_views,
-    figures,
 )
 from stages.viewer.panel import NO_SOURCE, Panel
 from stages.viewer.scene3d import CloudNodes, colored, emphasised
@@ -32,7 +32,7 @@ if TYPE_CHECKING:
     from stages.student.ask_student import StudentEngine
 
 
-class TeacherDesk:
+class AskTeacher:
     """Puts sentences to the run's teacher and shows what it says."""
 
     def __init__(self, panel: Panel, run: ViewedRun, say: Callable[[str], None]) -> None:
@@ -87,12 +87,12 @@ class Page:
         self._viewed: ViewedScene | None = None
         self._nodes: CloudNodes | None = None
         self._query: Query | None = None
-        self._belief: Belief | None = None
+        self._answer: QueryAnswer | None = None
         self._threshold = NONE
         self._engine: StudentEngine | None = None
         self._why_no_engine = ""
         self.panel = Panel(server, run.scenes)
-        self._desk = TeacherDesk(self.panel, run, self._say)
+        self._teacher = AskTeacher(self.panel, run, self._say)
         self._connect()
 
     def start(self) -> None:
@@ -101,7 +101,7 @@ class Page:
 
     def close(self) -> None:
         """Have what still runs end soon."""
-        self._desk.close()
+        self._teacher.close()
 
     def _connect(self) -> None:
         panel = self.panel
@@ -211,7 +211,7 @@ class Page:
     def _show(self, query: Query | None) -> None:
         """Show a sentence's first answer, or the scan alone."""
         self._query = query
-        sources = tuple(belief.source for belief in query.beliefs) if query else (NO_SOURCE,)
+        sources = tuple(answer.source for answer in query.answers) if query else (NO_SOURCE,)
         if query is not None and query.truth is not None:
             sources += (_TRUTH,)
         self.panel.source.options = sources
@@ -220,37 +220,37 @@ class Page:
 
     def _choose_source(self) -> None:
         query, source = self._query, self.panel.source.value
-        self._belief = None
+        self._answer = None
         if query is not None:
-            found = [belief for belief in query.beliefs if belief.source == source]
+            found = [answer for answer in query.answers if answer.source == source]
             if not found and query.truth is not None:
-                found = [Belief.of_mask(_TRUTH, query.truth)]
-            self._belief = found[0] if found else None
-        self._threshold = NONE if self._belief is None else self._belief.threshold
+                found = [QueryAnswer.of_mask(_TRUTH, query.truth)]
+            self._answer = found[0] if found else None
+        self._threshold = NONE if self._answer is None else self._answer.threshold
         self.panel.set_threshold(self._threshold)
         self._paint()
 
     def _move_threshold(self) -> None:
-        if self._belief is not None and self._threshold != self.panel.threshold.value:
+        if self._answer is not None and self._threshold != self.panel.threshold.value:
             self._threshold = self.panel.threshold.value
             self._paint()
 
     def _paint(self) -> None:
-        viewed, nodes, belief, query = self._viewed, self._nodes, self._belief, self._query
+        viewed, nodes, answer, query = self._viewed, self._nodes, self._answer, self._query
         if viewed is None or nodes is None:
             return
         cloud = viewed.scene.cloud
-        if belief is None or query is None:
+        if answer is None or query is None:
             nodes.paint(cloud.colors, np.zeros(len(cloud), bool))
             self.panel.describe("", {})
             return
-        mask, how = belief.probs >= self._threshold, self.panel.coloring.value
+        mask, how = answer.probs >= self._threshold, self.panel.coloring.value
         nodes.paint(
-            colored(cloud.colors, belief.probs, mask, query.truth, how),
+            colored(cloud.colors, answer.probs, mask, query.truth, how),
             emphasised(mask, query.truth, how),
         )
-        score = None if belief.source == _TRUTH else belief.score
-        self.panel.describe(query.text, figures(cloud.points, mask, score))
+        score = None if answer.source == _TRUTH else answer.score
+        self.panel.describe(query.text, answer_facts(cloud.points, mask, score))
 
     def _draw_points(self) -> None:
         if self._nodes is not None:
@@ -274,9 +274,9 @@ class Page:
             scene_id, started = self.panel.scene.value, time.perf_counter()
             (asked,) = self._engine.ask(scene_id, [text])
             seconds = time.perf_counter() - started
-            belief = Belief("student, by words", asked.probs, asked.threshold, asked.score)
+            answer = QueryAnswer("student, by words", asked.probs, asked.threshold, asked.score)
             self.panel.choose_none()
-            self._show(Query(text, (belief,)))
+            self._show(Query(text, (answer,)))
             if asked.num_points:
                 self._say(f"Answered in {seconds:.2f} s.")
             else:
@@ -290,10 +290,10 @@ class Page:
             viewed, mask = self._viewed, self._mask()
         if viewed is None:
             raise UserError("no scan is open")
-        self._desk.ask(viewed, mask, text, lambda: self._viewed is viewed)
+        self._teacher.ask(viewed, mask, text, lambda: self._viewed is viewed)
 
     def _mask(self) -> Array:
         """(N,) bool, what is shown; all False where nothing is."""
         count = len(self._viewed.scene.cloud) if self._viewed is not None else 0
-        found = self._belief
+        found = self._answer
         return np.zeros(count, bool) if found is None else found.probs >= self._threshold

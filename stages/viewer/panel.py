@@ -15,7 +15,7 @@ from stages.viewer.content import TeacherView
 from stages.viewer.scene3d import COLORINGS, small
 
 NO_QUERY, NO_SOURCE = "(none)", "-"
-_FIGURES = ("Score", "Points", "Size", "Centre")
+_FACTS = ("Score", "Points", "Size", "Centre")
 _STEP = 0.001
 _PICTURE_WIDTH = 420
 
@@ -39,7 +39,7 @@ class Panel:
             self.source = gui.add_dropdown("Answer of", (NO_SOURCE,))
         with gui.add_folder("Answer"):
             self._asked = gui.add_text("Query", "", multiline=True, disabled=True)
-            self._figures = {name: gui.add_text(name, "", disabled=True) for name in _FIGURES}
+            self._facts = {name: gui.add_text(name, "", disabled=True) for name in _FACTS}
             self.threshold = gui.add_slider("Threshold", 0, 1, _STEP, 0.5)
             self.coloring = gui.add_dropdown(
                 "Colours", COLORINGS, hint="right: green, wrong: orange, missed: blue"
@@ -70,11 +70,11 @@ class Panel:
         value = self.stored.value
         return None if value == NO_QUERY else int(value.partition(".")[0]) - 1
 
-    def describe(self, asked: str, figures: Mapping[str, str]) -> None:
+    def describe(self, asked: str, answer_facts: Mapping[str, str]) -> None:
         """Tell what is shown."""
         self._asked.value = asked
-        for name, handle in self._figures.items():
-            handle.value = figures.get(name, "")
+        for name, handle in self._facts.items():
+            handle.value = answer_facts.get(name, "")
 
     def clear_pictures(self) -> None:
         """Take the teacher's pictures away."""
