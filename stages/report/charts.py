@@ -1,10 +1,9 @@
 """Charts as numbers that templates turn into SVG: lines, bars, histograms, scatter plots.
 
-Marks differ in shape as well as in colour, so that nothing is told by colour alone.
-
-Bars carry their arm's name and figure, lines their name at the end and a dash of their own, so
-that nothing is told by colour alone; the colours are Okabe and Ito's. The macros of
-``chart_macros.html.jinja`` draw them, in a page or in files of their own.
+Marks differ in shape as well as in colour, bars carry their name and value, and lines have a
+name at their end and a dash pattern, so no chart depends on colour alone. The colours are those
+of Okabe and Ito. The macros of ``chart_macros.html.jinja`` and ``compare_charts.html.jinja`` draw
+the charts, within a page or as SVG files.
 """
 
 from __future__ import annotations
@@ -26,7 +25,7 @@ _MAX_POINTS = 600
 
 @dataclass(frozen=True)
 class Tick:
-    """A label and where it stands along its axis, in SVG units."""
+    """A label and its position along an axis, in SVG units."""
 
     at: float
     label: str
@@ -34,7 +33,10 @@ class Tick:
 
 @dataclass(frozen=True)
 class LineChart:
-    """One polyline in a ``WIDTH`` x ``HEIGHT`` box: SVG ``points`` and the axes' ticks."""
+    """One polyline in a ``width`` x ``height`` box: SVG ``points`` and the ticks of both axes.
+
+    ``first`` and ``last`` are the y values at both ends.
+    """
 
     points: str
     x_ticks: tuple[Tick, ...]
@@ -49,7 +51,7 @@ class LineChart:
 
 
 def line_chart(values: Sequence[tuple[float, float]]) -> LineChart | None:
-    """Chart of finite (x, y) pairs in the order given; None for fewer than two."""
+    """Make a chart of finite (x, y) pairs in the order given; None for fewer than two."""
     if len(values) < 2:
         return None
     stride = -(-len(values) // _MAX_POINTS)
@@ -131,10 +133,10 @@ class Histogram:
 
 
 def iou_histograms(rows: Sequence[QueryRow], sources: Mapping[str, str]) -> list[Histogram]:
-    """The strict IoU of queries that have a target, one histogram a source, on one scale.
+    """Make a histogram of strict IoU for each source, all on one scale.
 
-    ``sources`` are their names by key. None for no such query: an absent object's strict IoU is 0
-    by definition and would tell nothing.
+    ``sources`` holds the titles by key. Only queries that have a target count, because the strict
+    IoU of an absent object is 0 by definition. The list is empty where no query has a target.
     """
     there = [row for row in rows if row.target_count != "zero"]
     if not there:
@@ -149,9 +151,9 @@ def iou_histograms(rows: Sequence[QueryRow], sources: Mapping[str, str]) -> list
 
 
 def binned(values: Sequence[float]) -> list[int]:
-    """How many of the values in [0, 1] fall into each tenth; 1 belongs to the last.
+    """Count the values in [0, 1] by tenths; 1 belongs to the last tenth.
 
-    A value a rounding error under a tenth counts as that tenth.
+    A value that lies a rounding error under a tenth counts as that tenth.
     """
     counts = [0] * BINS
     for value in values:
@@ -202,12 +204,12 @@ _CHANGE_WIDE = 520
 _CHANGE_AXIS = _CHANGE_SIZE - _CHANGE_LEFT - _CHANGE_RIGHT + _CHANGE_TOP
 """SVG units from the top of a box to the axis at its bottom."""
 _CHANGE_BINS = 10
-"""On either side of the bin in the middle, which is for changes under half a bin."""
+"""Bins on either side of the middle bin, which holds changes under half a bin."""
 
 
 @dataclass(frozen=True)
 class Mark:
-    """One query: an SVG path, and what to tell when it is pointed at."""
+    """One query of a scatter plot: an SVG path and the label shown when it is pointed at."""
 
     kind: Kind
     path: str
@@ -216,7 +218,7 @@ class Mark:
 
 @dataclass(frozen=True)
 class Scatter:
-    """Marks in a square from 0 to 1 on both axes, in SVG units."""
+    """A scatter plot: marks in a square from 0 to 1 on both axes, in SVG units."""
 
     marks: tuple[Mark, ...]
     x_ticks: tuple[Tick, ...]
@@ -233,7 +235,7 @@ class Scatter:
 
 
 def kind_of(change: float) -> Kind:
-    """Whether a query was gained or lost; the same only without any change."""
+    """Return "gained" or "lost" by the sign of a change, "same" for exactly 0."""
     return "gained" if change > 0 else "lost" if change < 0 else "same"
 
 
@@ -241,10 +243,11 @@ def _signed(points: int) -> str:
     return f"{points:+d}".replace("-", "\N{MINUS SIGN}") if points else "0"
 
 
-def scatter(first: Array, second: Array, told: Sequence[str], names: tuple[str, str]) -> Scatter:
-    """Marks of the IoU (Q,) in [0, 1] of each query in two runs; ``told`` names the queries.
+def scatter(first: Array, second: Array, labels: Sequence[str], names: tuple[str, str]) -> Scatter:
+    """Plot the IoU (Q,) in [0, 1] of each query in two runs.
 
-    Above the diagonal the second run is the better one. ``names`` are those of the runs.
+    ``labels`` are the names of the queries, ``names`` those of the runs. Marks above the diagonal
+    are queries on which the second run is better.
     """
     span = _CHANGE_SIZE - _CHANGE_LEFT - _CHANGE_RIGHT
 
@@ -252,10 +255,10 @@ def scatter(first: Array, second: Array, told: Sequence[str], names: tuple[str, 
         return round(_CHANGE_LEFT + x * span, 1), round(_CHANGE_TOP + (1 - y) * span, 1)
 
     marks = []
-    for x, y, name in zip(first.tolist(), second.tolist(), told, strict=True):
+    for x, y, name in zip(first.tolist(), second.tolist(), labels, strict=True):
         kind = kind_of(y - x)
-        text = f"{name}: {100 * x:.0f} to {100 * y:.0f} ({100 * (y - x):+.0f})"
-        marks.append(Mark(kind, _mark_path(kind, *at(x, y)), text))
+        label = f"{name}: {100 * x:.0f} to {100 * y:.0f} ({100 * (y - x):+.0f})"
+        marks.append(Mark(kind, _mark_path(kind, *at(x, y)), label))
     values = (0.0, 0.25, 0.5, 0.75, 1.0)
     return Scatter(
         tuple(marks),
@@ -277,7 +280,7 @@ def _mark_path(kind: Kind, x: float, y: float) -> str:
 
 
 def changes_histogram(changes: Array, names: tuple[str, str]) -> Histogram:
-    """How many of (Q,) changes of IoU, in [-1, 1], fall into each tenth."""
+    """Make a histogram of changes of IoU (Q,) in [-1, 1], with bins of a tenth."""
     # Rounding halves to even treats gains and losses alike, so swapped runs give a mirror image.
     tenths = np.rint(changes * _CHANGE_BINS).astype(int)
     counts = np.bincount(tenths + _CHANGE_BINS, minlength=2 * _CHANGE_BINS + 1)
@@ -326,7 +329,7 @@ _NAME_GAP = 13.0
 
 @dataclass(frozen=True)
 class Bar:
-    """A bar from the axis to ``end``, a whisker from ``low`` to ``high``, all SVG units."""
+    """A bar from the axis to ``end`` and a whisker from ``low`` to ``high``, in SVG units."""
 
     label: str
     y: float
@@ -353,7 +356,7 @@ class BarChart:
 
 @dataclass(frozen=True)
 class Line:
-    """One named polyline: SVG ``points``, each of them also as ``dots``; its name at ``name_y``."""
+    """One named polyline: SVG ``points``, the same as ``dots``, and the position of its name."""
 
     name: str
     number: int
@@ -365,7 +368,7 @@ class Line:
 
 @dataclass(frozen=True)
 class Panel:
-    """Lines over common axes; ``left`` to ``right`` and ``top`` to ``bottom`` are the axes'."""
+    """Lines over common axes, which span ``left`` to ``right`` and ``top`` to ``bottom``."""
 
     title: str
     x_label: str
@@ -389,10 +392,13 @@ class LineCharts:
     width: int = ARMS_WIDTH
 
 
-def arm_bars(arms: Mapping[str, Mapping[str, Any]], figure: str, title: str) -> BarChart:
-    """One bar an arm with its 95 % interval, in percent; arms without a figure are left out."""
-    known = {name: arm for name, arm in arms.items() if arm[figure]["mean"] is not None}
-    high = max([arm[figure]["ci95"][1] for arm in known.values()], default=0.0)
+def arm_bars(arms: Mapping[str, Mapping[str, Any]], metric: str, title: str) -> BarChart:
+    """Make one bar in percent with its 95 % interval for each arm.
+
+    ``metric`` is a key of the arms' entries; arms whose mean is None are left out.
+    """
+    with_mean = {name: arm for name, arm in arms.items() if arm[metric]["mean"] is not None}
+    high = max([arm[metric]["ci95"][1] for arm in with_mean.values()], default=0.0)
     top = _round_up(high)
     scale = (ARMS_WIDTH - _BAR_LEFT - _BAR_RIGHT) / top
 
@@ -403,24 +409,24 @@ def arm_bars(arms: Mapping[str, Mapping[str, Any]], figure: str, title: str) -> 
         Bar(
             f"{name}: {arm['title']}",
             _BAR_TOP + k * _BAR_ROW,
-            at(arm[figure]["mean"]),
-            at(arm[figure]["ci95"][0]),
-            at(arm[figure]["ci95"][1]),
-            f"{100 * arm[figure]['mean']:.1f}",
+            at(arm[metric]["mean"]),
+            at(arm[metric]["ci95"][0]),
+            at(arm[metric]["ci95"][1]),
+            f"{100 * arm[metric]['mean']:.1f}",
         )
-        for k, (name, arm) in enumerate(known.items())
+        for k, (name, arm) in enumerate(with_mean.items())
     )
     ticks = tuple(Tick(at(value), _percent(value)) for value in _steps(top))
     return BarChart(bars, ticks, _BAR_TOP + len(bars) * _BAR_ROW + _BAR_BOTTOM, title)
 
 
 def _round_up(value: float) -> float:
-    """The next tenth; 0.1 for nothing."""
+    """Round up to the next tenth; 0.1 for 0."""
     return max(1, -int(-value * 10 // 1)) / 10
 
 
 def _steps(top: float) -> list[float]:
-    """Round values from 0 to ``top``, a number of tenths."""
+    """Return round values from 0 to ``top``, a multiple of a tenth."""
     step = 1 if top < 0.55 else 2
     return [tenths / 10 for tenths in range(0, round(10 * top) + 1, step)]
 
@@ -436,12 +442,15 @@ def line_panels(
     y_label: str,
     height: int = 280,
 ) -> LineCharts:
-    """Panels (title, (x, y) pairs by line) on common axes from 0, all values fractions."""
+    """Plot panels of (title, (x, y) pairs by line name) on common axes from 0.
+
+    All values are fractions. ``height`` is that of the box, in SVG units.
+    """
     pairs = [pair for _, lines in panels for line in lines.values() for pair in line]
     top_x, top_y = (_round_up(max([p[axis] for p in pairs], default=0.0)) for axis in (0, 1))
     names = list(dict.fromkeys(name for _, lines in panels for name in lines))
     width = ARMS_WIDTH / max(len(panels), 1)
-    made = []
+    finished = []
     for k, (panel_title, lines) in enumerate(panels):
         left, right = k * width + _PANEL_LEFT, (k + 1) * width - _PANEL_RIGHT
         top, bottom = float(_PANEL_TOP), float(height - _PANEL_BOTTOM)
@@ -456,14 +465,16 @@ def line_panels(
         drawn = _lines(placed, names)
         x_ticks = tuple(Tick(place(value, 0)[0], _percent(value)) for value in _steps(top_x))
         y_ticks = tuple(Tick(place(0, value)[1], _percent(value)) for value in _steps(top_y))
-        made.append(Panel(panel_title, x_label, drawn, x_ticks, y_ticks, left, right, top, bottom))
-    return LineCharts(tuple(made), title, y_label, height)
+        finished.append(
+            Panel(panel_title, x_label, drawn, x_ticks, y_ticks, left, right, top, bottom)
+        )
+    return LineCharts(tuple(finished), title, y_label, height)
 
 
 def _lines(
     placed: Mapping[str, tuple[tuple[float, float], ...]], names: Sequence[str]
 ) -> tuple[Line, ...]:
-    """Lines in the order given, their names beside their last points and apart from each other."""
+    """Make lines in the order given. Names stand beside the last points and do not overlap."""
     ends = sorted((dots[-1][1], name) for name, dots in placed.items())
     name_y: dict[str, float] = {}
     lowest = float("-inf")
@@ -484,6 +495,6 @@ def _lines(
 
 
 def drawn(chart: BarChart | LineCharts) -> str:
-    """The chart as an SVG file of its own, for light and dark pages."""
+    """Render a chart as the text of an SVG file with styles for light and dark pages."""
     kind = "bars" if isinstance(chart, BarChart) else "lines"
     return templates().get_template("chart.svg.jinja").render(chart=chart, kind=kind)

@@ -1,7 +1,7 @@
 """Cards of queries on a page: pictures of the scan, thumbnails of views, masks in 3D.
 
-Of the views that fusion kept, the heaviest are shown, and beside them some that it dropped: first
-those whose mask the teacher believed most, for they are where the gate mattered.
+Of the views that fusion kept, those of largest weight are shown, and beside them some views that
+fusion dropped: those on which the teacher was most confident.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ from stages.report.scan_renderer import Viewpoint, render_from_below, render_upp
 from stages.scene.view_images import read_image
 
 TINT = (204, 121, 167)
-"""Okabe and Ito's reddish purple: what a mask is shown in where nothing is said to be true."""
+"""Reddish purple of Okabe and Ito, the colour of masks that are not compared with a truth."""
 _SHARE = 0.5
 
 
@@ -37,10 +37,10 @@ _SHARE = 0.5
 class ViewThumbnail:
     """One view of one query.
 
-    ``weight`` is its share of the fused label, 0 for a view that was dropped, and ``reason`` why;
-    ``answer`` are the teacher's words; ``mask`` tells whether one is drawn: "said", "held back"
-    or "". ``picture`` is a WebP, empty where the image cannot be read (``missing``) or where the
-    page has no room for it.
+    ``weight`` is the view's share of the fused label, 0 for a dropped view, and ``reason`` tells
+    why it was dropped. ``answer`` holds the teacher's words; ``mask`` is "said" for a mask of the
+    answer, "held back" for the mask of an answer without [SEG], "" for none. ``picture`` is a
+    WebP, empty where the image cannot be read (``missing``) or where the page's limit is reached.
     """
 
     view_id: str
@@ -53,13 +53,13 @@ class ViewThumbnail:
 
     @property
     def uri(self) -> str:
-        """The picture for a page that loads nothing; empty where there is none."""
+        """The picture as a data URI; empty without a picture."""
         return webp_uri(self.picture) if self.picture else ""
 
 
 @dataclass(frozen=True)
 class ViewThumbnails:
-    """The views shown of a query, and how many were kept of how many."""
+    """The views shown of a query, and the numbers of views kept and of all views."""
 
     views: tuple[ViewThumbnail, ...]
     num_kept: int
@@ -73,23 +73,23 @@ def view_thumbnails(
     prompt_ids: Sequence[str],
     cfg: ReportConfig,
 ) -> dict[str, ViewThumbnails]:
-    """ViewThumbnails by prompt id, of the queries that the teacher was asked of this scene.
+    """Make thumbnails by prompt id for the queries that the teacher was asked on this scene.
 
-    Every view's image and masks are read once, whatever the number of queries it is shown for.
+    Every view's image and masks are read once for all queries.
     """
     asked = [name for name in prompt_ids if name in labels.prompt_ids]
     chosen = {name: _chosen(labels, labels.prompt_ids.index(name), cfg) for name in asked}
-    told: dict[tuple[str, int], ViewThumbnail] = {}
+    thumbnails: dict[tuple[str, int], ViewThumbnail] = {}
     for view in sorted({view for views in chosen.values() for view in views}):
         names = [name for name in asked if view in chosen[name]]
-        told |= {
+        thumbnails |= {
             (n, view): thumbnail
             for n, thumbnail in _thumbnails_of_view(scene, teacher, labels, names, view, cfg)
         }
     kept = np.count_nonzero(labels.view_weights > 0, axis=1)
     return {
         name: ViewThumbnails(
-            tuple(told[name, view] for view in chosen[name]),
+            tuple(thumbnails[name, view] for view in chosen[name]),
             int(kept[labels.prompt_ids.index(name)]),
             len(labels.view_ids),
         )
@@ -98,7 +98,7 @@ def view_thumbnails(
 
 
 def _chosen(labels: PseudoLabels, query: int, cfg: ReportConfig) -> list[int]:
-    """Views of a query to show: kept ones by weight, then dropped ones by belief."""
+    """Choose the views of a query: kept views by weight, then dropped views by confidence."""
     weights, beliefs = labels.view_weights[query], labels.view_beliefs[query]
     by_weight = np.argsort(-weights, kind="stable")
     kept = [int(view) for view in by_weight if weights[view] > 0][: cfg.views]
@@ -115,7 +115,7 @@ def _thumbnails_of_view(
     view: int,
     cfg: ReportConfig,
 ) -> list[tuple[str, ViewThumbnail]]:
-    """What one view has to show of several queries."""
+    """Make the thumbnails of one view for several queries."""
     view_id = labels.view_ids[view]
     column = teacher.view_ids.index(view_id)
     image = _small(scene, view_id, cfg.view_width)
@@ -124,7 +124,7 @@ def _thumbnails_of_view(
     for name in names:
         query, row = teacher.prompt_ids.index(name), labels.prompt_ids.index(name)
         drawn = bool(teacher.drawn[column, query])
-        said = teacher.status[column, query] == MASK
+        has_mask = teacher.status[column, query] == MASK
         answer = teacher.answers[column][query]
         failed = teacher.status[column, query] == FAILED
         thumbnail = ViewThumbnail(
@@ -132,7 +132,7 @@ def _thumbnails_of_view(
             float(labels.view_weights[row, view]),
             labels.drop_reasons[row][view],
             f"failed: {answer}" if failed else answer,
-            ("said" if said else "held back") if drawn else "",
+            ("said" if has_mask else "held back") if drawn else "",
             missing=image is None,
         )
         if image is not None:
@@ -146,7 +146,7 @@ def _thumbnails_of_view(
 
 
 def _small(scene: Scene, view_id: str, width: int) -> Array | None:
-    """A view's image, (h, width, 3) uint8; None where it cannot be read, as after a move."""
+    """Read a view's image at (h, width, 3) uint8; None where the file cannot be read."""
     view = next(view for view in scene.views if view.view_id == view_id)
     try:
         image = Image.fromarray(read_image(view))
@@ -157,7 +157,7 @@ def _small(scene: Scene, view_id: str, width: int) -> Array | None:
 
 
 def _overlaid(image: Array, mask: Array | None) -> Array:
-    """The image with a mask tinted and outlined, so that it shows on any colour."""
+    """Tint and outline a mask, so that it shows on any colour."""
     if mask is None or not mask.any():
         return image
     picture = image.astype(np.float32)
@@ -175,32 +175,32 @@ def _webp(picture: Array) -> bytes:
 def within_budget(
     thumbnails: Mapping[str, ViewThumbnails], most: float
 ) -> dict[str, ViewThumbnails]:
-    """The same with at most ``most`` bytes of pictures: the first of each query, then the second.
+    """Keep at most ``most`` bytes of pictures: the first of each query, then the second, ...
 
-    Views whose picture there is no room for keep their words.
+    Views that lose their picture keep their words.
     """
-    left = most
+    bytes_left = most
     kept: set[tuple[str, int]] = set()
-    for rank in range(max((len(one.views) for one in thumbnails.values()), default=0)):
-        for name, one in thumbnails.items():
-            size = len(one.views[rank].picture) if rank < len(one.views) else 0
-            if 0 < size <= left:
-                left -= size
+    for rank in range(max((len(of_query.views) for of_query in thumbnails.values()), default=0)):
+        for name, of_query in thumbnails.items():
+            size = len(of_query.views[rank].picture) if rank < len(of_query.views) else 0
+            if 0 < size <= bytes_left:
+                bytes_left -= size
                 kept.add((name, rank))
     return {
         name: replace(
-            one,
+            of_query,
             views=tuple(
                 view if (name, rank) in kept else replace(view, picture=b"")
-                for rank, view in enumerate(one.views)
+                for rank, view in enumerate(of_query.views)
             ),
         )
-        for name, one in thumbnails.items()
+        for name, of_query in thumbnails.items()
     }
 
 
 class Drawable(Protocol):
-    """A scene with something to draw on it."""
+    """A scene that cards are drawn of."""
 
     @property
     def scene(self) -> Scene:
@@ -208,36 +208,36 @@ class Drawable(Protocol):
 
     @property
     def teacher(self) -> TeacherCache | None:
-        """What the teacher answered on its views."""
+        """The teacher's answers on its views, None where they are not shown."""
 
     @property
     def labels(self) -> PseudoLabels | None:
-        """What fusion made of that."""
+        """The labels that fusion made from these answers."""
 
 
-class Asked(Protocol):
+class SceneRow(Protocol):
     """A query of one scene."""
 
     @property
     def scene_id(self) -> str:
-        """The scan it is about."""
+        """The id of its scene."""
 
     @property
     def prompt_id(self) -> str:
-        """Its name."""
+        """The id of the query."""
 
 
-_Row = TypeVar("_Row", bound=Asked)
+_Row = TypeVar("_Row", bound=SceneRow)
 _Item = TypeVar("_Item", bound=Drawable)
 
 
 def picture_height(width: int) -> int:
-    """Height of a picture of that width, pixels."""
+    """Return the height of a picture ``width`` pixels wide, pixels."""
     return width * 5 // 6
 
 
 def spread(rows: Sequence[_Row], count: int) -> list[_Row]:
-    """At most ``count`` rows, evenly over all of them."""
+    """Choose at most ``count`` rows, evenly over all rows."""
     if len(rows) <= count:
         return list(rows)
     return [rows[i] for i in (np.arange(count) * len(rows) // max(count, 1)).tolist()]

@@ -1,4 +1,4 @@
-"""Stage ``report``: one self-contained page, with metrics or, without truth, with answers."""
+"""Stage ``report``: a self-contained page, with metrics or, without ground truth, with answers."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ def run(
     cfg: ReportConfig,
     progress: Progress = silent,
 ) -> ReportFiles:
-    """The page, its metrics and a picture for the front page, all in memory.
+    """Make the page, its metrics and an overview picture, all in memory.
 
     ``progress`` gets (queries drawn, queries to draw).
     """
@@ -76,7 +76,7 @@ def run(
 
 
 def _overview_rows(rows: Sequence[QueryRow]) -> list[QueryRow]:
-    """Queries with a target, each wording once, evenly from the student's best to its worst."""
+    """Choose queries with a target, each sentence once, evenly from the highest IoU down."""
     by_text = {row.text: row for row in reversed(rows) if row.target_count != "zero"}
     ranked = sorted(by_text.values(), key=lambda row: (-row.scores["student"].iou, row.prompt_id))
     picks = np.linspace(0, len(ranked) - 1, min(_OVERVIEW_TILES, len(ranked)))
@@ -120,9 +120,10 @@ _ANSWER_MODES = Modes(
 
 @dataclass(frozen=True)
 class AnswerRow:
-    """One answer in figures; centre and size of its box in metres, in the scan's frame.
+    """One answer: score, number of points, and centre and size of its box in metres.
 
-    Both are None where nothing fits. ``said`` is what the teacher says, in words.
+    The box is in the frame of the scan; centre and size are None where nothing was found. ``said``
+    is the teacher's answer in words.
     """
 
     prompt_id: str
@@ -141,10 +142,10 @@ def run_answers(
     cfg: ReportConfig,
     progress: Progress = silent,
 ) -> ReportFiles:
-    """The page, ``answers.json`` and a picture of some answers, all in memory.
+    """Make the page, ``answers.json`` and an overview picture of some answers, all in memory.
 
-    ``scenes`` is called twice, and the scenes it gives are taken one at a time; ``progress``
-    gets (queries drawn, queries to draw).
+    ``scenes`` is called twice and gives one scene at a time. ``progress`` gets (queries drawn,
+    queries to draw).
     """
     rows = [row for item in scenes() for row in answer_rows(item)]
     drawn_rows = spread(rows, cfg.max_pictures)
@@ -179,7 +180,7 @@ def _answered(rows: Sequence[AnswerRow]) -> list[AnswerRow]:
 
 
 def answer_rows(item: AnsweredScene) -> list[AnswerRow]:
-    """A scene's answers in figures, in the order asked."""
+    """Return the rows of a scene's answers, in the order of its prompts."""
     points = item.scene.cloud.points
     rows = []
     for prompt in item.prompts:
@@ -194,12 +195,12 @@ def answer_rows(item: AnsweredScene) -> list[AnswerRow]:
 
 
 def answers_text(rows: Sequence[AnswerRow]) -> str:
-    """``answers.json``: a list of objects, one an answer, with every number finite."""
+    """Write ``answers.json``: a list of objects, one for each answer, all numbers finite."""
     return json.dumps([asdict(row) for row in rows], indent=1, allow_nan=False) + "\n"
 
 
 def _machine_row(row: AnswerRow) -> dict[str, Any]:
-    """What the page shows and its script sorts and filters by."""
+    """Return the values of an answer that the page shows and its script sorts and filters by."""
     return {
         "scene": row.scene_id,
         "text": row.text,

@@ -13,7 +13,7 @@ from data.artifacts.teacher import FAILED
 from data.artifacts.teacher_2d import Judgement
 from data.errors import DataError
 from stages.configs import Experiment, ReportConfig
-from stages.evaluation.evaluate import EvaluationScene, Pairs, figures
+from stages.evaluation.evaluate import EvaluationScene, Pairs, teacher_metrics
 from stages.evaluation.evaluate import run as evaluate
 from stages.report.inputs import ReportInputs, RunRecord
 from stages.report.report import run as report
@@ -57,7 +57,7 @@ def test_figures_by_task_and_over_all(judgement: Judgement) -> None:
 def test_a_failed_view_is_neither_a_miss_nor_a_rightful_no(judgement: Judgement) -> None:
     status = judgement.status.copy()
     status[2:, 0] = FAILED
-    changed = figures(Pairs.of_query(replace(judgement, status=status), 0))
+    changed = teacher_metrics(Pairs.of_query(replace(judgement, status=status), 0))
     assert (changed["failed"], changed["in_view"], changed["absent"]) == (2, 2, 0)
     assert changed["mask_iou"] == pytest.approx(0.8)
     assert (changed["true_positives"], changed["true_negatives"]) == (1.0, None)
@@ -66,9 +66,9 @@ def test_a_failed_view_is_neither_a_miss_nor_a_rightful_no(judgement: Judgement)
 @pytest.mark.parametrize(("cells", "in_view", "absent"), [(0, 0, 1), (1, 0, 0), (4, 0, 0)])
 @pytest.mark.parametrize("masked", [True, False])
 def test_in_between_is_not_counted(cells: int, in_view: int, absent: int, masked: bool) -> None:
-    found = figures(one_pair(cells, masked))
+    found = teacher_metrics(one_pair(cells, masked))
     assert (found["pairs"], found["in_view"], found["absent"]) == (1, in_view, absent)
-    assert figures(one_pair(5, masked))["in_view"] == 1
+    assert teacher_metrics(one_pair(5, masked))["in_view"] == 1
 
 
 def one_pair(cells: int, masked: bool) -> Pairs:
