@@ -1,12 +1,9 @@
-"""The benchmark that a query file belongs to: its conventions and its official metrics.
+"""The conventions of the benchmarks that query files belong to, and their official metrics.
 
-A convention says which figures are taken, over which rows of queries, and of what: of masks, in
-which case ``stages.evaluation.metrics`` defines them, or of boxes (``stages.evaluation.metrics``).
-``differs`` tells what is done otherwise here than where the figures come from.
-
-What a convention is stands in ``stages.evaluation.benchmarks``. Figures of masks are those of
-``stages.evaluation.metrics``, taken from each query's intersection and union; figures of boxes are
-taken from scores that each query carries, made by ``box_scores`` while its scene is at hand.
+A convention says which metrics are reported, for which groups of queries, and whether masks or
+boxes are scored; ``differs`` lists deviations from the benchmark's own code. Metrics of masks are
+those of ``stages.evaluation.metrics``, from each query's intersection and union. Metrics of boxes
+come from scores that each query carries, computed by ``box_scores`` while its scene is loaded.
 """
 
 from __future__ import annotations
@@ -33,7 +30,7 @@ METRIC_NAMES: Mapping[str, str] = {
     "f1_25": "F1@0.25",
     "f1_50": "F1@0.50",
 }
-"""Every figure of a convention, and what readers call it."""
+"""Every metric of a convention, with its name for readers."""
 _MASKS = ("miou", "acc25", "acc50")
 _FRAME = (
     "Boxes follow the axes of the scan, turned by ScanNet's axisAlignment where it is known "
@@ -46,9 +43,9 @@ _DRAWN = "A box is drawn around a mask here; no network predicts boxes."
 class Convention:
     """The rule of one benchmark.
 
-    ``metrics`` are keys of ``METRIC_NAMES``. ``boxes`` says what is boxed: the whole mask, its parts,
-    or nothing ("", masks are scored). ``rows`` says what queries are grouped by besides being
-    taken all together: their task, their group (``unique`` or ``multiple``), or nothing.
+    ``metrics`` are keys of ``METRIC_NAMES``. ``boxes`` says what is boxed: the whole mask, its
+    parts, or nothing ("", masks are scored). ``rows`` says how queries are grouped besides being
+    taken all together: by task, by group (``unique`` or ``multiple``), or not at all.
     """
 
     name: str
@@ -162,11 +159,11 @@ _GROUPS = ("unique", "multiple")
 
 @dataclass(frozen=True)
 class QuerySource:
-    """Whose queries were asked: their file's format, and of which scans.
+    """The origin of the queries: the format of their file, and the data set of their scans.
 
-    ``dataset`` is the scene set's reader, or "generated" for rooms made here: their queries are
-    in Instruct3D's format and yet are no benchmark's. ``version`` is that of the data set, ""
-    where it is not known.
+    ``dataset`` is the scene set's reader, or "generated" for generated rooms, whose queries have
+    Instruct3D's format but belong to no benchmark. ``version`` is the version of the data set, ""
+    where it is unknown.
     """
 
     query_format: FormatName = DEFAULT_FORMAT
@@ -175,12 +172,12 @@ class QuerySource:
 
     @property
     def convention(self) -> Convention:
-        """The rule of the format's benchmark."""
+        """The convention of the format's benchmark."""
         return CONVENTIONS[self.query_format]
 
 
 def group_of(queries: QuerySource, truth: GroundTruth, object_ids: Sequence[int]) -> str:
-    """``unique`` or ``multiple`` where the convention tells them apart, else ""."""
+    """Return ``unique`` or ``multiple`` where the convention uses these groups, else ""."""
     if queries.convention.rows != "group":
         return ""
     classes = [normalized_name(label) for label in truth.labels]
@@ -196,10 +193,10 @@ def box_scores(
     object_ids: Sequence[int],
     masks: Mapping[str, Array],
 ) -> dict[str, dict[str, float]]:
-    """By source what the convention needs of one query's boxes; nothing where it scores masks.
+    """Compute by source the scores of one query's boxes; empty where masks are scored.
 
-    ``masks`` (N,) bool are by source; points left out of evaluation count neither in them nor
-    in the targets. Raises ValueError where boxes are needed and ``scan`` is None.
+    ``masks`` (N,) bool are by source. Points left out of evaluation count neither in masks nor in
+    targets. Raises ValueError where boxes are scored and ``scan`` is None.
     """
     boxed = queries.convention.boxes
     if not boxed:
@@ -210,8 +207,10 @@ def box_scores(
     if boxed == "whole":
         target = box_of(scan.points[truth.counted(truth.mask(object_ids))])
         return {s: {BOX_IOU: _box_iou(scan, mask, target)} for s, mask in counted.items()}
-    found = [box_of(scan.points[truth.counted(truth.mask([i]))]) for i in sorted(set(object_ids))]
-    targets = np.array(found, np.float64).reshape(-1, 2, 3)
+    target_boxes = [
+        box_of(scan.points[truth.counted(truth.mask([i]))]) for i in sorted(set(object_ids))
+    ]
+    targets = np.array(target_boxes, np.float64).reshape(-1, 2, 3)
     return {s: f1_scores(part_boxes(scan, mask), targets) for s, mask in counted.items()}
 
 
@@ -222,10 +221,10 @@ def _box_iou(scan: BoxScan, mask: Array, target: Array) -> float:
 def summarise(
     rows: Sequence[QueryRow], queries: QuerySource, num_aligned: int = 0
 ) -> dict[str, Any]:
-    """The section ``benchmark``: the convention in words, and by source its figures.
+    """Return the section ``benchmark``: the convention in words, and its metrics by source.
 
-    Figures are fractions in [0, 1], None where there is no query: ``overall``, and ``rows`` of
-    some queries by their name. ``num_aligned`` is the number of scenes whose boxes follow the
+    Metrics are fractions in [0, 1], None without a query: ``overall`` over all queries, and
+    ``rows`` by name of the group. ``num_aligned`` is the number of scenes whose boxes follow the
     data set's own axis alignment.
     """
     convention = queries.convention
@@ -251,7 +250,7 @@ def summarise(
 
 
 def _groups(rows: Sequence[QueryRow], convention: Convention) -> dict[str, list[QueryRow]]:
-    """The rows by group or by task, as the convention has them; nothing where it has none."""
+    """Split the rows by group or by task, as the convention says; empty for neither."""
     if convention.rows == "group":
         return {name: [row for row in rows if row.group == name] for name in _GROUPS}
     if convention.rows == "task":
@@ -272,7 +271,7 @@ def _metrics(rows: Sequence[QueryRow], source: str, convention: Convention) -> d
 
 
 def _accuracies(ious: Sequence[float]) -> dict[str, float | None]:
-    """Share of IoUs at or over each threshold; None without any."""
+    """Return the share of IoUs at or above each threshold; None without an IoU."""
     count = len(ious)
     return {
         name: sum(iou >= float(k) for iou in ious) / count if count else None

@@ -1,14 +1,13 @@
-"""Stage ``evaluate``: the student's masks in 3D and the teacher's in 2D against ground truth.
+"""Stage ``evaluate``: score masks in 3D, and the teacher's masks in 2D, against ground truth.
 
-A pair is one query queries on one view. The target counts as *in view* from ``VISIBLE_SHARE`` of
-the picture on, as *absent* when not a cell of it shows; in between nothing is counted, and
-neither is an answer that failed.
+Three sources of masks are scored in 3D: the student ("student"), the lifted pseudo-labels that it
+was trained on ("fusion_only"), and both together ("together"). Points that the dataset leaves out
+of evaluation count neither in intersections nor in unions. The official metrics of the queries'
+benchmark are computed, too.
 
-Points that the dataset leaves out of evaluation count neither in intersections nor in unions.
-
-Masks of three sources are scored alike: the student's, as ``fusion_only`` those of the lifted
-pseudo-labels it was taught with, and of both together. Beside them stand the 2D teacher in 2D, and
-the official teacher_metrics of the benchmark that the queries belong to.
+In 2D a pair is one query on one view. The target is *in view* if at least ``VISIBLE_SHARE`` of the
+picture shows it, and *absent* if no cell shows it. Pairs in between and answers that failed are
+not counted.
 """
 
 from __future__ import annotations
@@ -33,22 +32,22 @@ from stages.evaluation.metrics import BoxScan, auc
 
 @dataclass(frozen=True, eq=False)
 class Pairs:
-    """P pairs, all arrays (P,).
+    """P pairs of a query and a view, all arrays (P,).
 
-    ``failed`` and ``masked`` bool: what came of the question; ``share`` float64 of the picture
-    that shows the target; ``iou`` float64 of the mask, 0 without one or without a target;
-    ``belief`` float64, the predicted IoU, 0 without a mask.
+    ``failed`` and ``masked`` bool: the teacher's answer failed, or has a mask. ``share`` float64:
+    the share of the picture that shows the target. ``iou`` float64 of the mask, 0 without a mask
+    or a target. ``predicted_iou`` float64: the IoU that the teacher predicts, 0 without a mask.
     """
 
     failed: Array
     masked: Array
     share: Array
     iou: Array
-    belief: Array
+    predicted_iou: Array
 
     @classmethod
     def of_query(cls, judgement: Judgement, query: int) -> Pairs:
-        """One query of a scene on all its views."""
+        """Return the pairs of one query with all views of its scene."""
         status = judgement.status[:, query]
         union = np.maximum(judgement.union[:, query], 1)
         return cls(
@@ -61,16 +60,16 @@ class Pairs:
 
     @classmethod
     def joined(cls, parts: Iterable[Pairs]) -> Pairs:
-        """All pairs of the parts, one after the other."""
-        nothing = cls(*(np.zeros(0, bool),) * 2, *(np.zeros(0),) * 3)
-        every = [nothing, *parts]
+        """Concatenate pairs."""
+        empty = cls(*(np.zeros(0, bool),) * 2, *(np.zeros(0),) * 3)
+        all_parts = [empty, *parts]
         return cls(
-            *(np.concatenate([getattr(part, f.name) for part in every]) for f in fields(cls))
+            *(np.concatenate([getattr(part, f.name) for part in all_parts]) for f in fields(cls))
         )
 
 
 def summarise_teacher(judged: Sequence[tuple[str, Pairs]]) -> dict[str, Any]:
-    """``teacher_2d`` of ``metrics.json``, from (task, pairs of one query): teacher_metrics, ``by_task``."""
+    """Return ``teacher_2d`` of ``metrics.json`` from (task, pairs of one query)."""
     by_task: dict[str, list[Pairs]] = {}
     for task, pairs in judged:
         by_task.setdefault(task, []).append(pairs)
@@ -81,21 +80,21 @@ def summarise_teacher(judged: Sequence[tuple[str, Pairs]]) -> dict[str, Any]:
 
 
 def teacher_metrics(pairs: Pairs) -> dict[str, Any]:
-    """Figures of a group, all but the counts as fractions; None where nothing tells.
+    """Compute metrics of a group of pairs: counts, and fractions or None without pairs.
 
-    ``mask_iou`` is the mean over what is in view, a missing mask counted 0; ``presence`` the
-    mean of the rates of true positives (a mask, the target in view) and true negatives (no
-    mask, the target absent); ``belief_auc`` the chance that the predicted IoU is higher where
-    the target is in view than where it is absent.
+    ``mask_iou`` is the mean over pairs in view, a missing mask counted 0. ``presence`` is the mean
+    of the rates of true positives (a mask, the target in view) and true negatives (no mask, the
+    target absent). ``belief_auc`` is the probability that the predicted IoU is higher where the
+    target is in view than where it is absent.
     """
     in_view = ~pairs.failed & (pairs.share >= VISIBLE_SHARE)
     absent = ~pairs.failed & (pairs.share == 0)
     hits, refusals = metrics.mean(pairs.masked[in_view]), metrics.mean(~pairs.masked[absent])
     presence = belief_auc = None
     if hits is not None and refusals is not None:
-        known = in_view | absent
+        is_counted = in_view | absent
         presence = (hits + refusals) / 2
-        belief_auc = auc(pairs.belief[known], in_view[known])
+        belief_auc = auc(pairs.predicted_iou[is_counted], in_view[is_counted])
     return {
         "pairs": len(pairs.share),
         "in_view": int(in_view.sum()),
@@ -115,12 +114,11 @@ _NOTHING: Mapping[str, Array] = {}
 
 @dataclass(frozen=True, eq=False)
 class EvaluationScene:
-    """One scene's queries, their truth and the masks to score.
+    """One scene's queries, their truths and the masks to score.
 
-    ``truths`` is by prompt id; ``masks`` by source ("student", "fusion_only"), then by prompt
-    id, each (N,) bool over the scan's original points. A mask that is not there scores as
-    empty. ``judgement`` is None where the teacher was not judged; ``scan`` may be None where the
-    benchmark's convention scores no boxes.
+    ``truths`` is by prompt id; ``masks`` by source, then by prompt id, each (N,) bool over the
+    scan's original points. A missing mask scores as empty. ``judgement`` is None where the teacher
+    was not evaluated in 2D; ``scan`` may be None where the benchmark's convention scores no boxes.
     """
 
     scene_id: str
@@ -140,13 +138,13 @@ def run(
 ) -> Evaluation:
     """Score every query of every scene; scenes are taken one at a time.
 
-    ``search_rows`` are searches over several scenes, scored already
-    (``stages.evaluation.hierarchical_search``). ``queries`` says whose queries they are, and so by
-    which convention ``benchmark`` is scored.
+    ``queries`` is the origin of the queries, which gives the convention of ``benchmark``.
+    ``search_rows`` are the scored searches over several scenes
+    (``stages.evaluation.hierarchical_search``). ``progress`` gets (scenes done, 0), because the
+    number of scenes is unknown.
 
-    Raises DataError for a query without truth, for a truth that names an object the scene does
-    not have, for a mask of another scan's length, for a query queries twice, and when there is
-    no query at all. ``progress`` gets (scenes done, 0): the number of scenes is not known.
+    Raises DataError for a query without truth, for a truth that names an object the scene does not
+    have, for a mask of another length, for two queries with the same id, and for no query at all.
     """
     rows: list[QueryRow] = []
     judged: list[tuple[str, Pairs]] = []
@@ -163,9 +161,9 @@ def run(
 
 
 def summarise(rows: Sequence[QueryRow], judged: Sequence[tuple[str, Pairs]]) -> dict[str, Any]:
-    """The content of ``metrics.json``: the student's teacher_metrics, each source's, the teacher's.
+    """Return the content of ``metrics.json``: metrics of the student, each source, the teacher.
 
-    All teacher_metrics but counts are fractions in [0, 1]; None stands where a group has no query.
+    All metrics but counts are fractions in [0, 1]; None for a group without a query.
     """
     by_source = {source: _source_summary(rows, source) for source in SOURCES}
     shared = {key: value for key, value in by_source["student"].items() if key != "num_missing"}
@@ -200,7 +198,7 @@ def _row(scene: EvaluationScene, prompt: Prompt, queries: QuerySource) -> QueryR
     truth = scene.ground_truth
     object_ids = target_ids(scene.scene_id, prompt, scene.truths, truth)
     targets = truth.counted_points(object_ids)
-    # Each mask is queries for once: it may be read from a file only now.
+    # Each mask is looked up once: the lookup may read it from a file.
     masks = {source: scene.masks.get(source, _NOTHING).get(prompt.prompt_id) for source in SOURCES}
     return QueryRow(
         prompt.prompt_id,
@@ -221,7 +219,7 @@ def _official(
     queries: QuerySource,
     object_ids: Sequence[int],
 ) -> dict[str, dict[str, float]]:
-    """What the benchmark's convention needs of a query's boxes; a missing mask has none."""
+    """Compute the scores of a query's boxes for its benchmark; a missing mask is empty."""
     if not queries.convention.boxes:
         return {}
     empty = np.zeros(scene.ground_truth.num_points, bool)
@@ -232,7 +230,7 @@ def _official(
 def _scores(
     scene: EvaluationScene, prompt_id: str, masks: Mapping[str, Array | None], targets: Array
 ) -> dict[str, Score]:
-    """By source the score of one query's mask; a missing one is empty."""
+    """Score one query's masks by source; a missing mask is empty."""
     counted = [_count(scene, source, prompt_id, mask, targets) for source, mask in masks.items()]
     ious = metrics.strict_iou(metrics.Counts.of((c.intersection, c.union) for c in counted))
     return {
@@ -259,14 +257,14 @@ def _count(
 
 
 def _judged(scene: EvaluationScene) -> list[tuple[str, Pairs]]:
-    """(task, pairs) of each query of a scene whose teacher was judged."""
+    """Return (task, pairs) of each query of a scene whose teacher was evaluated in 2D."""
     if scene.judgement is None:
         return []
     if scene.judgement.prompt_ids != tuple(prompt.prompt_id for prompt in scene.prompts):
         raise DataError(
-            f"scene {scene.scene_id}, judgement of the teacher",
+            f"scene {scene.scene_id}, evaluation of the teacher in 2D",
             "one answer for each of the scene's queries",
-            "those of other queries",
+            "answers to other queries",
             "Run EvaluateTeacher2D again.",
         )
     judgement = scene.judgement
@@ -286,8 +284,8 @@ def _refuse_unusable(rows: Sequence[QueryRow]) -> None:
         if row.prompt_id in seen:
             raise DataError(
                 f"scene {row.scene_id}, query {row.prompt_id}",
-                "every query once",
-                "it twice",
-                "Give each query an id of its own and each scene once.",
+                "each query id once",
+                "the id twice",
+                "Give each query a different id and list each scene once.",
             )
         seen.add(row.prompt_id)

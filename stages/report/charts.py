@@ -110,7 +110,7 @@ class Column:
 class Histogram:
     """Columns in a ``width`` x ``height`` box of SVG units, with their axes.
 
-    The axes are drawn from ``left`` to ``right`` and at ``bottom``. ``mean`` is the mean of the
+    The columns lie between ``left`` and ``right``, ``top`` and ``bottom``. ``mean`` is the mean of the
     values, None where it is not shown.
     """
 
@@ -123,6 +123,7 @@ class Histogram:
     height: int
     left: int
     right: int
+    top: int
     bottom: int
     mean: float | None = None
 
@@ -193,6 +194,7 @@ def _histogram(name: str, counts: Sequence[int], highest: int, mean: float) -> H
         HISTOGRAM_HEIGHT,
         _HISTOGRAM_LEFT,
         HISTOGRAM_WIDTH - _HISTOGRAM_RIGHT,
+        _HISTOGRAM_TOP,
         bottom,
         mean,
     )
@@ -316,6 +318,7 @@ def changes_histogram(changes: Array, names: tuple[str, str]) -> Histogram:
         _CHANGE_AXIS + _CHANGE_BOTTOM,
         _CHANGE_LEFT,
         _CHANGE_WIDE - _CHANGE_RIGHT,
+        _CHANGE_TOP,
         _CHANGE_AXIS,
     )
 

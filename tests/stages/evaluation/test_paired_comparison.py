@@ -168,7 +168,7 @@ def test_runs_without_a_common_query_are_refused() -> None:
 def test_other_truths_are_refused() -> None:
     one, same = rows(ONE), rows(ONE)
     for changed in (row("q2", 3, 4, truth=6), row("q2", 3, 4, targets="multiple")):
-        with pytest.raises(UserError, match="second: 1 of 4 shared queries have another truth"):
+        with pytest.raises(UserError, match="second: 1 of 4 shared queries have a different truth"):
             shared_queries(
                 [asked("first", one), asked("second", [*rows(TWO)[:2], changed, one[3]])]
             )

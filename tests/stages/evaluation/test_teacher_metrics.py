@@ -13,8 +13,9 @@ from data.artifacts.teacher import FAILED
 from data.artifacts.teacher_2d import Judgement
 from data.errors import DataError
 from stages.configs import Experiment, ReportConfig
-from stages.evaluation.evaluate import EvaluationScene, Pairs, teacher_metrics
+from stages.evaluation.evaluate import EvaluationScene, Pairs
 from stages.evaluation.evaluate import run as evaluate
+from stages.evaluation.evaluate import teacher_metrics
 from stages.report.inputs import ReportInputs, RunRecord
 from stages.report.report import run as report
 from tests.support.worlds.judged_world import make_judgement, make_queries, make_wall, summary_of
