@@ -20,9 +20,10 @@ from tqdm import tqdm
 
 from data.artifacts.metadata import read_metadata
 from data.artifacts.store import METADATA, ArtifactKey
-from pipeline.process.progress import LOG_EVERY_SECONDS, Slot, duration, table
+from pipeline.process.progress import LOG_EVERY_SECONDS, Slot, table
 from pipeline.process.task_log import artifact_log
 from pipeline.tasks.base import ArtifactTask
+from stages.report.html import duration
 
 Fate = Literal["pending", "there", "running", "done", "failed"]
 _FATES: Mapping[str, Fate] = {"PENDING": "pending", "DONE": "done", "FAILED": "failed"}

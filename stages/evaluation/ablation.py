@@ -266,8 +266,8 @@ def bootstrap_interval(totals: Array, weights: Array) -> tuple[float, float]:
 
     All arms of Q queries use the same bootstrap draws.
     """
-    queries = metrics.draws(len(totals))
-    averages = totals[queries].sum(1) / np.maximum(weights[queries].sum(1), 1)
+    resamples = metrics.draws(len(totals))
+    averages = totals[resamples].sum(1) / np.maximum(weights[resamples].sum(1), 1)
     return metrics.interval(averages)
 
 
@@ -354,14 +354,14 @@ def absent_curve(arm: ArmRows, headline: Chooses) -> list[dict[str, Any]]:
     absent = np.array([is_absent(row) for row in rows], bool)
     if not absent.any() or absent.all() or np.isnan(score).any():
         return []
-    drawn = np.array([row.predicted_points > 0 for row in rows], bool)
+    has_mask = np.array([row.predicted_points > 0 for row in rows], bool)
     iou = np.array([row.iou for row in rows], np.float64)
     thresholds = np.unique(np.quantile(score, np.linspace(0, 1, _THRESHOLDS), method="lower"))
     return [
         {
             "arm": arm.name,
             "threshold": threshold,
-            "false_masks": float((drawn & (score >= threshold))[absent].mean()),
+            "false_masks": float((has_mask & (score >= threshold))[absent].mean()),
             "miou": float(np.where(score >= threshold, iou, 0)[~absent].mean()),
         }
         for threshold in thresholds.tolist()

@@ -223,8 +223,10 @@ def _official(
     if not queries.convention.boxes:
         return {}
     empty = np.zeros(scene.ground_truth.num_points, bool)
-    drawn = {source: empty if mask is None else mask for source, mask in masks.items()}
-    return benchmarks.box_scores(queries, scene.scan, scene.ground_truth, object_ids, drawn)
+    masks_or_empty = {source: empty if mask is None else mask for source, mask in masks.items()}
+    return benchmarks.box_scores(
+        queries, scene.scan, scene.ground_truth, object_ids, masks_or_empty
+    )
 
 
 def _scores(
@@ -279,13 +281,13 @@ def _refuse_unusable(rows: Sequence[QueryRow]) -> None:
             "none",
             "Add queries about the scenes of the validation split.",
         )
-    seen: set[str] = set()
+    ids_seen: set[str] = set()
     for row in rows:
-        if row.prompt_id in seen:
+        if row.prompt_id in ids_seen:
             raise DataError(
                 f"scene {row.scene_id}, query {row.prompt_id}",
                 "each query id once",
                 "the id twice",
                 "Give each query a different id and list each scene once.",
             )
-        seen.add(row.prompt_id)
+        ids_seen.add(row.prompt_id)

@@ -180,12 +180,12 @@ def auc(scores: Sequence[float] | Array, positive: Sequence[bool] | Array) -> fl
     """
     from scipy.stats import rankdata
 
-    wanted = np.asarray(positive, bool)
-    count, other = int(wanted.sum()), int((~wanted).sum())
-    if not count or not other:
+    positives = np.asarray(positive, bool)
+    count, negatives = int(positives.sum()), int((~positives).sum())
+    if not count or not negatives:
         return float("nan")
     ranks = rankdata(np.asarray(scores, float))
-    return float((ranks[wanted].sum() - count * (count + 1) / 2) / (count * other))
+    return float((ranks[positives].sum() - count * (count + 1) / 2) / (count * negatives))
 
 
 def boundary_cases(counts: Counts) -> dict[str, int]:

@@ -154,14 +154,14 @@ def paired_metrics(runs: Sequence[metrics.Counts]) -> dict[str, PairedMetric]:
     """
     if len({len(counts) for counts in runs}) != 1 or not len(runs[0]):
         raise ValueError("expected runs over the same queries, and one query at least")
-    queries = metrics.draws(len(runs[0]))
+    resamples = metrics.draws(len(runs[0]))
     by_query = [_by_query(counts) for counts in runs]
     by_name = {}
     for name in METRIC_NAMES:
         if name == CIOU:
-            by_name[name] = _ciou_metric(runs, queries)
+            by_name[name] = _ciou_metric(runs, resamples)
         else:
-            by_name[name] = _mean_metric([values[name] for values in by_query], queries)
+            by_name[name] = _mean_metric([values[name] for values in by_query], resamples)
     return by_name
 
 
@@ -174,7 +174,7 @@ def _by_query(counts: metrics.Counts) -> dict[str, Array]:
     return {name: of_each.astype(np.float64) for name, of_each in values.items()}
 
 
-def _mean_metric(runs: Sequence[Array], drawn: Array) -> PairedMetric:
+def _mean_metric(runs: Sequence[Array], resamples: Array) -> PairedMetric:
     changes = []
     for values in runs[1:]:
         gains = values - runs[0]
@@ -182,7 +182,7 @@ def _mean_metric(runs: Sequence[Array], drawn: Array) -> PairedMetric:
         changes.append(
             Change(
                 float(gains.mean()),
-                *metrics.interval(gains[drawn].mean(1)),
+                *metrics.interval(gains[resamples].mean(1)),
                 better,
                 worse,
                 len(gains) - better - worse,
@@ -192,10 +192,10 @@ def _mean_metric(runs: Sequence[Array], drawn: Array) -> PairedMetric:
     return PairedMetric(tuple(float(values.mean()) for values in runs), tuple(changes))
 
 
-def _ciou_metric(runs: Sequence[metrics.Counts], drawn: Array) -> PairedMetric:
+def _ciou_metric(runs: Sequence[metrics.Counts], resamples: Array) -> PairedMetric:
     values = [metrics.cumulative_iou(counts) for counts in runs]
     samples = [
-        metrics.iou_of_sums(counts.intersection[drawn].sum(1), counts.union[drawn].sum(1))
+        metrics.iou_of_sums(counts.intersection[resamples].sum(1), counts.union[resamples].sum(1))
         for counts in runs
     ]
     changes = tuple(

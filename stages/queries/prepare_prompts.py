@@ -171,14 +171,14 @@ def _refuse_lacking(
     wrong = [(r, t.lacking) for r, t in pairs if t.lacking and not r.may_lack_objects]
     if not wrong:
         return
-    shown = ", ".join(
+    examples = ", ".join(
         f"{list(raw)} of record {record.number} in scene {record.scene_id}"
         for record, raw in wrong[:5]
     )
     raise DataError(
         wrong[0][0].source,
         f"objects that the scenes have (as {space})",
-        f"{len(wrong)} records with others: {shown}{', ...' if len(wrong) > 5 else ''}",
+        f"{len(wrong)} records with others: {examples}{', ...' if len(wrong) > 5 else ''}",
         "Check that queries and scans are of the same version (ScanNet++ v1 or v2).",
     )
 
@@ -223,11 +223,11 @@ def _split_of_scene(
         split_of.update({scene_id: name for scene_id in scene_ids})
     unknown = sorted({r.scene_id for r in records if r.scene_id not in split_of})
     if unknown:
-        shown = f"{unknown[:10]}{' and more' if len(unknown) > 10 else ''}"
+        examples = f"{unknown[:10]}{' and more' if len(unknown) > 10 else ''}"
         remedy = "Add these scenes to a split, or remove their queries."
         expected = f"queries about scenes of the splits {list(splits)}"
         source = next(record.source for record in records if record.scene_id == unknown[0])
-        raise DataError(source, expected, f"{len(unknown)} unknown: {shown}", remedy)
+        raise DataError(source, expected, f"{len(unknown)} unknown: {examples}", remedy)
     used = {split_of[record.scene_id] for record in records}
     for name in splits:
         if name not in used:

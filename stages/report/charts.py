@@ -60,17 +60,13 @@ def line_chart(values: Sequence[tuple[float, float]]) -> LineChart | None:
     low_x, span_x = min(xs), (max(xs) - min(xs)) or 1.0
     low_y, high_y = min(0.0, *ys), max(ys)
     span_y = (high_y - low_y) or 1.0
+    bottom = LINE_HEIGHT - _LINE_BOTTOM
 
     def place_x(x: float) -> float:
         return round(_LINE_LEFT + (x - low_x) / span_x * (LINE_WIDTH - _LINE_LEFT - _LINE_RIGHT), 1)
 
     def place_y(y: float) -> float:
-        return round(
-            LINE_HEIGHT
-            - _LINE_BOTTOM
-            - (y - low_y) / span_y * (LINE_HEIGHT - _LINE_TOP - _LINE_BOTTOM),
-            1,
-        )
+        return round(bottom - (y - low_y) / span_y * (bottom - _LINE_TOP), 1)
 
     return LineChart(
         " ".join(f"{place_x(x)},{place_y(y)}" for x, y in kept),
@@ -110,8 +106,8 @@ class Column:
 class Histogram:
     """Columns in a ``width`` x ``height`` box of SVG units, with their axes.
 
-    The columns lie between ``left`` and ``right``, ``top`` and ``bottom``. ``mean`` is the mean of the
-    values, None where it is not shown.
+    The columns lie between ``left`` and ``right``, ``top`` and ``bottom``. ``mean`` is the mean of
+    the values, None where it is not shown.
     """
 
     title: str
@@ -139,14 +135,14 @@ def iou_histograms(rows: Sequence[QueryRow], sources: Mapping[str, str]) -> list
     ``sources`` holds the titles by key. Only queries that have a target count, because the strict
     IoU of an absent object is 0 by definition. The list is empty where no query has a target.
     """
-    there = [row for row in rows if row.target_count != "zero"]
-    if not there:
+    with_target = [row for row in rows if row.target_count != "zero"]
+    if not with_target:
         return []
-    values = {source: [row.scores[source].iou for row in there] for source in sources}
+    values = {source: [row.scores[source].iou for row in with_target] for source in sources}
     counts = {source: binned(values[source]) for source in sources}
     highest = max(max(of_source) for of_source in counts.values())
     return [
-        _histogram(sources[source], counts[source], highest, sum(values[source]) / len(there))
+        _histogram(sources[source], counts[source], highest, sum(values[source]) / len(with_target))
         for source in sources
     ]
 

@@ -8,14 +8,19 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from jinja2 import Environment, FileSystemLoader, StrictUndefined
-from markupsafe import Markup
+if TYPE_CHECKING:
+    from jinja2 import Environment
+    from markupsafe import Markup
 
 
 @cache
 def templates() -> Environment:
     """Return the environment of the templates in ``stages/report/templates``."""
+    # Imported here because commands import this module for ``duration`` alone.
+    from jinja2 import Environment, FileSystemLoader, StrictUndefined
+
     environment = Environment(
         loader=FileSystemLoader(
             [Path(__file__).with_name("templates"), Path(__file__).with_name("static")]
@@ -61,6 +66,8 @@ class Inline:
 
 def inline(names: Sequence[str]) -> Inline:
     """Join the texts of files in ``stages/report/static``."""
+    from markupsafe import Markup
+
     text = "".join((_STATIC / name).read_text("utf-8") for name in names)
     return Inline(Markup(text), csp_hash(text))
 

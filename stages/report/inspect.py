@@ -95,8 +95,8 @@ def _scene_view_cells(scene: Scene, index: int, span: tuple[float, float]) -> li
 
 def depth_picture(depth: Array, span: tuple[float, float]) -> Array:
     """Draw depth (H, W) metres on the scale of ``span`` as (H, W, 3) uint8; 0 is hatched."""
-    known = (depth > 0)[..., None]
-    return np.where(known, viridis(depth, *span), hatched(*depth.shape)).astype(np.uint8)
+    is_valid = (depth > 0)[..., None]
+    return np.where(is_valid, viridis(depth, *span), hatched(*depth.shape)).astype(np.uint8)
 
 
 def depth_edges(depth: Array, camera: Camera) -> Array:
@@ -131,21 +131,23 @@ def _above_sheet(scene: Scene, chosen: Sequence[int]) -> Image.Image:
     vertex, frame = seen_from_above(scene, width)
     inside = vertex >= 0
     colors = np.where(inside[..., None], scene.cloud.colors[vertex], 255).astype(np.uint8)
-    parts = np.where(inside, scene.superpoint_ids[vertex], -1)
+    superpoint_picture = np.where(inside, scene.superpoint_ids[vertex], -1)
     marked = with_cameras(colors, scene.views, {i: str(i + 1) for i in chosen}, frame)
     count = len(np.unique(scene.superpoint_ids))
-    shown = ", ".join(f"{i + 1}. {scene.views[i].view_id}" for i in chosen)
+    shown_views = ", ".join(f"{i + 1}. {scene.views[i].view_id}" for i in chosen)
     sizes = np.bincount(scene.superpoint_ids)
     middle = f"{np.median(sizes[sizes > 0]):.0f}" if len(sizes) else "0"
     cells = [
         SheetCell(
             "colours and cameras",
             marked,
-            (f"{len(scene.views)} cameras, each with its field of view; shown: {shown}",),
+            (f"{len(scene.views)} cameras, each with its field of view; shown: {shown_views}",),
             4,
         ),
         SheetCell(
-            "superpoints", part_picture(parts), (f"{count} superpoints, median {middle} points",)
+            "superpoints",
+            part_picture(superpoint_picture),
+            (f"{count} superpoints, median {middle} points",),
         ),
     ]
     size = np.ptp(scene.cloud.points, axis=0)
@@ -181,8 +183,8 @@ def seen_from_above(scene: Scene, width: int) -> tuple[Array, tuple[float, float
         distance, hit = Raycaster(scene.cloud.points, triangles).cast(origins, down)
         rows = np.flatnonzero(hit >= 0)
         ring = triangles[hit[rows]]
-        at = origins[rows] + down[rows] * distance[rows, None]
-        gaps = np.linalg.norm(scene.cloud.points[ring] - at[:, None], axis=2)
+        hits = origins[rows] + down[rows] * distance[rows, None]
+        gaps = np.linalg.norm(scene.cloud.points[ring] - hits[:, None], axis=2)
         vertex[rows] = ring[np.arange(len(ring)), gaps.argmin(axis=1)]
     return vertex.reshape(height, width), (float(left), float(top), float(step))
 
@@ -372,7 +374,7 @@ def dots(
     ``depth`` (L,) metres: nearer points cover farther ones. A point is a square that reaches
     ``radius`` pixels from its own pixel.
     """
-    drawn, (height, width) = picture.copy(), picture.shape[:2]
+    result, (height, width) = picture.copy(), picture.shape[:2]
     far_first = np.argsort(-depth, kind="stable")
     column, row = np.floor(uv[far_first]).astype(np.int64).T
     nearest = np.full((height, width), -1, np.int64)
@@ -384,8 +386,8 @@ def dots(
             np.maximum.at(nearest, (v[inside], u[inside]), np.flatnonzero(inside))
     covered = nearest >= 0
     if len(colors):
-        drawn[covered] = colors[far_first][nearest[covered]]
-    return drawn, covered
+        result[covered] = colors[far_first][nearest[covered]]
+    return result, covered
 
 
 _COLUMNS = 4

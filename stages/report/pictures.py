@@ -258,8 +258,8 @@ def scale(low: float, high: float, unit: str, about: str, hole: str, empty: Arra
     canvas.paste(
         Image.fromarray(np.tile(viridis(np.arange(wide), 0, wide - 1), (tall, 1, 1))), (0, top)
     )
-    for text, at, anchor in _ticks(low, high, unit, wide):
-        pen.text((at, top + tall + 3), text, fill=FAINT, font=font(size), anchor=anchor)
+    for text, x, anchor in _ticks(low, high, unit, wide):
+        pen.text((x, top + tall + 3), text, fill=FAINT, font=font(size), anchor=anchor)
     canvas.paste(Image.fromarray(empty[:tall, : 2 * tall]), (wide + 40, top))
     pen.text((wide + 80, top), hole, fill=INK, font=font(size))
     return np.asarray(canvas)
@@ -282,9 +282,9 @@ def best_viewpoint(viewpoints: list[Viewpoint], masks: list[Array]) -> tuple[Vie
     The mask is the first of ``masks`` that any viewpoint shows.
     """
     for mask in masks:
-        seen = [int(np.count_nonzero(viewpoint.shown(mask))) for viewpoint in viewpoints]
-        if max(seen) > 0:
-            return viewpoints[int(np.argmax(seen))], True
+        num_samples = [int(np.count_nonzero(viewpoint.shown(mask))) for viewpoint in viewpoints]
+        if max(num_samples) > 0:
+            return viewpoints[int(np.argmax(num_samples))], True
     return viewpoints[0], False
 
 

@@ -77,11 +77,11 @@ def view_thumbnails(
 
     Every view's image and masks are read once for all queries.
     """
-    asked = [name for name in prompt_ids if name in labels.prompt_ids]
-    chosen = {name: _chosen(labels, labels.prompt_ids.index(name), cfg) for name in asked}
+    asked_ids = [name for name in prompt_ids if name in labels.prompt_ids]
+    chosen = {name: _chosen(labels, labels.prompt_ids.index(name), cfg) for name in asked_ids}
     thumbnails: dict[tuple[str, int], ViewThumbnail] = {}
     for view in sorted({view for views in chosen.values() for view in views}):
-        names = [name for name in asked if view in chosen[name]]
+        names = [name for name in asked_ids if view in chosen[name]]
         thumbnails |= {
             (n, view): thumbnail
             for n, thumbnail in _thumbnails_of_view(scene, teacher, labels, names, view, cfg)
@@ -93,7 +93,7 @@ def view_thumbnails(
             int(kept[labels.prompt_ids.index(name)]),
             len(labels.view_ids),
         )
-        for name in asked
+        for name in asked_ids
     }
 
 

@@ -34,8 +34,8 @@ def orbit_cameras(
     """
     poses = [_pose(low, high, azimuth, up) for azimuth, up in sides]
     box = np.stack(np.meshgrid(*zip(low, high), indexing="ij"), axis=-1).reshape(8, 3)
-    seen = np.concatenate([box @ pose[:3, :3].T + pose[:3, 3] for pose in poses])
-    ab = seen[:, :2] / seen[:, 2:]
+    corners_in_camera = np.concatenate([box @ pose[:3, :3].T + pose[:3, 3] for pose in poses])
+    ab = corners_in_camera[:, :2] / corners_in_camera[:, 2:]
     pixels = np.array([size[1], size[0]])
     focal = float(((1 - 2 * _MARGIN) * pixels / np.maximum(np.ptp(ab, axis=0), 1e-9)).min())
     cx, cy = pixels / 2 - focal * (ab.min(axis=0) + ab.max(axis=0)) / 2

@@ -194,7 +194,7 @@ def exported(scene_id: str, answers: Sequence[Asked]) -> SceneAnswers:
 
 
 def render_scan(scene: Scene) -> RenderedScan | None:
-    """The scan from its viewpoints, for all its sentences; None where it has no triangle to draw."""
+    """Render the scan from its upper corners; None where it has no triangle to draw."""
     size = _WIDTH, picture_height(_WIDTH)
     viewpoints = render_upper_corners(scene, *size)
     return (

@@ -65,11 +65,13 @@ class AskTeacher:
         panel.begin_pictures(text)
         panel.progress.value, panel.progress.visible = 0, True
         self._say(f"Asking the teacher on {len(views)} views ...")
-        for done, seen in enumerate(ask_views(viewed, views, text, self._run.make_teacher), 1):
+        for done, answered_view in enumerate(
+            ask_views(viewed, views, text, self._run.make_teacher), 1
+        ):
             if self._ended.is_set() or not is_open():
                 return
             panel.progress.value = 100 * done / len(views)
-            panel.add_picture(seen)
+            panel.add_picture(answered_view)
         self._say(f"The teacher answered on {len(views)} views, below.")
 
 

@@ -40,13 +40,13 @@ def colored(colors: Array, probs: Array, mask: Array, truth: Array | None, how: 
     if how == "how sure":
         ramp = np.stack([np.interp(probs, _LEVELS, _RAMP[:, c]) for c in range(3)], axis=1)
         return _bytes(ramp * shape)
-    shown = _DIM * (0.35 * colors + 0.65 * gray[:, None])
+    result = _DIM * (0.35 * colors + 0.65 * gray[:, None])
     parts: tuple[tuple[Array, tuple[int, int, int]], ...] = ((mask, GLOW),)
     if truth is not None and how == "right or wrong":
         parts = ((mask & truth, BOTH), (mask & ~truth, ONLY), (truth & ~mask, MISSED))
     for part, color in parts:
-        shown[part] = shape[part] * np.array(color, np.float32)
-    return _bytes(shown)
+        result[part] = shape[part] * np.array(color, np.float32)
+    return _bytes(result)
 
 
 def emphasised(mask: Array, truth: Array | None, how: Coloring) -> Array:
