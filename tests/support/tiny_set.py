@@ -1,4 +1,4 @@
-"""Scene sets of very small rooms: the whole pipeline in seconds."""
+"""Scene sets of very small rooms, on which the whole pipeline takes seconds."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Runs all steps of a plan in this very process, one after the other."""
+"""Runs all steps of a plan in this process, in order."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from pipeline.tasks.steps import run_step
 
 
 def run_whole(plan: Plan) -> None:
-    """Make the report and all that it is made from, on the CPU."""
+    """Make the report and all its inputs, on the CPU."""
     for step, key in plan.upstream(STEPS["report"], None):
         scenes = plan.scenes() if step.is_per_scene else (None,)
         scene = next(name for name in scenes if plan.key(step.name, name) == key)
