@@ -194,7 +194,7 @@ def _gif(options: Namespace) -> None:
         raise UserError(f"--out: there is no folder {options.out.parent.absolute()}; make it first")
     plan = load_plan(options.scene_set, options.config, options.overrides)
     prompts = _surest(plan, options)
-    content = stage.run(_shot(plan, prompt, options) for prompt in prompts)
+    content = stage.run(_animated_query(plan, prompt, options) for prompt in prompts)
     write_together({options.out: content})
     for prompt in prompts:
         print(f'{prompt.scene_id}  {prompt.prompt_id}  "{plain(prompt.text)}"')
@@ -224,7 +224,7 @@ def _candidates(plan: Plan, scene_id: str, options: Namespace) -> Sequence[Candi
     return candidates(questions_of(plan).of(scene_id), predictions)
 
 
-def _shot(plan: Plan, prompt: Prompt, options: Namespace) -> AnimatedQuery:
+def _animated_query(plan: Plan, prompt: Prompt, options: Namespace) -> AnimatedQuery:
     from stages.report.animation import AnimatedQuery
 
     scene = prompt.scene_id
@@ -237,4 +237,4 @@ def _shot(plan: Plan, prompt: Prompt, options: Namespace) -> AnimatedQuery:
     )
 
 
-GIF = Command("a moving picture of queries and answers", _add_gif_arguments, _gif)
+GIF = Command("an animation of queries and answers (GIF)", _add_gif_arguments, _gif)

@@ -113,8 +113,8 @@ def run_search_rows(
                     choice = choices[search.search_id, source]
                     _add(counts[search.search_id, source], search, source, choice, room, truth)
     rows = [_rows(s, truths[s.search_id], truth_points, counts) for s in searches]
-    figures = _metrics(searches, truths, choices, rows)
-    return SearchResult(tuple(with_step for with_step, _ in rows), figures)
+    search_metrics = _metrics(searches, truths, choices, rows)
+    return SearchResult(tuple(with_step for with_step, _ in rows), search_metrics)
 
 
 def _check(search: Search, truths: Mapping[str, PromptTruth]) -> None:

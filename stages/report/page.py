@@ -195,11 +195,11 @@ def published_section(summary: Mapping[str, Any]) -> PublishedSection:
         for table in published_tables()
         if benchmark["query_format"] in table.formats and benchmark["dataset"] in table.datasets
     )
-    figures = benchmark["figures"]
-    overall = figures["student"]["overall"]
-    rows = [("all", {source: figures[source]["overall"] for source in SOURCES})]
-    for name in figures["student"]["rows"]:
-        rows.append((name, {source: figures[source]["rows"][name] for source in SOURCES}))
+    metrics = benchmark["figures"]
+    overall = metrics["student"]["overall"]
+    rows = [("all", {source: metrics[source]["overall"] for source in SOURCES})]
+    for name in metrics["student"]["rows"]:
+        rows.append((name, {source: metrics[source]["rows"][name] for source in SOURCES}))
     names = {key: name for key, name in METRIC_NAMES.items() if key in overall}
     return PublishedSection(
         benchmark, _NAMES[benchmark["query_format"]], names, tuple(rows), tables

@@ -1,4 +1,4 @@
-"""The moving picture: what is chosen, what its frames show, and that it is made the same twice."""
+"""The animation: the choice of queries, the content of its frames, and equal bytes each time."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Dollhouse pictures: their pixels are checked against the masks they show."""
+"""Rendered scans: their pixels are checked against the masks they show."""
 
 from __future__ import annotations
 
