@@ -30,7 +30,11 @@ from benchmarks.small_runs import OUTPUT, RUNS, make_run
 from data.errors import DataError, UserError
 from data.jsonio import read_json
 
-RENAMED: dict[str, str] = {}
+RENAMED: dict[str, str] = {
+    "judge_teacher": "evaluate_teacher_2d",
+    "judgement.npz": "teacher_2d.npz",
+    "said.json": "answers.json",
+}
 """Old to new names of stages and files that this tree renamed on purpose."""
 
 LEFT_OUT = {

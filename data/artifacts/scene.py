@@ -255,14 +255,3 @@ def read_ground_truth(folder: Path) -> GroundTruth:
             )
     except (OSError, KeyError, ValueError) as error:
         raise ArtifactError(path, "a scene of this schema", str(error), _REMEDY) from error
-
-
-def read_annotation_sha256(folder: Path) -> str:
-    """SHA-256 (64 hex digits) of the file the labels came from; "" where the reader told none."""
-    require_complete(folder, _REMEDY)
-    path = folder / FILE
-    try:
-        with h5py.File(path) as file:
-            return str(file["ground_truth"].attrs["annotation_sha256"])
-    except (OSError, KeyError, ValueError) as error:
-        raise ArtifactError(path, "a scene of this schema", str(error), _REMEDY) from error

@@ -185,11 +185,6 @@ def _turned(rotation: Array, rows: Array) -> Array:
     return np.asarray(x * rotation[0] + y * rotation[1] + z * rotation[2])
 
 
-def render_view(room: Room, camera: Camera, world_to_camera: Array) -> Picture:
-    """One picture; for many through one camera keep a ``Renderer``."""
-    return Renderer(room, camera)(world_to_camera)
-
-
 def warm() -> None:
     """Load this module's compiled loops, or compile them; casts no ray and starts no thread."""
     numbers, point = np.zeros(1, np.int64), np.zeros((1, 3))

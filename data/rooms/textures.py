@@ -150,10 +150,9 @@ def albedo_at(
 
 
 @compiled
-def _fill_noise(points: Array, smooth: bool, values: Array) -> None:
+def _fill_noise(points: Array, values: Array) -> None:
     for i in range(len(points)):
-        x, y, z = points[i, 0], points[i, 1], points[i, 2]
-        values[i] = _smooth(x, y, z) if smooth else _lattice(x, y, z)
+        values[i] = _smooth(points[i, 0], points[i, 1], points[i, 2])
 
 
 @compiled
@@ -163,17 +162,10 @@ def _fill_albedo(table: Array, texture_ids: Array, points: Array, colors: Array)
         colors[i, 0], colors[i, 1], colors[i, 2] = albedo_at(table, texture_ids[i], x, y, z)
 
 
-def lattice_noise(points: Array) -> Array:
-    """(n,) in [0, 1): one random value for every unit cell of ``points`` (n, 3)."""
-    values = np.empty(len(points))
-    _fill_noise(points, False, values)
-    return values
-
-
 def smooth_noise(points: Array) -> Array:
     """(n,) in [0, 1): random values on unit lattice points, blended smoothly between them."""
     values = np.empty(len(points))
-    _fill_noise(points, True, values)
+    _fill_noise(points, values)
     return values
 
 

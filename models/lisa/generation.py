@@ -240,16 +240,6 @@ def decode(
     return [answer for answer in decoded if answer is not None]
 
 
-def read_suffixes(
-    model: LlamaForCausalLM, prefix: Prefix, suffixes: Sequence[Sequence[int]]
-) -> Tensor:
-    """(B, S, hidden) final states of suffixes behind the prefix, with nothing decoded.
-
-    Rows shorter than S end in states without meaning. For answers that are given, not asked.
-    """
-    return _Batch(model, [prefix] * len(suffixes), suffixes, 0).states
-
-
 def _batches(
     prefixes: Sequence[Prefix], suffixes: Sequence[Sequence[int]], stop: Stop
 ) -> Iterator[list[int]]:

@@ -105,12 +105,6 @@ class LisaConfig:
     projector_layers: int = 1
 
     @property
-    def num_image_tokens(self) -> int:
-        """Tokens N that stand for one image in the Llama's sequence."""
-        side = cast(int, self.clip.image_size) // cast(int, self.clip.patch_size)
-        return side * side
-
-    @property
     def embedding_dim(self) -> int:
         """Length C of a [SEG] embedding and channels of SAM's image embedding."""
         return cast(SamPromptEncoderConfig, self.sam.prompt_encoder_config).hidden_size

@@ -23,6 +23,7 @@ from pipeline.provenance import (
     read_record,
     upstream_of,
 )
+from pipeline.steps import STEPS
 
 if TYPE_CHECKING:
     from data.types import Array
@@ -149,7 +150,7 @@ def find_runs(paths: Sequence[Path]) -> list[FinishedRun]:
 def _evaluation_of(path: Path) -> Record:
     record = artifact_of(path)
     if record.stage == "evaluate":
-        return record
+        return _of_this_version(record)
     if record.stage != "report":
         found = f"an artifact of {record.stage}"
         raise DataError(path, "an evaluated run", found, _REMEDY)
@@ -161,7 +162,17 @@ def _evaluation_of(path: Path) -> Record:
     if not folder.is_dir():
         remedy = "It was removed: run Evaluate again with the same --config and --overrides."
         raise DataError(path, f"the report's evaluation at {folder}", "no such folder", remedy)
-    return read_record(folder)
+    return _of_this_version(read_record(folder))
+
+
+def _of_this_version(record: Record) -> Record:
+    """The evaluation itself; DataError for one that another version of the project made."""
+    version = STEPS[record.stage].version
+    if record.schema_version != version:
+        expected, found = f"an evaluation of version {version}", f"version {record.schema_version}"
+        remedy = "Run RunAll again with the same --config and --overrides."
+        raise DataError(record.folder, expected, found, remedy)
+    return record
 
 
 def compare_inputs(runs: Sequence[FinishedRun], source: str) -> CompareInputs:
@@ -241,7 +252,7 @@ def _scenes(
 
 
 def _prepared(run: FinishedRun, scene: str) -> Record | None:
-    judged = run.made(run.record.inputs.get(f"judgement {scene}"))
+    judged = run.made(run.record.inputs.get(f"teacher_2d {scene}"))
     return run.made(judged.inputs.get("scene")) if judged else None
 
 
@@ -249,7 +260,7 @@ def _masks_of(run: FinishedRun, scene: str, source: str) -> Record | None:
     """The artifact with one source's masks of a scene."""
     if source != "fusion_only":
         return run.made(run.record.inputs.get(f"masks {scene}"))
-    said = run.made(run.record.inputs.get(f"said {scene}"))
+    said = run.made(run.record.inputs.get(f"answers {scene}"))
     return run.made(said.inputs.get("labels")) if said else None
 
 

@@ -15,11 +15,18 @@ from data.queries import classes as class_sets
 from data.queries.classes import FILE_NAMES, HUB_IDS, TEMPLATES, check_clip
 from pipeline.plan import output_root
 from pipeline.process import gpus, process
-from pipeline.steps import Step, declare
+from pipeline.steps import Part, Step, declare
 from pipeline.tasks.base import ArtifactTask
 from stages.teacher.identity import identity_of, place_of
 
-EMBED_CLASSES = declare(Step("embed_classes", 1, "CLIP text embeddings of a set of classes."))
+EMBED_CLASSES = declare(
+    Step(
+        "embed_classes",
+        1,
+        "CLIP text embeddings of a set of classes.",
+        parts={"classes": Part("data.artifacts.embeddings:read_class_embeddings")},
+    )
+)
 DATA_VARIABLE = "MLLM3D_DATA"
 _LOG = logging.getLogger("luigi-interface.classes")
 

@@ -111,13 +111,6 @@ def counts_of(rows: Sequence[QueryRow], source: str) -> Counts:
     return Counts.of((score.intersection, score.union) for score in scores)
 
 
-def mask_from_logits(mask_logits: Array) -> Array:
-    """Threshold logits of any shape: sigmoid in float32 >= 0.5; NaN is negative."""
-    with np.errstate(over="ignore"):
-        mask_probs = 1 / (1 + np.exp(-mask_logits.astype(np.float32)))
-    return np.asarray(mask_probs >= np.float32(0.5))
-
-
 def count_points(
     prediction: Array, truth_ids: Array, num_points: int, ignored_ids: Array = _NO_POINTS
 ) -> PointCount:

@@ -28,22 +28,28 @@ def command(*arguments: str, module: str = "pipeline") -> list[str]:
 
 
 def luigi(
-    folder: Path, *arguments: str, module: str = "pipeline", cold: bool = False, **extra: str
+    folder: Path, *arguments: str, module: str = "pipeline", **extra: str
 ) -> subprocess.CompletedProcess[str]:
     """Run a command to its end in ``folder``; ``stdout`` holds its output and errors together.
 
     The run is forked from a process that has imported the packages it needs. It starts in a new
-    process if it is ``cold`` or depends on settings that are read at import: another module, a
-    scheduler, or ``luigi.cfg``.
+    process if it depends on settings that are read at import: another module, a scheduler, or
+    ``luigi.cfg``.
     """
+    if _is_set_at_import(folder, [*arguments, module], extra):
+        return cold_luigi(folder, *arguments, module=module, **extra)
     env = environment(folder / "output", **extra)
-    line = command(*arguments, module=module)
-    if not (cold or _is_set_at_import(folder, [*arguments, module], extra)):
-        return warm.forker().run(line, folder, env)
+    return warm.forker().run(command(*arguments, module=module), folder, env)
+
+
+def cold_luigi(
+    folder: Path, *arguments: str, module: str = "pipeline", **extra: str
+) -> subprocess.CompletedProcess[str]:
+    """Run a command like ``luigi`` in a new process, which imports all packages itself."""
     return subprocess.run(
-        line,
+        command(*arguments, module=module),
         cwd=folder,
-        env=env,
+        env=environment(folder / "output", **extra),
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,
@@ -54,7 +60,9 @@ def luigi(
 
 def _is_set_at_import(folder: Path, told: list[str], extra: dict[str, str]) -> bool:
     """Tell whether a run depends on settings that only a new process reads."""
-    names = [name for name in extra if not name.startswith(("MLLM3D", "AWS", "FSSPEC"))]
+    names = [
+        name for name in extra if not name.startswith(("MLLM3D", "AWS", "FSSPEC", "PYTHONPATH"))
+    ]
     schedulers = [one for one in told if one.startswith("--scheduler")]
     return bool(names or schedulers) or told[-1] != "pipeline" or (folder / "luigi.cfg").exists()
 

@@ -28,7 +28,7 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 REPOSITORY = Path(__file__).resolve().parents[2]
-LIMIT = 240.0
+LIMIT = 480.0
 """Seconds that a run may take: a guard against hanging."""
 
 

@@ -6,12 +6,13 @@ import hashlib
 from dataclasses import replace
 from pathlib import Path
 
+import h5py
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from data.artifacts.scene import read_annotation_sha256, read_ground_truth, write_scene
+from data.artifacts.scene import FILE, read_ground_truth, write_scene
 from data.artifacts.store import ArtifactKey, writing
 from data.errors import ConfigError, DataError
 from data.readers.scannetpp import read_ignored_vertices, read_scan, scene_identity
@@ -128,7 +129,8 @@ def test_labels_keep_their_version_and_ignored_points(root: Path, tmp_path: Path
     with writing(key) as folder:
         assert folder is not None
         write_scene(folder, **vars(prepared))
-    assert read_annotation_sha256(key.folder) == scan.annotation_sha256
+    with h5py.File(key.folder / FILE) as file:
+        assert file["ground_truth"].attrs["annotation_sha256"] == scan.annotation_sha256
     assert read_ground_truth(key.folder).ignored_ids.tolist() == [2, 5]
 
 

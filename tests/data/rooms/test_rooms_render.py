@@ -8,7 +8,7 @@ import pytest
 
 from data.geometry.cameras import pixel_centers, project, transform, unproject
 from data.geometry.undistort import Undistorter
-from data.rooms.render import Renderer, anonymised, fisheye_camera, render_view, vertex_colors
+from data.rooms.render import Renderer, anonymised, fisheye_camera, vertex_colors
 from data.rooms.room import Room, apply, make_room
 from data.rooms.scan import choose_poses, look_at, scan_room
 from data.types import Array, Camera
@@ -44,7 +44,7 @@ def test_lens_is_wide_and_invertible(camera: Camera) -> None:
 def test_depth_and_owner_agree_with_the_plain_ray_caster(
     room: Room, camera: Camera, poses: list[Array]
 ) -> None:
-    picture = render_view(room, camera, poses[0])
+    picture = Renderer(room, camera)(poses[0])
     depth, triangle = room.caster.render(camera, poses[0])
     hit = (depth > 0) & (picture.depth > 0)
     assert hit.mean() > 0.998
@@ -65,7 +65,7 @@ def test_vertices_look_in_pictures_as_they_are_coloured(
     errors = []
     for vertex in rng.permutation(len(mesh.vertices))[:60]:
         eye = mesh.vertices[vertex] + 0.05 * mesh.normals[vertex] + [0.003, 0.002, 0.001]
-        picture = render_view(room, narrow, look_at(eye, mesh.vertices[vertex]))
+        picture = Renderer(room, narrow)(look_at(eye, mesh.vertices[vertex]))
         owners = picture.object_ids[2, 2]
         if owners == mesh.vertex_objects[vertex] and abs(picture.depth[2, 2] - 0.05) < 0.004:
             error = np.abs(picture.image[2, 2].astype(int) - colors[vertex].astype(int)).max()
@@ -79,7 +79,7 @@ def test_pictures_do_not_depend_on_the_order_of_views(
 ) -> None:
     renderer = Renderer(room, camera)
     first = [renderer(pose).image for pose in poses[:2]]
-    again = render_view(room, camera, poses[1]).image
+    again = Renderer(room, camera)(poses[1]).image
     assert np.array_equal(first[1], again)
     assert first[0].std() > 20
 
@@ -99,7 +99,7 @@ def test_poses_are_upright_inside_free_space_and_see_everything(
         assert np.allclose(pose[:3, :3] @ pose[:3, :3].T, np.eye(3), atol=1e-12)
         assert np.linalg.det(pose[:3, :3]) == pytest.approx(1)
         assert pose[1, 2] < 0
-        owners = render_view(room, camera, pose).object_ids
+        owners = Renderer(room, camera)(pose).object_ids
         seen[np.unique(owners[owners >= 0])] += 1
     assert (seen >= 2).mean() > 0.9
 
@@ -118,8 +118,8 @@ def test_undistorted_picture_equals_a_picture_of_the_pinhole_camera(
 ) -> None:
     camera = fisheye_camera(144, 216, SEED)
     undistorter = Undistorter.make(camera)
-    flat = undistorter.image(render_view(room, camera, poses[0]).image)
-    direct = render_view(room, undistorter.camera, poses[0]).image
+    flat = undistorter.image(Renderer(room, camera)(poses[0]).image)
+    direct = Renderer(room, undistorter.camera)(poses[0]).image
     blur = [cv2.GaussianBlur(image, (0, 0), 2).astype(float) for image in (flat, direct)]
     assert np.abs(blur[0] - blur[1]).mean() < 3
 

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from benchmarks.reference import lisa_slow
 from models.lisa.checkpoint import load_lisa
-from models.lisa.generation import Stop, decode, read_suffixes
+from models.lisa.generation import Stop, _Batch, decode
 from models.lisa.prompts import build_prompt
 from models.lisa.teacher import LisaTeacher
 from tests.support.worlds.lisa_golden import NAMES, TOLERANCE, Golden, far, golden
@@ -127,7 +127,8 @@ def _forced_embeddings(run: Golden, image: int, offset: int) -> tuple[Tensor, Te
     cut = len(view.prefix.ids)
     suffixes = [row[mask][cut:].tolist() for row, mask in zip(ids, real)]
     with torch.inference_mode():
-        states = read_suffixes(network.language_model, view.prefix, suffixes)
+        prefixes = [view.prefix] * len(suffixes)
+        states = _Batch(network.language_model, prefixes, suffixes, 0).states
         asking = [
             states[row, place + offset]
             for row, suffix in enumerate(suffixes)

@@ -22,7 +22,7 @@ def finish(pipeline: Pipeline) -> int:
     return forker().run(pipeline.command(), pipeline.folder, env).returncode
 
 
-def wait_for(condition: Callable[[], bool], seconds: float = 60) -> None:
+def wait_for(condition: Callable[[], bool], seconds: float = 180) -> None:
     end = time.monotonic() + seconds
     while not condition() and time.monotonic() < end:
         time.sleep(0.02)

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from data.rooms.teacher_questions import ASKED_LABELS, COLORS, ViewQuery
-from models.lisa.generation import read_prefix, read_suffixes
+from models.lisa.generation import _Batch, read_prefix
 from models.lisa.prompts import QuestionForm, build_prompt, question_of
 from models.lisa.tokenizer import IMAGE_TOKEN_ID
 from models.lisa.trainee import NanoTrainee, Sequences
@@ -93,7 +93,7 @@ def test_training_reads_what_serving_reads(trainee: NanoTrainee, clip: Tensor) -
             image = trainee.network.projector(clip[row : row + 1])
             prefix = read_prefix(model, [*answers().prefix, IMAGE_TOKEN_ID], image)
             for k, (question, answer) in enumerate(questions):
-                served = read_suffixes(model, prefix, [[*question, *answer]])[0]
+                served = _Batch(model, [prefix], [[*question, *answer]], 0).states[0]
                 at = len(question) - 1 + answers().decision(answer)
                 assert far(states[row, packed.ask_at[row, k]], served[at]) <= 1e-4
 

@@ -202,7 +202,7 @@ def _every_step_kept(monkeypatch: pytest.MonkeyPatch) -> None:
 def _small_network(monkeypatch: pytest.MonkeyPatch) -> None:
     """Training is of a small network, in the other process too, which finds its imports done."""
     monkeypatch.setattr(train, "_work", small_work)
-    monkeypatch.setattr(train.multiprocessing, "get_context", lambda _: forkserver())
+    monkeypatch.setattr("torch.multiprocessing.get_context", lambda _: forkserver())
 
 
 def test_a_stopped_training_goes_on_to_the_same_bits(

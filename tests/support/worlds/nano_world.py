@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from functools import cache
 from pathlib import Path
+from typing import Any
 from unittest.mock import patch
 
 import torch
@@ -74,7 +75,8 @@ def small_config(vocab_size: int) -> LisaConfig:
     """LISA-nano with the same parts and picture sizes, one narrow layer of each."""
     with patch.object(trainee_module, "_CHANNELS", _CHANNELS):
         config = nano_config(vocab_size)
-    clip, llama, vision = config.clip, config.llama, config.sam.vision_config
+    clip, llama = config.clip, config.llama
+    vision: Any = config.sam.vision_config
     for part in (clip, llama, vision):
         part.num_hidden_layers, part.hidden_size = 1, _CHANNELS
     clip.intermediate_size = llama.intermediate_size = vision.mlp_dim = 2 * _CHANNELS
