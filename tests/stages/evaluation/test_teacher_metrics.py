@@ -91,7 +91,7 @@ def test_evaluation_holds_the_teachers_figures(judgement: Judgement) -> None:
     assert summary["teacher_2d"] == summary_of(judgement, *TASKS)
     assert set(summary["teacher_2d"]["by_task"]) == set(summary["by_task"])
     other = replace(judgement, prompt_ids=("q0", "q2", "q1"))
-    with pytest.raises(DataError, match="scene wall, judgement.*Run EvaluateTeacher2D again"):
+    with pytest.raises(DataError, match="scene wall, evaluation.*Run EvaluateTeacher2D again"):
         evaluate([replace(scene, judgement=other)])
 
 

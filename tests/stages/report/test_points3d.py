@@ -123,5 +123,5 @@ def test_modes_name_bits_and_refuse_what_no_script_could_show() -> None:
         Modes(tuple("abcdefghi"), modes, "ab")
     with pytest.raises(ValueError, match="modes of known layers"):
         Modes(("a",), modes, "ab")
-    with pytest.raises(ValueError, match="no mode"):
+    with pytest.raises(ValueError, match="a first mode among them"):
         Modes(("a", "b"), modes, "other")
