@@ -1,1 +1,1 @@
-"""Speed and memory against the formulas users run today: ``python -m benchmarks``."""
+"""Speed and memory compared with common implementations: ``python -m benchmarks``."""

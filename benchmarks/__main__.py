@@ -35,13 +35,13 @@ Benchmark = Callable[[Scale, Path, int], list[Row]]
 
 
 def benchmark(name: str) -> Benchmark:
-    """The ``run(scale, folder, repeats)`` of one benchmark; 0 repeats only verify answers."""
+    """Return ``run(scale, folder, repeats)`` of one benchmark; 0 repeats only verify answers."""
     run: Benchmark = importlib.import_module(f"benchmarks.{name}").run
     return run
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run, print and write; the exit code."""
+    """Run benchmarks, print and write the rows; return the exit code."""
     options = _parse(arguments)
     # As the pipeline has it: spinning threads on busy cores would be timed instead of work.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")

@@ -1,4 +1,4 @@
-"""Made-up teacher answers: blobs with soft borders, one per view and query."""
+"""Synthetic teacher answers: blobs with soft borders, one per view and query."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def blob_logits(num_queries: int, shape: tuple[int, int], seed: int) -> Array:
 
 
 def answers(logits: Array, embedding_dim: int, no_seg: float, seed: int) -> ViewAnswers:
-    """One view's answers with these masks (Q, h, w); a share ``no_seg`` of them has none."""
+    """Return one view's answers with masks (Q, h, w); a share ``no_seg`` of them has no mask."""
     random = np.random.default_rng((1, seed))
     num_queries = len(logits)
     status = np.where(random.random(num_queries) < no_seg, NO_SEG, MASK).astype(np.uint8)

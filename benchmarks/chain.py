@@ -1,7 +1,7 @@
-"""The stages of one made-up scene, from scan to figures, with what each takes.
+"""The stages of one synthetic scene, from scan to metrics, with the cost of each stage.
 
-The two networks are missing: the teacher's masks are made up (``answers.py``), and the student's
-answers are the lifted labels; ``growth.py`` times both networks by themselves.
+The two networks are not run: the teacher's masks are synthetic (``answers.py``), and the student's
+answers are the lifted labels. ``growth.py`` times both networks separately.
 """
 
 from __future__ import annotations
@@ -46,7 +46,7 @@ _SAMPLE = SampleSettings(0.05, 8, 8, Augmentation())
 
 @dataclass(frozen=True)
 class Size:
-    """How large a scene is: image sizes in pixels, masks (height, width) in cells."""
+    """The size of a scene: image sizes in pixels, masks (height, width) in cells."""
 
     points: int
     views: int
@@ -58,21 +58,21 @@ class Size:
 
 @dataclass
 class Costs:
-    """By stage: seconds, and bytes written."""
+    """Seconds and bytes written, by stage."""
 
     seconds: dict[str, float] = field(default_factory=dict)
     written: dict[str, int] = field(default_factory=dict)
 
     @contextmanager
     def of(self, stage: str) -> Iterator[None]:
-        """Note what the block takes."""
+        """Record the cost of the block."""
         start = time.perf_counter()
         yield
         self.seconds[stage] = time.perf_counter() - start
 
     @contextmanager
     def artifact(self, stage: str, root: Path) -> Iterator[Path]:
-        """The folder of an artifact for the block to fill; note what it takes to be finished."""
+        """Yield the folder of an artifact for the block to fill; record the cost to finish it."""
         key = ArtifactKey.make(root, stage, 1, {}, {})
         with self.of(stage), writing(key) as folder:
             if folder is None:
@@ -84,7 +84,7 @@ class Costs:
 
 @dataclass(frozen=True, eq=False)
 class Inputs:
-    """A scan, and the teacher's answers on its views: what stages are not timed with."""
+    """The inputs of the stages, whose making is not timed: a scan and the teacher's answers."""
 
     scan: Scan
     logits: list[np.ndarray]
@@ -92,7 +92,7 @@ class Inputs:
 
 
 def make_inputs(size: Size) -> Inputs:
-    """The room of that size, with slabs of it as objects."""
+    """Make a room of a given size with slabs of it as objects."""
     scene = room_scene(size.points, size.views, size.height, size.width)
     cloud, count = scene.cloud, len(scene.cloud)
     slab = np.minimum(cloud.points[:, 0] / 6 * _SLABS, _SLABS - 1).astype(int).clip(0)
@@ -106,7 +106,7 @@ def make_inputs(size: Size) -> Inputs:
 
 
 def run(inputs: Inputs, folder: Path) -> Costs:
-    """Take a scene through all stages; WrongAnswer when a stage gives nothing."""
+    """Run all stages on a scene; WrongAnswer when a stage gives an empty result."""
     costs, scan = Costs(), inputs.scan
     with costs.artifact("prepare", folder) as prepared:
         _prepare(scan, prepared)
@@ -131,7 +131,7 @@ def run(inputs: Inputs, folder: Path) -> Costs:
 
 
 def _prepare(scan: Scan, place: Path) -> None:
-    """Keep every view, as it would be chosen on a real scan."""
+    """Prepare the scene with every view, without choosing views."""
     cfg = PrepareConfig(max_views=len(scan.views))
     made = prepare_scene.run(scan, cfg)
     write_scene(
@@ -164,7 +164,7 @@ def _fuse(scene: Scene, links: Path, teacher: Path, place: Path) -> None:
 
 
 def evaluation_scene(scan: Scan, prompts: list[Prompt], labels: PseudoLabels) -> EvaluationScene:
-    """All sources answer with the lifted labels; query i is about slab i."""
+    """Make a scene whose sources all answer with the lifted labels; query i is about slab i."""
     truths = {
         prompt.prompt_id: PromptTruth(prompt.prompt_id, (number % _SLABS,), "slab")
         for number, prompt in enumerate(prompts)
@@ -176,7 +176,7 @@ def evaluation_scene(scan: Scan, prompts: list[Prompt], labels: PseudoLabels) ->
 
 
 def renamed(scene: EvaluationScene, number: int) -> EvaluationScene:
-    """The same scene under another name, as one more of many."""
+    """Return the same scene under another name, as a further scene."""
     names = {prompt.prompt_id: f"{prompt.prompt_id}_{number}" for prompt in scene.prompts}
     room = f"room{number}"
     prompts = [replace(p, prompt_id=names[p.prompt_id], scene_id=room) for p in scene.prompts]

@@ -1,12 +1,12 @@
-"""The whole demo against first versions of it, in turn.
+"""The whole demo compared with its first versions, run in turn.
 
     python -m benchmarks.demo [--before 39aca72 1fe06f5] [--repeats 1]
 
-All make twelve rooms to learn from and six to measure on, with 24 pictures each, and go from
-nothing to the report. 39aca72 is the first version whose demo asks a network, as today's does;
-1fe06f5 the first that had a demo, with an oracle where the teacher is, which asks in no time.
-The other versions are checked out from the project's history into folders of their own and run
-with the packages that are installed here.
+All versions make twelve training rooms and six evaluation rooms with 24 images each, and run from
+nothing to the report. 39aca72 is the first version whose demo asks a network, as the current demo
+does; 1fe06f5 is the first version with a demo, whose teacher is an oracle that takes no time. The
+other versions are checked out from the project's history into separate folders and run with the
+installed packages.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ _HERE = Path(__file__).parents[1]
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run all, print the rows; 1 when one of them fails."""
+    """Run all versions and print the rows; return 1 when one of them fails."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks.demo", description=__doc__)
     parser.add_argument("--before", nargs="+", default=_FIRST, help="the other versions' commits")
     parser.add_argument("--repeats", type=int, default=1, help="how often each is run")

@@ -20,7 +20,7 @@ _TOLERANCE = 1e-4
 
 
 def run(scale: Scale, folder: Path, repeats: int) -> list[Row]:
-    """Time of all views; Open3D's tree of the mesh is built before, ours needs none."""
+    """Time depth maps of all views; Open3D's ray tree is built before, this project needs none."""
     cloud, triangles = scanned_room(scale.faces // 2)
     views = room_views(scale.views, scale.height, scale.width)
     tree = reference.RayCasting(cloud.points, triangles)

@@ -23,9 +23,10 @@ _FLAT = 0.5  # So many more queries may not take twice the memory.
 
 
 def run(scale: Scale, folder: Path, repeats: int) -> list[Row]:
-    """Time, and how memory grows; intersections and unions must be equal, means within 1e-6.
+    """Time evaluation and measure its memory; intersections and unions must be equal.
 
-    For the memory, masks are unpacked from bits as they are asked for, as from an artifact.
+    Means must agree within 1e-6. For the memory, masks are unpacked from bits on access, as masks
+    of an artifact are.
     """
     scene, instance_ids = _scene(scale.eval_points, scale.eval_queries)
 
@@ -52,7 +53,7 @@ def run(scale: Scale, folder: Path, repeats: int) -> list[Row]:
 
 
 class _Unpacked(Mapping[str, Array]):
-    """Masks by prompt id that exist only while they are in use."""
+    """Masks by prompt id that are unpacked on access and not kept."""
 
     def __init__(self, masks: Mapping[str, Array]) -> None:
         packed = {id(mask): np.packbits(mask) for mask in masks.values()}
@@ -76,7 +77,7 @@ def _peak(scene: EvaluationScene) -> float:
 
 
 def _scene(num_points: int, num_queries: int) -> tuple[EvaluationScene, Array]:
-    """A scene whose objects are runs of points, and the object of each point (N,), -1 none."""
+    """Make a scene whose objects are runs of points, and the object of each point (N,), -1 none."""
     random = np.random.default_rng(5)
     borders = np.sort(random.choice(num_points, 2 * _NUM_OBJECTS, replace=False)).reshape(-1, 2)
     instance_ids = np.full(num_points, -1, np.int32)

@@ -1,7 +1,7 @@
-"""How cost grows: points, views, queries and scenes over a decade each, and the exponent.
+"""Growth of cost with points, views, queries and scenes, over a decade each, as an exponent.
 
-Every stage is timed at three sizes, the last ten times the first; the exponent is the slope of
-log time over log size: 1 for work in proportion, less where something else costs as much.
+Every stage is timed at three sizes, the last ten times the first. The exponent is the slope of log
+time over log size: 1 for proportional cost, less where constant cost matters.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ _SMALL = Size(3000, 2, _FEW, 96, 144, (18, 27))
 
 
 def run(scale: Scale, folder: Path, repeats: int) -> list[Row]:
-    """Rows of exponents by what grows and stage, and of memory as scenes are added."""
+    """Measure exponents by quantity and stage, and memory as scenes are added."""
     rows: list[Row] = []
     points, views, queries = scale.growth_points, scale.growth_views, scale.growth_queries
     few = points // 10
@@ -61,7 +61,7 @@ def _size(scale: Scale, points: int, views: int, queries: int) -> Size:
 
 
 def _stages(sizes: list[Size], folder: Path, repeats: int) -> dict[str, list[float]]:
-    """By stage, the medians at each size; a run before them warms up."""
+    """Return the median times by stage at each size, after a warm-up run."""
     found: dict[str, list[float]] = {}
     for size in sizes:
         inputs = chain.make_inputs(size)
@@ -78,7 +78,7 @@ def _stages(sizes: list[Size], folder: Path, repeats: int) -> dict[str, list[flo
 def _exponent(
     axis: str, stage: str, sizes: list[int], seconds: list[float], repeats: int
 ) -> list[Row]:
-    """One row, or none when nothing was timed."""
+    """Make one row; none when no time was measured."""
     if not repeats:
         return []
     slope = float(np.polyfit(np.log(sizes), np.log(seconds), 1)[0])
@@ -87,7 +87,7 @@ def _exponent(
 
 
 def _scenes(scale: Scale, folder: Path, repeats: int) -> list[Row]:
-    """Scheduling and evaluating many scenes: time, and memory of the most and the fewest."""
+    """Schedule and evaluate many scenes: time, and memory of the most and the fewest."""
     inputs = chain.make_inputs(_SMALL)
     chain.run(inputs, folder / "one")
     labels = read_pseudo(next((folder / "one" / "fuse").glob("[!.]*")))

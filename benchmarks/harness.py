@@ -1,7 +1,8 @@
-"""Fair comparisons: the same answer first, then paired, interleaved repeats in one process.
+"""Fair comparisons: verify equal answers, then time paired, interleaved repeats in one process.
 
-Both sides are functions that yield their answer in parts (one per view, or just one), so that
-neither has to hold all of it. A wrong answer raises ``WrongAnswer``; a slow one is only a row.
+Both sides are functions that yield their answer in parts (one per view, or one in all), so that
+neither side has to hold the whole answer. A wrong answer raises ``WrongAnswer``; a slow answer is
+reported in a row.
 """
 
 from __future__ import annotations
@@ -26,14 +27,14 @@ _MISSING = object()
 
 
 class WrongAnswer(Exception):
-    """Ours and the reference disagree."""
+    """This project and the reference disagree."""
 
 
 @dataclass(frozen=True)
 class Row:
     """One measured quantity; ``ratio`` = ``reference`` / ``ours``, so larger is better.
 
-    ``target`` is the ratio to reach, None for a row that only informs. Where the name says
+    ``target`` is the ratio to reach, None for a row without a target. Where the name contains
     "limit", ``reference`` is that limit and not a measurement.
     """
 
@@ -48,7 +49,7 @@ class Row:
 
 @dataclass(frozen=True)
 class Scale:
-    """How large the inputs are; image sizes in pixels, ``mask_size`` (height, width) in cells."""
+    """Sizes of the inputs; image sizes in pixels, ``mask_size`` (height, width) in cells."""
 
     points: int
     faces: int
@@ -121,7 +122,7 @@ SCALES = {
 def row(
     name: str, ours: float, reference: float, unit: str, target: float | None, repeats: int
 ) -> Row:
-    """A row of two figures in ``unit``."""
+    """Make a row of two values in ``unit``."""
     return Row(name, reference / ours, target, ours, reference, unit, repeats)
 
 
@@ -139,7 +140,7 @@ def verify(name: str, ours: Side, reference: Side, check: Check) -> None:
 
 @contextmanager
 def _closing(parts: Iterable[Any]) -> Iterator[Iterable[Any]]:
-    """End a side that is left early, so that settings it changed come back."""
+    """Close a generator that is not exhausted, which restores settings that it changed."""
     try:
         yield parts
     finally:
@@ -154,7 +155,7 @@ def require(agrees: bool, difference: str) -> None:
 
 
 def seconds(ours: Side, reference: Side, repeats: int) -> tuple[float, float]:
-    """Median wall time of both; the pairs alternate which side goes first."""
+    """Return the median wall times of both sides; the order within pairs alternates."""
     times: dict[int, list[float]] = {0: [], 1: []}
     for repeat in range(repeats):
         for side in (0, 1) if repeat % 2 == 0 else (1, 0):
@@ -163,7 +164,7 @@ def seconds(ours: Side, reference: Side, repeats: int) -> tuple[float, float]:
 
 
 def median_seconds(work: Callable[[], object], repeats: int) -> float:
-    """Median wall time of a piece of work, after one run that warms up; 0 repeats time that."""
+    """Return the median wall time of a function after a warm-up run; 0 repeats time that run."""
     times = []
     for _ in range(repeats + 1):
         gc.collect()
@@ -195,10 +196,10 @@ def _consume(side: Side) -> None:
 
 
 def peak_megabytes(side: Side) -> float:
-    """Most memory one run holds beyond what the process held before it, in MB (1e6 bytes).
+    """Return the peak memory of a run above the memory before it, in MB (1e6 bytes).
 
-    From the kernel's high-water mark of resident memory, which also sees what compiled code
-    allocates; where that mark cannot be reset, from tracemalloc, which does not.
+    The kernel's high-water mark of resident memory is used, which includes memory of compiled
+    code; where that mark cannot be reset, tracemalloc is used, which does not.
     """
     gc.collect()
     try:
@@ -228,7 +229,7 @@ def _traced_megabytes(side: Side) -> float:
 
 
 def amount(number: int) -> str:
-    """A count for people: 1000000 is "1 M", 300000 "300 k"."""
+    """Write a count in short form: 1000000 is "1 M", 300000 "300 k"."""
     for size, letter in ((10**6, " M"), (10**3, " k")):
         if number >= size:
             return f"{number / size:.3g}{letter}"

@@ -1,7 +1,7 @@
-"""The layout of the product's Python files against its limits: python -m benchmarks.layout.
+"""Check the layout of the product's Python files: ``python -m benchmarks.layout``.
 
-Prints the number of files, files a folder, the median and the longest file and the files that one
-other file alone imports; ends with 1 above a limit.
+Prints the number of files, the files per folder, the median and the longest file, and the files
+with a single importer in another folder. The exit code is 1 above a limit.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ class Module(NamedTuple):
 
 
 class Layout(NamedTuple):
-    """The product's files, folders with their number of files, and importers by module."""
+    """The product's modules, folders with their number of files, and importers by module."""
 
     modules: dict[str, Module]
     folders: Counter[str]
@@ -39,7 +39,7 @@ class Layout(NamedTuple):
 
 
 def layout(repository: Path = REPOSITORY) -> Layout:
-    """Read the layout of a checkout; an ``__init__`` with nothing but a docstring is no file."""
+    """Read the layout of a checkout; an ``__init__`` with only a docstring does not count."""
     trees = {m: t for folder in LAYERS for m, t in _trees(repository, folder)}
     modules = {m.name: m for m in trees}
     importers: dict[str, set[str]] = defaultdict(set)
@@ -53,10 +53,10 @@ def layout(repository: Path = REPOSITORY) -> Layout:
 
 
 def single_importers(found: Layout) -> dict[str, str]:
-    """Modules that exactly one module imports, which lies in another folder of their layer.
+    """Return modules that exactly one module imports, from another folder of their layer.
 
-    A module that another layer alone imports, or the layer's own ``__init__`` or ``__main__``, is
-    an entry of its layer (a stage, a command), and no helper.
+    A module that only another layer imports, or the ``__init__`` or ``__main__`` of the layer, is
+    an entry of its layer (a stage, a command) and does not count.
     """
     alone = {}
     for name, importers in found.importers.items():
@@ -73,7 +73,7 @@ def single_importers(found: Layout) -> dict[str, str]:
 
 
 def problems(found: Layout, layers: tuple[str, ...] = LAYERS) -> list[str]:
-    """One line for every limit that the files of ``layers`` break."""
+    """Return one line for every limit that the files of ``layers`` exceed."""
     told = []
     if len(found.modules) > MOST_FILES and layers == LAYERS:
         told.append(f"{len(found.modules)} product files, at most {MOST_FILES}")
@@ -104,7 +104,7 @@ def _trees(repository: Path, folder: str) -> Iterator[tuple[Module, ast.Module]]
 
 
 def _imports(tree: ast.Module, modules: dict[str, Module]) -> Iterator[str]:
-    """Modules of the product that a file imports, at its top or inside functions."""
+    """Yield the product's modules that a file imports, at its top or inside functions."""
     for node in ast.walk(tree):
         if isinstance(node, ast.Import):
             yield from (alias.name for alias in node.names if alias.name in modules)
@@ -118,7 +118,7 @@ def _imports(tree: ast.Module, modules: dict[str, Module]) -> Iterator[str]:
 
 
 def main() -> int:
-    """Print the layout and its problems; 1 where a limit is broken."""
+    """Print the layout and its problems; return 1 where a limit is exceeded."""
     found = layout()
     lines = sorted((m.lines, m.name) for m in found.modules.values())
     print(f"{len(lines)} product files, {sum(count for count, _ in lines)} lines")

@@ -1,4 +1,4 @@
-"""Lifting masks of many views to votes on points, both sides reading the same artifacts."""
+"""Lifting masks of many views to votes on points; both sides read the same artifacts."""
 
 from __future__ import annotations
 
@@ -24,9 +24,9 @@ _LIMIT = 2000.0  # MB.
 
 
 def run(scale: Scale, folder: Path, repeats: int) -> list[Row]:
-    """Time, and peak memory against the limit.
+    """Time lifting, and compare its peak memory with the limit.
 
-    Images are half as wide as elsewhere, which spares rendering and changes no mask.
+    Images are half as wide as in other benchmarks, which saves rendering and changes no mask.
     """
     scene = room_scene(scale.points, scale.views, scale.height // 2, scale.width // 2)
     links, cache = _artifacts(scene, scale, folder)
@@ -64,7 +64,7 @@ def _artifacts(scene: Scene, scale: Scale, folder: Path) -> tuple[Links, Teacher
 def _vote(
     scene: Scene, links: Links, cache: TeacherCache, weights: Array, cfg: FuseConfig
 ) -> Array:
-    """Sums (3, Q, N): mask probabilities, their weights, weights of answers without [SEG]."""
+    """Sum (3, Q, N): mask probabilities, their weights, weights of answers without [SEG]."""
     votes = np.zeros((3, len(cache.prompt_ids), len(scene.cloud)))
     for index, view in enumerate(scene.views):
         seen, logits = links.view(index), cache.mask_logits(index)

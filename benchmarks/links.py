@@ -23,7 +23,7 @@ _PIXEL_TOLERANCE = 2e-3
 
 
 def run(scale: Scale, folder: Path, repeats: int) -> list[Row]:
-    """Time, peak memory and the share of the memory bandwidth that is reached."""
+    """Measure time, peak memory and the share of the memory bandwidth that is reached."""
     scene = room_scene(scale.points, scale.views, scale.height, scale.width)
     size = f"{scale.views} views of {scale.width}x{scale.height}"
     name = f"links, {amount(len(scene.cloud))} points x {size}"
@@ -61,7 +61,7 @@ def _check(mine: ViewLinks, theirs: tuple[Array, Array]) -> None:
 
 
 def _least_bytes(scene: Scene, links: Iterator[ViewLinks]) -> float:
-    """What must move at least: each view reads the points, links read a depth and are written."""
+    """Return the least traffic: each view reads the points and a depth map, and writes links."""
     per_link = 4 + 4 + 8
     num_links = sum(len(view.point_ids) for view in links)
     return float(len(scene.views) * scene.cloud.points.nbytes + num_links * per_link)

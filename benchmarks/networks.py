@@ -1,4 +1,4 @@
-"""Both networks by themselves, at growing sizes: the teacher on views, the student on voxels."""
+"""Both networks alone at growing sizes: the teacher on views, the student on voxels."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ _ROOM_AREA = 170.0
 
 
 def teacher_seconds(sizes: list[tuple[int, int]], repeats: int) -> list[float]:
-    """Of the tests' tiny LISA on (views, queries)."""
+    """Time the tests' tiny LISA on (views, queries)."""
     teacher = LisaTeacher(load_lisa(_GOLDEN / "checkpoint"), _SETTINGS, "lisa")
     with Image.open(_GOLDEN / "images" / "img0.png") as file:
         image = np.asarray(file.convert("RGB"))
@@ -39,7 +39,7 @@ def teacher_seconds(sizes: list[tuple[int, int]], repeats: int) -> list[float]:
 
 
 def student_seconds(sizes: list[int], repeats: int) -> list[float]:
-    """Of an untrained student that reads clouds of so many points, a voxel for every few."""
+    """Time an untrained student on clouds of several sizes, a few points per voxel."""
     model = Student("tiny", _TOKEN_DIM, _FEATURE_DIM, seed=0).eval()
 
     def read(num_points: int) -> None:

@@ -1,10 +1,10 @@
-"""How long a run by two hosts takes to recover from the loss of one of them.
+"""Recovery time of a run by two hosts after the loss of one of them.
 
     python -m benchmarks.recovery --repeats 3
 
-A run of very small rooms is shared by two hosts (see ``two_hosts``; needs root) under luigid as
-configs/luigid.cfg has it. Beside an undisturbed run, one host is killed while it works on a task:
-until when does the other work on the lost task, and until when is the run finished?
+Two hosts (see ``two_hosts``; needs root) share a run of very small rooms under luigid with
+configs/luigid.cfg. An undisturbed run is timed first. Then one host is killed while it works on a
+task; the benchmark measures when the other host works on the lost task, and when the run ends.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ _LIMIT = 300.0
 
 @dataclass(frozen=True)
 class Recovery:
-    """Seconds from the kill on, which host was lost and which was left, and the lost task."""
+    """Seconds after the kill, the lost and the surviving host, and the lost task."""
 
     lost: str
     left: str
@@ -45,9 +45,9 @@ class Recovery:
 
 
 def kill_and_recover(run: SharedRun) -> Recovery:
-    """Start both hosts, kill one at work on a teacher's cache, wait for the other to finish.
+    """Start both hosts, kill one that works on a teacher's cache, wait for the other to finish.
 
-    TimeoutError when it does not; luigid must have been started.
+    Raises TimeoutError when the run does not finish. luigid must be running.
     """
     workers = {host: run.start_worker(host) for host in HOSTS}
     lost, folder = wait_for_teacher(run)
@@ -67,7 +67,7 @@ def kill_and_recover(run: SharedRun) -> Recovery:
 
 
 def wait_for_teacher(run: SharedRun) -> tuple[str, Path]:
-    """A host, and the teacher's cache it has begun with, while the other is at one, too."""
+    """Return a host and the teacher's cache it works on, while the other works on one, too."""
     found: dict[str, Path] = {}
 
     def both_begun() -> bool:
@@ -81,7 +81,7 @@ def wait_for_teacher(run: SharedRun) -> tuple[str, Path]:
 
 
 def undisturbed(run: SharedRun) -> float:
-    """Seconds that both hosts take when nothing happens; luigid must have been started."""
+    """Time both hosts without a kill; luigid must be running."""
     start = time.monotonic()
     workers = [run.start_worker(host) for host in HOSTS]
     codes = [worker.wait(timeout=_LIMIT) for worker in workers]

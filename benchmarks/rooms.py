@@ -1,4 +1,4 @@
-"""Made-up inputs: a furnished box room as a dense mesh, and cameras standing in it."""
+"""Synthetic inputs: a furnished box room as a dense mesh, and cameras inside it."""
 
 from __future__ import annotations
 

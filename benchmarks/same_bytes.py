@@ -1,15 +1,15 @@
-"""Records the SHA-256 of every file that small whole runs make, and compares two such records.
+"""Record the SHA-256 of every file that small whole runs write, and compare two such records.
 
     python -m benchmarks.same_bytes record before.json --checkout ../other
     python -m benchmarks.same_bytes record after.json
     python -m benchmarks.same_bytes compare before.json after.json --renamed judge=evaluate
 
-``record`` runs ``luigi --module pipeline`` of a checkout in a temporary folder. A file is known by
-its run, its stage, its scene and its name, without the fingerprint of its artifact, which a raised
-version or a renamed stage changes. Where several artifacts share such a name (seeds, arms), the
-sorted list of their digests is recorded. What depends on the clock is put out of the bytes by the
-rules of ``RULES`` before they are hashed; ``record`` prints how many files each rule changed.
-``compare`` ends with 1 unless every file is on both sides with the same digests.
+``record`` runs ``luigi --module pipeline`` of a checkout in a temporary folder. The key of a file
+is its run, stage, scene and name, without the fingerprint of its artifact, which changes with
+raised versions and renamed stages. Where several artifacts share a key (seeds, arms), the sorted
+list of their digests is recorded. The rules of ``RULES`` remove times from the bytes before
+hashing; ``record`` prints how many files each rule changed. ``compare`` returns 1 unless every
+file is on both sides with the same digests.
 """
 
 from __future__ import annotations
@@ -56,7 +56,7 @@ def _without_seconds(content: bytes) -> bytes:
 
 
 def _state_without_seconds(content: bytes) -> bytes:
-    """The tensors, numbers and texts of a checkpoint one after the other, its log untimed."""
+    """Join the tensors, numbers and texts of a checkpoint, without the times of its log."""
     import torch
 
     state = torch.load(io.BytesIO(content), map_location="cpu", weights_only=True)
@@ -85,10 +85,10 @@ def _parts(value: Any) -> Iterator[bytes]:
 
 
 def _uncompressed_hdf(content: bytes) -> bytes:
-    """Names, attributes, types, storage settings and values of an HDF5 file.
+    """Join names, attributes, types, storage settings and values of an HDF5 file.
 
-    The same values may be compressed to other bytes: LZF starts with a table of whatever was in
-    memory, and any table gives a valid stream.
+    Compressed bytes may differ for the same values: LZF starts with an uninitialised table, and
+    any table gives a valid stream.
     """
     import h5py
     import numpy as np

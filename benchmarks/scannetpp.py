@@ -1,11 +1,11 @@
-"""What ScanNet++ would take, from what one made-up scene of its size takes here.
+"""Estimated cost of ScanNet++, from the cost of one synthetic scene of its size on this machine.
 
     python -m benchmarks.scannetpp
 
 Prints the table of benchmarks/README.md: 1,006 scenes of 1 M points and 100 views of 1752 x 1168,
-20 queries a scene. Costs of a stage are a part for the scene and a part for each view, from a
-scene of few views and one of more. GPU hours are no measurement: they are floating point
-operations by LISA's sizes over what a GPU does of them in a second.
+20 queries a scene. The cost of a stage is a constant plus a cost per view, from a scene of few
+views and a scene of more. GPU hours are not measured: they are LISA's floating point operations
+divided by the throughput of a GPU.
 """
 
 from __future__ import annotations
@@ -41,17 +41,17 @@ class Linear:
 
     @classmethod
     def through(cls, few: float, more: float) -> Linear:
-        """From the costs of few views and of more."""
+        """Fit the costs of few views and of more views."""
         view = max((more - few) / (_MORE - _FEW), 0.0)
         return cls(max(few - _FEW * view, 0.0), view)
 
     @property
     def of_all(self) -> float:
-        """Of all scenes."""
+        """Return the cost of all scenes."""
         return SCENES * (self.scene + VIEWS * self.view)
 
     def formula(self, unit: str) -> str:
-        """As a reader would check it."""
+        """Write the cost as a formula."""
         return f"{SCENES:,} x ({self.scene:.3g} + {VIEWS} x {self.view:.3g}) {unit}"
 
 

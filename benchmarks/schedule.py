@@ -1,8 +1,8 @@
-"""Scheduling ScanNet++'s number of scenes, from nothing and when all is done, against limits.
+"""Scheduling as many scenes as ScanNet++ has, from nothing and when all is done, with limits.
 
-The scenes are stubs: nothing is made. From nothing, the graph of RunAll is built and handed to a
-scheduler in memory, as Luigi does before its first task; when all is done, the commands are run
-as a user runs them, on artifacts that are nothing but metadata.
+The scenes are stubs and no artifact is computed. From nothing, the graph of RunAll is built and
+given to a scheduler in memory, as Luigi does before its first task. When all is done, the commands
+run as users run them, on artifacts that hold only metadata.
 """
 
 from __future__ import annotations
@@ -57,7 +57,7 @@ stub(pipeline.Report(scene_set=sys.argv[1]))
 
 
 def run(scale: Scale, folder: Path, repeats: int) -> list[Row]:
-    """Medians of both; every scene must be scheduled, and nothing when all is done."""
+    """Return medians of both; all scenes must be scheduled, and none when all is done."""
     scenes = _SCENES[scale.points >= 1_000_000]
     first, path = scheduled(folder, scenes)
     _python(folder, _STUBS, str(path))
@@ -81,7 +81,7 @@ def run(scale: Scale, folder: Path, repeats: int) -> list[Row]:
 
 
 def scheduled(folder: Path, scenes: int) -> tuple[float, Path]:
-    """Seconds to schedule RunAll on a set of so many stub scenes, and the set's file."""
+    """Time the scheduling of RunAll on a set of stub scenes; also return the set's file."""
     val = max(1, scenes // 6)
     path = folder / f"stubs{scenes}.yaml"
     path.write_text(_SET.format(train=scenes - val, val=val))

@@ -1,7 +1,7 @@
 """Small whole runs of the pipeline of any checkout, which use most of its stages.
 
-One of them is of a person's own RGB-D scan: a room with three boxes, made here by NumPy alone, and
-a teacher that tells their colours. So the runs start from the same bytes whatever a checkout does.
+One run is of an RGB-D scan: a room with three boxes, made here with NumPy alone, and a teacher
+that recognises colours. So the runs of all checkouts start from the same bytes.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Start-up of the command line, as a user runs it, against a limit of one second."""
+"""Start-up of the command line in a new process, with a limit of one second."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ _COMMANDS = {
 
 
 def run(scale: Scale, folder: Path, repeats: int) -> list[Row]:
-    """Median wall time of each; commands must succeed without importing what is heavy."""
+    """Return median wall times; commands must succeed without importing heavy packages."""
     return [row for command in _COMMANDS for row in _rows(command, folder, repeats)]
 
 

@@ -21,7 +21,7 @@ _LIMIT = 5.0  # Seconds for a mesh of 1 M faces.
 def run(scale: Scale, folder: Path, repeats: int) -> list[Row]:
     """Time against plain Python, against NumPy and Python mixed, and against the limit.
 
-    Plain Python is given lists and ours arrays, so neither waits for the other's form.
+    Plain Python gets lists and this project arrays, so neither side converts its input.
     """
     cloud, triangles = scanned_room(scale.faces // 2)
     cfg = PrepareConfig()

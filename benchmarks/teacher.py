@@ -1,9 +1,9 @@
-"""LISA's answers per second against its published way of asking, on the CPU.
+"""LISA's answers per second compared with its published code, on the CPU.
 
-Both sides use the same network and decode whole answers, so ids and masks can be compared one by
-one: LISA-nano, the checkpoint that comes with the project and that the demo asks, and the golden
-one of the tests (random weights of LISA-7B's layout). Both run on one thread, as the demo's
-workers do: networks as small as these gain little from more, and lose much where cores are shared.
+Both sides use the same network and decode whole answers, so that ids and masks can be compared one
+by one. Two checkpoints are used: LISA-nano, which the project contains and the demo uses, and the
+golden checkpoint of the tests (random weights in LISA-7B's layout). Both sides run on one thread,
+as the demo's workers do, because small networks gain little from more threads.
 """
 
 from __future__ import annotations

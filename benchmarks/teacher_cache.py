@@ -1,8 +1,9 @@
-"""The teacher cache on disk against a folder of 1-bit PNGs.
+"""The teacher cache on disk compared with a folder of PNGs.
 
-For equal content both hold the same hard masks on the same grid, and ours an embedding of one
-number. "Soft logits" is the content of real use, 8-bit logits of soft masks: beside one 8-bit
-PNG per mask, which holds the same, and beside 1-bit PNGs of the masks at the image's size.
+With equal content both sides hold the same hard masks on the same grid, and this project an
+embedding of one number. "Soft logits" is the content of real use, 8-bit logits of soft masks; it
+is compared with an 8-bit PNG per mask, which holds the same, and with 1-bit PNGs of the masks at
+the size of the image.
 """
 
 from __future__ import annotations
@@ -55,7 +56,7 @@ def run(scale: Scale, folder: Path, repeats: int) -> list[Row]:
 
 
 class _Sides:
-    """Both ways to keep ``logits`` (Q, h, w) per view; what the PNGs hold of them is ``cells``.
+    """Both formats of ``logits`` (Q, h, w) per view; the PNGs hold ``cells``.
 
     ``cells`` are bool, where a logit is positive, or uint8, its 8-bit steps.
     """
@@ -67,7 +68,7 @@ class _Sides:
         self._number = itertools.count()
 
     def times(self, name: str, target: float | None, repeats: int) -> list[Row]:
-        """Rows of writing and of reading."""
+        """Return rows of writing and of reading."""
         rows = compare(
             f"{name}, write", self._write_ours, self._write_theirs, self._compare, target, repeats
         )
@@ -82,7 +83,7 @@ class _Sides:
         )
 
     def written(self) -> tuple[Path, Path]:
-        """Two more places, ours and theirs."""
+        """Write both formats to new places."""
         return next(self._write_ours()), next(self._write_theirs())
 
     def _write_ours(self) -> Iterator[Path]:
@@ -118,7 +119,7 @@ def _write(place: Path, logits: Sequence[Array], scale: Scale) -> Path:
 
 
 def _extent(scale: Scale) -> tuple[float, float]:
-    """Cells covered by the image: its longer side fills the grid's."""
+    """Return the cells that the image covers: its longer side fills the grid's."""
     cells = float(scale.mask_size[1])
     return cells, cells * scale.height / scale.width
 
@@ -129,7 +130,7 @@ def _check(mine: Array, theirs: Array) -> None:
 
 
 def _check_enlarged(sides: _Sides, logits: Array, scale: Scale, name: str) -> None:
-    """Stored and true logits give the same masks at image size, up to the 8-bit step."""
+    """Check that stored and true logits give equal masks at image size, up to the 8-bit step."""
     cache = TeacherCache(sides.written()[0] / FILE)
     large, stored = (_enlarge(masks, scale) for masks in (logits, cache.mask_logits(0)))
     unsure = np.abs(large) <= LOGIT_STEP

@@ -1,12 +1,12 @@
-"""Kills a running pipeline again and again, and holds what is left against an untouched run.
+"""Kill a running pipeline repeatedly, and compare its output with that of an undisturbed run.
 
     python -m benchmarks.torture --kills 50 --seed 0
 
 A run of very small rooms is started, a random process of it (parent, worker, trainer) is killed
-with SIGKILL at a random moment, and the run is started again; so often that the number of kills
-is reached, the output being compared and removed whenever a run got to its end. Then nothing of it
-may run, no file may be half-written, every artifact must have the bytes of an uninterrupted
-run's, and the teacher must have answered each view once, but for the views that kills hit.
+with SIGKILL at a random moment, and the run is started again, until the number of kills is
+reached. Whenever a run finishes, its output is compared and removed. At the end no process of a
+run may live, no file may be half-written, every artifact must have the bytes of an undisturbed
+run, and the teacher must have answered each view once, apart from views interrupted by kills.
 """
 
 from __future__ import annotations
@@ -75,7 +75,7 @@ _TIMED = ("metadata.json", "metrics.jsonl", "state.pt", "report.html", "latest.j
 
 @dataclass
 class Outcome:
-    """What was done, and everything that was not as it should be."""
+    """The numbers of kills and runs, and a line for every failed check."""
 
     kills: Counter[str] = field(default_factory=Counter)
     runs: int = 0
@@ -88,7 +88,7 @@ class Outcome:
 
 
 class Pipeline:
-    """Runs in one folder, and what processes and files they leave."""
+    """Runs in one folder, and the processes and files that they leave."""
 
     def __init__(self, folder: Path, scene_set: str = SCENE_SET) -> None:
         self.folder = folder
@@ -98,7 +98,7 @@ class Pipeline:
         self.output, self.notes = folder / "output", folder / "notes"
 
     def start(self) -> subprocess.Popen[bytes]:
-        """One RunAll, its output going to a log."""
+        """Start one RunAll; its output goes to a log."""
         env = {**os.environ, **self.environment()}
         with open(self.folder / "log", "ab") as log:
             return subprocess.Popen(
@@ -111,21 +111,21 @@ class Pipeline:
         return [*line, *arguments]
 
     def environment(self) -> dict[str, str]:
-        """What such a run needs beside the caller's environment."""
+        """The environment of such a run."""
         path = os.pathsep.join([str(self.folder), os.environ.get("PYTHONPATH", "")])
         here = {"MLLM3D_OUTPUT": str(self.output), "TORTURE_NOTES": str(self.notes)}
         return {**here, "PYTHONPATH": path.rstrip(os.pathsep)}
 
     def processes(self) -> list[int]:
-        """Every living process that was started here, by its environment."""
+        """Return every living process that was started here, found by its environment."""
         return running_with(f"TORTURE_NOTES={self.notes}")
 
     def answered(self) -> Counter[str]:
-        """How often the teacher began with each view."""
+        """Count how often the teacher started each view."""
         return Counter(self.notes.read_text().splitlines()) if self.notes.exists() else Counter()
 
     def digests(self) -> dict[str, str]:
-        """SHA-256 of every file of every artifact that holds no times."""
+        """Return the SHA-256 of every file without times, of all artifacts."""
         files = [path for path in sorted(self.output.rglob("*")) if path.is_file()]
         paths = [path for path in files if path.suffix != ".log" and path.name not in _TIMED]
         return {
@@ -135,13 +135,13 @@ class Pipeline:
         }
 
     def litter(self) -> list[str]:
-        """Files that only an unfinished write leaves."""
+        """Return the files that only an interrupted write leaves."""
         kinds = ("*.tmp", "*.partial", ".*.tmp")
         return sorted({str(path) for kind in kinds for path in self.output.rglob(kind)})
 
 
 def running_with(mark: str) -> list[int]:
-    """Living processes, but for this one, that were started with ``NAME=value`` set."""
+    """Return living processes, except this one, that were started with ``NAME=value`` set."""
     found = []
     for entry in Path("/proc").iterdir():
         if entry.name.isdecimal() and entry.name != str(os.getpid()):
@@ -156,7 +156,7 @@ def running_with(mark: str) -> list[int]:
 
 
 def torture(folder: Path, kills: int, seed: int, longest: float = 8.0) -> Outcome:
-    """Kill ``kills`` times, then let a run end; the folder is removed where all went well."""
+    """Kill ``kills`` times, then let a run finish; the folder is removed after success."""
     rng, outcome, start = random.Random(seed), Outcome(), time.monotonic()
     untouched, tortured = Pipeline(folder / "untouched"), Pipeline(folder / "tortured")
     _finish(untouched, outcome, "the untouched run")
@@ -193,7 +193,7 @@ def _kill_one(
     longest: float,
     outcome: Outcome,
 ) -> None:
-    """Wait a random while and kill a random process; a worker's death ends the run, too."""
+    """Wait for a random time and kill a random process; the death of a worker ends the run, too."""
     end = time.monotonic() + rng.uniform(0.3, longest)
     while time.monotonic() < end and run.poll() is None:
         time.sleep(0.02)
@@ -233,7 +233,7 @@ def _compare(untouched: Pipeline, tortured: Pipeline, outcome: Outcome) -> None:
 
 
 def main() -> int:
-    """Torture as the command line says; 1 when anything was wrong."""
+    """Run the benchmark with the options given; return 1 when a check failed."""
     parser = argparse.ArgumentParser(description=__doc__.split("\n", 1)[0])
     parser.add_argument("--kills", type=int, default=50)
     parser.add_argument("--seed", type=int, default=0)

@@ -1,4 +1,4 @@
-"""The student's training step against the first version's, with the samples' making beside it."""
+"""The student's training step compared with the first version's, with the loading of samples."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ Not rulebooks, which another thread finds ahead.
 
 
 def run(scale: Scale, folder: Path, repeats: int) -> list[Row]:
-    """Time of steps, and the share of it that sparse convolutions take."""
+    """Measure the time of steps, and the share of sparse convolutions."""
     del folder
     edge = min(_EDGE * (_POINTS / scale.train_points) ** 0.5, 0.5)
     cfg = StudentConfig(
@@ -60,7 +60,7 @@ def run(scale: Scale, folder: Path, repeats: int) -> list[Row]:
     # All steps before the first is told: settings of torch must not end before they began.
     def ours() -> list[dict[str, float]]:
         with repeatable(), kept_memory():
-            return [_told(trainer, share) for share in loader.epoch(0, trainer.prepare)]
+            return [_losses(trainer, share) for share in loader.epoch(0, trainer.prepare)]
 
     def theirs() -> list[dict[str, float]]:
         with repeatable():
@@ -79,8 +79,8 @@ def run(scale: Scale, folder: Path, repeats: int) -> list[Row]:
     return [*rows, row(label, *_shares(ours, few), "s", 0.7, few)]
 
 
-def _told(trainer: Trainer, share: Share) -> dict[str, float]:
-    """A step's losses."""
+def _losses(trainer: Trainer, share: Share) -> dict[str, float]:
+    """Return a step's losses."""
     told = trainer.step(share, 0, _STEPS_IN_ALL, 0)
     return {name: value for name, value in told.items() if name != "lr"}
 
@@ -124,7 +124,7 @@ def _unit(vectors: Array) -> Array:
 
 
 def _shares(steps: Callable[[], Any], repeats: int) -> tuple[float, float]:
-    """Median seconds of the steps, waiting for samples left out, and of what counts inside."""
+    """Return median seconds of the steps without waiting for samples, and of their parts."""
     measured = []
     for _ in range(repeats):
         inside: list[float] = []

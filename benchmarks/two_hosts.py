@@ -1,8 +1,8 @@
 """Two hosts on one machine, a scheduler between them, and one shared folder.
 
-Each host is a network namespace with an address of its own, linked to the scheduler's, and
-processes in it see a host name of their own. Making them takes root (CAP_NET_ADMIN and
-CAP_SYS_ADMIN) and ``ip`` of iproute2. Nothing of it touches the machine's own network.
+Each host is a network namespace with its own address, linked to the scheduler's namespace; its
+processes see their own host name. Making namespaces needs root (CAP_NET_ADMIN and CAP_SYS_ADMIN)
+and ``ip`` of iproute2. The machine's own network is not changed.
 """
 
 from __future__ import annotations
@@ -44,13 +44,13 @@ class SlowTeacher(CountingTeacher):
 
 
 class NoNamespacesError(Exception):
-    """This machine or user may not make network namespaces; the message says why."""
+    """This machine or user may not make network namespaces; the message gives the reason."""
 
 
 class Network:
-    """A namespace for luigid, ``head``, and one for each host, linked to it.
+    """A namespace ``head`` for luigid, and a namespace for each host, linked to it.
 
-    Names are drawn at random, so that several may exist at once.
+    Names are random, so that several networks may exist at once.
     """
 
     def __init__(self) -> None:
@@ -62,7 +62,7 @@ class Network:
         return f"{self._prefix}-{host}"
 
     def make(self) -> None:
-        """Make all of it; NoNamespacesError with the reason where that is not possible."""
+        """Make all namespaces; NoNamespacesError with the reason where that is not possible."""
         if shutil.which("ip") is None or shutil.which("unshare") is None:
             raise NoNamespacesError("needs ip (iproute2) and unshare (util-linux)")
         for host in ("head", *HOSTS):
@@ -95,7 +95,7 @@ class Network:
         return ["ip", "netns", "exec", self.name(host), *named]
 
     def remove(self) -> None:
-        """Remove all that was made."""
+        """Remove all namespaces."""
         while self._made:
             subprocess.run(["ip", "netns", "del", self.name(self._made.pop())], check=False)
 
@@ -115,7 +115,7 @@ class SharedRun:
         return self.pipeline.output
 
     def log(self, host: str) -> str:
-        """What a host's processes printed."""
+        """Return the output of a host's processes."""
         path = self.pipeline.folder / f"{host}.log"
         return path.read_text() if path.exists() else ""
 
@@ -152,11 +152,11 @@ class SharedRun:
         return process
 
     def processes(self, host: str) -> list[int]:
-        """Every living process that was started on ``host``."""
+        """Return every living process that was started on ``host``."""
         return running_with(f"{self.mark}/{host}")
 
     def kill(self, host: str) -> None:
-        """SIGKILL everything on ``host`` at once, as a power cut would end it."""
+        """Send SIGKILL to all processes of ``host`` at once, like a power cut."""
         for pid in self.processes(host):
             try:
                 os.kill(pid, signal.SIGKILL)
@@ -164,7 +164,7 @@ class SharedRun:
                 continue
 
     def working(self) -> dict[Path, str]:
-        """Folders that are being written, under lock, with the host that says it writes them."""
+        """Return folders that are being written, locked, with the host named in the lock."""
         found = {}
         for path in self.output.rglob(".holder.json"):
             try:
@@ -176,12 +176,12 @@ class SharedRun:
         return found
 
     def locked(self) -> list[Path]:
-        """Artifacts whose lock anybody holds."""
+        """Return the artifacts whose lock is held."""
         locks = self.output.rglob(".*.lock")
         return [path for path in locks if _is_locked(path.with_name(path.name[1:-5]))]
 
     def stop(self) -> None:
-        """Kill what still runs, whatever happened."""
+        """Kill all processes that still run."""
         for host in ("head", *HOSTS):
             self.kill(host)
         for process in self._started:
@@ -190,7 +190,7 @@ class SharedRun:
 
 @contextmanager
 def two_hosts() -> Iterator[Network]:
-    """A network that is gone at the end; NoNamespacesError where there can be none."""
+    """Yield a network, which is removed at the end; NoNamespacesError where none can be made."""
     network = Network()
     try:
         network.make()
@@ -201,7 +201,7 @@ def two_hosts() -> Iterator[Network]:
 
 @contextmanager
 def shared_run(network: Network, folder: Path) -> Iterator[SharedRun]:
-    """A run on the network's hosts, all of whose processes are gone at the end."""
+    """Yield a run on the network's hosts, whose processes are killed at the end."""
     run = SharedRun(network, folder)
     try:
         yield run
@@ -210,7 +210,7 @@ def shared_run(network: Network, folder: Path) -> Iterator[SharedRun]:
 
 
 def wait_until(condition: Callable[[], bool], seconds: float, what: str) -> float:
-    """Seconds until ``condition`` held; TimeoutError when it does not in time."""
+    """Return the seconds until ``condition`` was true; TimeoutError after the limit."""
     start = time.monotonic()
     while not condition():
         if time.monotonic() - start > seconds:
@@ -220,14 +220,14 @@ def wait_until(condition: Callable[[], bool], seconds: float, what: str) -> floa
 
 
 def local_run(folder: Path) -> Pipeline:
-    """The same run by one machine's workers, to compare with; not started."""
+    """Return the same run on one machine's workers, for comparison; it is not started."""
     pipeline = Pipeline(folder, _scene_set())
     (folder / "slow_teacher.py").write_text(_TEACHER)
     return pipeline
 
 
 def made(output: Path) -> Mapping[str, Mapping[str, object]]:
-    """Every artifact's ``metadata.json``, by its folder below ``output``."""
+    """Return every artifact's ``metadata.json`` by its folder below ``output``."""
     paths = output.rglob("metadata.json")
     return {str(p.parent.relative_to(output)): json.loads(p.read_text()) for p in paths}
 

@@ -16,7 +16,7 @@ _VOXEL_SIZE = 0.02
 
 
 def run(scale: Scale, folder: Path, repeats: int) -> list[Row]:
-    """Time; cells and inverse map must be equal."""
+    """Time voxelisation; cells and inverse map must be equal."""
     points = scanned_room(scale.points)[0].points
     return compare(
         f"voxels, {amount(len(points))} points at 2 cm",

@@ -27,7 +27,7 @@ from pipeline.steps import STEPS
 
 if TYPE_CHECKING:
     from data.types import Array
-    from stages.evaluation.paired_comparison import Figure
+    from stages.evaluation.paired_comparison import PairedMetric
     from stages.report.compare import Comparison
     from stages.report.inputs import ComparedRun, ComparedScene, CompareInputs
 
@@ -91,25 +91,25 @@ def _summary(names: list[str], source: str, made: Comparison) -> Iterator[str]:
     yield f"{count} shared {'query' if count == 1 else 'queries'}, {source}, percent"
     for number in range(2, len(names) + 1):
         titles = ["", "run 1", f"run {number}", "difference", "95 % interval", "better", "worse"]
-        rows = [_row(name, figure, number - 1) for name, figure in _named(made)]
+        rows = [_row(name, metric, number - 1) for name, metric in _named(made)]
         yield from table([[*titles, "p, sign test"], *rows])
 
 
-def _named(made: Comparison) -> Iterator[tuple[str, Figure]]:
-    from stages.evaluation.paired_comparison import FIGURES
+def _named(made: Comparison) -> Iterator[tuple[str, PairedMetric]]:
+    from stages.evaluation.paired_comparison import METRIC_NAMES
 
-    return ((FIGURES[key], figure) for key, figure in made.figures.items())
+    return ((METRIC_NAMES[key], metric) for key, metric in made.metrics.items())
 
 
-def _row(name: str, figure: Figure, number: int) -> list[str]:
+def _row(name: str, metric: PairedMetric, number: int) -> list[str]:
     from stages.report.compare import chance, points
 
-    change = figure.changes[number - 1]
+    change = metric.changes[number - 1]
     counts = ["–" if count is None else str(count) for count in (change.better, change.worse)]
     return [
         name,
-        f"{100 * figure.values[0]:.1f}",
-        f"{100 * figure.values[number]:.1f}",
+        f"{100 * metric.values[0]:.1f}",
+        f"{100 * metric.values[number]:.1f}",
         points(change.difference),
         f"[{points(change.low)}, {points(change.high)}]",
         *counts,

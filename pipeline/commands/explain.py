@@ -9,7 +9,7 @@ from pathlib import Path
 from data.errors import UserError
 from pipeline.commands.command import Command
 from pipeline.config import flat
-from pipeline.process.progress import duration, size, table
+from pipeline.process.progress import size, table
 from pipeline.provenance import (
     Catalogue,
     Record,
@@ -22,6 +22,7 @@ from pipeline.provenance import (
     upstream_of,
 )
 from pipeline.steps.declaration import section_model, step_of
+from stages.report.html import duration
 
 
 def _add_arguments(parser: ArgumentParser) -> None:

@@ -9,9 +9,10 @@ from statistics import median
 
 from pipeline.commands.command import Command, add_run_arguments
 from pipeline.plan import load_plan
-from pipeline.process.progress import duration, size, table
+from pipeline.process.progress import size, table
 from pipeline.reasons import FinishedArtifacts, PlannedArtifact, planned_artifacts, why
 from pipeline.tasks.steps import RunAll
+from stages.report.html import duration
 
 _HEADS = ("stage", "cached", "to run", "not needed", "time", "disk", "")
 

@@ -52,11 +52,11 @@ def _query(options: Namespace) -> None:
 def _write(out: Path, scene: Scene, answers: list[SentenceAnswer]) -> None:
     """Print each answer and write ``<out>/<scene>/<words>-<hash>.ply`` and ``.png``."""
     from stages.report.exports import write_bytes, write_meshes
-    from stages.student.ask_student import exported, house_of, in_one_line, picture_of
+    from stages.student.ask_student import exported, in_one_line, picture_of, render_scan
 
     content = exported(scene.scene_id, answers)
     meshes = write_meshes(out, content, scene.cloud, scene.triangles)
-    rendered = house_of(scene)
+    rendered = render_scan(scene)
     for answer, mesh in zip(answers, meshes, strict=True):
         print(f"{in_one_line(answer.text)}\n  {_answer_text(answer)}")
         written = [mesh]

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
     from data.types import Prompt, Scene
     from pipeline.plan import Plan
-    from stages.report.animation import Candidate, Shot
+    from stages.report.animation import AnimatedQuery, Candidate
 
     Shown = Iterator[tuple[str, Image, str]]
     """Per picture: the end of its file name, the picture, and text to print after its path."""
@@ -206,7 +206,7 @@ def _gif(options: Namespace) -> None:
         )
     plan = load_plan(options.scene_set, options.config, options.overrides)
     prompts = _chosen_queries(plan, options)
-    content = stage.run(_shot(plan, prompt, options) for prompt in prompts)
+    content = stage.run(_animated_query(plan, prompt, options) for prompt in prompts)
     write_together({options.out: content})
     for prompt in prompts:
         print(f'{prompt.scene_id}  {prompt.prompt_id}  "{plain(prompt.text)}"')
@@ -236,11 +236,11 @@ def _candidates(plan: Plan, scene_id: str, options: Namespace) -> Sequence[Candi
     return candidates(questions_of(plan).of(scene_id), predictions)
 
 
-def _shot(plan: Plan, prompt: Prompt, options: Namespace) -> Shot:
-    from stages.report.animation import Shot
+def _animated_query(plan: Plan, prompt: Prompt, options: Namespace) -> AnimatedQuery:
+    from stages.report.animation import AnimatedQuery
 
     scene = prompt.scene_id
-    return Shot(
+    return AnimatedQuery(
         need(plan, "prepare_scene", "scene", scene, options),
         prompt,
         need(plan, "run_teacher", "masks", scene, options),

@@ -17,11 +17,12 @@ from data.artifacts.metadata import WRITER_FILE, read_last_error
 from data.artifacts.store import METADATA, lock_path
 from pipeline.commands.command import Command, add_run_arguments
 from pipeline.plan import load_plan
-from pipeline.process.progress import duration, size, table
+from pipeline.process.progress import size, table
 from pipeline.reasons import FinishedArtifacts, PlannedArtifact, planned_artifacts
 from pipeline.steps.declaration import load, step_of
 from pipeline.tasks.steps import RunAll
 from pipeline.workers.slurm import submitted
+from stages.report.html import duration
 
 _MOST_LINES = 10
 _WHOLE_SET = "(whole set)"

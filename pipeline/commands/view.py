@@ -19,7 +19,7 @@ from pipeline.steps.questions import questions_of
 
 if TYPE_CHECKING:
     from stages.student.ask_student import StudentEngine
-    from stages.viewer.content import Belief, Query, ViewedRun, ViewedScene
+    from stages.viewer.content import Query, QueryAnswer, ViewedRun, ViewedScene
 
 
 _PORTS = range(1, 65536)
@@ -120,34 +120,34 @@ def _queries(plan: Plan, scene_id: str) -> list[Query]:
 
     if not is_complete(plan.key("prepare_prompts")):
         return []
-    beliefs, truths = _beliefs(plan, scene_id), _truths(plan, scene_id)
+    answers, truths = _answers(plan, scene_id), _truths(plan, scene_id)
     return [
-        Query(prompt.text, tuple(beliefs.get(prompt.prompt_id, ())), truths.get(prompt.prompt_id))
+        Query(prompt.text, tuple(answers.get(prompt.prompt_id, ())), truths.get(prompt.prompt_id))
         for prompt in questions_of(plan).of(scene_id)
-        if prompt.prompt_id in beliefs or prompt.prompt_id in truths
+        if prompt.prompt_id in answers or prompt.prompt_id in truths
     ]
 
 
-def _beliefs(plan: Plan, scene_id: str) -> dict[str, list[Belief]]:
+def _answers(plan: Plan, scene_id: str) -> dict[str, list[QueryAnswer]]:
     from data.artifacts.store import is_complete
-    from stages.viewer.content import NONE, Belief
+    from stages.viewer.content import NONE, QueryAnswer
 
-    by_prompt: dict[str, list[Belief]] = {}
+    by_prompt: dict[str, list[QueryAnswer]] = {}
     if is_complete(plan.key("predict_masks", scene_id)):
         stored = plan.read("predict_masks", "masks", scene_id)
         for row, name in enumerate(stored.prompt_ids):
             probs, mask = stored.probs[row], stored.masks[row]
             threshold = float(probs[mask].min()) if mask.any() else NONE
             student_score, together_score = (float(score) for score in stored.scores[row])
-            together = Belief.of_mask(
+            together = QueryAnswer.of_mask(
                 "student and labels together", stored.together[row], together_score
             )
-            by_prompt[name] = [Belief("student", probs, threshold, student_score), together]
+            by_prompt[name] = [QueryAnswer("student", probs, threshold, student_score), together]
     if is_complete(plan.key("fuse_masks", scene_id)):
         labels = plan.read("fuse_masks", "labels", scene_id)
         for row, name in enumerate(labels.prompt_ids):
             threshold, soft = float(labels.thresholds[row]), labels.soft[row]
-            lifted = Belief("lifted labels", soft, threshold, float(soft.max(initial=0)))
+            lifted = QueryAnswer("lifted labels", soft, threshold, float(soft.max(initial=0)))
             by_prompt.setdefault(name, []).append(lifted)
     return by_prompt
 

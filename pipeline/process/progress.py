@@ -1,4 +1,4 @@
-"""Progress of long tasks, and the tables, sizes and durations that commands print."""
+"""Progress of long work, and tables and sizes as commands print them."""
 
 from __future__ import annotations
 
@@ -113,19 +113,6 @@ def table(rows: Sequence[Sequence[str]], left: int = 1) -> Iterator[str]:
             for index, (cell, width) in enumerate(zip(row, widths, strict=True))
         ]
         yield "  ".join(cells).rstrip()
-
-
-def duration(seconds: float) -> str:
-    """Seconds as a text with two or three digits."""
-    if seconds < 9.95:
-        return f"{seconds:.1f} s"
-    if seconds < 90:
-        return f"{seconds:.0f} s"
-    if seconds < 600:
-        minutes, rest = divmod(round(seconds), 60)
-        return f"{minutes} min {rest} s" if rest else f"{minutes} min"
-    minutes = round(seconds / 60)
-    return f"{minutes} min" if minutes < 90 else f"{minutes // 60} h {minutes % 60} min"
 
 
 def size(num_bytes: float) -> str:

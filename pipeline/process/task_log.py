@@ -22,7 +22,7 @@ from typing import TextIO, TypeGuard
 
 from data.artifacts.store import ArtifactKey
 from pipeline.process import progress
-from pipeline.process.progress import duration
+from stages.report.html import duration
 
 FOLDER = "logs"
 _FORMAT = "%(asctime)s %(levelname)s %(message)s"

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from data.queries.hierarchical_search import Search
     from data.types import Array, GroundTruth, Prompt
     from pipeline.plan import Plan
-    from stages.evaluation.benchmarks import Asked
+    from stages.evaluation.benchmarks import QuerySource
     from stages.evaluation.evaluate import EvaluationScene
     from stages.evaluation.hierarchical_search import SearchedRoom, SearchResult
     from stages.evaluation.metrics import BoxScan
@@ -185,11 +185,11 @@ def evaluation_scenes(given: Given, questions: Questions) -> Iterator[Evaluation
         yield EvaluationScene(name, questions.of(name), truths, truth, masks, teacher_2d)
 
 
-def asked_by(dataset: Dataset) -> Asked:
-    """Data set and format of the queries, which select the benchmark's scoring rule."""
-    from stages.evaluation.benchmarks import Asked
+def asked_by(dataset: Dataset) -> QuerySource:
+    """Whose queries a data set asks, which decides by which benchmark's rule they are scored."""
+    from stages.evaluation.benchmarks import QuerySource
 
-    return TypeAdapter(Asked).validate_python(dataset.scene_set.asked)
+    return TypeAdapter(QuerySource).validate_python(dataset.scene_set.asked)
 
 
 def with_scans(given: Given, scenes: Iterator[EvaluationScene]) -> Iterator[EvaluationScene]:
@@ -222,13 +222,13 @@ def make_metrics(given: Given, folder: Path) -> None:
     questions = questions_given(given)
     searched = search_result(given, Searches.given(given, questions))
     scenes = with_scans(given, evaluation_scenes(given, questions))
-    search_rows = searched.rows if searched else ()
-    evaluation = stage.run(scenes, asked=asked_by(given.dataset), search_rows=search_rows)
+    more = searched.rows if searched else ()
+    evaluation = stage.run(scenes, queries=asked_by(given.dataset), search_rows=more)
     truths = given.read("prompts", "truths")
     answered = answer_questions.run_scores(evaluation.rows, _answers(given), truths)
     sections = {
-        **({"search": searched.figures} if searched else {}),
-        **({"qa": answered.figures} if answered.figures else {}),
+        **({"search": searched.metrics} if searched else {}),
+        **({"qa": answered.metrics} if answered.metrics else {}),
     }
     write_evaluation(folder, Evaluation(answered.rows, {**evaluation.summary, **sections}))
 

@@ -146,7 +146,7 @@ def error_curves(
                 overrides = tuple(run.overrides for run, _ in run_plans)
                 if overrides not in figures_by_overrides:
                     rows = arm_rows(plan, run_plans, "val", f"ErrorCurves {error} {rate:g}")
-                    figures_by_overrides[overrides] = stage.figures(rows)
+                    figures_by_overrides[overrides] = stage.setting_metrics(rows)
                 curves.setdefault(error, {})[rate] = figures_by_overrides[overrides]
         content = stage.run(curves)
         write_error_curves(folder, content, stage.chart(content))

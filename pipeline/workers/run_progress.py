@@ -24,7 +24,8 @@ from tqdm import tqdm
 
 from data.artifacts.metadata import read_metadata
 from data.artifacts.store import METADATA, ArtifactKey
-from pipeline.process.progress import LOG_EVERY_SECONDS, Slot, duration, table
+from pipeline.process.progress import LOG_EVERY_SECONDS, Slot, table
+from stages.report.html import duration
 from pipeline.process.task_log import artifact_log
 from pipeline.tasks.base import ArtifactTask
 

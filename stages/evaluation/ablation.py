@@ -1,11 +1,10 @@
 """Stage ``ablation``: score each arm of the ablation query by query, and compare arms.
 
-Figures are the strict convention's. A query's are averaged over an arm's seeds first; the
-interval then says how far the mean would move with other queries, the deviation how far it
-moves with the seed.
+Metrics follow the strict convention. The metrics of a query are averaged over the seeds of an arm
+first. The confidence interval is over queries, the standard deviation over seeds.
 
-The headline is over referring, colour and implicit queries that have a target; spatial,
-several-target and absent ones have rows of their own.
+The headline is over referring, colour and implicit queries that have a target. Spatial queries,
+queries with several targets and queries about absent objects are reported separately.
 """
 
 from __future__ import annotations
@@ -31,11 +30,12 @@ REFERRING, COLOUR, IMPLICIT = "referring", "colour", "implicit"
 
 
 class SceneQueries:
-    """One scene's queries with their truth; ``truths`` is by prompt id.
+    """The queries of one scene with their truths.
 
-    ``generated`` tells a generated room, of whose queries the wording is known; ``bank`` holds the
-    categories that are asked for besides. Raises DataError
-    for a query without truth and for a truth that names an object the scene does not have.
+    ``truths`` is by prompt id. ``generated`` is True for a generated room, whose queries have
+    known wordings. ``bank`` holds the categories that the teacher is asked for besides. Raises
+    DataError for a query without truth and for a truth that names an object the scene does not
+    have.
     """
 
     def __init__(
@@ -58,22 +58,22 @@ class SceneQueries:
     def rows_of_masks(
         self, masks: Mapping[str, Array], scores: Mapping[str, float]
     ) -> Iterator[AnswerRow]:
-        """A row per query of (N,) bool masks by prompt id; a mask that is not there is empty.
+        """Yield a row per query of (N,) bool masks by prompt id; a missing mask is empty.
 
-        Raises DataError for a mask of another scan's length or type.
+        Raises DataError for a mask of another length or type.
         """
         for prompt in self.prompts:
             name = prompt.prompt_id
             truth = self._ground_truth.counted_points(self._targets[name])
             row = self._row(prompt, *self._count(masks, name, truth), scores.get(name, 0.0))
-            category = self._of_category.get(self._kind_told_by_colour(row, name), "")
+            category = self._of_category.get(self._ambiguous_label(row, name), "")
             if category in masks:
                 intersection, union, _ = self._count(masks, category, truth)
                 row = replace(row, plain_iou=_strict_iou(intersection, union))
             yield row
 
     def _count(self, masks: Mapping[str, Array], name: str, truth_ids: Array) -> PointCount:
-        """Points of intersection, union and mask, of those that count in evaluation."""
+        """Count the points of intersection, union and mask that count in evaluation."""
         truth, mask = self._ground_truth, masks.get(name)
         if mask is None:
             return PointCount(0, len(truth_ids), 0)
@@ -87,8 +87,8 @@ class SceneQueries:
                 "Run the stage that wrote it again.",
             ) from error
 
-    def _kind_told_by_colour(self, row: AnswerRow, name: str) -> str:
-        """The label of a colour query's target where the room has another of it, else ""."""
+    def _ambiguous_label(self, row: AnswerRow, name: str) -> str:
+        """Return the label of a colour query's target if the room has several of it, else ""."""
         if row.kind != COLOUR or row.target_count != "single":
             return ""
         labels = self._ground_truth.labels
@@ -96,37 +96,41 @@ class SceneQueries:
         return label if labels.count(label) > 1 else ""
 
     def rows_of_pictures(self, teacher_2d: Teacher2D) -> Iterator[AnswerRow]:
-        """A row per query and picture that shows its target, or any picture for an absent one.
+        """Yield a row per query and picture that shows its target, any for an absent object.
 
-        A picture shows the target from ``VISIBLE_SHARE`` of it on; answers that failed are left
-        out, as in ``stages.evaluation.evaluate``. Raises DataError for 2D masks of other
-        queries.
+        A picture shows the target if at least ``VISIBLE_SHARE`` of its cells do. Answers that
+        failed are omitted, as in ``stages.evaluation.evaluate``. Raises DataError for an
+        evaluation of the teacher on other queries.
         """
         if teacher_2d.prompt_ids != tuple(prompt.prompt_id for prompt in self.prompts):
             raise DataError(
-                f"scene {self.scene_id}, 2D masks of the teacher",
+                f"scene {self.scene_id}, evaluation of the teacher in 2D",
                 "one answer for each of the scene's queries",
-                "those of other queries",
-                "Run JudgeTeacher again.",
+                "answers to other queries",
+                "Run EvaluateTeacher2D again.",
             )
-        shown = teacher_2d.covered / teacher_2d.cells >= VISIBLE_SHARE
-        drawn = teacher_2d.intersection + teacher_2d.union - teacher_2d.covered
+        is_shown = teacher_2d.covered / teacher_2d.cells >= VISIBLE_SHARE
+        predicted = teacher_2d.intersection + teacher_2d.union - teacher_2d.covered
         for query, prompt in enumerate(self.prompts):
             absent = not self._targets[prompt.prompt_id]
-            counted = (shown[:, query] | absent) & (teacher_2d.status[:, query] != FAILED)
+            counted = (is_shown[:, query] | absent) & (teacher_2d.status[:, query] != FAILED)
             for view in np.flatnonzero(counted).tolist():
                 counts = (
-                    a[view, query] for a in (teacher_2d.intersection, teacher_2d.union, drawn)
+                    a[view, query] for a in (teacher_2d.intersection, teacher_2d.union, predicted)
                 )
                 intersection, union, cells = map(int, counts)
                 yield self._row(prompt, intersection, union, cells, None)
 
     def _row(
-        self, prompt: Prompt, intersection: int, union: int, drawn: int, score: float | None
+        self, prompt: Prompt, intersection: int, union: int, predicted: int, score: float | None
     ) -> AnswerRow:
-        put = recognise_wording(prompt.text) if self._generated else None
-        wording: Wording = "" if put is None else "held_out" if put.held_out else "seen"
-        names_colour = put is not None and put.kind == COLOR and prompt.task == REFERRING
+        wording_of = recognise_wording(prompt.text) if self._generated else None
+        wording: Wording = (
+            "" if wording_of is None else "held_out" if wording_of.held_out else "seen"
+        )
+        names_colour = (
+            wording_of is not None and wording_of.kind == COLOR and prompt.task == REFERRING
+        )
         targets = len(set(self._targets[prompt.prompt_id]))
         return AnswerRow(
             prompt.prompt_id,
@@ -137,7 +141,7 @@ class SceneQueries:
             intersection,
             union,
             _strict_iou(intersection, union),
-            drawn,
+            predicted,
             score,
         )
 
@@ -146,7 +150,7 @@ def _strict_iou(intersection: int, union: int) -> float:
     return float(metrics.strict_iou(metrics.Counts.of([(intersection, union)]))[0])
 
 
-FIGURES = ("miou", "acc25", "acc50")
+ARM_METRICS = ("miou", "acc25", "acc50")
 HEADLINE = (REFERRING, COLOUR, IMPLICIT)
 
 Chooses = Callable[[AnswerRow], bool]
@@ -154,9 +158,10 @@ Chooses = Callable[[AnswerRow], bool]
 
 @dataclass(frozen=True, eq=False)
 class _Answers:
-    """Q queries of one arm: ``totals`` (S, Q) float64 by figure, summed over a query's rows.
+    """Q queries of one arm: ``totals`` (S, Q) float64 by metric, summed over a query's rows.
 
-    ``weights`` (Q,) counts those rows: 1, or the pictures of a query where pictures are scored.
+    S is the number of seeds. ``weights`` (Q,) counts the rows of a query: 1 for masks in 3D, the
+    number of its pictures where pictures are scored.
     """
 
     totals: Mapping[str, Array]
@@ -164,27 +169,27 @@ class _Answers:
 
 
 def headline_of(rows: Sequence[AnswerRow]) -> Chooses:
-    """Which queries the headline is over: referring, colour and implicit ones with a target.
+    """Return the condition of the headline: referring, colour and implicit queries with a target.
 
-    Where a set of queries knows no such tasks, all that have a target.
+    Where no query has one of these tasks, the condition accepts all queries with a target.
     """
     named = any(row.kind in HEADLINE for row in rows)
     return lambda row: row.target_count != "zero" and (row.kind in HEADLINE or not named)
 
 
-def told(rows: Sequence[AnswerRow], headline: Chooses) -> str:
-    """Which queries, and how many, in words."""
-    count, every = len({r.prompt_id for r in rows if headline(r)}), len({r.prompt_id for r in rows})
+def describe_queries(rows: Sequence[AnswerRow], headline: Chooses) -> str:
+    """Describe in words the queries of the headline, and their number."""
+    count, total = len({r.prompt_id for r in rows if headline(r)}), len({r.prompt_id for r in rows})
     kinds = sorted({row.kind for row in rows if headline(row)})
-    return f"{count} of {every} queries: those with a target that are {', '.join(kinds)}"
+    return f"{count} of {total} queries: those with a target that are {', '.join(kinds)}"
 
 
-def arm_figures(arm: ArmRows, headline: Chooses) -> dict[str, Any]:
-    """An arm's entry under ``arms``: figures with deviation and interval, cost and counts."""
+def arm_metrics(arm: ArmRows, headline: Chooses) -> dict[str, Any]:
+    """Return an arm's entry under ``arms``: metrics with deviation and interval, cost, counts."""
     answers = _answers(arm, headline)
     return {
         "title": arm.title,
-        **{name: _figure(answers.totals[name], answers.weights) for name in FIGURES},
+        **{name: _metric(answers.totals[name], answers.weights) for name in ARM_METRICS},
         "seconds": float(np.mean(arm.seconds)),
         "num_queries": len(answers.weights),
         "seeds": len(arm.rows),
@@ -192,7 +197,7 @@ def arm_figures(arm: ArmRows, headline: Chooses) -> dict[str, Any]:
 
 
 def queries_of(arms: Sequence[ArmRows]) -> tuple[AnswerRow, ...]:
-    """All queries of one seed, as far as the arms tell; ValueError where there is none."""
+    """Return the rows of one seed; ValueError where no arm has a row."""
     if not any(arm.rows[0] for arm in arms):
         raise ValueError("expected the answers of at least one arm to at least one query")
     in_3d = [arm for arm in arms if not arm.in_pictures]
@@ -200,36 +205,39 @@ def queries_of(arms: Sequence[ArmRows]) -> tuple[AnswerRow, ...]:
 
 
 def means(arm: ArmRows, chooses: Chooses) -> dict[str, Any]:
-    """Means over seeds of the figures of some queries, and how many those are.
+    """Average the metrics of the chosen queries over seeds, and count these queries.
 
-    ``false_masks`` is the share of answers about absent objects that are a mask. None stands
-    where there is no query.
+    ``false_masks`` is the share of answers about absent objects that are a mask. Values are None
+    where no query is chosen.
     """
     answers = _answers(arm, chooses)
     absent = [row for of_seed in arm.rows for row in of_seed if is_absent(row) and chooses(row)]
-    drawn = sum(row.predicted_points > 0 for row in absent)
-    asked = answers.weights.sum()
+    num_false_masks = sum(row.predicted_points > 0 for row in absent)
+    num_answers = answers.weights.sum()
     return {
-        **{n: float(answers.totals[n].mean(0).sum() / asked) if asked else None for n in FIGURES},
+        **{
+            n: float(answers.totals[n].mean(0).sum() / num_answers) if num_answers else None
+            for n in ARM_METRICS
+        },
         "num_queries": len(answers.weights),
-        "false_masks": drawn / len(absent) if absent else None,
+        "false_masks": num_false_masks / len(absent) if absent else None,
     }
 
 
 def is_absent(row: AnswerRow) -> bool:
-    """Whether the query's object is not there."""
+    """Tell whether the query is about an absent object."""
     return row.target_count == "zero"
 
 
 def _answers(arm: ArmRows, chooses: Chooses) -> _Answers:
-    """Totals per query, in the order of the first seed's rows."""
+    """Sum the metrics per query, in the order of the first seed's rows."""
     chosen = [[row for row in of_seed if chooses(row)] for of_seed in arm.rows]
     order = {name: k for k, name in enumerate(dict.fromkeys(r.prompt_id for r in chosen[0]))}
-    asked = [row.prompt_id for row in chosen[0]]
-    if any([row.prompt_id for row in of_seed] != asked for of_seed in chosen):
+    prompt_ids = [row.prompt_id for row in chosen[0]]
+    if any([row.prompt_id for row in of_seed] != prompt_ids for of_seed in chosen):
         raise ValueError(f"arm {arm.name}: its seeds answered different queries")
-    index = np.array([order[name] for name in asked], np.int64)
-    totals: dict[str, list[Array]] = {name: [] for name in FIGURES}
+    index = np.array([order[name] for name in prompt_ids], np.int64)
+    totals: dict[str, list[Array]] = {name: [] for name in ARM_METRICS}
     for of_seed in chosen:
         counts = metrics.Counts(
             np.array([row.intersection for row in of_seed], np.int64),
@@ -241,8 +249,8 @@ def _answers(arm: ArmRows, chooses: Chooses) -> _Answers:
     return _Answers({name: np.stack(of_seeds) for name, of_seeds in totals.items()}, weights)
 
 
-def _figure(totals: Array, weights: Array) -> dict[str, Any]:
-    """``mean``, ``std`` over seeds (sample deviation, 0 for one seed) and ``ci95`` over queries."""
+def _metric(totals: Array, weights: Array) -> dict[str, Any]:
+    """Return ``mean``, ``std`` over seeds (sample deviation) and ``ci95`` over queries."""
     if not weights.sum():
         return {"mean": None, "std": None, "ci95": [None, None]}
     by_seed = totals.sum(1) / weights.sum()
@@ -254,31 +262,31 @@ def _figure(totals: Array, weights: Array) -> dict[str, Any]:
 
 
 def bootstrap_interval(totals: Array, weights: Array) -> tuple[float, float]:
-    """95 % percentile interval of sum(totals) / sum(weights), both (Q,), over drawn queries.
+    """Return the 95 % percentile interval of sum(totals) / sum(weights), both (Q,), over queries.
 
-    Every arm of Q queries meets the same draws.
+    All arms of Q queries use the same bootstrap draws.
     """
-    drawn = metrics.draws(len(totals))
-    averages = totals[drawn].sum(1) / np.maximum(weights[drawn].sum(1), 1)
+    resamples = metrics.draws(len(totals))
+    averages = totals[resamples].sum(1) / np.maximum(weights[resamples].sum(1), 1)
     return metrics.interval(averages)
 
 
 FALSE_MASKS = 0.25
-"""Share of absent queries answered with a mask at which arms are compared."""
+"""Share of queries about absent objects answered with a mask, at which arms are compared."""
 _THRESHOLDS = 41
 
 
 def run(arms: Sequence[ArmRows], system: str) -> dict[str, Any]:
-    """The content of ``ablation.json``; ``system`` names the arm that is the system's answer.
+    """Return the content of ``ablation.json``; ``system`` names the arm of the full system.
 
-    Raises ValueError where seeds of an arm answered other queries, or there is no query.
+    Raises ValueError where seeds of an arm answered different queries, and for no query.
     """
     rows = queries_of(arms)
     headline = headline_of(rows)
     kinds = sorted({row.kind for arm in arms for row in arm.rows[0]})
     curve = [point for arm in arms for point in absent_curve(arm, headline)]
     content: dict[str, Any] = {
-        "arms": {arm.name: arm_figures(arm, headline) for arm in arms},
+        "arms": {arm.name: arm_metrics(arm, headline) for arm in arms},
         "by_type": {kind: _by_arm(arms, _of_kind(kind)) for kind in kinds},
         "absent_curve": curve,
     }
@@ -292,7 +300,7 @@ def run(arms: Sequence[ArmRows], system: str) -> dict[str, Any]:
         "system": system,
         "convention": "strict",
         "seeds": list(range(max(len(arm.rows) for arm in arms))),
-        "queries": told(rows, headline),
+        "queries": describe_queries(rows, headline),
     }
 
 
@@ -301,7 +309,7 @@ def _by_arm(arms: Sequence[ArmRows], chooses: Chooses) -> dict[str, Any]:
 
 
 def _wordings(arms: Sequence[ArmRows], headline: Chooses) -> dict[str, Any]:
-    """Figures of the headline's queries by whether training rooms are asked in their words."""
+    """Average the headline's queries by whether their wording occurs in training rooms."""
     return {
         arm.name: {
             wording: means(arm, _worded(headline, wording)) for wording in ("seen", "held_out")
@@ -311,20 +319,20 @@ def _wordings(arms: Sequence[ArmRows], headline: Chooses) -> dict[str, Any]:
 
 
 def _colour_words(arms: Sequence[ArmRows]) -> dict[str, Any]:
-    """What colour queries score in rooms with several things of the kind, and what its name alone.
+    """Compare colour queries with queries for the category alone, in rooms with several of it.
 
-    An arm that does not see the colour would get the same from both; pictures are left out.
+    An arm that ignores the colour scores the same on both. Arms of pictures are omitted.
     """
-    told = {}
+    by_arm = {}
     for arm in arms:
         rows = [row for of_seed in arm.rows for row in of_seed if row.plain_iou is not None]
         if rows:
-            told[arm.name] = {
+            by_arm[arm.name] = {
                 "with": float(np.mean([row.iou for row in rows])),
                 "without": float(np.mean([row.plain_iou or 0.0 for row in rows])),
                 "num_queries": len({row.prompt_id for row in rows}),
             }
-    return told
+    return by_arm
 
 
 def _worded(headline: Chooses, wording: str) -> Chooses:
@@ -336,24 +344,24 @@ def _of_kind(kind: str) -> Chooses:
 
 
 def absent_curve(arm: ArmRows, headline: Chooses) -> list[dict[str, Any]]:
-    """False masks against mIoU when answers below a score are taken back, score by score.
+    """Return mIoU and the share of false masks when answers below a score threshold are dropped.
 
-    Thresholds are quantiles of the scores; means are over seeds. Nothing for an arm without
-    scores, or without queries about absent objects.
+    Thresholds are quantiles of the scores; values are means over seeds. The list is empty for an
+    arm without scores, and without queries about absent objects.
     """
     rows = [row for of_seed in arm.rows for row in of_seed if is_absent(row) or headline(row)]
     score = np.array([np.nan if row.score is None else row.score for row in rows], np.float64)
     absent = np.array([is_absent(row) for row in rows], bool)
     if not absent.any() or absent.all() or np.isnan(score).any():
         return []
-    drawn = np.array([row.predicted_points > 0 for row in rows], bool)
+    has_mask = np.array([row.predicted_points > 0 for row in rows], bool)
     iou = np.array([row.iou for row in rows], np.float64)
     thresholds = np.unique(np.quantile(score, np.linspace(0, 1, _THRESHOLDS), method="lower"))
     return [
         {
             "arm": arm.name,
             "threshold": threshold,
-            "false_masks": float((drawn & (score >= threshold))[absent].mean()),
+            "false_masks": float((has_mask & (score >= threshold))[absent].mean()),
             "miou": float(np.where(score >= threshold, iou, 0)[~absent].mean()),
         }
         for threshold in thresholds.tolist()
@@ -363,21 +371,25 @@ def absent_curve(arm: ArmRows, headline: Chooses) -> list[dict[str, Any]]:
 def ratios(
     arms: Mapping[str, Any], curve: Sequence[Mapping[str, Any]], system: str
 ) -> dict[str, float]:
-    """How arms compare, as the issue asks for it; what an arm left out would tell is left out."""
-    pairs = [("system", "B", figure) for figure in FIGURES]
+    """Return ratios of metrics between arms, and the share of the gap to the upper bound closed."""
+    pairs = [("system", "B", metric) for metric in ARM_METRICS]
     pairs += [("system", "B+", "miou"), ("C", "B", "miou"), ("D", "C", "miou"), ("E", "D", "miou")]
     pairs += [("F", "E", "miou"), ("G", "F", "miou")]
-    known = {**arms, **({"system": arms[system]} if system in arms else {})}
+    by_name = {**arms, **({"system": arms[system]} if system in arms else {})}
     result = {}
-    for one, other, figure in pairs:
-        if one in known and other in known and known[other][figure]["mean"]:
-            ratio = known[one][figure]["mean"] / known[other][figure]["mean"]
-            result[f"{one}_over_{other}_{figure}"] = ratio
-    if {"system", "B", "H"} <= set(known):
-        system_miou, base, bound = (known[name]["miou"]["mean"] for name in ("system", "B", "H"))
+    for first, second, metric in pairs:
+        if first in by_name and second in by_name and by_name[second][metric]["mean"]:
+            ratio = by_name[first][metric]["mean"] / by_name[second][metric]["mean"]
+            result[f"{first}_over_{second}_{metric}"] = ratio
+    if {"system", "B", "H"} <= set(by_name):
+        system_miou, base, bound = (by_name[name]["miou"]["mean"] for name in ("system", "B", "H"))
         if None not in (system_miou, base, bound) and bound > base:
             result["closed_gap_miou"] = (system_miou - base) / (bound - base)
-    quiet = [p["miou"] for p in curve if p["arm"] == system and p["false_masks"] <= FALSE_MASKS]
-    if quiet and "B" in known and known["B"]["miou"]["mean"]:
-        result["system_at_25_false_masks_over_B_miou"] = max(quiet) / known["B"]["miou"]["mean"]
+    with_few_false_masks = [
+        p["miou"] for p in curve if p["arm"] == system and p["false_masks"] <= FALSE_MASKS
+    ]
+    if with_few_false_masks and "B" in by_name and by_name["B"]["miou"]["mean"]:
+        result["system_at_25_false_masks_over_B_miou"] = (
+            max(with_few_false_masks) / by_name["B"]["miou"]["mean"]
+        )
     return result

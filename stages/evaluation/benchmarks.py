@@ -1,12 +1,9 @@
-"""The benchmark that a query file belongs to: its conventions and its official metrics.
+"""The conventions of the benchmarks that query files belong to, and their official metrics.
 
-A convention says which figures are taken, over which rows of queries, and of what: of masks, in
-which case ``stages.evaluation.metrics`` defines them, or of boxes (``stages.evaluation.metrics``).
-``differs`` tells what is done otherwise here than where the figures come from.
-
-What a convention is stands in ``stages.evaluation.benchmarks``. Figures of masks are those of
-``stages.evaluation.metrics``, taken from each query's intersection and union; figures of boxes are
-taken from scores that each query carries, made by ``box_scores`` while its scene is at hand.
+A convention says which metrics are reported, for which groups of queries, and whether masks or
+boxes are scored; ``differs`` lists deviations from the benchmark's own code. Metrics of masks are
+those of ``stages.evaluation.metrics``, from each query's intersection and union. Metrics of boxes
+come from scores that each query carries, computed by ``box_scores`` while its scene is loaded.
 """
 
 from __future__ import annotations
@@ -24,7 +21,7 @@ from data.types import Array, GroundTruth
 from stages.evaluation import metrics
 from stages.evaluation.metrics import RULES, BoxScan, box_ious, box_of, f1_scores, part_boxes
 
-FIGURES: Mapping[str, str] = {
+METRIC_NAMES: Mapping[str, str] = {
     "miou": "mIoU",
     "giou": "gIoU",
     "ciou": "cIoU",
@@ -33,7 +30,7 @@ FIGURES: Mapping[str, str] = {
     "f1_25": "F1@0.25",
     "f1_50": "F1@0.50",
 }
-"""Every figure of a convention, and what readers call it."""
+"""Every metric of a convention, with its name for readers."""
 _MASKS = ("miou", "acc25", "acc50")
 _FRAME = (
     "Boxes follow the axes of the scan, turned by ScanNet's axisAlignment where it is known "
@@ -46,14 +43,14 @@ _DRAWN = "A box is drawn around a mask here; no network predicts boxes."
 class Convention:
     """The rule of one benchmark.
 
-    ``figures`` are keys of ``FIGURES``. ``boxes`` says what is boxed: the whole mask, its parts,
-    or nothing ("", masks are scored). ``rows`` says what queries are grouped by besides being
-    taken all together: their task, their group (``unique`` or ``multiple``), or nothing.
+    ``metrics`` are keys of ``METRIC_NAMES``. ``boxes`` says what is boxed: the whole mask, its
+    parts, or nothing ("", masks are scored). ``rows`` says how queries are grouped besides being
+    taken all together: by task, by group (``unique`` or ``multiple``), or not at all.
     """
 
     name: str
     rule: str
-    figures: tuple[str, ...]
+    metrics: tuple[str, ...]
     differs: tuple[str, ...] = ()
     boxes: Literal["", "whole", "parts"] = ""
     rows: Literal["", "task", "group"] = ""
@@ -161,12 +158,12 @@ _GROUPS = ("unique", "multiple")
 
 
 @dataclass(frozen=True)
-class Asked:
-    """Whose queries were asked: their file's format, and of which scans.
+class QuerySource:
+    """The origin of the queries: the format of their file, and the data set of their scans.
 
-    ``dataset`` is the scene set's reader, or "generated" for rooms made here: their queries are
-    in Instruct3D's format and yet are no benchmark's. ``version`` is that of the data set, ""
-    where it is not known.
+    ``dataset`` is the scene set's reader, or "generated" for generated rooms, whose queries have
+    Instruct3D's format but belong to no benchmark. ``version`` is the version of the data set, ""
+    where it is unknown.
     """
 
     query_format: FormatName = DEFAULT_FORMAT
@@ -175,13 +172,13 @@ class Asked:
 
     @property
     def convention(self) -> Convention:
-        """The rule of the format's benchmark."""
+        """The convention of the format's benchmark."""
         return CONVENTIONS[self.query_format]
 
 
-def group_of(asked: Asked, truth: GroundTruth, object_ids: Sequence[int]) -> str:
-    """``unique`` or ``multiple`` where the convention tells them apart, else ""."""
-    if asked.convention.rows != "group":
+def group_of(queries: QuerySource, truth: GroundTruth, object_ids: Sequence[int]) -> str:
+    """Return ``unique`` or ``multiple`` where the convention uses these groups, else ""."""
+    if queries.convention.rows != "group":
         return ""
     classes = [normalized_name(label) for label in truth.labels]
     of_id = dict(zip(truth.object_ids, classes, strict=True))
@@ -190,28 +187,30 @@ def group_of(asked: Asked, truth: GroundTruth, object_ids: Sequence[int]) -> str
 
 
 def box_scores(
-    asked: Asked,
+    queries: QuerySource,
     scan: BoxScan | None,
     truth: GroundTruth,
     object_ids: Sequence[int],
     masks: Mapping[str, Array],
 ) -> dict[str, dict[str, float]]:
-    """By source what the convention needs of one query's boxes; nothing where it scores masks.
+    """Compute by source the scores of one query's boxes; empty where masks are scored.
 
-    ``masks`` (N,) bool are by source; points left out of evaluation count neither in them nor
-    in the targets. Raises ValueError where boxes are needed and ``scan`` is None.
+    ``masks`` (N,) bool are by source. Points left out of evaluation count neither in masks nor in
+    targets. Raises ValueError where boxes are scored and ``scan`` is None.
     """
-    boxed = asked.convention.boxes
+    boxed = queries.convention.boxes
     if not boxed:
         return {}
     if scan is None:
-        raise ValueError(f"the boxes of {asked.query_format} need the scan's points")
+        raise ValueError(f"the boxes of {queries.query_format} need the scan's points")
     counted = {source: truth.counted(mask) for source, mask in masks.items()}
     if boxed == "whole":
         target = box_of(scan.points[truth.counted(truth.mask(object_ids))])
         return {s: {BOX_IOU: _box_iou(scan, mask, target)} for s, mask in counted.items()}
-    found = [box_of(scan.points[truth.counted(truth.mask([i]))]) for i in sorted(set(object_ids))]
-    targets = np.array(found, np.float64).reshape(-1, 2, 3)
+    target_boxes = [
+        box_of(scan.points[truth.counted(truth.mask([i]))]) for i in sorted(set(object_ids))
+    ]
+    targets = np.array(target_boxes, np.float64).reshape(-1, 2, 3)
     return {s: f1_scores(part_boxes(scan, mask), targets) for s, mask in counted.items()}
 
 
@@ -219,17 +218,19 @@ def _box_iou(scan: BoxScan, mask: Array, target: Array) -> float:
     return float(box_ious(box_of(scan.points[mask])[None], target[None])[0, 0])
 
 
-def summarise(rows: Sequence[QueryRow], asked: Asked, num_aligned: int = 0) -> dict[str, Any]:
-    """The section ``benchmark``: the convention in words, and by source its figures.
+def summarise(
+    rows: Sequence[QueryRow], queries: QuerySource, num_aligned: int = 0
+) -> dict[str, Any]:
+    """Return the section ``benchmark``: the convention in words, and its metrics by source.
 
-    Figures are fractions in [0, 1], None where there is no query: ``overall``, and ``rows`` of
-    some queries by their name. ``num_aligned`` is the number of scenes whose boxes follow the
+    Metrics are fractions in [0, 1], None without a query: ``overall`` over all queries, and
+    ``rows`` by name of the group. ``num_aligned`` is the number of scenes whose boxes follow the
     data set's own axis alignment.
     """
-    convention = asked.convention
+    convention = queries.convention
     result: dict[str, Any] = {
-        **asdict(asked),
-        "is_benchmark": asked.dataset != GENERATED,
+        **asdict(queries),
+        "is_benchmark": queries.dataset != GENERATED,
         "convention": convention.name,
         "rule": convention.rule,
         "differs": list(convention.differs),
@@ -240,8 +241,8 @@ def summarise(rows: Sequence[QueryRow], asked: Asked, num_aligned: int = 0) -> d
     groups = _groups(rows, convention)
     result["figures"] = {
         source: {
-            "overall": _figures(rows, source, convention),
-            "rows": {name: _figures(group, source, convention) for name, group in groups.items()},
+            "overall": _metrics(rows, source, convention),
+            "rows": {name: _metrics(group, source, convention) for name, group in groups.items()},
         }
         for source in SOURCES
     }
@@ -249,7 +250,7 @@ def summarise(rows: Sequence[QueryRow], asked: Asked, num_aligned: int = 0) -> d
 
 
 def _groups(rows: Sequence[QueryRow], convention: Convention) -> dict[str, list[QueryRow]]:
-    """The rows by group or by task, as the convention has them; nothing where it has none."""
+    """Split the rows by group or by task, as the convention says; empty for neither."""
     if convention.rows == "group":
         return {name: [row for row in rows if row.group == name] for name in _GROUPS}
     if convention.rows == "task":
@@ -258,24 +259,19 @@ def _groups(rows: Sequence[QueryRow], convention: Convention) -> dict[str, list[
     return {}
 
 
-def _figures(rows: Sequence[QueryRow], source: str, convention: Convention) -> dict[str, Any]:
+def _metrics(rows: Sequence[QueryRow], source: str, convention: Convention) -> dict[str, Any]:
     values: Mapping[str, Any]
     if convention.boxes == "whole":
         values = _accuracies([row.official[source][BOX_IOU] for row in rows])
     elif convention.boxes == "parts":
-        values = _means([row.official[source] for row in rows], convention.figures)
+        values = _means([row.official[source] for row in rows], convention.metrics)
     else:
-        values = metrics.headline(_counts(rows, source))
-    return {"num_queries": len(rows), **{name: values[name] for name in convention.figures}}
-
-
-def _counts(rows: Sequence[QueryRow], source: str) -> metrics.Counts:
-    scores = (row.scores[source] for row in rows)
-    return metrics.Counts.of((score.intersection, score.union) for score in scores)
+        values = metrics.headline(metrics.counts_of(rows, source))
+    return {"num_queries": len(rows), **{name: values[name] for name in convention.metrics}}
 
 
 def _accuracies(ious: Sequence[float]) -> dict[str, float | None]:
-    """Share of IoUs at or over each threshold; None without any."""
+    """Return the share of IoUs at or above each threshold; None without an IoU."""
     count = len(ious)
     return {
         name: sum(iou >= float(k) for iou in ious) / count if count else None

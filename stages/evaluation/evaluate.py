@@ -1,14 +1,13 @@
-"""Stage ``evaluate``: the student's masks in 3D and the teacher's in 2D against ground truth.
+"""Stage ``evaluate``: score masks in 3D, and the teacher's masks in 2D, against ground truth.
 
-A pair is one query asked on one view. The target counts as *in view* from ``VISIBLE_SHARE`` of
-the picture on, as *absent* when not a cell of it shows; in between nothing is counted, and
-neither is an answer that failed.
+Three sources of masks are scored in 3D: the student ("student"), the lifted pseudo-labels that it
+was trained on ("fusion_only"), and both together ("together"). Points that the dataset leaves out
+of evaluation count neither in intersections nor in unions. The official metrics of the queries'
+benchmark are computed, too.
 
-Points that the dataset leaves out of evaluation count neither in intersections nor in unions.
-
-Masks of three sources are scored alike: the student's, as ``fusion_only`` those of the lifted
-pseudo-labels it was taught with, and of both together. Beside them stand the 2D teacher in 2D, and
-the official figures of the benchmark that the queries belong to.
+In 2D a pair is one query on one view. The target is *in view* if at least ``VISIBLE_SHARE`` of the
+picture shows it, and *absent* if no cell shows it. Pairs in between and answers that failed are
+not counted.
 """
 
 from __future__ import annotations
@@ -27,28 +26,28 @@ from data.queries.prompts import target_ids
 from data.rooms.teacher_questions import VISIBLE_SHARE
 from data.types import Array, GroundTruth, Progress, Prompt, PromptTruth, silent
 from stages.evaluation import benchmarks, metrics
-from stages.evaluation.benchmarks import Asked
+from stages.evaluation.benchmarks import QuerySource
 from stages.evaluation.metrics import BoxScan, auc
 
 
 @dataclass(frozen=True, eq=False)
 class Pairs:
-    """P pairs, all arrays (P,).
+    """P pairs of a query and a view, all arrays (P,).
 
-    ``failed`` and ``masked`` bool: what came of the question; ``share`` float64 of the picture
-    that shows the target; ``iou`` float64 of the mask, 0 without one or without a target;
-    ``belief`` float64, the predicted IoU, 0 without a mask.
+    ``failed`` and ``masked`` bool: the teacher's answer failed, or has a mask. ``share`` float64:
+    the share of the picture that shows the target. ``iou`` float64 of the mask, 0 without a mask
+    or a target. ``predicted_iou`` float64: the IoU that the teacher predicts, 0 without a mask.
     """
 
     failed: Array
     masked: Array
     share: Array
     iou: Array
-    belief: Array
+    predicted_iou: Array
 
     @classmethod
     def of_query(cls, teacher_2d: Teacher2D, query: int) -> Pairs:
-        """One query of a scene on all its views."""
+        """Return the pairs of one query with all views of its scene."""
         status = teacher_2d.status[:, query]
         union = np.maximum(teacher_2d.union[:, query], 1)
         return cls(
@@ -61,46 +60,46 @@ class Pairs:
 
     @classmethod
     def joined(cls, parts: Iterable[Pairs]) -> Pairs:
-        """All pairs of the parts, one after the other."""
-        nothing = cls(*(np.zeros(0, bool),) * 2, *(np.zeros(0),) * 3)
-        every = [nothing, *parts]
+        """Concatenate pairs."""
+        empty = cls(*(np.zeros(0, bool),) * 2, *(np.zeros(0),) * 3)
+        all_parts = [empty, *parts]
         return cls(
-            *(np.concatenate([getattr(part, f.name) for part in every]) for f in fields(cls))
+            *(np.concatenate([getattr(part, f.name) for part in all_parts]) for f in fields(cls))
         )
 
 
 def summarise_teacher(judged: Sequence[tuple[str, Pairs]]) -> dict[str, Any]:
-    """``teacher_2d`` of ``metrics.json``, from (task, pairs of one query): figures, ``by_task``."""
+    """Return ``teacher_2d`` of ``metrics.json`` from (task, pairs of one query)."""
     by_task: dict[str, list[Pairs]] = {}
     for task, pairs in judged:
         by_task.setdefault(task, []).append(pairs)
     return {
-        **figures(Pairs.joined(pairs for _, pairs in judged)),
-        "by_task": {task: figures(Pairs.joined(by_task[task])) for task in sorted(by_task)},
+        **teacher_metrics(Pairs.joined(pairs for _, pairs in judged)),
+        "by_task": {task: teacher_metrics(Pairs.joined(by_task[task])) for task in sorted(by_task)},
     }
 
 
-def figures(pairs: Pairs) -> dict[str, Any]:
-    """Figures of a group, all but the counts as fractions; None where nothing tells.
+def teacher_metrics(pairs: Pairs) -> dict[str, Any]:
+    """Compute metrics of a group of pairs: counts, and fractions or None without pairs.
 
-    ``mask_iou`` is the mean over what is in view, a missing mask counted 0; ``presence`` the
-    mean of the rates of true positives (a mask, the target in view) and true negatives (no
-    mask, the target absent); ``belief_auc`` the chance that the predicted IoU is higher where
-    the target is in view than where it is absent.
+    ``mask_iou`` is the mean over pairs in view, a missing mask counted 0. ``presence`` is the mean
+    of the rates of true positives (a mask, the target in view) and true negatives (no mask, the
+    target absent). ``belief_auc`` is the probability that the predicted IoU is higher where the
+    target is in view than where it is absent.
     """
     in_view = ~pairs.failed & (pairs.share >= VISIBLE_SHARE)
     absent = ~pairs.failed & (pairs.share == 0)
-    hits, refusals = _mean(pairs.masked[in_view]), _mean(~pairs.masked[absent])
+    hits, refusals = metrics.mean(pairs.masked[in_view]), metrics.mean(~pairs.masked[absent])
     presence = belief_auc = None
     if hits is not None and refusals is not None:
-        known = in_view | absent
+        is_counted = in_view | absent
         presence = (hits + refusals) / 2
-        belief_auc = auc(pairs.belief[known], in_view[known])
+        belief_auc = auc(pairs.predicted_iou[is_counted], in_view[is_counted])
     return {
         "pairs": len(pairs.share),
         "in_view": int(in_view.sum()),
         "absent": int(absent.sum()),
-        "mask_iou": _mean(pairs.iou[in_view]),
+        "mask_iou": metrics.mean(pairs.iou[in_view]),
         "presence": presence,
         "true_positives": hits,
         "true_negatives": refusals,
@@ -109,22 +108,17 @@ def figures(pairs: Pairs) -> dict[str, Any]:
     }
 
 
-def _mean(values: Array) -> float | None:
-    return float(np.mean(values, dtype=np.float64)) if len(values) else None
-
-
 _FALSE_MASK_RATE = "false_mask_rate"
 _NOTHING: Mapping[str, Array] = {}
 
 
 @dataclass(frozen=True, eq=False)
 class EvaluationScene:
-    """One scene's queries, their truth and the masks to score.
+    """One scene's queries, their truths and the masks to score.
 
-    ``truths`` is by prompt id; ``masks`` by source ("student", "fusion_only"), then by prompt
-    id, each (N,) bool over the scan's original points. A mask that is not there scores as
-    empty. ``teacher_2d`` is None where the teacher was not judged; ``scan`` may be None where the
-    benchmark's convention scores no boxes.
+    ``truths`` is by prompt id; ``masks`` by source, then by prompt id, each (N,) bool over the
+    scan's original points. A missing mask scores as empty. ``teacher_2d`` is None where the teacher
+    was not evaluated in 2D; ``scan`` may be None where the benchmark's convention scores no boxes.
     """
 
     scene_id: str
@@ -139,37 +133,37 @@ class EvaluationScene:
 def run(
     scenes: Iterable[EvaluationScene],
     progress: Progress = silent,
-    asked: Asked = Asked(),
+    queries: QuerySource = QuerySource(),
     search_rows: Sequence[QueryRow] = (),
 ) -> Evaluation:
     """Score every query of every scene; scenes are taken one at a time.
 
-    ``search_rows`` are searches over several scenes, scored already
-    (``stages.evaluation.hierarchical_search``). ``asked`` says whose queries they are, and so by
-    which convention ``benchmark`` is scored.
+    ``queries`` is the origin of the queries, which gives the convention of ``benchmark``.
+    ``search_rows`` are the scored searches over several scenes
+    (``stages.evaluation.hierarchical_search``). ``progress`` gets (scenes done, 0), because the
+    number of scenes is unknown.
 
-    Raises DataError for a query without truth, for a truth that names an object the scene does
-    not have, for a mask of another scan's length, for a query asked twice, and when there is
-    no query at all. ``progress`` gets (scenes done, 0): the number of scenes is not known.
+    Raises DataError for a query without truth, for a truth that names an object the scene does not
+    have, for a mask of another length, for two queries with the same id, and for no query at all.
     """
     rows: list[QueryRow] = []
     judged: list[tuple[str, Pairs]] = []
     num_aligned = 0
     for done, scene in enumerate(scenes, start=1):
-        rows.extend(_row(scene, prompt, asked) for prompt in scene.prompts)
+        rows.extend(_row(scene, prompt, queries) for prompt in scene.prompts)
         judged.extend(_judged(scene))
         num_aligned += scene.scan is not None and scene.scan.is_aligned and bool(scene.prompts)
         progress(done, 0)
     rows.extend(search_rows)
     _refuse_unusable(rows)
-    benchmark = {"benchmark": benchmarks.summarise(rows, asked, num_aligned)}
+    benchmark = {"benchmark": benchmarks.summarise(rows, queries, num_aligned)}
     return Evaluation(tuple(rows), {**summarise(rows, judged), **benchmark})
 
 
 def summarise(rows: Sequence[QueryRow], judged: Sequence[tuple[str, Pairs]]) -> dict[str, Any]:
-    """The content of ``metrics.json``: the student's figures, each source's, the teacher's.
+    """Return the content of ``metrics.json``: metrics of the student, each source, the teacher.
 
-    All figures but counts are fractions in [0, 1]; None stands where a group has no query.
+    All metrics but counts are fractions in [0, 1]; None for a group without a query.
     """
     by_source = {source: _source_summary(rows, source) for source in SOURCES}
     shared = {key: value for key, value in by_source["student"].items() if key != "num_missing"}
@@ -177,10 +171,12 @@ def summarise(rows: Sequence[QueryRow], judged: Sequence[tuple[str, Pairs]]) -> 
 
 
 def _source_summary(rows: Sequence[QueryRow], source: str) -> dict[str, Any]:
-    counts = _counts(rows, source)
+    counts = metrics.counts_of(rows, source)
     tasks = sorted({row.task for row in rows})
     by_target = {
-        target: metrics.headline(_counts([r for r in rows if r.target_count == target], source))
+        target: metrics.headline(
+            metrics.counts_of([r for r in rows if r.target_count == target], source)
+        )
         for target in TARGET_COUNTS
     }
     absent = [row.scores[source] for row in rows if row.target_count == "zero"]
@@ -190,7 +186,7 @@ def _source_summary(rows: Sequence[QueryRow], source: str) -> dict[str, Any]:
         **metrics.headline(counts),
         "conventions": metrics.conventions(counts),
         "by_task": {
-            task: metrics.headline(_counts([r for r in rows if r.task == task], source))
+            task: metrics.headline(metrics.counts_of([r for r in rows if r.task == task], source))
             for task in tasks
         },
         "by_target_count": by_target,
@@ -198,16 +194,11 @@ def _source_summary(rows: Sequence[QueryRow], source: str) -> dict[str, Any]:
     }
 
 
-def _counts(rows: Sequence[QueryRow], source: str) -> metrics.Counts:
-    scores = (row.scores[source] for row in rows)
-    return metrics.Counts.of((score.intersection, score.union) for score in scores)
-
-
-def _row(scene: EvaluationScene, prompt: Prompt, asked: Asked) -> QueryRow:
+def _row(scene: EvaluationScene, prompt: Prompt, queries: QuerySource) -> QueryRow:
     truth = scene.ground_truth
     object_ids = target_ids(scene.scene_id, prompt, scene.truths, truth)
     targets = truth.counted_points(object_ids)
-    # Each mask is asked for once: it may be read from a file only now.
+    # Each mask is looked up once: the lookup may read it from a file.
     masks = {source: scene.masks.get(source, _NOTHING).get(prompt.prompt_id) for source in SOURCES}
     return QueryRow(
         prompt.prompt_id,
@@ -217,29 +208,31 @@ def _row(scene: EvaluationScene, prompt: Prompt, asked: Asked) -> QueryRow:
         TARGET_COUNTS[min(len(set(object_ids)), 2)],
         len(targets),
         _scores(scene, prompt.prompt_id, masks, targets),
-        benchmarks.group_of(asked, truth, object_ids),
-        _official(scene, masks, asked, object_ids),
+        benchmarks.group_of(queries, truth, object_ids),
+        _official(scene, masks, queries, object_ids),
     )
 
 
 def _official(
     scene: EvaluationScene,
     masks: Mapping[str, Array | None],
-    asked: Asked,
+    queries: QuerySource,
     object_ids: Sequence[int],
 ) -> dict[str, dict[str, float]]:
-    """What the benchmark's convention needs of a query's boxes; a missing mask has none."""
-    if not asked.convention.boxes:
+    """Compute the scores of a query's boxes for its benchmark; a missing mask is empty."""
+    if not queries.convention.boxes:
         return {}
     empty = np.zeros(scene.ground_truth.num_points, bool)
-    drawn = {source: empty if mask is None else mask for source, mask in masks.items()}
-    return benchmarks.box_scores(asked, scene.scan, scene.ground_truth, object_ids, drawn)
+    masks_or_empty = {source: empty if mask is None else mask for source, mask in masks.items()}
+    return benchmarks.box_scores(
+        queries, scene.scan, scene.ground_truth, object_ids, masks_or_empty
+    )
 
 
 def _scores(
     scene: EvaluationScene, prompt_id: str, masks: Mapping[str, Array | None], targets: Array
 ) -> dict[str, Score]:
-    """By source the score of one query's mask; a missing one is empty."""
+    """Score one query's masks by source; a missing mask is empty."""
     counted = [_count(scene, source, prompt_id, mask, targets) for source, mask in masks.items()]
     ious = metrics.strict_iou(metrics.Counts.of((c.intersection, c.union) for c in counted))
     return {
@@ -266,15 +259,15 @@ def _count(
 
 
 def _judged(scene: EvaluationScene) -> list[tuple[str, Pairs]]:
-    """(task, pairs) of each query of a scene whose teacher was judged."""
+    """Return (task, pairs) of each query of a scene whose teacher was evaluated in 2D."""
     if scene.teacher_2d is None:
         return []
     if scene.teacher_2d.prompt_ids != tuple(prompt.prompt_id for prompt in scene.prompts):
         raise DataError(
-            f"scene {scene.scene_id}, 2D masks of the teacher",
+            f"scene {scene.scene_id}, evaluation of the teacher in 2D",
             "one answer for each of the scene's queries",
-            "those of other queries",
-            "Run JudgeTeacher again.",
+            "answers to other queries",
+            "Run EvaluateTeacher2D again.",
         )
     teacher_2d = scene.teacher_2d
     return [(prompt.task, Pairs.of_query(teacher_2d, k)) for k, prompt in enumerate(scene.prompts)]
@@ -288,13 +281,13 @@ def _refuse_unusable(rows: Sequence[QueryRow]) -> None:
             "none",
             "Add queries about the scenes of the validation split.",
         )
-    seen: set[str] = set()
+    ids_seen: set[str] = set()
     for row in rows:
-        if row.prompt_id in seen:
+        if row.prompt_id in ids_seen:
             raise DataError(
                 f"scene {row.scene_id}, query {row.prompt_id}",
-                "every query once",
-                "it twice",
-                "Give each query an id of its own and each scene once.",
+                "each query id once",
+                "the id twice",
+                "Give each query a different id and list each scene once.",
             )
-        seen.add(row.prompt_id)
+        ids_seen.add(row.prompt_id)

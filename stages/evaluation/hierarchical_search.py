@@ -1,12 +1,12 @@
-"""Stages of hierarchical search: find the room that a search means, and score the search.
+"""Stages of hierarchical search: find the room that a search describes, and score the search.
 
-A room is the more likely meant, the surer the answers to all signs are that what they name is
-there (their mean). Where sentences name no room, and between rooms that are equally likely, it is
-the room with the surest answer to what is wanted.
+A search describes a room by signs, the objects named in its text, and asks for a target. The
+likelihood of a room is the mean confidence of the answers to all signs. Searches without signs,
+and ties between rooms, are decided by the confidence of the answer to the target.
 
-With it, the answer is what was found in the room that was chosen, or in all of them where none
-was; without it, it is what was found in any room. Either way it is compared with the objects in
-the room that is meant, and what was marked elsewhere counts against it.
+With the room step, the answer is the mask in the chosen room, or in all rooms where none was
+chosen; without it, the masks in all rooms. Both are compared with the target in the true room, and
+points marked in other rooms count as errors.
 """
 
 from __future__ import annotations
@@ -25,15 +25,15 @@ from data.types import Array, GroundTruth, PromptTruth
 from stages.evaluation import metrics
 
 RoomScores = Mapping[str, Mapping[str, float]]
-"""How sure each source's answers in one room are, in [0, 1]: by source, then by prompt id."""
+"""Confidence in [0, 1] of the answers in one room, by source, then by prompt id."""
 
 
 def run_find_rooms(
     searches: Sequence[Search], scores: Mapping[str, RoomScores]
 ) -> list[RoomChoice]:
-    """A choice for each search and source, in the order of the searches.
+    """Return a choice for each search and source, in the order of the searches.
 
-    ``scores`` is by room. Raises KeyError when a room, a source or an answer is not there.
+    ``scores`` is by room. Raises KeyError for a missing room, source or answer.
     """
     return [
         _choose(search, source, scores, searches)
@@ -45,15 +45,15 @@ def run_find_rooms(
 def _choose(
     search: Search, source: str, scores: Mapping[str, RoomScores], searches: Sequence[Search]
 ) -> RoomChoice:
-    likely, wanted = [], []
+    likelihoods, target_scores = [], []
     for room in search.rooms:
         answers, signs = scores[room][source], sign_ids(searches, room)
-        wanted.append(answers[search.prompt_id(room)])
-        seen = [answers[signs[text]] for text in search.signs]
-        likely.append(float(np.mean(seen)) if seen else wanted[-1])
-    order = sorted(range(len(likely)), key=lambda k: (-likely[k], -wanted[k], k))
-    room = search.rooms[order[0]] if likely[order[0]] > 0 else ""
-    by_room = {name: round(value, 6) for name, value in zip(search.rooms, likely, strict=True)}
+        target_scores.append(answers[search.prompt_id(room)])
+        sign_scores = [answers[signs[text]] for text in search.signs]
+        likelihoods.append(float(np.mean(sign_scores)) if sign_scores else target_scores[-1])
+    order = sorted(range(len(likelihoods)), key=lambda k: (-likelihoods[k], -target_scores[k], k))
+    room = search.rooms[order[0]] if likelihoods[order[0]] > 0 else ""
+    by_room = {name: round(value, 6) for name, value in zip(search.rooms, likelihoods, strict=True)}
     return RoomChoice(search.search_id, source, room, by_room)
 
 
@@ -62,7 +62,7 @@ Choices = Mapping[tuple[str, str], RoomChoice]
 
 @dataclass(frozen=True, eq=False)
 class SearchedRoom:
-    """One room's answers: ``masks`` by source, then by prompt id, each (N,) bool; and its truth."""
+    """The answers in one room: ``masks`` by source and prompt id, (N,) bool; and its truth."""
 
     scene_id: str
     ground_truth: GroundTruth
@@ -71,7 +71,10 @@ class SearchedRoom:
 
 @dataclass
 class _Counts:
-    """Points of one search and source, added up over rooms; first with the step, then without."""
+    """Points of one search and source, summed over rooms.
+
+    Lists hold two values: with the room step and without it.
+    """
 
     predicted: list[int] = field(default_factory=lambda: [0, 0])
     intersection: list[int] = field(default_factory=lambda: [0, 0])
@@ -80,10 +83,10 @@ class _Counts:
 
 @dataclass(frozen=True)
 class SearchResult:
-    """``rows`` count with the rooms found; ``figures`` is the section ``search`` of the metrics."""
+    """``rows`` with the room step; ``metrics`` is the section ``search`` of the metrics."""
 
     rows: tuple[QueryRow, ...]
-    figures: Mapping[str, Any]
+    metrics: Mapping[str, Any]
 
 
 def run_search_rows(
@@ -94,7 +97,7 @@ def run_search_rows(
 ) -> SearchResult:
     """Score all searches; rooms are taken one at a time, each once.
 
-    Raises DataError for a search without truth and one that names objects its room lacks.
+    Raises DataError for a search without truth and for a truth with objects that its room lacks.
     """
     for search in searches:
         _check(search, truths)
@@ -110,8 +113,8 @@ def run_search_rows(
                     choice = choices[search.search_id, source]
                     _add(counts[search.search_id, source], search, source, choice, room, truth)
     rows = [_rows(s, truths[s.search_id], truth_points, counts) for s in searches]
-    figures = _figures(searches, truths, choices, rows)
-    return SearchResult(tuple(with_step for with_step, _ in rows), figures)
+    search_metrics = _metrics(searches, truths, choices, rows)
+    return SearchResult(tuple(with_step for with_step, _ in rows), search_metrics)
 
 
 def _check(search: Search, truths: Mapping[str, PromptTruth]) -> None:
@@ -119,12 +122,15 @@ def _check(search: Search, truths: Mapping[str, PromptTruth]) -> None:
     if truth is None or truth.scene_id not in search.rooms:
         found = "none" if truth is None else f"one about {truth.scene_id!r}"
         raise DataError(
-            f"search {search.search_id}", "a truth about a room of its place", found, "Mend it."
+            f"search {search.search_id}",
+            "a truth about a room of its place",
+            found,
+            "Correct the query file.",
         )
 
 
 def _truth(search: Search, truth: PromptTruth, room: SearchedRoom) -> Array:
-    """(n,) points that the search means of one room; none of rooms that it does not mean."""
+    """Return the points (n,) of a search's target in one room; none in other rooms."""
     if truth.scene_id != room.scene_id:
         return np.zeros(0, np.int32)
     unknown = set(truth.object_ids) - set(room.ground_truth.object_ids)
@@ -163,15 +169,15 @@ def _rows(
     truth_points: Mapping[str, int],
     counts: Mapping[tuple[str, str], _Counts],
 ) -> tuple[QueryRow, QueryRow]:
-    """The search's row with the step, and without."""
+    """Return the search's rows with the room step and without it."""
     points = truth_points.get(search.search_id, 0)
-    both = []
+    rows_of_search = []
     for k in range(2):
         scores = {source: _score(counts[search.search_id, source], k, points) for source in SOURCES}
         targets = TARGET_COUNTS[min(len(set(truth.object_ids)), 2)]
-        told = (search.search_id, truth.scene_id, search.text, SEARCH_TASK, targets, points)
-        both.append(QueryRow(*told, scores))
-    return both[0], both[1]
+        fields = (search.search_id, truth.scene_id, search.text, SEARCH_TASK, targets, points)
+        rows_of_search.append(QueryRow(*fields, scores))
+    return rows_of_search[0], rows_of_search[1]
 
 
 def _score(counts: _Counts, k: int, truth_points: int) -> Score:
@@ -181,37 +187,34 @@ def _score(counts: _Counts, k: int, truth_points: int) -> Score:
     return Score(intersection, union, iou, predicted, counts.missing)
 
 
-def _figures(
+def _metrics(
     searches: Sequence[Search],
     truths: Mapping[str, PromptTruth],
     choices: Choices,
     rows: Sequence[tuple[QueryRow, QueryRow]],
 ) -> dict[str, Any]:
-    """By source: region hit rate, of all, of named and of unnamed rooms; masks either way."""
-    found: dict[str, Any] = {"num_searches": len(searches)}
+    """Compute by source the room hit rates, and the metrics of masks with and without rooms."""
+    by_source: dict[str, Any] = {"num_searches": len(searches)}
     for source in SOURCES:
         hits = {
             s.search_id: choices[s.search_id, source].room == truths[s.search_id].scene_id
             for s in searches
         }
-        told = {
+        hits_by_signs = {
             "told": [hits[s.search_id] for s in searches if s.signs],
             "untold": [hits[s.search_id] for s in searches if not s.signs],
         }
-        headline = [metrics.headline(_of(source, [pair[k] for pair in rows])) for k in range(2)]
-        found[source] = {
-            "room_hit_rate": _mean(list(hits.values())),
-            **{f"room_hit_rate_{name}": _mean(values) for name, values in told.items()},
+        headline = [
+            metrics.headline(metrics.counts_of([pair[k] for pair in rows], source))
+            for k in range(2)
+        ]
+        by_source[source] = {
+            "room_hit_rate": metrics.mean(np.array(list(hits.values()))),
+            **{
+                f"room_hit_rate_{name}": metrics.mean(np.array(values))
+                for name, values in hits_by_signs.items()
+            },
             "with_room": headline[0],
             "without_room": headline[1],
         }
-    return found
-
-
-def _of(source: str, rows: Sequence[QueryRow]) -> metrics.Counts:
-    scores = (row.scores[source] for row in rows)
-    return metrics.Counts.of((score.intersection, score.union) for score in scores)
-
-
-def _mean(values: Sequence[bool]) -> float | None:
-    return sum(values) / len(values) if values else None
+    return by_source

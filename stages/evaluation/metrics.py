@@ -1,27 +1,27 @@
-"""The only definitions of IoU, mIoU, gIoU, cIoU, Acc@k and box scores, and their bootstrap.
+"""Definitions of IoU, mIoU, gIoU, cIoU, Acc@k and box scores, and their bootstrap intervals.
 
-Everything starts from two integers per query, counted on original points: the intersection I
-and the union U of prediction and truth. Two published conventions stand side by side, because
-they differ by points of mIoU on the same masks:
+No other module defines these metrics. All of them start from two integers per query, counted on
+original points: the intersection I and the union U of prediction and truth. Two published
+conventions are computed, because they differ by points of mIoU on the same masks:
 
 - *strict* (Reason3D): IoU = I / (U + 1e-6) in float32, so nothing predicted for an absent
   object scores 0; Acc@k counts IoU > k;
 - *inclusive* (exact arithmetic): IoU = I / U, 1 where both are empty; Acc@k counts IoU >= k.
 
-gIoU and cIoU are LISA's: gIoU is the mean of I / (U + 1e-5) in float32 with 1 where both are
-empty (not the generalised IoU of boxes), cIoU is sum I / (sum U + 1e-10), which large objects
-dominate. The denominator is always the number of queries asked: a failed or missing prediction
-is an empty mask, never a smaller mean.
+gIoU and cIoU are LISA's: gIoU is the mean of I / (U + 1e-5) in float32 with 1 where both are empty
+(not the generalised IoU of boxes), cIoU is sum I / (sum U + 1e-10), which large objects dominate.
+The denominator is always the number of queries asked: a failed or missing prediction is an empty
+mask and does not shorten the mean.
 
 A box is (2, 3) float64, its lowest and its highest corner in metres. The IoU of two boxes is the
-volume both have over the volume either has, without any epsilon; boxes without volume, a plane's
-or none's, share nothing with any other and have IoU 0.
+volume of their intersection over that of their union, without an epsilon; a box without volume has
+IoU 0 with every box.
 
-The parts of a mask are what hangs together in it. Space is cut into cells of ``CELL``; points are
-of one part where their cells touch, be it at a corner, or where an edge of the mesh joins them.
-So what is at most 3 cm apart is always one part, and what no edge joins and is 6 cm apart or more
-never is. Parts with less than a tenth of the points of the mask's largest part are dropped.
-Nothing of this looks at truth, and a mask with any point has at least one part.
+The parts of a mask are its connected components. Space is cut into cells of ``CELL``; points are
+connected where their cells touch, even at a corner, or where an edge of the mesh joins them. So
+points at most 3 cm apart are always in one part, and points 6 cm apart or more that no edge joins
+never are. Parts with less than a tenth of the points of the largest part are dropped. Parts do not
+depend on the truth, and a mask with a point has at least one part.
 """
 
 from __future__ import annotations
@@ -38,6 +38,7 @@ from scipy.sparse import coo_matrix
 from scipy.sparse.csgraph import connected_components
 from scipy.spatial import cKDTree
 
+from data.artifacts.evaluation import QueryRow
 from data.geometry.voxels import Voxels, voxelise
 from data.types import Array
 
@@ -47,12 +48,12 @@ _PERCENTILES = (2.5, 97.5)
 
 
 def draws(count: int) -> Array:
-    """(RESAMPLES, count) int64: queries drawn with replacement, the same ones at every call."""
+    """Draw queries with replacement, (RESAMPLES, count) int64; every call gives the same draws."""
     return np.random.default_rng(SEED).integers(count, size=(RESAMPLES, count))
 
 
 def interval(samples: Array) -> tuple[float, float]:
-    """95 % percentile interval of a figure's (RESAMPLES,) values over the draws."""
+    """Return the 95 % percentile interval of a metric's (RESAMPLES,) values over the draws."""
     low, high = np.percentile(samples, _PERCENTILES).tolist()
     return low, high
 
@@ -87,9 +88,9 @@ class Counts:
 
     @classmethod
     def of(cls, pairs: Iterable[tuple[int, int]]) -> Counts:
-        """Take one (intersection, union) a query, in their order."""
-        both = np.array(list(pairs), np.int64).reshape(-1, 2)
-        return cls(both[:, 0], both[:, 1])
+        """Make counts from pairs of intersection and union, a pair for each query."""
+        counts = np.array(list(pairs), np.int64).reshape(-1, 2)
+        return cls(counts[:, 0], counts[:, 1])
 
     def __len__(self) -> int:
         """Return the number of queries."""
@@ -97,11 +98,17 @@ class Counts:
 
 
 class PointCount(NamedTuple):
-    """Points of one mask: shared with its truth, in either, and in the mask itself."""
+    """Points of one mask: its intersection and union with the truth, and its own points."""
 
     intersection: int
     union: int
     predicted: int
+
+
+def counts_of(rows: Sequence[QueryRow], source: str) -> Counts:
+    """Intersection and union of the masks of one source, one pair for each of ``rows``."""
+    scores = (row.scores[source] for row in rows)
+    return Counts.of((score.intersection, score.union) for score in scores)
 
 
 def count_points(
@@ -109,11 +116,11 @@ def count_points(
 ) -> PointCount:
     """Count a predicted mask (N,) bool against the points of its truth.
 
-    Nothing as long as the scan is made: the intersection is read at the truth's points, and the
+    No array of N points is allocated: the intersection is read at the truth's points, and the
     union is |P| + |T| - I.
 
     Args:
-        prediction: the mask, ignored points and all.
+        prediction: the mask, with its ignored points.
         truth_ids: (n,) points of the truth, each once, none of them ignored.
         num_points: N, the points of the scan.
         ignored_ids: (m,) points that count nowhere, each once.
@@ -131,31 +138,31 @@ def count_points(
 
 
 def strict_iou(counts: Counts) -> Array:
-    """(Q,) float32, the strict convention; empty against empty is 0."""
+    """Return IoU (Q,) float32 by the strict convention; empty against empty is 0."""
     union = counts.union.astype(np.float32) + _STRICT_EPSILON
     return np.asarray(counts.intersection.astype(np.float32) / union)
 
 
 def inclusive_iou(counts: Counts) -> Array:
-    """(Q,) float64, exact I / U; empty against empty is 1."""
+    """Return the exact I / U, (Q,) float64; empty against empty is 1."""
     empty = counts.union == 0
     return np.where(empty, 1.0, counts.intersection / np.where(empty, 1, counts.union))
 
 
 def lisa_iou(counts: Counts) -> Array:
-    """(Q,) float32, LISA's foreground IoU per sample; empty against empty is 1."""
+    """Return LISA's foreground IoU per sample, (Q,) float32; empty against empty is 1."""
     union = counts.union.astype(np.float32) + _LISA_EPSILON
     iou = counts.intersection.astype(np.float32) / union
     return np.where(counts.union == 0, np.float32(1), iou)
 
 
 def cumulative_iou(counts: Counts) -> float:
-    """cIoU: sum of intersections over sum of unions; 0 when every union is empty."""
+    """Return cIoU: sum of intersections over sum of unions; 0 when every union is empty."""
     return float(iou_of_sums(counts.intersection.sum(), counts.union.sum()))
 
 
 def iou_of_sums(intersection: Array, union: Array) -> Array:
-    """What cIoU takes of sums over queries, float64 of any shape."""
+    """Divide sums of intersections by sums of unions as cIoU does, float64 of any shape."""
     return np.asarray(intersection.astype(np.float64) / (union + _LISA_TOTAL_EPSILON))
 
 
@@ -166,12 +173,12 @@ def auc(scores: Sequence[float] | Array, positive: Sequence[bool] | Array) -> fl
     """
     from scipy.stats import rankdata
 
-    wanted = np.asarray(positive, bool)
-    count, other = int(wanted.sum()), int((~wanted).sum())
-    if not count or not other:
+    positives = np.asarray(positive, bool)
+    count, negatives = int(positives.sum()), int((~positives).sum())
+    if not count or not negatives:
         return float("nan")
     ranks = rankdata(np.asarray(scores, float))
-    return float((ranks[wanted].sum() - count * (count + 1) / 2) / (count * other))
+    return float((ranks[positives].sum() - count * (count + 1) / 2) / (count * negatives))
 
 
 def boundary_cases(counts: Counts) -> dict[str, int]:
@@ -185,7 +192,7 @@ def boundary_cases(counts: Counts) -> dict[str, int]:
 
 
 def headline(counts: Counts) -> dict[str, Any]:
-    """``num_queries, miou, giou, ciou, acc25, acc50`` as fractions; None for no query.
+    """Return ``num_queries, miou, giou, ciou, acc25, acc50``, fractions; None for no query.
 
     mIoU and Acc@k are the strict convention's.
     """
@@ -193,7 +200,7 @@ def headline(counts: Counts) -> dict[str, Any]:
     return {
         "num_queries": len(counts),
         "miou": strict["miou"],
-        "giou": _mean(lisa_iou(counts)),
+        "giou": mean(lisa_iou(counts)),
         "ciou": cumulative_iou(counts) if len(counts) else None,
         "acc25": strict["acc25"],
         "acc50": strict["acc50"],
@@ -201,12 +208,12 @@ def headline(counts: Counts) -> dict[str, Any]:
 
 
 def conventions(counts: Counts) -> dict[str, dict[str, Any]]:
-    """Both conventions' mIoU, Acc@0.25, Acc@0.50, boundary counts and rule in words."""
+    """Return both conventions' mIoU, Acc@0.25, Acc@0.50, boundary counts and rule in words."""
     return {name: _convention(name, counts) for name in RULES}
 
 
 def per_query(counts: Counts, name: str = "strict") -> dict[str, Array]:
-    """What a convention takes means of, each (Q,): IoU ("miou"), bool ("acc25", "acc50")."""
+    """Return the values that a convention averages, (Q,) each: "miou", "acc25", "acc50"."""
     iou = strict_iou(counts) if name == "strict" else inclusive_iou(counts)
     result = {"miou": iou}
     for accuracy, threshold in THRESHOLDS.items():
@@ -217,29 +224,30 @@ def per_query(counts: Counts, name: str = "strict") -> dict[str, Array]:
 
 def _convention(name: str, counts: Counts) -> dict[str, Any]:
     result: dict[str, Any] = {
-        key: _mean(of_each) for key, of_each in per_query(counts, name).items()
+        key: mean(of_each) for key, of_each in per_query(counts, name).items()
     }
     result["boundary"] = boundary_cases(counts)
     result["rule"] = RULES[name]
     return result
 
 
-def _mean(values: Array) -> float | None:
+def mean(values: Array) -> float | None:
+    """Mean of (n,) values in float64; None for no value."""
     return float(np.mean(values, dtype=np.float64)) if len(values) else None
 
 
 CELL = 0.03
-"""Edge of the cells that tell what hangs together, metres."""
+"""Edge length of the cells that connect points to parts, metres."""
 SMALL_PART = 10
-"""Parts with fewer than one ``SMALL_PART``-th of the largest part's points are dropped."""
+"""Parts with fewer than 1 / ``SMALL_PART`` of the largest part's points are dropped."""
 
 
 @dataclass(frozen=True, eq=False)
 class BoxScan:
-    """What boxes of a scan's masks are made from.
+    """The geometry of a scan from which boxes of masks are computed.
 
-    ``points`` (N, 3) floating, metres, in the frame whose axes boxes follow; ``triangles``
-    (F, 3) integers index them. ``is_aligned`` tells that the data set's own axis alignment was
+    ``points`` (N, 3) floating, metres, in the frame whose axes boxes follow; ``triangles`` (F, 3)
+    integers index the points. ``is_aligned`` is True where the data set's own axis alignment was
     applied to the points.
     """
 
@@ -249,7 +257,7 @@ class BoxScan:
 
     @classmethod
     def make(cls, points: Array, triangles: Array, alignment: Array | None = None) -> BoxScan:
-        """A scan moved by ``alignment`` (4, 4), which maps its frame to that of the boxes."""
+        """Move a scan by ``alignment`` (4, 4), which maps its frame to that of the boxes."""
         if alignment is None:
             return cls(points, triangles)
         moved = points.astype(np.float64) @ alignment[:3, :3].T + alignment[:3, 3]
@@ -257,7 +265,7 @@ class BoxScan:
 
     @cached_property
     def cells(self) -> Voxels:
-        """The occupied cells, and each point's."""
+        """The occupied cells, and the cell of each point."""
         return voxelise(self.points, CELL)
 
     @cached_property
@@ -268,13 +276,13 @@ class BoxScan:
 
     @cached_property
     def edges(self) -> Array:
-        """(3F, 2) ends of the triangles' edges, points."""
+        """(3F, 2) ids of the points at the ends of the triangles' edges."""
         corners = self.triangles
         return np.concatenate([corners[:, [0, 1]], corners[:, [1, 2]], corners[:, [2, 0]]])
 
 
 def box_of(points: Array) -> Array:
-    """(2, 3) float64: lowest and highest corner of points (n, 3); an empty box of none."""
+    """Return the lowest and highest corner of points (n, 3), (2, 3); an empty box for none."""
     if not len(points):
         return np.stack([np.full(3, np.inf), np.full(3, -np.inf)])
     return np.stack([points.min(axis=0), points.max(axis=0)]).astype(np.float64)
@@ -283,7 +291,7 @@ def box_of(points: Array) -> Array:
 def centre_and_size(
     points: Array,
 ) -> tuple[tuple[float, ...] | None, tuple[float, ...] | None]:
-    """Centre and sides of the box of points (n, 3), metres to the millimetre; None of none."""
+    """Return centre and size of the box of points (n, 3), metres to the millimetre, or None."""
     if len(points) == 0:
         return None, None
     low, high = box_of(points)
@@ -292,7 +300,7 @@ def centre_and_size(
 
 
 def box_ious(first: Array, second: Array) -> Array:
-    """(A, B) float64 IoU of every box of (A, 2, 3) with every one of (B, 2, 3)."""
+    """Return the IoU of every box of (A, 2, 3) with every box of (B, 2, 3), (A, B) float64."""
     low = np.maximum(first[:, None, 0], second[None, :, 0])
     high = np.minimum(first[:, None, 1], second[None, :, 1])
     common = np.prod(np.maximum(high - low, 0), axis=2)
@@ -305,7 +313,7 @@ def _volumes(boxes: Array) -> Array:
 
 
 def part_boxes(scan: BoxScan, mask: Array) -> Array:
-    """(B, 2, 3) float64: boxes of a mask's parts, in the order of their cells; mask (N,) bool."""
+    """Return the boxes of a mask's parts in the order of their cells, (B, 2, 3); mask (N,) bool."""
     ids = np.flatnonzero(mask)
     if not len(ids):
         return np.zeros((0, 2, 3))
@@ -319,24 +327,24 @@ def part_boxes(scan: BoxScan, mask: Array) -> Array:
 
 
 def _parts(scan: BoxScan, mask: Array) -> Array:
-    """(cells,) number of the part each cell is of; cells without a point of the mask: any."""
+    """Return the part of each cell, (cells,); cells without a point of the mask have any number."""
     cell_of = scan.cells.point_to_voxel
     occupied = np.zeros(len(scan.cells.grid_coords), bool)
     occupied[cell_of[mask]] = True
-    near = scan.touching[occupied[scan.touching].all(axis=1)]
-    joined = cell_of[scan.edges[mask[scan.edges].all(axis=1)]]
-    here, there = np.concatenate([near, joined]).T
+    touching = scan.touching[occupied[scan.touching].all(axis=1)]
+    joined_cells = cell_of[scan.edges[mask[scan.edges].all(axis=1)]]
+    from_cells, to_cells = np.concatenate([touching, joined_cells]).T
     size = (len(occupied), len(occupied))
-    graph = coo_matrix((np.ones(len(here), bool), (here, there)), shape=size)
+    graph = coo_matrix((np.ones(len(from_cells), bool), (from_cells, to_cells)), shape=size)
     return np.asarray(connected_components(graph, directed=False)[1])
 
 
 def f1_scores(predicted: Array, true: Array) -> dict[str, float]:
-    """F1 of one query's boxes (P, 2, 3) and (G, 2, 3) at each threshold, by its name.
+    """Compute F1 of one query's boxes (P, 2, 3) and (G, 2, 3) by name of the threshold.
 
-    Boxes are paired so that the sum of their IoU is largest (Hungarian method); pairs with
-    IoU >= k are hits, and F1 is 2 hits / (P + G). Without true boxes F1 is 1 where nothing is
-    predicted and else 0.
+    Boxes are paired so that the sum of their IoU is largest (Hungarian method). Pairs with IoU >=
+    k are hits, and F1 is 2 hits / (P + G). Without true boxes F1 is 1 where nothing is predicted
+    and else 0.
     """
     names = {name.replace("acc", "f1_"): float(k) for name, k in THRESHOLDS.items()}
     if not len(true):

@@ -1,7 +1,7 @@
-"""Figures of several runs over the queries that all were asked, against those of the first.
+"""Metrics of several runs over the queries that all of them have, compared with the first run.
 
-Runs are paired by query: an interval says how far a difference would move with other queries,
-and a sign test whether as many queries got better as worse. Every figure is one of
+Runs are paired by query. The interval of a difference is over queries; the sign test compares the
+number of queries that improved with the number that got worse. Every metric is one of
 ``stages.evaluation.metrics``.
 """
 
@@ -20,7 +20,7 @@ from stages.evaluation import metrics
 CIOU = "ciou"
 STRICT = ("miou", "acc25", "acc50")
 INCLUSIVE = ("inclusive_miou", "inclusive_acc25", "inclusive_acc50")
-FIGURES: Mapping[str, str] = {
+METRIC_NAMES: Mapping[str, str] = {
     "miou": "mIoU",
     "acc25": "Acc@0.25",
     "acc50": "Acc@0.50",
@@ -30,14 +30,14 @@ FIGURES: Mapping[str, str] = {
     "inclusive_acc25": "Acc@0.25, empty = 1",
     "inclusive_acc50": "Acc@0.50, empty = 1",
 }
-"""Every figure that is compared; those without a remark are strict, as in ``metrics.json``."""
+"""The metrics that are compared; unmarked ones are strict, as in ``metrics.json``."""
 
 
 @dataclass(frozen=True, eq=False)
-class Asked:
-    """One run's answers, under the ``name`` that errors call it by.
+class RunAnswers:
+    """The scored answers of one run; messages call the run ``name``.
 
-    ``targets`` are the ids of each query's objects by prompt id, as far as they are known.
+    ``targets`` holds the object ids of queries by prompt id, for queries whose targets are known.
     """
 
     name: str
@@ -47,9 +47,10 @@ class Asked:
 
 @dataclass(frozen=True, eq=False)
 class SharedQueries:
-    """``rows`` by run, all of the same queries in the first run's order; how many were left out.
+    """``rows`` by run, for the same queries in the first run's order, and numbers left out.
 
-    ``reworded`` counts queries of the first run that have another sentence or scene elsewhere.
+    ``left_out`` counts the other queries of each run. ``reworded`` counts queries of the first run
+    whose sentence or scene differs in another run.
     """
 
     rows: tuple[tuple[QueryRow, ...], ...]
@@ -59,11 +60,10 @@ class SharedQueries:
 
 @dataclass(frozen=True)
 class Change:
-    """A figure of one run less that of the first, with its 95 % interval over queries.
+    """The difference of a metric between a run and the first, with its 95 % interval.
 
-    ``better``, ``worse`` and ``same`` count queries, and ``sign_p`` is the exact two-sided sign
-    test's chance of such counts were either equally likely; None for cIoU, which no query has
-    by itself.
+    ``better``, ``worse`` and ``same`` count queries. ``sign_p`` is the p value of the exact
+    two-sided sign test. All four are None for cIoU, which is not a mean over queries.
     """
 
     difference: float
@@ -76,27 +76,27 @@ class Change:
 
 
 @dataclass(frozen=True)
-class Figure:
-    """One figure: its ``values`` by run, and the ``changes`` of all runs but the first."""
+class PairedMetric:
+    """One metric: its ``values`` by run, and the ``changes`` of all runs but the first."""
 
     values: tuple[float, ...]
     changes: tuple[Change, ...]
 
 
-def shared_queries(runs: Sequence[Asked]) -> SharedQueries:
-    """The queries with the same prompt id, scene and sentence in every run.
+def shared_queries(runs: Sequence[RunAnswers]) -> SharedQueries:
+    """Return the queries with the same prompt id, scene and sentence in every run.
 
-    Raises UserError when there is none, and when runs hold different things to be true of one.
+    Raises UserError where there is no such query, and where runs have different truths of a query.
     """
     by_id = [{row.prompt_id: row for row in run.rows} for run in runs]
     first = by_id[0]
     in_all = [name for name in first if all(name in rows for rows in by_id[1:])]
-    kept = [name for name in in_all if len({_words(rows[name]) for rows in by_id}) == 1]
+    kept = [name for name in in_all if len({_scene_and_text(rows[name]) for rows in by_id}) == 1]
     if not kept:
-        told = "; ".join(f"{run.name}: {_examples(run.rows)}" for run in runs)
+        examples = "; ".join(f"{run.name}: {_examples(run.rows)}" for run in runs)
         raise UserError(
             "these runs have no query in common (the same id, scene and sentence), so nothing can "
-            f"be compared. {told}. Compare runs of one scene set and its queries."
+            f"be compared. {examples}. Compare runs of one scene set and its queries."
         )
     for run, rows in zip(runs[1:], by_id[1:], strict=True):
         _refuse_other_truths(kept, runs[0], run, first, rows)
@@ -107,7 +107,7 @@ def shared_queries(runs: Sequence[Asked]) -> SharedQueries:
     )
 
 
-def _words(row: QueryRow) -> tuple[str, str]:
+def _scene_and_text(row: QueryRow) -> tuple[str, str]:
     return row.scene_id, row.text
 
 
@@ -118,59 +118,55 @@ def _examples(rows: Sequence[QueryRow]) -> str:
 
 def _refuse_other_truths(
     names: Sequence[str],
-    one: Asked,
-    two: Asked,
+    first_run: RunAnswers,
+    second_run: RunAnswers,
     first: Mapping[str, QueryRow],
     second: Mapping[str, QueryRow],
 ) -> None:
-    def true_of(run: Asked, row: QueryRow) -> tuple[str, int, tuple[int, ...] | None]:
-        known = row.prompt_id in one.targets and row.prompt_id in two.targets
-        ids = tuple(sorted(run.targets[row.prompt_id])) if known else None
+    def true_of(run: RunAnswers, row: QueryRow) -> tuple[str, int, tuple[int, ...] | None]:
+        has_targets = row.prompt_id in first_run.targets and row.prompt_id in second_run.targets
+        ids = tuple(sorted(run.targets[row.prompt_id])) if has_targets else None
         return row.target_count, row.truth_points, ids
 
-    other = [n for n in names if true_of(one, first[n]) != true_of(two, second[n])]
-    if other:
-        told = [
-            _truth(*true_of(*pair)) for pair in ((one, first[other[0]]), (two, second[other[0]]))
+    differing = [n for n in names if true_of(first_run, first[n]) != true_of(second_run, second[n])]
+    if differing:
+        truths = [
+            _truth(*true_of(*pair))
+            for pair in ((first_run, first[differing[0]]), (second_run, second[differing[0]]))
         ]
         raise UserError(
-            f"{two.name}: {len(other)} of {len(names)} shared queries have another truth than in "
-            f"{one.name}; the first is {other[0]}: expected {told[0]}, found {told[1]}. Compare "
-            "runs of the same scans and annotation."
+            f"{second_run.name}: {len(differing)} of {len(names)} shared queries have a different "
+            f"truth than in {first_run.name}; the first is {differing[0]}: expected {truths[0]}, "
+            f"found {truths[1]}. Compare runs of the same scans and annotation."
         )
 
 
 def _truth(targets: str, points: int, ids: tuple[int, ...] | None) -> str:
-    told = f" (objects {', '.join(map(str, ids))})" if ids else ""
-    return f"{points} true points of {targets} target{told}"
+    objects = f" (objects {', '.join(map(str, ids))})" if ids else ""
+    return f"{points} true points of {targets} target{objects}"
 
 
-def counts_of(rows: Sequence[QueryRow], source: str) -> metrics.Counts:
-    """Points of intersection and union of one source's answers."""
-    scores = (row.scores[source] for row in rows)
-    return metrics.Counts.of((score.intersection, score.union) for score in scores)
+def paired_metrics(runs: Sequence[metrics.Counts]) -> dict[str, PairedMetric]:
+    """Compute all ``METRIC_NAMES`` of runs over the same Q >= 1 queries, in one order.
 
-
-def figures(runs: Sequence[metrics.Counts]) -> dict[str, Figure]:
-    """All ``FIGURES`` of runs over the same Q >= 1 queries, in one order.
-
-    ``draws`` are the same for every figure and run. Raises ValueError for runs of several lengths.
+    The bootstrap draws are the same for every metric and run. Raises ValueError for runs of
+    different lengths and for no query.
     """
     if len({len(counts) for counts in runs}) != 1 or not len(runs[0]):
         raise ValueError("expected runs over the same queries, and one query at least")
-    drawn = metrics.draws(len(runs[0]))
+    resamples = metrics.draws(len(runs[0]))
     by_query = [_by_query(counts) for counts in runs]
-    made = {}
-    for name in FIGURES:
+    by_name = {}
+    for name in METRIC_NAMES:
         if name == CIOU:
-            made[name] = _ciou(runs, drawn)
+            by_name[name] = _ciou_metric(runs, resamples)
         else:
-            made[name] = _mean([values[name] for values in by_query], drawn)
-    return made
+            by_name[name] = _mean_metric([values[name] for values in by_query], resamples)
+    return by_name
 
 
 def _by_query(counts: metrics.Counts) -> dict[str, Array]:
-    """(Q,) float64 by figure: what its mean is taken of."""
+    """Return by metric the values (Q,) float64 that its mean is taken of."""
     values = dict(zip(STRICT, metrics.per_query(counts).values(), strict=True))
     inclusive = metrics.per_query(counts, "inclusive").values()
     values |= dict(zip(INCLUSIVE, inclusive, strict=True))
@@ -178,7 +174,7 @@ def _by_query(counts: metrics.Counts) -> dict[str, Array]:
     return {name: of_each.astype(np.float64) for name, of_each in values.items()}
 
 
-def _mean(runs: Sequence[Array], drawn: Array) -> Figure:
+def _mean_metric(runs: Sequence[Array], resamples: Array) -> PairedMetric:
     changes = []
     for values in runs[1:]:
         gains = values - runs[0]
@@ -186,33 +182,33 @@ def _mean(runs: Sequence[Array], drawn: Array) -> Figure:
         changes.append(
             Change(
                 float(gains.mean()),
-                *metrics.interval(gains[drawn].mean(1)),
+                *metrics.interval(gains[resamples].mean(1)),
                 better,
                 worse,
                 len(gains) - better - worse,
                 sign_test(better, worse),
             )
         )
-    return Figure(tuple(float(values.mean()) for values in runs), tuple(changes))
+    return PairedMetric(tuple(float(values.mean()) for values in runs), tuple(changes))
 
 
-def _ciou(runs: Sequence[metrics.Counts], drawn: Array) -> Figure:
+def _ciou_metric(runs: Sequence[metrics.Counts], resamples: Array) -> PairedMetric:
     values = [metrics.cumulative_iou(counts) for counts in runs]
     samples = [
-        metrics.iou_of_sums(counts.intersection[drawn].sum(1), counts.union[drawn].sum(1))
+        metrics.iou_of_sums(counts.intersection[resamples].sum(1), counts.union[resamples].sum(1))
         for counts in runs
     ]
     changes = tuple(
         Change(value - values[0], *metrics.interval(sample - samples[0]))
         for value, sample in zip(values[1:], samples[1:], strict=True)
     )
-    return Figure(tuple(values), changes)
+    return PairedMetric(tuple(values), changes)
 
 
 def sign_test(better: int, worse: int) -> float:
-    """Exact two-sided p of so uneven a split, were each change as likely for better as for worse.
+    """Return the exact two-sided p value of a sign test: both directions are equally likely.
 
-    Of right and wrong answers this is McNemar's exact test; 1 where nothing changed.
+    For right and wrong answers this is McNemar's exact test. The value is 1 where nothing changed.
     """
     from scipy.stats import binomtest
 

@@ -1,7 +1,7 @@
-"""Stage ``convert_reason3d``: Reason3D's queries to this project's, by its prepared points.
+"""Stage ``convert_reason3d``: convert Reason3D's queries by its prepared points.
 
-A category becomes the objects of the scene that are of it, as the prepared points have both; a
-referred object stays the object it is. What cannot be converted is reported, with the reason.
+A category becomes the objects of the scene that have this category in the prepared points; a
+referred object keeps its id. Queries that cannot be converted are listed with the reason.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ PointsOf = Callable[[PromptRecord], LabelledPoints | None]
 
 @dataclass(frozen=True)
 class Converted:
-    """``queries`` in the default format, and of every other record its number and the reason.
+    """``queries`` in the default format; ``refused`` lists other records' numbers and reasons.
 
     ``notes`` are about queries that were converted in part.
     """
@@ -34,29 +34,29 @@ def run(records: Sequence[PromptRecord], points_of: PointsOf) -> Converted:
     """Convert the records of one file.
 
     Args:
-        records: as ``data.queries.formats`` or ``data.queries.formats`` reads them.
-        points_of: the prepared points of a record's scene; None where there is no file.
+        records: the records of a file, as ``data.queries.formats`` reads it.
+        points_of: returns the prepared points of a record's scene; None where there is no file.
 
     Raises:
-        DataError: a prepared file that is damaged (of ``points_of``).
+        DataError: a prepared file is damaged (raised by ``points_of``).
     """
     converted = Converted([], [], [])
     for record in records:
         points = None if record.dataset == "mp3d" else points_of(record)
-        told = {"record": record.number, "scene_id": record.scene_id}
+        source = {"record": record.number, "scene_id": record.scene_id}
         if points is None:
             is_room = record.dataset == "mp3d"
             reason = "Matterport3D's prepared rooms name no objects" if is_room else "no point file"
-            converted.refused.append({**told, "reason": reason})
+            converted.refused.append({**source, "reason": reason})
             continue
         ids, note = (
             _category(record, points) if record.id_space == "category" else _object(record, points)
         )
         if not ids:
-            converted.refused.append({**told, "reason": note})
+            converted.refused.append({**source, "reason": note})
             continue
         if note:
-            converted.notes.append({**told, "note": note})
+            converted.notes.append({**source, "note": note})
         converted.queries.append(
             {
                 "scene_id": record.scene_id,
@@ -70,20 +70,22 @@ def run(records: Sequence[PromptRecord], points_of: PointsOf) -> Converted:
 
 
 def _category(record: PromptRecord, points: LabelledPoints) -> tuple[list[int], str]:
-    """The objects most of whose points are of the record's category, and what is left over."""
+    """Return the objects most of whose points have the record's category, and a note."""
     inside = points.classes == record.raw_ids[0]
     if not inside.any():
         return [], f"no point of class {record.raw_ids[0]}"
-    instances, own = np.unique(points.instances[inside], return_counts=True)
+    instances, of_class = np.unique(points.instances[inside], return_counts=True)
     sizes = np.array([np.count_nonzero(points.instances == instance) for instance in instances])
-    kept = (instances != NO_INSTANCE) & (2 * own > sizes)
-    left = int(own[~kept].sum())
+    kept = (instances != NO_INSTANCE) & (2 * of_class > sizes)
+    num_left = int(of_class[~kept].sum())
     note = (
-        f"{left} of {int(inside.sum())} points of the class are in no object of it" if left else ""
+        f"{num_left} of {int(inside.sum())} points of the class are in no object of it"
+        if num_left
+        else ""
     )
     return [int(instance) for instance in instances[kept]], note
 
 
 def _object(record: PromptRecord, points: LabelledPoints) -> tuple[list[int], str]:
-    known = [raw for raw in record.raw_ids if (points.instances == raw).any()]
-    return known, "" if known else f"no point of object {list(record.raw_ids)}"
+    ids = [raw for raw in record.raw_ids if (points.instances == raw).any()]
+    return ids, "" if ids else f"no point of object {list(record.raw_ids)}"

@@ -1,7 +1,7 @@
-"""Stage ``embed_classes``: names of classes to CLIP's text embeddings, by prompt templates.
+"""Stage ``embed_classes``: compute CLIP's text embeddings of class names by prompt templates.
 
-A class's embedding is the mean of the unit vectors of its name in every template, scaled to unit
-length again, as CLIP's authors make ensembles of prompts (Radford et al., 2021, section 3.1.4).
+The embedding of a class is the mean of the unit vectors of its name in every template, scaled to
+unit length (prompt ensembles of Radford et al., 2021, section 3.1.4).
 """
 
 from __future__ import annotations
@@ -26,12 +26,12 @@ def run(
     Args:
         classes: names, each once.
         templates: a key of ``TEMPLATES``.
-        clip: a key of ``HUB_IDS``; what to fetch is told where weights cannot be read.
+        clip: a key of ``HUB_IDS``, named in the message where weights cannot be read.
         weights: folder or hub id of a CLIP model.
         device: "cpu" or "cuda[:i]".
 
     Raises:
-        UserError: no weights, damaged ones, or no such device.
+        UserError: no weights, damaged weights, or no such device.
     """
     try:
         encoder = ClipText(weights, device)
@@ -46,9 +46,9 @@ def run(
 
 
 def embed(classes: Sequence[str], templates: Sequence[str], encoder: TextEncoder) -> Array:
-    """(C, D) float32 of unit length; ``templates`` hold one ``{}`` each.
+    """Return embeddings (C, D) float32 of unit length; ``templates`` hold one ``{}`` each.
 
-    Raises UserError where vectors are not finite, or cancel each other out.
+    Raises UserError for vectors that are not finite and for vectors that cancel each other.
     """
     texts = [template.replace("{}", name) for name in classes for template in templates]
     vectors = encoder.encode(texts).astype(np.float64)
@@ -58,6 +58,6 @@ def embed(classes: Sequence[str], templates: Sequence[str], encoder: TextEncoder
     if len(wrong):
         raise UserError(
             f"--weights: CLIP gives no direction for {len(wrong)} of {len(classes)} classes, "
-            f"{classes[wrong[0]]!r} first: the weights are damaged, fetch them again"
+            f"the first is {classes[wrong[0]]!r}: the weights are damaged, fetch them again"
         )
     return np.asarray(means / lengths, np.float32)

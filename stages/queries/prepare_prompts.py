@@ -1,4 +1,4 @@
-"""Stage ``prepare_prompts``: query records, or bare sentences, to prompts and their truths."""
+"""Stage ``prepare_prompts``: turn query records, or bare sentences, into prompts and truths."""
 
 from __future__ import annotations
 
@@ -26,15 +26,15 @@ from stages.configs import PromptsConfig
 
 @dataclass(frozen=True)
 class PreparedPrompts:
-    """``prompts`` by split, one truth a prompt, and the id space the file was found to use.
+    """``prompts`` by split, one truth for each prompt, and the id space of the query files.
 
-    Where no truth is known there are no truths, and the id space is "none".
+    Without truths the id space is "none".
 
-    ``unreadable`` are the scenes whose annotation cannot be read, with the reason: their
-    queries are left out, and preparing the scene itself refuses the same file. ``lacking`` are
-    the ids by prompt that a scene does not have, in formats known for it. ``other_datasets``
-    counts the queries about datasets of which no split has a scene. ``searches`` by split are
-    queries over all rooms of a place; their truths stand among the others under their ids.
+    ``unreadable`` holds scenes whose annotation cannot be read, with the reason: their queries are
+    omitted, and preparing such a scene raises the same error. ``lacking`` holds by prompt the ids
+    that a scene does not have, in formats where that may occur. ``other_datasets`` counts the
+    queries about data sets of which no split has a scene. ``searches`` by split are queries over
+    all rooms of a place; their truths are among the others under their ids.
     """
 
     prompts: dict[str, list[Prompt]]
@@ -54,21 +54,21 @@ def run(
     classes: ClassTable | None = None,
     places: Mapping[str, Sequence[str]] | None = None,
 ) -> PreparedPrompts:
-    """Sort records into splits by their scene and give their targets as objectIds.
+    """Assign records to splits by their scene and convert their targets to objectIds.
 
     Args:
-        records: those of all query files, one file after the other, all of one format.
-        splits: scene ids by split; no scene may be in two.
-        groups_of: names of a scene's annotated objects (read once a scene).
-        cfg: the id space, or how surely it must be found.
-        classes: what categories mean, for formats whose targets are categories.
+        records: the records of all query files in order, all of one format.
+        splits: scene ids by split; no scene may be in two splits.
+        groups_of: returns the names of a scene's annotated objects (called once per scene).
+        cfg: the id space, or the share of names that must agree to find it.
+        classes: the meaning of categories, for formats whose targets are categories.
         places: scene ids by place. Records of the task "search" about one of these scenes are
-            asked in all of its place's; where there are none, they are queries like any other.
+            asked in all scenes of its place. Without places they are ordinary queries.
 
     Raises:
-        DataError: a record names a scene of no split or an object its scene does not have (unless
-            its format is known for it), a split has no query, splits share a scene, no id space
-            agrees, or categories are asked for and ``classes`` are not given.
+        DataError: a record names a scene of no split, or an object its scene does not have (unless
+            the format allows it); a split has no query; splits share a scene; no id space agrees;
+            or categories are used without ``classes``.
     """
     records, other_datasets = _of_these_datasets(records, splits)
     split_of = _split_of_scene(splits, records)
@@ -98,8 +98,8 @@ def run(
         else:
             prompts[split].append(Prompt(prompt_id, record.scene_id, record.text, record.task))
         position[unit] += 1
-        told = (target.object_ids, record.object_name, record.answers, room)
-        truths.append(PromptTruth(prompt_id, *told))
+        truth_fields = (target.object_ids, record.object_name, record.answers, room)
+        truths.append(PromptTruth(prompt_id, *truth_fields))
         if target.lacking:
             lacking[prompt_id] = target.lacking
     return PreparedPrompts(prompts, truths, space, unreadable, lacking, other_datasets, searches)
@@ -113,12 +113,12 @@ def _search(
     record: PromptRecord,
     cfg: PromptsConfig,
 ) -> Search:
-    asked, rooms = read_room_query(record.text, cfg.rooms), tuple((places or {})[place])
-    return Search(search_id, place, number, rooms, record.text, *asked)
+    room_query, rooms = read_room_query(record.text, cfg.rooms), tuple((places or {})[place])
+    return Search(search_id, place, number, rooms, record.text, *room_query)
 
 
 class _Target(NamedTuple):
-    """A record's objects, and those of its ids that name nothing in its scene."""
+    """A record's objects, and those of its ids that match no object of its scene."""
 
     object_ids: tuple[int, ...]
     lacking: tuple[int, ...]
@@ -130,7 +130,7 @@ def _space(
     cfg: PromptsConfig,
     classes: ClassTable | None,
 ) -> IdSpace:
-    """The space that is given, documented or found, once names have been found to agree."""
+    """Return the id space that is configured, documented or detected, and check it by names."""
     if cfg.id_space != "auto":
         return cfg.id_space
     stated = records[0].id_space if records else None
@@ -158,27 +158,27 @@ def _targets(
             raise ValueError("categories without classes")
         members = members_of(record, classes, groups_of)
         return _Target(members, () if members else record.raw_ids)
-    found = object_ids_of(record, space, groups_of)
-    missing = tuple(raw for raw, known in zip(record.raw_ids, found) if known is None)
-    return _Target(tuple(known for known in found if known is not None), missing)
+    object_ids = object_ids_of(record, space, groups_of)
+    missing = tuple(raw for raw, object_id in zip(record.raw_ids, object_ids) if object_id is None)
+    return _Target(tuple(object_id for object_id in object_ids if object_id is not None), missing)
 
 
 def _refuse_lacking(
     records: Sequence[PromptRecord], targets: Sequence[_Target], space: IdSpace
 ) -> None:
-    """Raise one DataError for all records whose scene lacks what they name."""
+    """Raise one DataError for all records whose targets do not exist in their scene."""
     pairs = zip(records, targets, strict=True)
     wrong = [(r, t.lacking) for r, t in pairs if t.lacking and not r.may_lack_objects]
     if not wrong:
         return
-    shown = ", ".join(
+    examples = ", ".join(
         f"{list(raw)} of record {record.number} in scene {record.scene_id}"
         for record, raw in wrong[:5]
     )
     raise DataError(
         wrong[0][0].source,
         f"objects that the scenes have (as {space})",
-        f"{len(wrong)} records with others: {shown}{', ...' if len(wrong) > 5 else ''}",
+        f"{len(wrong)} records with others: {examples}{', ...' if len(wrong) > 5 else ''}",
         "Check that queries and scans are of the same version (ScanNet++ v1 or v2).",
     )
 
@@ -186,9 +186,9 @@ def _refuse_lacking(
 def _of_these_datasets(
     records: Sequence[PromptRecord], splits: Mapping[str, Sequence[str]]
 ) -> tuple[Sequence[PromptRecord], dict[str, int]]:
-    """Records of the datasets the splits' scenes are of, and how many there are of others.
+    """Return the records of the splits' data sets, and the numbers of other records.
 
-    Where no scene is known at all every record stays, to be refused by its scene.
+    Where no scene is known, every record is returned, so that the unknown scene is refused later.
     """
     scenes = {scene_id for names in splits.values() for scene_id in names}
     ours = {record.dataset for record in records if record.scene_id in scenes}
@@ -199,7 +199,7 @@ def _of_these_datasets(
 
 
 def _unreadable(records: Sequence[PromptRecord], groups_of: GroupsOf) -> dict[str, str]:
-    """Why the annotation of a scene cannot be read, by scene; one bad scan stops no other."""
+    """Return the reasons why annotations cannot be read, by scene."""
     reasons = {}
     for scene_id in sorted({record.scene_id for record in records}):
         try:
@@ -212,7 +212,7 @@ def _unreadable(records: Sequence[PromptRecord], groups_of: GroupsOf) -> dict[st
 def _split_of_scene(
     splits: Mapping[str, Sequence[str]], records: Sequence[PromptRecord]
 ) -> dict[str, str]:
-    """Split by scene, once scenes, splits and records have been found to fit each other."""
+    """Return the split of each scene; refuse scenes, splits and records that do not match."""
     source = records[0].source if records else "queries"
     split_of: dict[str, str] = {}
     for name, scene_ids in splits.items():
@@ -223,11 +223,11 @@ def _split_of_scene(
         split_of.update({scene_id: name for scene_id in scene_ids})
     unknown = sorted({r.scene_id for r in records if r.scene_id not in split_of})
     if unknown:
-        shown = f"{unknown[:10]}{' and more' if len(unknown) > 10 else ''}"
+        examples = f"{unknown[:10]}{' and more' if len(unknown) > 10 else ''}"
         remedy = "Add these scenes to a split, or remove their queries."
         expected = f"queries about scenes of the splits {list(splits)}"
         source = next(record.source for record in records if record.scene_id == unknown[0])
-        raise DataError(source, expected, f"{len(unknown)} unknown: {shown}", remedy)
+        raise DataError(source, expected, f"{len(unknown)} unknown: {examples}", remedy)
     used = {split_of[record.scene_id] for record in records}
     for name in splits:
         if name not in used:
@@ -242,23 +242,25 @@ TASK = "sentence"
 def run_sentences(
     sentences: Mapping[str, Sequence[str]], splits: Mapping[str, Sequence[str]]
 ) -> dict[str, list[Prompt]]:
-    """Prompts by split. A scene may be in several; what it is asked in one, it is in all.
+    """Make prompts by split from bare sentences.
+
+    A scene may be in several splits; its prompts are the same in all of them.
 
     Args:
         sentences: by split.
         splits: scene ids by split.
     """
-    asked: dict[str, list[str]] = {}
+    by_scene: dict[str, list[str]] = {}
     for split, scene_ids in splits.items():
         for scene_id in scene_ids:
-            known = asked.setdefault(scene_id, [])
-            known += [text for text in sentences[split] if text not in known]
+            scene_texts = by_scene.setdefault(scene_id, [])
+            scene_texts += [text for text in sentences[split] if text not in scene_texts]
     prompts = {
         scene_id: [
             Prompt(f"{scene_id}_{number:04d}", scene_id, text, TASK)
             for number, text in enumerate(texts)
         ]
-        for scene_id, texts in asked.items()
+        for scene_id, texts in by_scene.items()
     }
     return {
         split: [prompt for scene_id in scene_ids for prompt in prompts[scene_id]]

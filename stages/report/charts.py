@@ -1,10 +1,9 @@
 """Charts as numbers that templates turn into SVG: lines, bars, histograms, scatter plots.
 
-Marks differ in shape as well as in colour, so that nothing is told by colour alone.
-
-Bars carry their arm's name and figure, lines their name at the end and a dash of their own, so
-that nothing is told by colour alone; the colours are Okabe and Ito's. The macros of
-``chart_macros.html.jinja`` draw them, in a page or in files of their own.
+Marks differ in shape as well as in colour, bars carry their name and value, and lines have a
+name at their end and a dash pattern, so no chart depends on colour alone. The colours are those
+of Okabe and Ito. The macros of ``chart_macros.html.jinja`` and ``compare_charts.html.jinja`` draw
+the charts, within a page or as SVG files.
 """
 
 from __future__ import annotations
@@ -26,7 +25,7 @@ _MAX_POINTS = 600
 
 @dataclass(frozen=True)
 class Tick:
-    """A label and where it stands along its axis, in SVG units."""
+    """A label and its position along an axis, in SVG units."""
 
     at: float
     label: str
@@ -34,7 +33,10 @@ class Tick:
 
 @dataclass(frozen=True)
 class LineChart:
-    """One polyline in a ``WIDTH`` x ``HEIGHT`` box: SVG ``points`` and the axes' ticks."""
+    """One polyline in a ``width`` x ``height`` box: SVG ``points`` and the ticks of both axes.
+
+    ``first`` and ``last`` are the y values at both ends.
+    """
 
     points: str
     x_ticks: tuple[Tick, ...]
@@ -49,7 +51,7 @@ class LineChart:
 
 
 def line_chart(values: Sequence[tuple[float, float]]) -> LineChart | None:
-    """Chart of finite (x, y) pairs in the order given; None for fewer than two."""
+    """Make a chart of finite (x, y) pairs in the order given; None for fewer than two."""
     if len(values) < 2:
         return None
     stride = -(-len(values) // _MAX_POINTS)
@@ -58,17 +60,13 @@ def line_chart(values: Sequence[tuple[float, float]]) -> LineChart | None:
     low_x, span_x = min(xs), (max(xs) - min(xs)) or 1.0
     low_y, high_y = min(0.0, *ys), max(ys)
     span_y = (high_y - low_y) or 1.0
+    bottom = LINE_HEIGHT - _LINE_BOTTOM
 
     def place_x(x: float) -> float:
         return round(_LINE_LEFT + (x - low_x) / span_x * (LINE_WIDTH - _LINE_LEFT - _LINE_RIGHT), 1)
 
     def place_y(y: float) -> float:
-        return round(
-            LINE_HEIGHT
-            - _LINE_BOTTOM
-            - (y - low_y) / span_y * (LINE_HEIGHT - _LINE_TOP - _LINE_BOTTOM),
-            1,
-        )
+        return round(bottom - (y - low_y) / span_y * (bottom - _LINE_TOP), 1)
 
     return LineChart(
         " ".join(f"{place_x(x)},{place_y(y)}" for x, y in kept),
@@ -85,9 +83,15 @@ _HISTOGRAM_LEFT, _HISTOGRAM_RIGHT, _HISTOGRAM_TOP, _HISTOGRAM_BOTTOM = 34, 16, 2
 _COLUMN_GAP = 2.0
 
 
+Kind = Literal["gained", "lost", "same"]
+
+
 @dataclass(frozen=True)
 class Column:
-    """One bin: its bar in SVG units, how many values it has, and which ones in words."""
+    """One bin of a histogram: its bar in SVG units, its number of values, and a label.
+
+    ``kind`` is "" where the bins are not about changes.
+    """
 
     x: float
     y: float
@@ -95,47 +99,58 @@ class Column:
     height: float
     count: int
     label: str
+    kind: Kind | Literal[""] = ""
 
 
 @dataclass(frozen=True)
 class Histogram:
-    """Columns over [0, 1] in a ``width`` x ``height`` box; ``total`` values, ``mean`` of them."""
+    """Columns in a ``width`` x ``height`` box of SVG units, with their axes.
+
+    The columns lie between ``left`` and ``right``, ``top`` and ``bottom``. ``mean`` is the mean of
+    the values, None where it is not shown.
+    """
 
     title: str
     columns: tuple[Column, ...]
     x_ticks: tuple[Tick, ...]
     y_ticks: tuple[Tick, ...]
-    total: int
-    mean: float
-    width: int = HISTOGRAM_WIDTH
-    height: int = HISTOGRAM_HEIGHT
-    left: int = _HISTOGRAM_LEFT
-    right: int = HISTOGRAM_WIDTH - _HISTOGRAM_RIGHT
-    bottom: int = HISTOGRAM_HEIGHT - _HISTOGRAM_BOTTOM
+    x_label: str
+    width: int
+    height: int
+    left: int
+    right: int
+    top: int
+    bottom: int
+    mean: float | None = None
+
+    @property
+    def total(self) -> int:
+        """The number of values in all columns."""
+        return sum(column.count for column in self.columns)
 
 
 def iou_histograms(rows: Sequence[QueryRow], sources: Mapping[str, str]) -> list[Histogram]:
-    """The strict IoU of queries that have a target, one histogram a source, on one scale.
+    """Make a histogram of strict IoU for each source, all on one scale.
 
-    ``sources`` are their names by key. None for no such query: an absent object's strict IoU is 0
-    by definition and would tell nothing.
+    ``sources`` holds the titles by key. Only queries that have a target count, because the strict
+    IoU of an absent object is 0 by definition. The list is empty where no query has a target.
     """
-    there = [row for row in rows if row.target_count != "zero"]
-    if not there:
+    with_target = [row for row in rows if row.target_count != "zero"]
+    if not with_target:
         return []
-    values = {source: [row.scores[source].iou for row in there] for source in sources}
+    values = {source: [row.scores[source].iou for row in with_target] for source in sources}
     counts = {source: binned(values[source]) for source in sources}
     highest = max(max(of_source) for of_source in counts.values())
     return [
-        _histogram(sources[source], counts[source], highest, sum(values[source]) / len(there))
+        _histogram(sources[source], counts[source], highest, sum(values[source]) / len(with_target))
         for source in sources
     ]
 
 
 def binned(values: Sequence[float]) -> list[int]:
-    """How many of the values in [0, 1] fall into each tenth; 1 belongs to the last.
+    """Count the values in [0, 1] by tenths; 1 belongs to the last tenth.
 
-    A value a rounding error under a tenth counts as that tenth.
+    A value that lies a rounding error under a tenth counts as that tenth.
     """
     counts = [0] * BINS
     for value in values:
@@ -165,29 +180,43 @@ def _histogram(name: str, counts: Sequence[int], highest: int, mean: float) -> H
     y_ticks = tuple(
         Tick(round(bottom - value * tall, 1), str(value)) for value in dict.fromkeys((0, highest))
     )
-    return Histogram(name, columns, x_ticks, y_ticks, sum(counts), mean)
+    return Histogram(
+        name,
+        columns,
+        x_ticks,
+        y_ticks,
+        "IoU, percent",
+        HISTOGRAM_WIDTH,
+        HISTOGRAM_HEIGHT,
+        _HISTOGRAM_LEFT,
+        HISTOGRAM_WIDTH - _HISTOGRAM_RIGHT,
+        _HISTOGRAM_TOP,
+        bottom,
+        mean,
+    )
 
 
-Kind = Literal["gained", "lost", "same"]
 _CHANGE_SIZE, _CHANGE_LEFT, _CHANGE_TOP, _CHANGE_BOTTOM, _CHANGE_RIGHT = 340, 36, 28, 44, 16
 _MARK = 4.5
 _CHANGE_WIDE = 520
+_CHANGE_AXIS = _CHANGE_SIZE - _CHANGE_LEFT - _CHANGE_RIGHT + _CHANGE_TOP
+"""SVG units from the top of a box to the axis at its bottom."""
 _CHANGE_BINS = 10
-"""On either side of the bin in the middle, which is for changes under half a bin."""
+"""Bins on either side of the middle bin, which holds changes under half a bin."""
 
 
 @dataclass(frozen=True)
 class Mark:
-    """One query: an SVG path, and what to tell when it is pointed at."""
+    """One query of a scatter plot: an SVG path and the label shown when it is pointed at."""
 
     kind: Kind
     path: str
-    told: str
+    label: str
 
 
 @dataclass(frozen=True)
 class Scatter:
-    """Marks in a square from 0 to 1 on both axes, in SVG units."""
+    """A scatter plot: marks in a square from 0 to 1 on both axes, in SVG units."""
 
     marks: tuple[Mark, ...]
     x_ticks: tuple[Tick, ...]
@@ -196,45 +225,15 @@ class Scatter:
     y_label: str
     title: str
     width: int = _CHANGE_SIZE
-    height: int = _CHANGE_SIZE - _CHANGE_LEFT - _CHANGE_RIGHT + _CHANGE_TOP + _CHANGE_BOTTOM
+    height: int = _CHANGE_AXIS + _CHANGE_BOTTOM
     left: int = _CHANGE_LEFT
     right: int = _CHANGE_SIZE - _CHANGE_RIGHT
     top: int = _CHANGE_TOP
-    bottom: int = _CHANGE_SIZE - _CHANGE_LEFT - _CHANGE_RIGHT + _CHANGE_TOP
-
-
-@dataclass(frozen=True)
-class ChangeColumn:
-    """A bar of a histogram, and how many queries it stands for."""
-
-    kind: Kind
-    x: float
-    y: float
-    width: float
-    height: float
-    count: int
-    told: str
-
-
-@dataclass(frozen=True)
-class ChangeHistogram:
-    """Bars over changes from -1 to 1; the one in the middle is for no change to speak of."""
-
-    columns: tuple[ChangeColumn, ...]
-    x_ticks: tuple[Tick, ...]
-    y_ticks: tuple[Tick, ...]
-    x_label: str
-    title: str
-    width: int = _CHANGE_WIDE
-    height: int = _CHANGE_SIZE - _CHANGE_LEFT - _CHANGE_RIGHT + _CHANGE_TOP + _CHANGE_BOTTOM
-    left: int = _CHANGE_LEFT
-    right: int = _CHANGE_WIDE - _CHANGE_RIGHT
-    top: int = _CHANGE_TOP
-    bottom: int = _CHANGE_SIZE - _CHANGE_LEFT - _CHANGE_RIGHT + _CHANGE_TOP
+    bottom: int = _CHANGE_AXIS
 
 
 def kind_of(change: float) -> Kind:
-    """Whether a query was gained or lost; the same only without any change."""
+    """Return "gained" or "lost" by the sign of a change, "same" for exactly 0."""
     return "gained" if change > 0 else "lost" if change < 0 else "same"
 
 
@@ -242,10 +241,11 @@ def _signed(points: int) -> str:
     return f"{points:+d}".replace("-", "\N{MINUS SIGN}") if points else "0"
 
 
-def scatter(first: Array, second: Array, told: Sequence[str], names: tuple[str, str]) -> Scatter:
-    """Marks of the IoU (Q,) in [0, 1] of each query in two runs; ``told`` names the queries.
+def scatter(first: Array, second: Array, labels: Sequence[str], names: tuple[str, str]) -> Scatter:
+    """Plot the IoU (Q,) in [0, 1] of each query in two runs.
 
-    Above the diagonal the second run is the better one. ``names`` are those of the runs.
+    ``labels`` are the names of the queries, ``names`` those of the runs. Marks above the diagonal
+    are queries on which the second run is better.
     """
     span = _CHANGE_SIZE - _CHANGE_LEFT - _CHANGE_RIGHT
 
@@ -253,10 +253,10 @@ def scatter(first: Array, second: Array, told: Sequence[str], names: tuple[str, 
         return round(_CHANGE_LEFT + x * span, 1), round(_CHANGE_TOP + (1 - y) * span, 1)
 
     marks = []
-    for x, y, name in zip(first.tolist(), second.tolist(), told, strict=True):
+    for x, y, name in zip(first.tolist(), second.tolist(), labels, strict=True):
         kind = kind_of(y - x)
-        text = f"{name}: {100 * x:.0f} to {100 * y:.0f} ({100 * (y - x):+.0f})"
-        marks.append(Mark(kind, _mark_path(kind, *at(x, y)), text))
+        label = f"{name}: {100 * x:.0f} to {100 * y:.0f} ({100 * (y - x):+.0f})"
+        marks.append(Mark(kind, _mark_path(kind, *at(x, y)), label))
     values = (0.0, 0.25, 0.5, 0.75, 1.0)
     return Scatter(
         tuple(marks),
@@ -277,12 +277,12 @@ def _mark_path(kind: Kind, x: float, y: float) -> str:
     return f"M{x - _MARK} {y}{half} {2 * _MARK} 0{half} -{2 * _MARK} 0z"
 
 
-def changes_histogram(changes: Array, names: tuple[str, str]) -> ChangeHistogram:
-    """How many of (Q,) changes of IoU, in [-1, 1], fall into each tenth."""
+def changes_histogram(changes: Array, names: tuple[str, str]) -> Histogram:
+    """Make a histogram of changes of IoU (Q,) in [-1, 1], with bins of a tenth."""
     # Rounding halves to even treats gains and losses alike, so swapped runs give a mirror image.
     tenths = np.rint(changes * _CHANGE_BINS).astype(int)
     counts = np.bincount(tenths + _CHANGE_BINS, minlength=2 * _CHANGE_BINS + 1)
-    low, high = _CHANGE_TOP, _CHANGE_SIZE - _CHANGE_LEFT - _CHANGE_RIGHT + _CHANGE_TOP
+    low, high = _CHANGE_TOP, _CHANGE_AXIS
     top = int(counts.max(initial=1))
     step = (_CHANGE_WIDE - _CHANGE_LEFT - _CHANGE_RIGHT) / len(counts)
     columns = []
@@ -290,14 +290,19 @@ def changes_histogram(changes: Array, names: tuple[str, str]) -> ChangeHistogram
         height = round(count / top * (high - low), 1)
         middle = (k - _CHANGE_BINS) / _CHANGE_BINS
         kind = kind_of(k - _CHANGE_BINS)
-        told = f"changed by about {_signed(round(100 * middle))}: {count}"
+        label = f"changed by about {_signed(round(100 * middle))}: {count}"
         x = round(_CHANGE_LEFT + k * step + 1, 1)
         columns.append(
-            ChangeColumn(kind, x, round(high - height, 1), round(step - 2, 1), height, count, told)
+            Column(x, round(high - height, 1), round(step - 2, 1), height, count, label, kind)
         )
     centre = [_CHANGE_LEFT + (k + 0.5) * step for k in range(len(counts))]
     ticks = (k for k in range(0, len(counts), _CHANGE_BINS // 2))
-    return ChangeHistogram(
+    title = (
+        f"Changes of IoU from {names[0]} to {names[1]}: {int((changes > 0).sum())} queries gained, "
+        f"{int((changes < 0).sum())} lost, {int((changes == 0).sum())} as before"
+    )
+    return Histogram(
+        title,
         tuple(columns),
         tuple(Tick(round(centre[k], 1), _signed(10 * (k - _CHANGE_BINS))) for k in ticks),
         tuple(
@@ -305,8 +310,12 @@ def changes_histogram(changes: Array, names: tuple[str, str]) -> ChangeHistogram
             for s in sorted({0, top // 2, top})
         ),
         f"change of IoU from {names[0]} to {names[1]}, points",
-        f"Changes of IoU from {names[0]} to {names[1]}: {int((changes > 0).sum())} queries gained, "
-        f"{int((changes < 0).sum())} lost, {int((changes == 0).sum())} as before",
+        _CHANGE_WIDE,
+        _CHANGE_AXIS + _CHANGE_BOTTOM,
+        _CHANGE_LEFT,
+        _CHANGE_WIDE - _CHANGE_RIGHT,
+        _CHANGE_TOP,
+        _CHANGE_AXIS,
     )
 
 
@@ -319,7 +328,7 @@ _NAME_GAP = 13.0
 
 @dataclass(frozen=True)
 class Bar:
-    """A bar from the axis to ``end``, a whisker from ``low`` to ``high``, all SVG units."""
+    """A bar from the axis to ``end`` and a whisker from ``low`` to ``high``, in SVG units."""
 
     label: str
     y: float
@@ -346,7 +355,7 @@ class BarChart:
 
 @dataclass(frozen=True)
 class Line:
-    """One named polyline: SVG ``points``, each of them also as ``dots``; its name at ``name_y``."""
+    """One named polyline: SVG ``points``, the same as ``dots``, and the position of its name."""
 
     name: str
     number: int
@@ -358,7 +367,7 @@ class Line:
 
 @dataclass(frozen=True)
 class Panel:
-    """Lines over common axes; ``left`` to ``right`` and ``top`` to ``bottom`` are the axes'."""
+    """Lines over common axes, which span ``left`` to ``right`` and ``top`` to ``bottom``."""
 
     title: str
     x_label: str
@@ -382,10 +391,13 @@ class LineCharts:
     width: int = ARMS_WIDTH
 
 
-def arm_bars(arms: Mapping[str, Mapping[str, Any]], figure: str, title: str) -> BarChart:
-    """One bar an arm with its 95 % interval, in percent; arms without a figure are left out."""
-    known = {name: arm for name, arm in arms.items() if arm[figure]["mean"] is not None}
-    high = max([arm[figure]["ci95"][1] for arm in known.values()], default=0.0)
+def arm_bars(arms: Mapping[str, Mapping[str, Any]], metric: str, title: str) -> BarChart:
+    """Make one bar in percent with its 95 % interval for each arm.
+
+    ``metric`` is a key of the arms' entries; arms whose mean is None are left out.
+    """
+    with_mean = {name: arm for name, arm in arms.items() if arm[metric]["mean"] is not None}
+    high = max([arm[metric]["ci95"][1] for arm in with_mean.values()], default=0.0)
     top = _round_up(high)
     scale = (ARMS_WIDTH - _BAR_LEFT - _BAR_RIGHT) / top
 
@@ -396,24 +408,24 @@ def arm_bars(arms: Mapping[str, Mapping[str, Any]], figure: str, title: str) -> 
         Bar(
             f"{name}: {arm['title']}",
             _BAR_TOP + k * _BAR_ROW,
-            at(arm[figure]["mean"]),
-            at(arm[figure]["ci95"][0]),
-            at(arm[figure]["ci95"][1]),
-            f"{100 * arm[figure]['mean']:.1f}",
+            at(arm[metric]["mean"]),
+            at(arm[metric]["ci95"][0]),
+            at(arm[metric]["ci95"][1]),
+            f"{100 * arm[metric]['mean']:.1f}",
         )
-        for k, (name, arm) in enumerate(known.items())
+        for k, (name, arm) in enumerate(with_mean.items())
     )
     ticks = tuple(Tick(at(value), _percent(value)) for value in _steps(top))
     return BarChart(bars, ticks, _BAR_TOP + len(bars) * _BAR_ROW + _BAR_BOTTOM, title)
 
 
 def _round_up(value: float) -> float:
-    """The next tenth; 0.1 for nothing."""
+    """Round up to the next tenth; 0.1 for 0."""
     return max(1, -int(-value * 10 // 1)) / 10
 
 
 def _steps(top: float) -> list[float]:
-    """Round values from 0 to ``top``, a number of tenths."""
+    """Return round values from 0 to ``top``, a multiple of a tenth."""
     step = 1 if top < 0.55 else 2
     return [tenths / 10 for tenths in range(0, round(10 * top) + 1, step)]
 
@@ -429,12 +441,15 @@ def line_panels(
     y_label: str,
     height: int = 280,
 ) -> LineCharts:
-    """Panels (title, (x, y) pairs by line) on common axes from 0, all values fractions."""
+    """Plot panels of (title, (x, y) pairs by line name) on common axes from 0.
+
+    All values are fractions. ``height`` is that of the box, in SVG units.
+    """
     pairs = [pair for _, lines in panels for line in lines.values() for pair in line]
     top_x, top_y = (_round_up(max([p[axis] for p in pairs], default=0.0)) for axis in (0, 1))
     names = list(dict.fromkeys(name for _, lines in panels for name in lines))
     width = ARMS_WIDTH / max(len(panels), 1)
-    made = []
+    finished = []
     for k, (panel_title, lines) in enumerate(panels):
         left, right = k * width + _PANEL_LEFT, (k + 1) * width - _PANEL_RIGHT
         top, bottom = float(_PANEL_TOP), float(height - _PANEL_BOTTOM)
@@ -449,14 +464,16 @@ def line_panels(
         drawn = _lines(placed, names)
         x_ticks = tuple(Tick(place(value, 0)[0], _percent(value)) for value in _steps(top_x))
         y_ticks = tuple(Tick(place(0, value)[1], _percent(value)) for value in _steps(top_y))
-        made.append(Panel(panel_title, x_label, drawn, x_ticks, y_ticks, left, right, top, bottom))
-    return LineCharts(tuple(made), title, y_label, height)
+        finished.append(
+            Panel(panel_title, x_label, drawn, x_ticks, y_ticks, left, right, top, bottom)
+        )
+    return LineCharts(tuple(finished), title, y_label, height)
 
 
 def _lines(
     placed: Mapping[str, tuple[tuple[float, float], ...]], names: Sequence[str]
 ) -> tuple[Line, ...]:
-    """Lines in the order given, their names beside their last points and apart from each other."""
+    """Make lines in the order given. Names stand beside the last points and do not overlap."""
     ends = sorted((dots[-1][1], name) for name, dots in placed.items())
     name_y: dict[str, float] = {}
     lowest = float("-inf")
@@ -477,6 +494,6 @@ def _lines(
 
 
 def drawn(chart: BarChart | LineCharts) -> str:
-    """The chart as an SVG file of its own, for light and dark pages."""
+    """Render a chart as the text of an SVG file with styles for light and dark pages."""
     kind = "bars" if isinstance(chart, BarChart) else "lines"
     return templates().get_template("chart.svg.jinja").render(chart=chart, kind=kind)

@@ -1,7 +1,7 @@
-"""Stage ``compare``: several runs with their differences, and the page that shows them.
+"""Stage ``compare``: metrics of several runs with their differences, and a page of them.
 
-Queries, names and paths are untrusted text: the template escapes everything it is given, and
-the page's Content-Security-Policy lets only its own script and style run and nothing load.
+Queries, names and paths are untrusted text. The template escapes them, and the page's
+Content-Security-Policy allows only the page's own script and style and loads nothing.
 """
 
 from __future__ import annotations
@@ -19,20 +19,19 @@ from stages.configs import ReportConfig
 from stages.evaluation import metrics
 from stages.evaluation.metrics import RESAMPLES, RULES
 from stages.evaluation.paired_comparison import (
-    FIGURES,
-    Asked,
-    Figure,
+    METRIC_NAMES,
+    PairedMetric,
+    RunAnswers,
     SharedQueries,
-    counts_of,
-    figures,
+    paired_metrics,
     shared_queries,
 )
-from stages.report.charts import ChangeHistogram, Scatter, changes_histogram, kind_of, scatter
+from stages.report.charts import Histogram, Scatter, changes_histogram, kind_of, scatter
 from stages.report.html import inline, page_scripts, templates
 from stages.report.inputs import ComparedScene, CompareInputs
 from stages.report.pictures import paint_query
 from stages.report.points3d import Mode, Modes
-from stages.report.query_cards import Album, House, picture_height, with_houses
+from stages.report.query_cards import Album, DrawnQuery, RenderedScan, make_album, picture_height
 
 SOURCE_NAMES = {
     "student": "student",
@@ -40,26 +39,26 @@ SOURCE_NAMES = {
     "together": "student and labels together",
 }
 MOST_ROWS = 2000
-"""Queries in the table; of more, those that changed most."""
+"""Most queries in the table; those that changed most are kept."""
 MOST_SETTINGS = 40
-"""Rows of a table of what differs between configs, or between inputs."""
+"""Most rows in the tables of differing settings and of differing inputs."""
 _TILES = ("miou", "acc25", "acc50", "ciou", "giou")
 
 
 @dataclass(frozen=True, eq=False)
 class Group:
-    """Figures of some queries."""
+    """The metrics of a group of queries."""
 
     name: str
     num_queries: int
-    figures: Mapping[str, Figure]
+    metrics: Mapping[str, PairedMetric]
 
 
 @dataclass(frozen=True, eq=False)
 class ComparedQuery:
-    """One query: its rows and inclusive IoU by run, and how those of all runs but the first differ.
+    """One query: its rows and inclusive IoU by run, and the changes against the first run.
 
-    ``largest`` is the change of largest size.
+    ``changes`` has an entry for each run but the first; ``largest`` is the change of largest size.
     """
 
     rows: tuple[QueryRow, ...]
@@ -70,10 +69,14 @@ class ComparedQuery:
 
 @dataclass(frozen=True, eq=False)
 class PageContent:
-    """What is shown: figures of the chosen source, of every source and by group; the queries."""
+    """The content of the page: metrics, groups of queries, the queries and their pictures.
 
-    figures: Mapping[str, Figure]
-    by_source: Mapping[str, Mapping[str, Figure]]
+    ``metrics`` are those of the chosen source, ``by_source`` those of every source. ``groups``
+    holds groups by the title of their table. ``picture_width`` is in pixels.
+    """
+
+    metrics: Mapping[str, PairedMetric]
+    by_source: Mapping[str, Mapping[str, PairedMetric]]
     groups: Mapping[str, Sequence[Group]]
     shared: SharedQueries
     queries: Sequence[ComparedQuery]
@@ -82,7 +85,7 @@ class PageContent:
 
 
 def render_page(inputs: CompareInputs, content: PageContent) -> str:
-    """The whole page."""
+    """Render the page as HTML."""
     names = [f"run {k}" for k in range(1, len(inputs.runs) + 1)]
     queries = content.queries[:MOST_ROWS]
     html = (
@@ -104,7 +107,7 @@ def render_page(inputs: CompareInputs, content: PageContent) -> str:
             content=content,
             album=content.album,
             tiles=_TILES,
-            figure_names=FIGURES,
+            metric_names=METRIC_NAMES,
             rules=RULES,
             resamples=RESAMPLES,
             num_queries=len(content.queries),
@@ -120,20 +123,20 @@ def render_page(inputs: CompareInputs, content: PageContent) -> str:
 
 def _charts(
     queries: Sequence[ComparedQuery], names: Sequence[str]
-) -> list[tuple[Scatter, ChangeHistogram]]:
-    """Of every run but the first: its IoU against the first's, and the changes."""
+) -> list[tuple[Scatter, Histogram]]:
+    """Make two charts for each run but the first: its IoU against the first run's, and changes."""
     ious = np.array([query.ious for query in queries])
     texts = [query.rows[0].text for query in queries]
-    made = []
+    charts = []
     for k in range(1, len(names)):
         pair = (names[0], names[k])
-        drawn = scatter(ious[:, 0], ious[:, k], texts, pair)
-        made.append((drawn, changes_histogram(ious[:, k] - ious[:, 0], pair)))
-    return made
+        scatter_plot = scatter(ious[:, 0], ious[:, k], texts, pair)
+        charts.append((scatter_plot, changes_histogram(ious[:, k] - ious[:, 0], pair)))
+    return charts
 
 
 def _machine_row(query: ComparedQuery) -> dict[str, Any]:
-    """What the page's script sorts and filters by."""
+    """Return the values that the page's script sorts and filters a query by."""
     row = query.rows[0]
     return {
         "text": row.text,
@@ -148,75 +151,77 @@ def _machine_row(query: ComparedQuery) -> dict[str, Any]:
 
 
 def points(difference: float) -> str:
-    """A difference in percentage points, with its sign; no sign where it rounds to nothing."""
+    """Write a difference in percentage points with its sign; no sign where it rounds to 0."""
     text = f"{100 * difference:+.1f}"
     return "0.0" if text in ("+0.0", "-0.0") else text.replace("-", "\N{MINUS SIGN}")
 
 
 def chance(value: float | None) -> str:
-    """A p value to three digits; a dash where there is none."""
+    """Write a p value with three digits; a dash for None."""
     if value is None:
         return "\N{EN DASH}"
     return "< 0.001" if value < 0.001 else f"{value:.3f}"
 
 
 FEWEST, MOST = 2, 6
-"""Runs of one comparison."""
+"""Least and most runs of one comparison."""
 
 
 @dataclass(frozen=True, eq=False)
 class Comparison:
-    """The ``html`` page, the ``figures`` it begins with, and which queries they are over."""
+    """The ``html`` page, the ``metrics`` of the chosen source, and the shared queries."""
 
     html: str
-    figures: Mapping[str, Figure]
+    metrics: Mapping[str, PairedMetric]
     shared: SharedQueries
 
 
 def run(inputs: CompareInputs, cfg: ReportConfig, progress: Progress = silent) -> Comparison:
-    """Compare runs by the queries that all were asked; the same inputs give the same bytes.
+    """Compare runs on the queries that all of them have; the same inputs give the same bytes.
 
-    At most ``cfg.max_pictures`` queries, those that changed most, are drawn. Raises UserError for
-    fewer than two runs or more than six, and as of ``shared_queries``. ``progress`` gets
-    (queries drawn, queries to draw).
+    At most ``cfg.max_pictures`` queries are drawn, those that changed most. ``progress`` gets
+    (queries drawn, queries to draw). Raises UserError for fewer than two runs or more than six, for
+    runs without a common query, and for runs with different truths of one query.
     """
     if not FEWEST <= len(inputs.runs) <= MOST:
         raise UserError(f"expected {FEWEST} to {MOST} runs, found {len(inputs.runs)}")
-    asked = [Asked(run.name, run.evaluation.rows, run.targets) for run in inputs.runs]
-    shared = shared_queries(asked)
-    made = _figures(shared.rows, inputs.source)
+    answers = [RunAnswers(run.name, run.evaluation.rows, run.targets) for run in inputs.runs]
+    shared = shared_queries(answers)
+    paired = _paired_metrics(shared.rows, inputs.source)
     queries = changed_most(shared, inputs.source)
     content = PageContent(
-        made,
-        {source: _figures(shared.rows, source) for source in SOURCES},
+        paired,
+        {source: _paired_metrics(shared.rows, source) for source in SOURCES},
         _groups(shared, inputs.source),
         shared,
         queries,
         _album(inputs, queries, cfg, progress),
         cfg.picture_width,
     )
-    return Comparison(render_page(inputs, content), made, shared)
+    return Comparison(render_page(inputs, content), paired, shared)
 
 
-def _figures(runs: Sequence[Sequence[QueryRow]], source: str) -> dict[str, Figure]:
-    return figures([counts_of(rows, source) for rows in runs])
+def _paired_metrics(runs: Sequence[Sequence[QueryRow]], source: str) -> dict[str, PairedMetric]:
+    return paired_metrics([metrics.counts_of(rows, source) for rows in runs])
 
 
 def _groups(shared: SharedQueries, source: str) -> dict[str, list[Group]]:
-    """Figures by task and by number of targets, of those that have a query."""
+    """Compute metrics by task and by number of targets, for groups that have a query."""
     first = shared.rows[0]
     by_task = {task: [r.task == task for r in first] for task in sorted({r.task for r in first})}
     by_count = {n: [r.target_count == n for r in first] for n in TARGET_COUNTS}
-    made = {}
-    for title, groups in (("Task", by_task), ("Targets", by_count)):
-        made[title] = [
+    by_title = {}
+    for title, chosen_of in (("Task", by_task), ("Targets", by_count)):
+        by_title[title] = [
             Group(
-                name, sum(chosen), _figures([_only(rows, chosen) for rows in shared.rows], source)
+                name,
+                sum(chosen),
+                _paired_metrics([_only(rows, chosen) for rows in shared.rows], source),
             )
-            for name, chosen in groups.items()
+            for name, chosen in chosen_of.items()
             if any(chosen)
         ]
-    return made
+    return by_title
 
 
 def _only(rows: Sequence[QueryRow], chosen: Sequence[bool]) -> list[QueryRow]:
@@ -224,11 +229,14 @@ def _only(rows: Sequence[QueryRow], chosen: Sequence[bool]) -> list[QueryRow]:
 
 
 def changed_most(shared: SharedQueries, source: str) -> list[ComparedQuery]:
-    """All shared queries, those first whose IoU differs most from the first run's in any other.
+    """Return all shared queries, ordered by the largest change of inclusive IoU, largest first.
 
-    IoU is the inclusive one: a mask for an absent object is a change, too.
+    A change is that of any run against the first. Inclusive IoU makes a mask for an absent object a
+    change, too.
     """
-    ious = np.stack([metrics.inclusive_iou(counts_of(rows, source)) for rows in shared.rows], 1)
+    ious = np.stack(
+        [metrics.inclusive_iou(metrics.counts_of(rows, source)) for rows in shared.rows], 1
+    )
     changes = ious[:, 1:] - ious[:, :1]
     largest = np.abs(changes).argmax(1)
     queries = [
@@ -246,19 +254,18 @@ def changed_most(shared: SharedQueries, source: str) -> list[ComparedQuery]:
 def _album(
     inputs: CompareInputs, queries: Sequence[ComparedQuery], cfg: ReportConfig, progress: Progress
 ) -> Album:
-    """Pictures and 3D of the queries that changed most."""
-    album = Album(_modes(len(inputs.runs)))
-    drawn = _drawn(queries, cfg.max_pictures)
-    wanted = {row.scene_id for row in drawn}
-    for row, house, item in with_houses(lambda: inputs.scenes(wanted), drawn, cfg):
-        if row.prompt_id in item.truths:
-            _draw(album, row.prompt_id, house, item)
-        progress(len(album.cards), len(drawn))
-    return album
+    """Draw pictures and pack 3D views of the queries that changed most."""
+    rows = _drawn_rows(queries, cfg.max_pictures)
+    scene_ids = {row.scene_id for row in rows}
+    modes = _modes(len(inputs.runs))
+    return make_album(modes, lambda: inputs.scenes(scene_ids), rows, cfg, _draw, progress)
 
 
-def _drawn(queries: Sequence[ComparedQuery], most: int) -> list[QueryRow]:
-    """Those that changed most, gained and lost alike; what one has too few of the other fills."""
+def _drawn_rows(queries: Sequence[ComparedQuery], most: int) -> list[QueryRow]:
+    """Choose at most ``most`` of the queries that changed most, half gained and half lost.
+
+    Where one half has too few queries, the other half takes their places.
+    """
     changed = [query for query in queries if query.largest]
     gained, lost = ([q for q in changed if (q.largest > 0) is up] for up in (True, False))
     half = most // 2
@@ -266,14 +273,16 @@ def _drawn(queries: Sequence[ComparedQuery], most: int) -> list[QueryRow]:
     return [query.rows[0] for side in kept for query in side]
 
 
-def _draw(album: Album, name: str, house: House, item: ComparedScene) -> None:
-    """One picture a run, by its number, and one of the truth, from one corner."""
+def _draw(row: QueryRow, rendered: RenderedScan, item: ComparedScene) -> DrawnQuery | None:
+    """Draw each run's mask and the truth from one viewpoint; None where no truth is known."""
+    if row.prompt_id not in item.truths:
+        return None
     empty = np.zeros(len(item.scene.cloud), bool)
-    truth = item.truths[name]
-    masks = {_layer(k): of_run.get(name, empty) for k, of_run in enumerate(item.masks)}
-    viewpoint = house.viewpoint([truth, *masks.values()])
-    pictures = paint_query(viewpoint[0], masks, truth)
-    album.add(name, house, viewpoint, pictures, {**masks, "truth": truth})
+    truth = item.truths[row.prompt_id]
+    masks = {_layer(k): of_run.get(row.prompt_id, empty) for k, of_run in enumerate(item.masks)}
+    viewpoint, note = rendered.choose_viewpoint([truth, *masks.values()])
+    pictures = paint_query(viewpoint, masks, truth)
+    return DrawnQuery(viewpoint, note, pictures, {**masks, "truth": truth})
 
 
 def _layer(run_index: int) -> str:
@@ -281,14 +290,18 @@ def _layer(run_index: int) -> str:
 
 
 def _modes(num_runs: int) -> Modes:
-    """Each run against the truth, and each but the first beside and against the first."""
+    """Return the modes of the 3D view of ``num_runs`` runs.
+
+    Each run is shown against the truth; each run but the first also beside the first run, and
+    against it.
+    """
     layers = [_layer(k) for k in range(num_runs)]
-    told = (("both", "predicted and true"), ("only", "predicted, not true"))
+    legend_start = (("both", "predicted and true"), ("only", "predicted, not true"))
     modes = [Mode("color", "Colour"), Mode("truth", "Truth", (("mask", "what is true"),), "truth")]
     for k, layer in enumerate(layers, start=1):
-        legend = (*told, ("missed", f"true, missed by run {k}"))
+        legend = (*legend_start, ("missed", f"true, missed by run {k}"))
         modes.append(Mode(layer, f"Run {k}", legend, layer, "truth"))
-    halves = (*told, ("missed", "true, missed"))
+    halves = (*legend_start, ("missed", "true, missed"))
     for k, layer in enumerate(layers[1:], start=2):
         beside, names = (layer, "truth"), ("Run 1", f"Run {k}")
         label = f"Runs 1 and {k}"

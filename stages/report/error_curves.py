@@ -1,4 +1,4 @@
-"""Stage ``error_curves``: what arms lose as an oracle teacher makes more of one kind of error."""
+"""Stage ``error_curves``: metrics of arms against the rate of errors of an oracle teacher."""
 
 from __future__ import annotations
 
@@ -6,7 +6,13 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from data.artifacts.evaluation import ArmRows
-from stages.evaluation.ablation import FIGURES, arm_figures, headline_of, queries_of, told
+from stages.evaluation.ablation import (
+    ARM_METRICS,
+    arm_metrics,
+    describe_queries,
+    headline_of,
+    queries_of,
+)
 from stages.report.charts import drawn, line_panels
 
 _TITLES = {
@@ -16,36 +22,38 @@ _TITLES = {
 }
 
 
-def figures(arms: Sequence[ArmRows]) -> dict[str, Any]:
-    """Arms' headline figures at one setting, as in ``ablation.json``, and which queries they are.
+def setting_metrics(arms: Sequence[ArmRows]) -> dict[str, Any]:
+    """Compute the headline metrics of the arms at one setting, as in ``ablation.json``.
 
     Raises ValueError where there is no query.
     """
     rows = queries_of(arms)
     headline = headline_of(rows)
-    found = {arm.name: arm_figures(arm, headline) for arm in arms}
-    return {"arms": found, "queries": told(rows, headline)}
+    by_arm = {arm.name: arm_metrics(arm, headline) for arm in arms}
+    return {"arms": by_arm, "queries": describe_queries(rows, headline)}
 
 
 def run(curves: Mapping[str, Mapping[float, Mapping[str, Any]]]) -> dict[str, Any]:
-    """The content of ``error_curves.json`` from figures by error and rate.
+    """Return the content of ``error_curves.json`` from the results of ``setting_metrics``.
 
-    ``errors`` holds, for each error, a row per rate with each arm's figures; ``kept`` is the
-    share of its mIoU at the lowest rate that an arm still has, None where that is 0.
+    ``curves`` holds them by kind of error and rate. In the content, ``errors`` holds for each
+    error a row per rate with each arm's metrics; ``kept`` is the arm's mIoU divided by its mIoU at
+    the lowest rate, None where that is 0. Raises ValueError for no error and for an error without
+    rate.
     """
     if not curves or not all(curves.values()):
         raise ValueError("expected at least one kind of error, each at one rate or more")
-    some = next(iter(next(iter(curves.values())).values()))
+    first_setting = next(iter(next(iter(curves.values())).values()))
     errors: dict[str, list[dict[str, Any]]] = {}
     for error, by_rate in curves.items():
-        first = by_rate[min(by_rate)]["arms"]
+        at_lowest_rate = by_rate[min(by_rate)]["arms"]
         errors[error] = [
             {
                 "rate": rate,
                 "arms": {
                     name: {
-                        **{figure: arm[figure] for figure in FIGURES},
-                        "kept": _kept(arm["miou"]["mean"], first[name]["miou"]["mean"]),
+                        **{figure: arm[figure] for figure in ARM_METRICS},
+                        "kept": _kept(arm["miou"]["mean"], at_lowest_rate[name]["miou"]["mean"]),
                     }
                     for name, arm in by_rate[rate]["arms"].items()
                 },
@@ -53,10 +61,10 @@ def run(curves: Mapping[str, Mapping[float, Mapping[str, Any]]]) -> dict[str, An
             for rate in sorted(by_rate)
         ]
     return {
-        "arms": {name: arm["title"] for name, arm in some["arms"].items()},
+        "arms": {name: arm["title"] for name, arm in first_setting["arms"].items()},
         "errors": errors,
         "convention": "strict",
-        "queries": some["queries"],
+        "queries": first_setting["queries"],
     }
 
 
@@ -65,7 +73,7 @@ def _kept(miou: float | None, first: float | None) -> float | None:
 
 
 def chart(content: Mapping[str, Any]) -> str:
-    """A panel for each error, a line for each arm, as an SVG file."""
+    """Draw a panel for each error with a line for each arm, as the text of an SVG file."""
     panels = []
     for error, rows in content["errors"].items():
         lines = {

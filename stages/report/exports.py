@@ -1,7 +1,7 @@
-"""Answers for other programs: coloured meshes, NumPy archives, the instance benchmarks' files.
+"""Export answers for other programs: coloured meshes, NumPy archives, instance benchmark files.
 
-All are about a scan's own vertices, in the mesh's order. Every file is written aside and then
-renamed, so none is ever half there.
+Masks are about the vertices of the scan's own mesh, in its order. Every file is written under a
+temporary name and then renamed, so no incomplete file exists under its name.
 """
 
 from __future__ import annotations
@@ -29,10 +29,10 @@ MaskFiles = Literal["txt", "rle"]
 
 @dataclass(frozen=True, eq=False)
 class SceneAnswers:
-    """What is answered on one scene of N vertices to Q queries.
+    """The answers to Q queries on one scene of N vertices.
 
-    ``masks`` (Q, N) bool; ``scores`` (Q,) float32 in [0, 1], how sure the answer is that its
-    object is there.
+    ``masks`` (Q, N) bool; ``scores`` (Q,) float32 in [0, 1], the confidence that the object of the
+    query exists.
     """
 
     scene_id: str
@@ -45,7 +45,7 @@ class SceneAnswers:
 
 @contextmanager
 def _aside(path: Path) -> Iterator[Path]:
-    """A name to write to, renamed to ``path`` when that went well."""
+    """Yield a temporary path, which is renamed to ``path`` when the block succeeds."""
     path.parent.mkdir(parents=True, exist_ok=True)
     aside = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
@@ -56,7 +56,7 @@ def _aside(path: Path) -> Iterator[Path]:
 
 
 def write_bytes(path: Path, content: bytes) -> None:
-    """Write a whole file or nothing; its folder is made when missing."""
+    """Write a file completely or not at all; a missing folder is made."""
     with _aside(path) as aside:
         aside.write_bytes(content)
 
@@ -68,10 +68,10 @@ def _write_text(path: Path, text: str) -> None:
 def write_meshes(
     folder: Path, answers: SceneAnswers, cloud: PointCloud, triangles: Array
 ) -> list[Path]:
-    """``<scene>/<prompt>.ply``: the scan for each query, vertices of the answer in red.
+    """Write ``<scene>/<prompt>.ply`` for each query: the scan with the answer's vertices in red.
 
-    A vertex of the answer keeps a quarter of its colour; the property ``answer`` is 1 there.
-    ``queries.json`` beside the meshes says what was asked. Returns the meshes' paths.
+    A vertex of the answer keeps a quarter of its colour and has the property ``answer`` = 1.
+    ``queries.json`` beside the meshes lists file, text, task and score. Returns the meshes' paths.
     """
     fields = [(axis, "f4") for axis in "xyz"]
     fields += [(name, "u1") for name in ("red", "green", "blue", "answer")]
@@ -100,9 +100,9 @@ def write_meshes(
 
 
 def write_npz(folder: Path, answers: SceneAnswers) -> Path:
-    """``<scene>.npz``: ``masks`` (Q, N) bool, ``scores`` (Q,), and as text who asked what.
+    """Write ``<scene>.npz``: ``masks`` (Q, N) bool, ``scores`` (Q,), and ids, texts and tasks.
 
-    It loads without pickle.
+    The file loads without pickle.
     """
     content = io.BytesIO()
     np.savez_compressed(
@@ -121,7 +121,7 @@ def write_npz(folder: Path, answers: SceneAnswers) -> Path:
 
 @dataclass(frozen=True)
 class BenchmarkCounts:
-    """How many answers of a scene were written, and why others were not."""
+    """Numbers of a scene's answers: written, empty, and without a class."""
 
     written: int
     empty: int
@@ -134,16 +134,16 @@ def write_benchmark(
     classes: ClassTable | None = None,
     masks: MaskFiles = "txt",
 ) -> BenchmarkCounts:
-    """Answers as ScanNet's and ScanNet++'s instance benchmarks read them.
+    """Write answers in the format of ScanNet's and ScanNet++'s instance benchmarks.
 
     ``<scene>.txt`` has a line ``predicted_masks/<scene>_<k>.txt <label id> <confidence>`` for each
-    instance; its mask is a text of one line a vertex, 0 or 1, or with ``rle`` a JSON object
-    ``{length, counts}``, ``counts`` being a text of starts (from 1 on) and lengths by turns, as
-    ScanNet++'s later toolkit takes them.
+    instance. A mask is a text with one line, 0 or 1, for each vertex. With ``rle`` it is a JSON
+    object ``{length, counts}`` as ScanNet++'s later toolkit reads it; ``counts`` is a text of
+    alternating starts (from 1) and lengths.
 
-    The label id is the number of the class that the query names; queries that name none are left
-    out. Without ``classes`` it is the query's own number, from 1 on. An answer without a vertex
-    is no instance and is left out, too. ``queries/<scene>.json`` says what became of every query.
+    The label id is the number of the class that the query names; queries that name no class are
+    omitted. Without ``classes`` the label id is the number of the query, from 1. An answer without
+    a vertex is omitted. ``queries/<scene>.json`` lists the label and the mask of every query.
     """
     stem = "_".join(answers.scene_id.split())  # The benchmarks split lines at blanks.
     lines, rows = [], []
@@ -169,14 +169,14 @@ def write_benchmark(
 
 
 def class_in(text: str, classes: ClassTable) -> int | None:
-    """The class that a query names in whole words, the longest name where there are several."""
+    """Return the class whose whole name the query contains; of several, the longest name."""
     words = " ".join(re.findall(r"\w+", text.lower().replace("_", " ")))
-    found = []
+    matches = []
     for index, name in classes.names.items():
-        wanted = " ".join(re.findall(r"\w+", name.lower().replace("_", " ")))
-        if wanted and f" {wanted} " in f" {words} ":
-            found.append((-len(wanted), index))
-    return min(found)[1] if found else None
+        class_words = " ".join(re.findall(r"\w+", name.lower().replace("_", " ")))
+        if class_words and f" {class_words} " in f" {words} ":
+            matches.append((-len(class_words), index))
+    return min(matches)[1] if matches else None
 
 
 def _digits(mask: Array) -> str:

@@ -1,4 +1,4 @@
-"""Jinja templates, inline scripts and styles of pages that load nothing."""
+"""Jinja templates, and inline scripts and styles for pages that load no other file."""
 
 from __future__ import annotations
 
@@ -8,14 +8,19 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from jinja2 import Environment, FileSystemLoader, StrictUndefined
-from markupsafe import Markup
+if TYPE_CHECKING:
+    from jinja2 import Environment
+    from markupsafe import Markup
 
 
 @cache
 def templates() -> Environment:
-    """The templates of ``stages/report/templates``."""
+    """Return the environment of the templates in ``stages/report/templates``."""
+    # Imported here because commands import this module for ``duration`` alone.
+    from jinja2 import Environment, FileSystemLoader, StrictUndefined
+
     environment = Environment(
         loader=FileSystemLoader(
             [Path(__file__).with_name("templates"), Path(__file__).with_name("static")]
@@ -35,7 +40,7 @@ def _percent(value: float | None, digits: int = 1) -> str:
 
 
 def duration(seconds: float) -> str:
-    """Seconds in the units that people would say: "0.4 s", "84 s", "3 min 27 s", "2 h 05 min"."""
+    """Write seconds as readers say them: "0.4 s", "84 s", "3 min 27 s", "2 h 05 min"."""
     if seconds < 9.95:
         return f"{seconds:.1f} s"
     whole = round(seconds)
@@ -53,23 +58,25 @@ _ALWAYS, _IN_3D = ("report.js",), ("viewer3d.bundle.js", "report3d.js")
 
 @dataclass(frozen=True)
 class Inline:
-    """A script or style of our own, safe to print as it is, and the policy source allowing it."""
+    """A script or style of this project, safe to print, and the CSP source that allows it."""
 
     text: Markup
     source: str
 
 
 def inline(names: Sequence[str]) -> Inline:
-    """The texts of files in ``stages/report/static``, one after the other."""
+    """Join the texts of files in ``stages/report/static``."""
+    from markupsafe import Markup
+
     text = "".join((_STATIC / name).read_text("utf-8") for name in names)
     return Inline(Markup(text), csp_hash(text))
 
 
 def page_scripts(in_3d: bool) -> tuple[str, ...]:
-    """The scripts of a page of queries: its table's, and those of its 3D part."""
+    """Return the scripts of a page: those of its table, and those of its 3D view."""
     return (*_ALWAYS, *(_IN_3D if in_3d else ()))
 
 
 def csp_hash(text: str) -> str:
-    """The Content-Security-Policy source that allows exactly this inline text."""
+    """Return the Content-Security-Policy source that allows exactly this inline text."""
     return "sha256-" + base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()

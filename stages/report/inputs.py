@@ -1,4 +1,4 @@
-"""Inputs of the report's page and of the comparison's page."""
+"""Inputs of the report, of the answers page and of the comparison."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from stages.configs import Experiment
 
 @dataclass(frozen=True)
 class StageRecord:
-    """What one stage cost: summed seconds and largest memory over its ``count`` artifacts."""
+    """The cost of a stage: summed seconds and peak memory over its ``count`` artifacts."""
 
     stage: str
     fingerprint: str
@@ -26,10 +26,10 @@ class StageRecord:
 
 @dataclass(frozen=True, eq=False)
 class ReportScene:
-    """A scene to draw, with its masks by source and prompt id and its truth by prompt id.
+    """A scene to draw, with masks by source and prompt id and truths by prompt id.
 
-    Every mask is (N,) bool over the scene's points; one that is not there is drawn as empty.
-    The views of a query are shown where ``teacher`` and ``labels`` are given.
+    Every mask is (N,) bool over the scene's points; a mask that is missing is drawn as empty. The
+    views of a query are shown where ``teacher`` and ``labels`` are given.
     """
 
     scene: Scene
@@ -41,10 +41,11 @@ class ReportScene:
 
 @dataclass(frozen=True, eq=False)
 class RunRecord:
-    """How a run was made.
+    """The settings and costs of a run.
 
-    ``training`` holds rows of ``metrics.jsonl``; those with a number under "loss" make the curve,
-    over "epoch" where they have one. ``supervised``: the student was trained on truth.
+    ``training`` holds the rows of ``metrics.jsonl``; rows with a number under "loss" make the loss
+    curve, over "epoch" where a row has it. ``supervised`` is True where the student was trained on
+    ground truth.
     """
 
     scene_set: str
@@ -57,10 +58,10 @@ class RunRecord:
 
 @dataclass(frozen=True, eq=False)
 class ReportInputs:
-    """Everything the page shows.
+    """The inputs of the report's page.
 
-    ``scenes`` is called once, and the scenes it gives are taken one at a time. ``ablation`` is
-    the content of ``ablation.json``, for a section of its own.
+    ``scenes`` is called once and gives one scene at a time. ``ablation`` is the content of
+    ``ablation.json``, None for a page without that section.
     """
 
     evaluation: Evaluation
@@ -71,10 +72,10 @@ class ReportInputs:
 
 @dataclass(frozen=True, eq=False)
 class AnsweredScene:
-    """A scene nothing is known of: its queries, masks by source and prompt id, and scores.
+    """A scene without ground truth: its queries, masks by source and prompt id, and scores.
 
-    Sources are those of an evaluation; ``scores`` by prompt id, in [0, 1], tell how sure the
-    answer of "together" is that something fits; ``said`` are the answers in words.
+    Sources are those of an evaluation. ``scores`` by prompt id, in [0, 1], are the confidence of
+    the answer of "together" that the object exists; ``said`` holds the answers in words.
     """
 
     scene: Scene
@@ -88,10 +89,11 @@ class AnsweredScene:
 
 @dataclass(frozen=True, eq=False)
 class ComparedRun:
-    """One run: ``name`` is what was asked for, ``facts`` what to tell of it by title.
+    """One run of a comparison.
 
-    ``targets`` are the ids of each query's objects by prompt id, as far as they are known;
-    ``warnings`` are sentences about labels that the run saw.
+    ``name`` is the user's argument, ``facts`` are texts about the run by title. ``targets`` holds
+    the object ids of queries by prompt id, for queries whose targets are known; ``warnings`` are
+    sentences about labels that the run used.
     """
 
     name: str
@@ -103,7 +105,7 @@ class ComparedRun:
 
 @dataclass(frozen=True)
 class Setting:
-    """A key of the config, or an input from outside, with what each run has for it, as text."""
+    """A key of the config, or an external input, with its value in each run as text."""
 
     name: str
     values: tuple[str, ...]
@@ -111,10 +113,10 @@ class Setting:
 
 @dataclass(frozen=True, eq=False)
 class ComparedScene:
-    """A scene to draw: each run's masks by prompt id, and what is true by prompt id.
+    """A scene to draw, with each run's masks by prompt id and the truths by prompt id.
 
-    Every mask is (N,) bool over the scene's points; one that is not there is drawn as empty.
-    Runs may have had different teachers and views, so those are not shown.
+    Every mask is (N,) bool over the scene's points; a mask that is missing is drawn as empty. Runs
+    may have different teachers and views, so views are not shown.
     """
 
     scene: Scene
@@ -126,11 +128,11 @@ class ComparedScene:
 
 @dataclass(frozen=True, eq=False)
 class CompareInputs:
-    """Two to six runs, the first of which the others are measured against.
+    """The inputs of a comparison of two to six runs, each compared with the first.
 
-    ``source`` says whose masks (``data.artifacts.evaluation.SOURCES``). ``settings`` and
-    ``outside`` are those in which runs differ. ``scenes`` is called once, with the ids of the
-    scenes to draw, and gives those it has, one at a time.
+    ``source`` names the masks (``data.artifacts.evaluation.SOURCES``). ``settings`` and
+    ``outside`` are the settings and external inputs in which runs differ. ``scenes`` is called
+    once with the ids of the scenes to draw, and gives the scenes that exist, one at a time.
     """
 
     runs: Sequence[ComparedRun]

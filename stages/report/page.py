@@ -1,10 +1,10 @@
-"""The report's page, with its ablation and the published results of other methods.
+"""The page of the report, with its sections on the ablation and on published results.
 
-The tables stand in ``published/*.yaml``, each with where it was read, how far to trust it
-and why its figures may or may not be set against those measured here.
+The tables of other methods lie in ``published/*.yaml``. Each table names its source, how far the
+source can be trusted, and why its metrics are or are not comparable with those of this run.
 
-Queries, names and answers are untrusted text: the template escapes everything it is given, and
-the page's Content-Security-Policy lets only its own script and style run and nothing load.
+Queries, names and answers are untrusted text. The template escapes them, and the page's
+Content-Security-Policy allows only the page's own script and style and loads nothing.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from data.artifacts.evaluation import SOURCES, QueryRow
 from data.queries.formats import FormatName
 from data.rooms.teacher_questions import VISIBLE_SHARE
 from stages.configs import Experiment, StageConfig
-from stages.evaluation.benchmarks import FIGURES
+from stages.evaluation.benchmarks import METRIC_NAMES
 from stages.report.charts import (
     BarChart,
     LineCharts,
@@ -55,9 +55,9 @@ _RATIOS = {
 
 @dataclass(frozen=True)
 class AblationSection:
-    """The section's content: ``content`` is ``ablation.json``'s, ``types`` its types in order.
+    """The ablation section: ``content`` of ``ablation.json`` and its types in order.
 
-    ``ratios`` are (name, value) pairs; the curve is None where no arm has one.
+    ``ratios`` are (name, value) pairs; ``curve`` is None where no arm has a curve.
     """
 
     content: Mapping[str, Any]
@@ -68,16 +68,16 @@ class AblationSection:
 
 
 def ablation_section(content: Mapping[str, Any]) -> AblationSection:
-    """The section from the content of ``ablation.json``."""
+    """Make the section from the content of ``ablation.json``."""
     types = sorted(content["by_type"], key=lambda t: (_TYPES.index(t) if t in _TYPES else 99, t))
     title = "mIoU of each arm in percent, with 95 % intervals over queries"
-    told = tuple(
+    named_ratios = tuple(
         (name, content["ratios"][key]) for key, name in _RATIOS.items() if key in content["ratios"]
     )
     return AblationSection(
         content,
         tuple(types),
-        told,
+        named_ratios,
         arm_bars(content["arms"], "miou", title),
         _curve(content["absent_curve"]),
     )
@@ -91,8 +91,8 @@ def _curve(points: Sequence[Mapping[str, Any]]) -> LineCharts | None:
     if not any(lines.values()):
         return None
     title = "mIoU on objects that are there against the share of absent ones answered with a mask"
-    known = {arm: line[::-1] for arm, line in lines.items() if line}
-    return line_panels([("", known)], title, "absent objects answered with a mask, %", "mIoU, %")
+    drawn = {arm: line[::-1] for arm, line in lines.items() if line}
+    return line_panels([("", drawn)], title, "absent objects answered with a mask, %", "mIoU, %")
 
 
 _FOLDER = Path(__file__).with_name("published")
@@ -110,7 +110,7 @@ _NAMES: Mapping[FormatName, str] = {
 
 
 class PublishedRow(BaseModel):
-    """One method's figures, percent, in the table's order; None where it gives none."""
+    """The metrics of one method in percent, in the table's order; None where it gives none."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
     method: str
@@ -121,11 +121,12 @@ class PublishedRow(BaseModel):
 class PublishedTable(BaseModel):
     """One table of one source.
 
-    ``formats`` and ``datasets`` are the query formats and readers of the scene sets it is about;
-    ``version`` is the data set's that the figures are of, where it has several. ``trust``:
-    "paper" (the method's own), "readme" (of released code) or "secondary" (public notes, read
-    where the paper was not). ``figures`` are keys of ``stages.evaluation.benchmarks.FIGURES``.
-    ``comparable`` tells whether figures measured here may be set against these, ``reasons`` why.
+    ``formats`` and ``datasets`` are the query formats and readers of the scene sets that the table
+    is about; ``version`` is the version of the data set, "" where there is one version. ``trust``
+    is "paper" (the method's own), "readme" (of released code) or "secondary" (public notes, read
+    where the paper was not). ``figures`` are keys of
+    ``stages.evaluation.benchmarks.METRIC_NAMES``. ``comparable`` tells whether metrics measured
+    here are comparable with these; ``reasons`` tells why.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -142,8 +143,8 @@ class PublishedTable(BaseModel):
 
     @model_validator(mode="after")
     def _fits(self) -> Self:
-        """Refuse unknown figures, and rows of another length than the table's figures."""
-        unknown = [name for name in self.figures if name not in FIGURES]
+        """Refuse unknown metrics, and rows whose length differs from ``figures``."""
+        unknown = [name for name in self.figures if name not in METRIC_NAMES]
         if unknown or any(len(row.values) != len(self.figures) for row in self.rows):
             raise ValueError(f"{self.name}: figures {unknown or self.figures} and rows do not fit")
         return self
@@ -151,7 +152,7 @@ class PublishedTable(BaseModel):
 
 @dataclass(frozen=True)
 class TableView:
-    """A table, this run's own figures for it by source (fractions), and what its version means."""
+    """A table, this run's metrics for it by source (fractions), and a note on its version."""
 
     table: PublishedTable
     own: Mapping[str, tuple[float | None, ...]]
@@ -160,10 +161,10 @@ class TableView:
 
 @dataclass(frozen=True)
 class PublishedSection:
-    """What the report shows: ``benchmark`` of metrics.json, and the tables that go with it.
+    """The section on published results: ``benchmark`` of metrics.json and its tables.
 
-    ``asked`` is the name of the benchmark whose format the queries have; ``names`` are the
-    convention's figures by key, ``rows`` pairs of what a row is called and its figures by source.
+    ``asked`` is the name of the benchmark whose format the queries have. ``names`` holds the
+    convention's metrics by key; ``rows`` are pairs of a row's name and its metrics by source.
     """
 
     benchmark: Mapping[str, Any]
@@ -171,12 +172,12 @@ class PublishedSection:
     names: Mapping[str, str]
     rows: tuple[tuple[str, Mapping[str, Any]], ...]
     tables: tuple[TableView, ...]
-    figure_names: Mapping[str, str] = field(default_factory=lambda: FIGURES)
+    figure_names: Mapping[str, str] = field(default_factory=lambda: METRIC_NAMES)
 
 
 @cache
 def published_tables() -> tuple[PublishedTable, ...]:
-    """Every table that there is, checked, in the order of its file."""
+    """Read and check all published tables, in the order of their files."""
     files = sorted(_FOLDER.glob("*.yaml"))
     contents = [yaml.safe_load(path.read_text(encoding="utf-8")) for path in files]
     tables = [table for content in contents for table in content["tables"]]
@@ -184,9 +185,9 @@ def published_tables() -> tuple[PublishedTable, ...]:
 
 
 def published_section(summary: Mapping[str, Any]) -> PublishedSection:
-    """The section of a run, from the content of its ``metrics.json``.
+    """Make the section of a run from the content of its ``metrics.json``.
 
-    Generated rooms are of no benchmark, so no table goes with them.
+    Generated rooms belong to no benchmark, so they get no table.
     """
     benchmark = summary["benchmark"]
     tables = tuple(
@@ -194,12 +195,12 @@ def published_section(summary: Mapping[str, Any]) -> PublishedSection:
         for table in published_tables()
         if benchmark["query_format"] in table.formats and benchmark["dataset"] in table.datasets
     )
-    figures = benchmark["figures"]
-    overall = figures["student"]["overall"]
-    rows = [("all", {source: figures[source]["overall"] for source in SOURCES})]
-    for name in figures["student"]["rows"]:
-        rows.append((name, {source: figures[source]["rows"][name] for source in SOURCES}))
-    names = {key: name for key, name in FIGURES.items() if key in overall}
+    metrics = benchmark["figures"]
+    overall = metrics["student"]["overall"]
+    rows = [("all", {source: metrics[source]["overall"] for source in SOURCES})]
+    for name in metrics["student"]["rows"]:
+        rows.append((name, {source: metrics[source]["rows"][name] for source in SOURCES}))
+    names = {key: name for key, name in METRIC_NAMES.items() if key in overall}
     return PublishedSection(
         benchmark, _NAMES[benchmark["query_format"]], names, tuple(rows), tables
     )
@@ -208,7 +209,7 @@ def published_section(summary: Mapping[str, Any]) -> PublishedSection:
 def _own(
     summary: Mapping[str, Any], figures: tuple[str, ...]
 ) -> dict[str, tuple[float | None, ...]]:
-    """By source the run's figures: the benchmark's own, else those of masks by the same name."""
+    """Return the run's metrics by source: the benchmark's own, else those of masks by that name."""
     own = {}
     for source in SOURCES:
         overall = summary["benchmark"]["figures"][source]["overall"]
@@ -220,12 +221,12 @@ def _own(
 def _version_note(table: PublishedTable, version: str) -> str:
     if not table.version or version == table.version:
         return ""
-    said = f"says {version}" if version else "does not say which version it is of"
-    return f"These figures are of version {table.version}; this scene set {said}."
+    set_version = f"says {version}" if version else "does not say which version it is of"
+    return f"These figures are of version {table.version}; this scene set {set_version}."
 
 
 _SOURCE_NAMES = {"student": "Student", "fusion_only": "Lifted labels", "together": "Together"}
-_FIGURES = {
+_METRIC_LABELS = {
     "miou": "mIoU",
     "giou": "gIoU",
     "ciou": "cIoU",
@@ -236,7 +237,7 @@ _HEADLINES = ("miou", "acc25", "acc50", "ciou")
 
 
 def render_page(inputs: ReportInputs, album: Album, picture_width: int) -> str:
-    """The whole page; ``album`` has the cards of the queries that have pictures."""
+    """Render the report as HTML; ``album`` has the cards of the queries with pictures."""
     rows = inputs.evaluation.rows
     return render(
         "report.html.jinja",
@@ -251,7 +252,7 @@ def render_page(inputs: ReportInputs, album: Album, picture_width: int) -> str:
         histograms=iou_histograms(rows, _SOURCE_NAMES),
         num_absent=sum(row.target_count == "zero" for row in rows),
         sources=_SOURCE_NAMES,
-        figures=_FIGURES,
+        figures=_METRIC_LABELS,
         headlines=_HEADLINES,
         visible_share=VISIBLE_SHARE,
         is_oracle="oracle" in inputs.record.teacher_name.lower(),
@@ -268,7 +269,11 @@ def render(
     album: Album,
     **content: Any,
 ) -> str:
-    """A page that says how it was made; ``machine_rows`` are what its script sorts by."""
+    """Render a template of a page with the settings and costs of the run.
+
+    ``machine_rows`` are the values that the page's script sorts by; ``picture_width`` is in
+    pixels; ``content`` holds the template's other variables.
+    """
     style = inline(["report.css", "charts.css"])
     scripts = [inline([name]) for name in page_scripts(bool(album.clouds))]
     html = (
@@ -298,7 +303,7 @@ def render(
 
 
 def _machine_row(row: QueryRow) -> dict[str, Any]:
-    """What the page's script sorts and filters by."""
+    """Return the values that the page's script sorts and filters a query by."""
     return {
         "scene": row.scene_id,
         "text": row.text,
@@ -311,7 +316,7 @@ def _machine_row(row: QueryRow) -> dict[str, Any]:
 
 
 def changed_values(config: Experiment) -> list[tuple[str, Any, Any]]:
-    """(dotted key, value, default) of every setting that differs from its default."""
+    """Return (dotted key, value, default) of every setting that differs from its default."""
     defaults = dict(_flat(type(config)()))
     return [(key, value, defaults[key]) for key, value in _flat(config) if value != defaults[key]]
 
@@ -326,7 +331,7 @@ def _flat(config: StageConfig, prefix: str = "") -> Iterable[tuple[str, Any]]:
 
 
 def _losses(training: Sequence[Mapping[str, Any]]) -> list[tuple[float, float]]:
-    """(epoch or row number, loss) of the rows that have a finite loss."""
+    """Return (epoch or row number, loss) of the rows with a finite loss."""
     points = []
     for number, row in enumerate(training, start=1):
         x, loss = row.get("epoch", number), row.get("loss")

@@ -1,22 +1,19 @@
-"""Points and masks of a page's 3D part, packed into text that a page holds and nothing runs.
+"""Points and masks of a page's 3D view, packed into text that browsers neither run nor load.
 
-A page has one *cloud* per scan and one *mask* per query, each the base64 of a zlib stream in a
-``<script type="application/octet-stream;base64">``, which browsers neither run nor load, and which
-``report3d.js`` unpacks when a query is looked at. All numbers are little endian; a cloud has n
-points:
+A page has one *cloud* per scan and one *mask* per query. Each is the base64 text of a zlib stream
+in a ``<script type="application/octet-stream;base64">``, which ``report3d.js`` unpacks when a
+query is shown. All numbers are little endian; a cloud has n points:
 
 - cloud: positions, n int16 x, then n y, then n z, in ``step`` metres from ``origin``, z up; then
   n x 3 uint8 colours (sRGB), n x 3 int8 normals (127 = 1; zeros where it is not known which side
-  of the mesh is free). ``data-count``, ``data-step``, ``data-origin`` (three metres) and
-  ``data-spacing`` (metres between neighbours) stand at the tag;
-- mask: n uint8, bit k set where layer k holds the point, so at most 8 layers. Which layers there
-  are is the page's choice, one list for all its queries (``Modes.layers``); the pages of
-  ``report`` and ``answers_report`` have the answers' sources and, where known, the truth.
+  of the mesh is free). The tag holds ``data-count``, ``data-step``, ``data-origin`` (three metres)
+  and ``data-spacing`` (metres between neighbours);
+- mask: n uint8, bit k set where layer k holds the point, so at most 8 layers. The layers are the
+  same for all queries of a page (``Modes.layers``).
 
-A *mode* is what the colours show: the scan alone (no layer), one layer, or two set against each
-other: in both, in the first only, in the second only; or the scan twice, side by side, with two
-such colourings. A page that compares runs takes a layer a run and the truth, and the modes it
-wants.
+A *mode* says what the colours show: the scan alone (no layer), one layer, or two layers compared
+(in both, in the first only, in the second only); or the scan twice, side by side, with two such
+colourings.
 """
 
 from __future__ import annotations
@@ -40,10 +37,10 @@ _SAMPLED = 2000
 
 @dataclass(frozen=True)
 class Mode:
-    """What colours may show: ``first`` alone, or against ``second``; neither for the scan itself.
+    """One colouring: layer ``first`` alone or against ``second``; neither for the scan alone.
 
-    ``legend`` gives (colour's key in the page's style, what it means). ``beside`` is a second pair
-    of layers, for the scan drawn once more to the right; ``captions`` then name the two halves.
+    ``legend`` holds (key of a colour in the page's style, its meaning). ``beside`` is a second
+    pair of layers, for the scan drawn again to the right; ``captions`` then name the two halves.
     """
 
     name: str
@@ -62,9 +59,9 @@ class Mode:
 
 @dataclass(frozen=True)
 class Modes:
-    """Layers of a page's masks in the order of their bits, its modes, and the one to begin with.
+    """The layers of a page's masks in the order of their bits, its modes, and the first mode shown.
 
-    Raises ValueError for more layers than bits, and for a mode of a layer that is not there.
+    Raises ValueError for more layers than bits, and for a mode of an unknown layer.
     """
 
     layers: tuple[str, ...]
@@ -72,16 +69,16 @@ class Modes:
     start: str
 
     def __post_init__(self) -> None:
-        """Check that the page's script can show all of them."""
+        """Check that the page's script can show all modes."""
         if len(self.layers) > MAX_LAYERS:
             raise ValueError(f"expected at most {MAX_LAYERS} layers, got {len(self.layers)}")
         pairs = [pair for mode in self.modes for pair in mode.halves]
         named = {layer for pair in pairs for layer in pair if layer}
         if not named <= set(self.layers) or self.start not in {mode.name for mode in self.modes}:
-            raise ValueError("a mode of a layer that is not there, or a start that is no mode")
+            raise ValueError("expected modes of known layers, and a first mode among them")
 
     def for_script(self) -> dict[str, object]:
-        """The same as JSON for the page's script; layers are bit numbers, -1 for none."""
+        """Return the modes as JSON for the page's script; layers are bit numbers, -1 for none."""
         bits = {layer: bit for bit, layer in enumerate(self.layers)}
         modes = [
             {
@@ -98,7 +95,11 @@ class Modes:
 
 @dataclass(frozen=True, eq=False)
 class PackedCloud:
-    """A scan's points as a page holds them; ``kept`` (n,) int64 are those of the scan's points."""
+    """The points of a scan as a page holds them.
+
+    ``kept`` (n,) int64 are the ids of the points, of ``num_points`` points of the scan; ``text``
+    is the packed cloud. ``step``, ``origin`` and ``spacing`` are in metres.
+    """
 
     scene_id: str
     kept: Array
@@ -110,7 +111,7 @@ class PackedCloud:
 
 
 def pack_cloud(scene: Scene, most: int) -> PackedCloud:
-    """At most ``most`` of a scan's points, evenly spread in space."""
+    """Pack at most ``most`` points of a scan, evenly spread in space."""
     total = len(scene.cloud)
     kept = thinned(scene.cloud.points, most)
     points = scene.cloud.points[kept].astype(np.float64)
@@ -126,11 +127,11 @@ def pack_cloud(scene: Scene, most: int) -> PackedCloud:
 
 
 def thinned(points: Array, most: int) -> Array:
-    """Sorted ids (n,) int64 of at most ``most`` points (N, 3): all, or one of each cell.
+    """Return sorted ids (n,) int64 of at most ``most`` points (N, 3): all, or one of each cell.
 
-    The cells are the smallest cubes, to two hundredths and down to 1/4096 of the scan, of which no
-    more than ``most`` hold points. Which point of a cell it is is left to chance, seeded, so that
-    none comes off badly for its place in the file.
+    The cells are the smallest cubes of which at most ``most`` hold points, to 2 % and down to
+    1/4096 of the scan. The point of a cell is drawn at random with a fixed seed, so that the order
+    of the file has no influence.
     """
     if len(points) <= most:
         return np.arange(len(points), dtype=np.int64)
@@ -156,7 +157,7 @@ def _first_of_cells(offset: Array, side: float) -> Array:
 
 
 def pack_masks(layers: Sequence[str], masks: Mapping[str, Array], cloud: PackedCloud) -> str:
-    """Masks (N,) bool over all of a scan's points by layer; one that is not there is empty."""
+    """Pack masks (N,) bool over a scan's points by layer; a missing layer is empty."""
     bits = np.zeros(len(cloud.kept), np.uint8)
     for bit, layer in enumerate(layers):
         if layer in masks:
@@ -169,10 +170,9 @@ def _packed(content: bytes) -> str:
 
 
 def _spacing(points: Array) -> float:
-    """Metres within which four in five of a sample of points have four neighbours.
+    """Return the metres within which 80 % of a sample of points have four neighbours.
 
-    Corners of triangles that meet without sharing a vertex lie on one spot, so the nearest
-    neighbour alone tells too little.
+    Triangles may meet without sharing a vertex, so the nearest neighbour is often at distance 0.
     """
     if len(points) < 3:
         return 0.05

@@ -1,7 +1,7 @@
 """Cards of queries on a page: pictures of the scan, thumbnails of views, masks in 3D.
 
-Of the views that fusion kept, the heaviest are shown, and beside them some that it dropped: first
-those whose mask the teacher believed most, for they are where the gate mattered.
+Of the views that fusion kept, those of largest weight are shown, and beside them some views that
+fusion dropped: those on which the teacher was most confident.
 """
 
 from __future__ import annotations
@@ -21,26 +21,26 @@ from data.artifacts.teacher import FAILED, MASK, TeacherCache
 from data.errors import DataError
 from data.images import cells_to_pixels
 from data.parallel import mapped
-from data.types import Array, Scene
+from data.types import Array, Progress, Scene
 from stages.configs import ReportConfig
-from stages.report.pictures import best_corner, webp, webp_uri
+from stages.report.pictures import best_viewpoint, webp, webp_uri
 from stages.report.points3d import Modes, PackedCloud, pack_cloud, pack_masks
-from stages.report.scan_renderer import Corner, draw_below, draw_corners
+from stages.report.scan_renderer import Viewpoint, render_from_below, render_upper_corners
 from stages.scene.view_images import read_image
 
 TINT = (204, 121, 167)
-"""Okabe and Ito's reddish purple: what a mask is shown in where nothing is said to be true."""
+"""Reddish purple of Okabe and Ito, the colour of masks that are not compared with a truth."""
 _SHARE = 0.5
 
 
 @dataclass(frozen=True)
-class ViewShot:
+class ViewThumbnail:
     """One view of one query.
 
-    ``weight`` is its share of the fused label, 0 for a view that was dropped, and ``reason`` why;
-    ``answer`` are the teacher's words; ``mask`` tells whether one is drawn: "said", "held back"
-    or "". ``picture`` is a WebP, empty where the image cannot be read (``missing``) or where the
-    page has no room for it.
+    ``weight`` is the view's share of the fused label, 0 for a dropped view, and ``reason`` tells
+    why it was dropped. ``answer`` holds the teacher's words; ``mask`` is "said" for a mask of the
+    answer, "held back" for the mask of an answer without [SEG], "" for none. ``picture`` is a
+    WebP, empty where the image cannot be read (``missing``) or where the page's limit is reached.
     """
 
     view_id: str
@@ -53,50 +53,53 @@ class ViewShot:
 
     @property
     def uri(self) -> str:
-        """The picture for a page that loads nothing; empty where there is none."""
+        """The picture as a data URI; empty without a picture."""
         return webp_uri(self.picture) if self.picture else ""
 
 
 @dataclass(frozen=True)
-class Shots:
-    """The views shown of a query, and how many were kept of how many."""
+class ViewThumbnails:
+    """The views shown of a query, and the numbers of views kept and of all views."""
 
-    views: tuple[ViewShot, ...]
+    views: tuple[ViewThumbnail, ...]
     num_kept: int
     num_views: int
 
 
-def view_shots(
+def view_thumbnails(
     scene: Scene,
     teacher: TeacherCache,
     labels: PseudoLabels,
     prompt_ids: Sequence[str],
     cfg: ReportConfig,
-) -> dict[str, Shots]:
-    """Shots by prompt id, of the queries that the teacher was asked of this scene.
+) -> dict[str, ViewThumbnails]:
+    """Make thumbnails by prompt id for the queries that the teacher was asked on this scene.
 
-    Every view's image and masks are read once, whatever the number of queries it is shown for.
+    Every view's image and masks are read once for all queries.
     """
-    asked = [name for name in prompt_ids if name in labels.prompt_ids]
-    chosen = {name: _chosen(labels, labels.prompt_ids.index(name), cfg) for name in asked}
-    told: dict[tuple[str, int], ViewShot] = {}
+    asked_ids = [name for name in prompt_ids if name in labels.prompt_ids]
+    chosen = {name: _chosen(labels, labels.prompt_ids.index(name), cfg) for name in asked_ids}
+    thumbnails: dict[tuple[str, int], ViewThumbnail] = {}
     for view in sorted({view for views in chosen.values() for view in views}):
-        names = [name for name in asked if view in chosen[name]]
-        told |= {(n, view): shot for n, shot in _shots(scene, teacher, labels, names, view, cfg)}
+        names = [name for name in asked_ids if view in chosen[name]]
+        thumbnails |= {
+            (n, view): thumbnail
+            for n, thumbnail in _thumbnails_of_view(scene, teacher, labels, names, view, cfg)
+        }
     kept = np.count_nonzero(labels.view_weights > 0, axis=1)
     return {
-        name: Shots(
-            tuple(told[name, view] for view in chosen[name]),
+        name: ViewThumbnails(
+            tuple(thumbnails[name, view] for view in chosen[name]),
             int(kept[labels.prompt_ids.index(name)]),
             len(labels.view_ids),
         )
-        for name in asked
+        for name in asked_ids
     }
 
 
 def _chosen(labels: PseudoLabels, query: int, cfg: ReportConfig) -> list[int]:
-    """Views of a query to show: kept ones by weight, then dropped ones by belief."""
-    weights, beliefs = labels.view_weights[query], labels.view_confidences[query]
+    """Choose the views of a query: kept views by weight, then dropped views by confidence."""
+    weights, beliefs = labels.view_weights[query], labels.view_beliefs[query]
     by_weight = np.argsort(-weights, kind="stable")
     kept = [int(view) for view in by_weight if weights[view] > 0][: cfg.views]
     by_belief = np.argsort(-beliefs, kind="stable")
@@ -104,32 +107,32 @@ def _chosen(labels: PseudoLabels, query: int, cfg: ReportConfig) -> list[int]:
     return kept + dropped
 
 
-def _shots(
+def _thumbnails_of_view(
     scene: Scene,
     teacher: TeacherCache,
     labels: PseudoLabels,
     names: Sequence[str],
     view: int,
     cfg: ReportConfig,
-) -> list[tuple[str, ViewShot]]:
-    """What one view has to show of several queries."""
+) -> list[tuple[str, ViewThumbnail]]:
+    """Make the thumbnails of one view for several queries."""
     view_id = labels.view_ids[view]
     column = teacher.view_ids.index(view_id)
     image = _small(scene, view_id, cfg.view_width)
     logits = teacher.mask_logits(column)
-    shots = []
+    thumbnails = []
     for name in names:
         query, row = teacher.prompt_ids.index(name), labels.prompt_ids.index(name)
         drawn = bool(teacher.drawn[column, query])
-        said = teacher.status[column, query] == MASK
+        has_mask = teacher.status[column, query] == MASK
         answer = teacher.answers[column][query]
         failed = teacher.status[column, query] == FAILED
-        shot = ViewShot(
+        thumbnail = ViewThumbnail(
             view_id,
             float(labels.view_weights[row, view]),
             labels.drop_reasons[row][view],
             f"failed: {answer}" if failed else answer,
-            ("said" if said else "held back") if drawn else "",
+            ("said" if has_mask else "held back") if drawn else "",
             missing=image is None,
         )
         if image is not None:
@@ -137,13 +140,13 @@ def _shots(
             if drawn:
                 extent = (float(teacher.mask_extent[0]), float(teacher.mask_extent[1]))
                 mask = cells_to_pixels(logits[query : query + 1], extent, image.shape[:2])[0] > 0
-            shot = replace(shot, picture=_webp(_overlaid(image, mask)))
-        shots.append((name, shot))
-    return shots
+            thumbnail = replace(thumbnail, picture=_webp(_overlaid(image, mask)))
+        thumbnails.append((name, thumbnail))
+    return thumbnails
 
 
 def _small(scene: Scene, view_id: str, width: int) -> Array | None:
-    """A view's image, (h, width, 3) uint8; None where it cannot be read, as after a move."""
+    """Read a view's image at (h, width, 3) uint8; None where the file cannot be read."""
     view = next(view for view in scene.views if view.view_id == view_id)
     try:
         image = Image.fromarray(read_image(view))
@@ -154,7 +157,7 @@ def _small(scene: Scene, view_id: str, width: int) -> Array | None:
 
 
 def _overlaid(image: Array, mask: Array | None) -> Array:
-    """The image with a mask tinted and outlined, so that it shows on any colour."""
+    """Tint and outline a mask, so that it shows on any colour."""
     if mask is None or not mask.any():
         return image
     picture = image.astype(np.float32)
@@ -169,33 +172,35 @@ def _webp(picture: Array) -> bytes:
     return stream.getvalue()
 
 
-def within_budget(shots: Mapping[str, Shots], most: float) -> dict[str, Shots]:
-    """The same with at most ``most`` bytes of pictures: the first of each query, then the second.
+def within_budget(
+    thumbnails: Mapping[str, ViewThumbnails], most: float
+) -> dict[str, ViewThumbnails]:
+    """Keep at most ``most`` bytes of pictures: the first of each query, then the second, ...
 
-    Views whose picture there is no room for keep their words.
+    Views that lose their picture keep their words.
     """
-    left = most
+    bytes_left = most
     kept: set[tuple[str, int]] = set()
-    for rank in range(max((len(one.views) for one in shots.values()), default=0)):
-        for name, one in shots.items():
-            size = len(one.views[rank].picture) if rank < len(one.views) else 0
-            if 0 < size <= left:
-                left -= size
+    for rank in range(max((len(of_query.views) for of_query in thumbnails.values()), default=0)):
+        for name, of_query in thumbnails.items():
+            size = len(of_query.views[rank].picture) if rank < len(of_query.views) else 0
+            if 0 < size <= bytes_left:
+                bytes_left -= size
                 kept.add((name, rank))
     return {
         name: replace(
-            one,
+            of_query,
             views=tuple(
                 view if (name, rank) in kept else replace(view, picture=b"")
-                for rank, view in enumerate(one.views)
+                for rank, view in enumerate(of_query.views)
             ),
         )
-        for name, one in shots.items()
+        for name, of_query in thumbnails.items()
     }
 
 
 class Drawable(Protocol):
-    """A scene with something to draw on it."""
+    """A scene that cards are drawn of."""
 
     @property
     def scene(self) -> Scene:
@@ -203,116 +208,123 @@ class Drawable(Protocol):
 
     @property
     def teacher(self) -> TeacherCache | None:
-        """What the teacher answered on its views."""
+        """The teacher's answers on its views, None where they are not shown."""
 
     @property
     def labels(self) -> PseudoLabels | None:
-        """What fusion made of that."""
+        """The labels that fusion made from these answers."""
 
 
-class Asked(Protocol):
+class SceneRow(Protocol):
     """A query of one scene."""
 
     @property
     def scene_id(self) -> str:
-        """The scan it is about."""
+        """The id of its scene."""
 
     @property
     def prompt_id(self) -> str:
-        """Its name."""
+        """The id of the query."""
 
 
-_Row = TypeVar("_Row", bound=Asked)
+_Row = TypeVar("_Row", bound=SceneRow)
 _Item = TypeVar("_Item", bound=Drawable)
 
 
 def picture_height(width: int) -> int:
-    """Height of a picture of that width, pixels."""
+    """Return the height of a picture ``width`` pixels wide, pixels."""
     return width * 5 // 6
 
 
 def spread(rows: Sequence[_Row], count: int) -> list[_Row]:
-    """At most ``count`` rows, evenly over all of them."""
+    """Choose at most ``count`` rows, evenly over all rows."""
     if len(rows) <= count:
         return list(rows)
     return [rows[i] for i in (np.arange(count) * len(rows) // max(count, 1)).tolist()]
 
 
 @dataclass(frozen=True, eq=False)
-class House:
-    """A scene's four upper corners, and its view from below for what those do not show.
+class RenderedScan:
+    """A scan rendered from its four upper corners, and from below where those do not suffice.
 
-    ``cloud`` are its points in 3D, None for a page without; ``shots`` its views by prompt id.
+    ``below`` renders the scan from below, once, when it is called. ``cloud`` holds the points of
+    the 3D view, None for a page without one. ``thumbnails`` holds the teacher's views by prompt id.
     """
 
-    corners: list[Corner]
-    below: Callable[[], list[Corner]]
+    viewpoints: list[Viewpoint]
+    below: Callable[[], list[Viewpoint]]
     cloud: PackedCloud | None = None
-    shots: Mapping[str, Shots] = field(default_factory=dict)
+    thumbnails: Mapping[str, ViewThumbnails] = field(default_factory=dict)
 
-    def viewpoint(self, masks: Sequence[Array]) -> tuple[Corner, str]:
-        """The corner that shows most of the first mask, and what to know about it.
+    def choose_viewpoint(self, masks: Sequence[Array]) -> tuple[Viewpoint, str]:
+        """Return the viewpoint that shows most of the first mask that is not empty, and a note.
 
-        Where that mask cannot be seen from any side, the corner is one that shows another.
+        Where no viewpoint shows that mask, the viewpoint is one that shows another mask. The note
+        is a sentence for the reader of the page, "" for an upper corner that shows the mask.
         """
-        wanted = [mask for mask in masks if mask.any()]
-        corner, visible = best_corner(self.corners, wanted[:1])
-        if not wanted or visible:
-            return corner, ""
-        corner, visible = best_corner(self.below(), wanted[:1])
-        if visible:
-            return corner, "Seen from below, through the floor."
-        return best_corner(self.corners, wanted)[0], "Hidden from every side."
+        drawn = [mask for mask in masks if mask.any()]
+        viewpoint, is_visible = best_viewpoint(self.viewpoints, drawn[:1])
+        if not drawn or is_visible:
+            return viewpoint, ""
+        viewpoint, is_visible = best_viewpoint(self.below(), drawn[:1])
+        if is_visible:
+            return viewpoint, "Seen from below, through the floor."
+        return best_viewpoint(self.viewpoints, drawn)[0], "Hidden from every side."
 
 
-def with_houses(
+def with_rendered_scans(
     scenes: Callable[[], Iterable[_Item]], rows: Sequence[_Row], cfg: ReportConfig
-) -> Iterable[tuple[_Row, House, _Item]]:
-    """Each row with its scene, which is drawn once for all its rows; no row, no scene.
+) -> Iterable[tuple[_Row, RenderedScan, _Item]]:
+    """Yield each row with its rendered scan and its scene.
 
-    The next scenes are drawn in threads while rows of one are in use.
+    A scan is rendered once for all its rows, and not at all without a row. Threads render the
+    next scans while the caller uses the rows of one scan.
     """
     if not rows:
         return
 
-    def drawn(item: _Item) -> tuple[list[_Row], House | None, _Item]:
-        mine = [row for row in rows if row.scene_id == item.scene.scene_id]
-        return mine, _house(item, [row.prompt_id for row in mine], cfg), item
+    def rendered_rows(item: _Item) -> tuple[list[_Row], RenderedScan | None, _Item]:
+        of_scene = [row for row in rows if row.scene_id == item.scene.scene_id]
+        return of_scene, _render_scan(item, [row.prompt_id for row in of_scene], cfg), item
 
-    for mine, house, item in mapped(drawn, scenes()):
-        if house is not None:
-            yield from ((row, house, item) for row in mine)
-
-
-def _house(item: Drawable, prompt_ids: Sequence[str], cfg: ReportConfig) -> House | None:
-    """A scene drawn for these queries; None without any, or without a surface to draw."""
-    size = cfg.picture_width, picture_height(cfg.picture_width)
-    corners = draw_corners(item.scene, *size) if prompt_ids else []
-    if not corners:
-        return None
-    below = cache(partial(draw_below, item.scene, *size))
-    cloud = pack_cloud(item.scene, cfg.points) if cfg.points else None
-    return House(corners, below, cloud, _shots_of_query(item, prompt_ids, cfg))
+    for of_scene, rendered, item in mapped(rendered_rows, scenes()):
+        if rendered is not None:
+            yield from ((row, rendered, item) for row in of_scene)
 
 
-def _shots_of_query(
+def _render_scan(
     item: Drawable, prompt_ids: Sequence[str], cfg: ReportConfig
-) -> dict[str, Shots]:
+) -> RenderedScan | None:
+    """Render a scene for these queries; None without a query, or without a triangle to draw."""
+    size = cfg.picture_width, picture_height(cfg.picture_width)
+    viewpoints = render_upper_corners(item.scene, *size) if prompt_ids else []
+    if not viewpoints:
+        return None
+    below = cache(partial(render_from_below, item.scene, *size))
+    cloud = pack_cloud(item.scene, cfg.points) if cfg.points else None
+    return RenderedScan(viewpoints, below, cloud, _thumbnails(item, prompt_ids, cfg))
+
+
+def _thumbnails(
+    item: Drawable, prompt_ids: Sequence[str], cfg: ReportConfig
+) -> dict[str, ViewThumbnails]:
     if item.teacher is None or item.labels is None or not cfg.views + cfg.dropped_views:
         return {}
-    return view_shots(item.scene, item.teacher, item.labels, prompt_ids, cfg)
+    return view_thumbnails(item.scene, item.teacher, item.labels, prompt_ids, cfg)
 
 
 _BASE64 = 4 / 3
+"""Characters of base64 text for each byte."""
 
 
 @dataclass(frozen=True)
 class Card:
-    """One query: pictures as data URIs by name, and what to know about the viewpoint.
+    """One query of a page: its pictures as data URIs by name, and a note on the viewpoint.
 
-    ``cloud`` is the element with the scan's points, "" without 3D; ``mask`` this query's layers
-    (``stages.report.points3d``); ``outward`` where the pictures are seen from, three numbers of a
-    direction. ``shots`` are the teacher's views, None where it was not asked.
+    ``cloud`` is the id of the element with the scan's points, "" without a 3D view. ``mask`` holds
+    the query's layers as text (``stages.report.points3d``). ``outward`` holds three numbers: the
+    direction from the scan to the viewpoint. ``thumbnails`` are the teacher's views, None where
+    the teacher was not asked.
     """
 
     pictures: Mapping[str, str]
@@ -320,48 +332,80 @@ class Card:
     cloud: str = ""
     mask: str = ""
     outward: str = ""
-    shots: Shots | None = None
+    thumbnails: ViewThumbnails | None = None
+
+
+@dataclass(frozen=True, eq=False)
+class DrawnQuery:
+    """The content of a card: RGBA pictures (H, W, 4) uint8 by name, seen from ``viewpoint``.
+
+    ``note`` is a sentence about the viewpoint. ``layers`` are masks (N,) bool over the scan's
+    points, by the names of the page's layers.
+    """
+
+    viewpoint: Viewpoint
+    note: str
+    pictures: Mapping[str, Array]
+    layers: Mapping[str, Array]
 
 
 class Album:
-    """Cards by prompt id as they are made, and by their elements' ids the clouds they share."""
+    """The cards of a page by prompt id, and the point clouds they share by element id."""
 
     def __init__(self, modes: Modes) -> None:
         self.modes = modes
         self.cards: dict[str, Card] = {}
         self.clouds: dict[str, PackedCloud] = {}
 
-    def add(
-        self,
-        prompt_id: str,
-        house: House,
-        viewpoint: tuple[Corner, str],
-        pictures: Mapping[str, Array],
-        layers: Mapping[str, Array],
-    ) -> None:
-        """A card; ``layers`` are masks (N,) bool over the scan's points."""
-        corner, note = viewpoint
-        uris = {name: webp_uri(webp(picture)) for name, picture in pictures.items()}
-        card = Card(uris, note, shots=house.shots.get(prompt_id))
-        if house.cloud is not None:
+    def add(self, prompt_id: str, rendered: RenderedScan, drawn: DrawnQuery) -> None:
+        """Add the card of one query on a rendered scan."""
+        uris = {name: webp_uri(webp(picture)) for name, picture in drawn.pictures.items()}
+        card = Card(uris, drawn.note, thumbnails=rendered.thumbnails.get(prompt_id))
+        if rendered.cloud is not None:
             card = replace(
                 card,
-                cloud=self._element(house.cloud),
-                mask=pack_masks(self.modes.layers, layers, house.cloud),
-                outward=" ".join(f"{value:.3f}" for value in corner.outward),
+                cloud=self._element(rendered.cloud),
+                mask=pack_masks(self.modes.layers, drawn.layers, rendered.cloud),
+                outward=" ".join(f"{value:.3f}" for value in drawn.viewpoint.outward),
             )
         self.cards[prompt_id] = card
 
     def _element(self, cloud: PackedCloud) -> str:
-        for name, known in self.clouds.items():
-            if known.scene_id == cloud.scene_id:
+        for name, added in self.clouds.items():
+            if added.scene_id == cloud.scene_id:
                 return name
         name = f"cloud{len(self.clouds)}"
         self.clouds[name] = cloud
         return name
 
-    def close(self, view_megabytes: float) -> None:
-        """Leave out pictures of views that the page has no room for."""
-        shots = {name: card.shots for name, card in self.cards.items() if card.shots is not None}
-        for name, kept in within_budget(shots, view_megabytes * 1e6 / _BASE64).items():
-            self.cards[name] = replace(self.cards[name], shots=kept)
+    def limit_thumbnails(self, view_megabytes: float) -> None:
+        """Remove pictures of views beyond ``view_megabytes`` MB (1e6 bytes) of base64 text."""
+        thumbnails = {
+            name: card.thumbnails
+            for name, card in self.cards.items()
+            if card.thumbnails is not None
+        }
+        for name, kept in within_budget(thumbnails, view_megabytes * 1e6 / _BASE64).items():
+            self.cards[name] = replace(self.cards[name], thumbnails=kept)
+
+
+def make_album(
+    modes: Modes,
+    scenes: Callable[[], Iterable[_Item]],
+    rows: Sequence[_Row],
+    cfg: ReportConfig,
+    draw: Callable[[_Row, RenderedScan, _Item], DrawnQuery | None],
+    progress: Progress,
+) -> Album:
+    """Make the cards of ``rows`` with ``draw``, which returns None for a row without a card.
+
+    ``progress`` gets (cards made, rows).
+    """
+    album = Album(modes)
+    for row, rendered, item in with_rendered_scans(scenes, rows, cfg):
+        drawn = draw(row, rendered, item)
+        if drawn is not None:
+            album.add(row.prompt_id, rendered, drawn)
+        progress(len(album.cards), len(rows))
+    album.limit_thumbnails(cfg.view_megabytes)
+    return album

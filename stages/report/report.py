@@ -1,4 +1,4 @@
-"""Stage ``report``: one self-contained page, with metrics or, without truth, with answers."""
+"""Stage ``report``: a self-contained page, with metrics or, without ground truth, with answers."""
 
 from __future__ import annotations
 
@@ -10,14 +10,14 @@ from typing import Any
 import numpy as np
 
 from data.artifacts.evaluation import ANSWERS, METRICS, SOURCES, QueryRow, ReportFiles, metrics_text
-from data.types import Array, Progress, silent
+from data.types import Progress, silent
 from stages.configs import ReportConfig
 from stages.evaluation.metrics import centre_and_size
 from stages.report.inputs import AnsweredScene, ReportInputs, ReportScene, RunRecord
 from stages.report.page import render, render_page
 from stages.report.pictures import BOTH, Tile, overview, paint, paint_query
 from stages.report.points3d import Mode, Modes
-from stages.report.query_cards import Album, House, spread, with_houses
+from stages.report.query_cards import DrawnQuery, RenderedScan, make_album, spread
 
 _OVERVIEW_TILES = 6
 _PICTURED = ("student", "fusion_only")
@@ -50,47 +50,48 @@ def run(
     cfg: ReportConfig,
     progress: Progress = silent,
 ) -> ReportFiles:
-    """The page, its metrics and a picture for the front page, all in memory.
+    """Make the page, its metrics and an overview picture, all in memory.
 
     ``progress`` gets (queries drawn, queries to draw).
     """
-    drawn = spread(inputs.evaluation.rows, cfg.max_pictures)
-    album = Album(_MODES)
+    drawn_rows = spread(inputs.evaluation.rows, cfg.max_pictures)
+    overview_rows = _overview_rows(drawn_rows)
+    tile_ids = {row.prompt_id for row in overview_rows}
     tiles: dict[str, Tile] = {}
-    wanted = {row.prompt_id for row in _overview_rows(drawn)}
-    for row, house, scene in with_houses(inputs.scenes, drawn, cfg):
-        pictures = _draw(album, row, house, scene)
-        if row.prompt_id in wanted:
+
+    def draw(row: QueryRow, rendered: RenderedScan, scene: ReportScene) -> DrawnQuery:
+        drawn = _draw(row, rendered, scene)
+        if row.prompt_id in tile_ids:
             scores = f"{row.task}   IoU {100 * row.scores['student'].iou:.0f} %"
-            tiles[row.prompt_id] = Tile(row.text, scores, pictures["student"], pictures["truth"])
-        progress(len(album.cards), len(drawn))
-    album.close(cfg.view_megabytes)
-    ordered = [tiles[row.prompt_id] for row in _overview_rows(drawn) if row.prompt_id in tiles]
+            pictures = drawn.pictures["student"], drawn.pictures["truth"]
+            tiles[row.prompt_id] = Tile(row.text, scores, *pictures)
+        return drawn
+
+    album = make_album(_MODES, inputs.scenes, drawn_rows, cfg, draw, progress)
     return ReportFiles(
         render_page(inputs, album, cfg.picture_width),
         {METRICS: metrics_text(inputs.evaluation.summary)},
-        overview(ordered),
+        overview([tiles[row.prompt_id] for row in overview_rows if row.prompt_id in tiles]),
     )
 
 
 def _overview_rows(rows: Sequence[QueryRow]) -> list[QueryRow]:
-    """Queries with a target, each wording once, evenly from the student's best to its worst."""
+    """Choose queries with a target, each sentence once, evenly from the highest IoU down."""
     by_text = {row.text: row for row in reversed(rows) if row.target_count != "zero"}
     ranked = sorted(by_text.values(), key=lambda row: (-row.scores["student"].iou, row.prompt_id))
     picks = np.linspace(0, len(ranked) - 1, min(_OVERVIEW_TILES, len(ranked)))
     return [ranked[i] for i in np.rint(picks).astype(int).tolist()]
 
 
-def _draw(album: Album, row: QueryRow, house: House, item: ReportScene) -> dict[str, Array]:
-    """A query's card into the album; its pictures."""
+def _draw(row: QueryRow, rendered: RenderedScan, item: ReportScene) -> DrawnQuery:
+    """Draw a query's masks and its truth from one viewpoint."""
     empty = np.zeros(len(item.scene.cloud), bool)
     truth = item.truths.get(row.prompt_id, empty)
     layers = {s: item.masks.get(s, {}).get(row.prompt_id, empty) for s in SOURCES}
     masks = {source: layers[source] for source in _PICTURED}
-    viewpoint = house.viewpoint([truth, *masks.values()])
-    pictures = paint_query(viewpoint[0], masks, truth)
-    album.add(row.prompt_id, house, viewpoint, pictures, {**layers, "truth": truth})
-    return pictures
+    viewpoint, note = rendered.choose_viewpoint([truth, *masks.values()])
+    pictures = paint_query(viewpoint, masks, truth)
+    return DrawnQuery(viewpoint, note, pictures, {**layers, "truth": truth})
 
 
 _ANSWER = "together"
@@ -119,9 +120,10 @@ _ANSWER_MODES = Modes(
 
 @dataclass(frozen=True)
 class AnswerRow:
-    """One answer in figures; centre and size of its box in metres, in the scan's frame.
+    """One answer: score, number of points, and centre and size of its box in metres.
 
-    Both are None where nothing fits. ``said`` is what the teacher says, in words.
+    The box is in the frame of the scan; centre and size are None where nothing was found. ``said``
+    is the teacher's answer in words.
     """
 
     prompt_id: str
@@ -140,28 +142,27 @@ def run_answers(
     cfg: ReportConfig,
     progress: Progress = silent,
 ) -> ReportFiles:
-    """The page, ``answers.json`` and a picture of some answers, all in memory.
+    """Make the page, ``answers.json`` and an overview picture of some answers, all in memory.
 
-    ``scenes`` is called twice, and the scenes it gives are taken one at a time; ``progress``
-    gets (queries drawn, queries to draw).
+    ``scenes`` is called twice and gives one scene at a time. ``progress`` gets (queries drawn,
+    queries to draw).
     """
     rows = [row for item in scenes() for row in answer_rows(item)]
-    drawn = spread(rows, cfg.max_pictures)
-    shown = {row.prompt_id for row in spread(_found(drawn), _OVERVIEW_TILES)}
-    album = Album(_ANSWER_MODES)
+    drawn_rows = spread(rows, cfg.max_pictures)
+    tile_ids = {row.prompt_id for row in spread(_answered(drawn_rows), _OVERVIEW_TILES)}
     tiles = []
-    for row, house, item in with_houses(scenes, drawn, cfg):
+
+    def draw(row: AnswerRow, rendered: RenderedScan, item: AnsweredScene) -> DrawnQuery:
         empty = np.zeros(len(item.scene.cloud), bool)
         masks = {s: item.masks.get(s, {}).get(row.prompt_id, empty) for s in _SOURCES}
-        viewpoint = house.viewpoint(list(masks.values()))
-        corner = viewpoint[0]
-        pictures = {name: paint(corner, mask, mask, BOTH) for name, mask in masks.items()}
-        album.add(row.prompt_id, house, viewpoint, pictures, masks)
-        if row.prompt_id in shown:
+        viewpoint, note = rendered.choose_viewpoint(list(masks.values()))
+        pictures = {name: paint(viewpoint, mask, mask, BOTH) for name, mask in masks.items()}
+        if row.prompt_id in tile_ids:
             scores = f"{row.scene_id}   score {100 * row.score:.0f} %"
-            tiles.append(Tile(row.text, scores, pictures[_ANSWER], corner.picture))
-        progress(len(album.cards), len(drawn))
-    album.close(cfg.view_megabytes)
+            tiles.append(Tile(row.text, scores, pictures[_ANSWER], viewpoint.picture))
+        return DrawnQuery(viewpoint, note, pictures, masks)
+
+    album = make_album(_ANSWER_MODES, scenes, drawn_rows, cfg, draw, progress)
     html = render(
         "answers.html.jinja",
         record,
@@ -174,12 +175,12 @@ def run_answers(
     return ReportFiles(html, {ANSWERS: answers_text(rows)}, overview(tiles, _NAMES, _LEGEND))
 
 
-def _found(rows: Sequence[AnswerRow]) -> list[AnswerRow]:
+def _answered(rows: Sequence[AnswerRow]) -> list[AnswerRow]:
     return [row for row in rows if row.num_points]
 
 
 def answer_rows(item: AnsweredScene) -> list[AnswerRow]:
-    """A scene's answers in figures, in the order asked."""
+    """Return the rows of a scene's answers, in the order of its prompts."""
     points = item.scene.cloud.points
     rows = []
     for prompt in item.prompts:
@@ -194,12 +195,12 @@ def answer_rows(item: AnsweredScene) -> list[AnswerRow]:
 
 
 def answers_text(rows: Sequence[AnswerRow]) -> str:
-    """``answers.json``: a list of objects, one an answer, with every number finite."""
+    """Write ``answers.json``: a list of objects, one for each answer, all numbers finite."""
     return json.dumps([asdict(row) for row in rows], indent=1, allow_nan=False) + "\n"
 
 
 def _machine_row(row: AnswerRow) -> dict[str, Any]:
-    """What the page shows and its script sorts and filters by."""
+    """Return the values of an answer that the page shows and its script sorts and filters by."""
     return {
         "scene": row.scene_id,
         "text": row.text,

@@ -1,9 +1,9 @@
-"""Render a scan from outside, through its near walls and ceiling, with oblique cameras.
+"""Render a scan from outside, through its near walls and ceiling, with orbit cameras.
 
-A scene is ray cast once per corner; what each pixel shows (which vertex, which colour) is kept,
-so that ``stages.report.pictures`` can recolour it for any mask. Walls and ceiling that turn their
-back to the camera are left out, which relies on the mesh's winding: it is checked against the
-views, which stand in free space, and where it cannot be trusted rays start behind the near
+A scene is ray cast once per viewpoint. The vertex and the colour of every sample are kept, so that
+``stages.report.pictures`` can recolour a picture for any mask. Walls and ceiling that face away
+from the camera are omitted, which depends on the mesh's winding. The winding is checked against
+the views, whose cameras lie in free space; where it is inconsistent, rays start behind the near
 walls and under the ceiling instead.
 """
 
@@ -23,19 +23,19 @@ _DISTANCE = 2.6
 _MARGIN = 0.03
 
 
-def oblique_cameras(
+def orbit_cameras(
     low: Array, high: Array, sides: Sequence[tuple[float, int]], size: tuple[int, int]
 ) -> tuple[Camera, list[Array]]:
-    """One pinhole and its ``world_to_camera`` poses, so that all see the whole box.
+    """Return a pinhole camera and ``world_to_camera`` poses such that all see the whole box.
 
-    ``low`` and ``high`` (3,) metres are the box; ``sides`` azimuths in radians, each with 1 for
-    from above or -1 for from below; ``size`` (height, width) pixels. The pinhole is the same for
-    all, so that the box neither grows nor jumps when they follow each other.
+    ``low`` and ``high`` (3,) metres are the box. ``sides`` holds an azimuth in radians and 1 for a
+    camera above or -1 for one below; ``size`` is (height, width) in pixels. The pinhole is shared
+    by all poses, so that the box keeps its size and place from picture to picture.
     """
     poses = [_pose(low, high, azimuth, up) for azimuth, up in sides]
     box = np.stack(np.meshgrid(*zip(low, high), indexing="ij"), axis=-1).reshape(8, 3)
-    seen = np.concatenate([box @ pose[:3, :3].T + pose[:3, 3] for pose in poses])
-    ab = seen[:, :2] / seen[:, 2:]
+    corners_in_camera = np.concatenate([box @ pose[:3, :3].T + pose[:3, 3] for pose in poses])
+    ab = corners_in_camera[:, :2] / corners_in_camera[:, 2:]
     pixels = np.array([size[1], size[0]])
     focal = float(((1 - 2 * _MARGIN) * pixels / np.maximum(np.ptp(ab, axis=0), 1e-9)).min())
     cx, cy = pixels / 2 - focal * (ab.min(axis=0) + ab.max(axis=0)) / 2
@@ -70,13 +70,13 @@ _CEILING_SHARE = 0.04
 
 
 @dataclass(frozen=True, eq=False)
-class Corner:
-    """The scene seen from above one corner: a picture of P pixels, S samples in each.
+class Viewpoint:
+    """A scene rendered from one side: a picture of P pixels with S samples in each.
 
-    ``outward`` (3,) float64 points from the scene to the eye.
-    ``vertex`` (P, S) int64 is the mesh vertex nearest to what a sample shows, -1 outside the
-    scene; ``color`` (P, S, 3) float32 its pale colour and ``light`` (P, S) its brightness in
-    0..1; ``picture`` (H, W, 4) uint8 RGBA shows the scene without any mask.
+    ``outward`` (3,) float64 points from the scene to the camera. ``vertex`` (P, S) int64 is the
+    mesh vertex nearest to the surface at a sample, -1 outside the scene; ``color`` (P, S, 3)
+    float32 is its pale colour and ``light`` (P, S) its brightness in [0, 1]; ``picture`` (H, W, 4)
+    uint8 RGBA shows the scene without a mask.
     """
 
     vertex: Array
@@ -86,48 +86,50 @@ class Corner:
     outward: Array
 
     def shown(self, mask: Array) -> Array:
-        """(P, S) bool: samples that show a point of ``mask`` (N,) bool."""
+        """Return the samples that show a point of ``mask`` (N,) bool, (P, S) bool."""
         return np.asarray(np.append(mask, False)[self.vertex])
 
 
-def draw_corners(scene: Scene, width: int, height: int) -> list[Corner]:
-    """The scene from its four upper corners; pictures will be ``width`` x ``height`` pixels.
+def render_upper_corners(scene: Scene, width: int, height: int) -> list[Viewpoint]:
+    """Render the scene from its four upper corners, ``width`` x ``height`` pixels.
 
-    An empty list when the scene has no triangles to draw.
+    The list is empty for a scene without triangles.
     """
     sides = [(np.arctan2(y, x), 1) for x, y in ((1, 1), (-1, 1), (-1, -1), (1, -1))]
-    return list(_draw_from(scene, [[side] for side in sides], width, height))
+    return list(_render_from(scene, [[side] for side in sides], width, height))
 
 
-def draw_below(scene: Scene, width: int, height: int) -> list[Corner]:
-    """The same from one lower corner, through the floor: the only way to see a ceiling."""
-    return list(_draw_from(scene, [[(np.pi / 4, -1)]], width, height))
+def render_from_below(scene: Scene, width: int, height: int) -> list[Viewpoint]:
+    """Render the scene from a lower corner, through the floor, which shows the ceiling."""
+    return list(_render_from(scene, [[(np.pi / 4, -1)]], width, height))
 
 
-def draw_turn(scene: Scene, azimuths: Sequence[float], width: int, height: int) -> Iterator[Corner]:
-    """The scene from above, from each azimuth (radians) in turn, all at one magnification.
+def render_orbit(
+    scene: Scene, azimuths: Sequence[float], width: int, height: int
+) -> Iterator[Viewpoint]:
+    """Render the scene from above, from each azimuth (radians) in turn, at one magnification.
 
-    Nothing when the scene has no triangles to draw.
+    Nothing is yielded for a scene without triangles.
     """
-    yield from _draw_from(scene, [[(azimuth, 1) for azimuth in azimuths]], width, height)
+    yield from _render_from(scene, [[(azimuth, 1) for azimuth in azimuths]], width, height)
 
 
 def extent(scene: Scene) -> tuple[Array, Array]:
-    """Lowest and highest x, y, z (3,) metres of the scan, a few stray points left out."""
+    """Return the 0.5th and 99.5th percentile (3,) of x, y, z, metres, without stray points."""
     low, high = np.percentile(scene.cloud.points.astype(np.float64), [0.5, 99.5], axis=0)
     return low, high
 
 
 def below_ceiling(scene: Scene, box: tuple[Array, Array]) -> Array:
-    """(F,) bool: triangles that are not of the ceiling, the top of the scan's ``extent``."""
+    """Find triangles below the ceiling, the top 4 % of the scan's ``extent``, (F,) bool."""
     ceiling = box[1][2] - _CEILING_SHARE * (box[1][2] - box[0][2])
     return np.asarray(scene.cloud.points[scene.triangles, 2].min(axis=1) < ceiling)
 
 
-def _draw_from(
+def _render_from(
     scene: Scene, turns: Sequence[Sequence[tuple[float, int]]], width: int, height: int
-) -> Iterator[Corner]:
-    """Each side (see ``oblique_cameras``); those of one turn share their magnification."""
+) -> Iterator[Viewpoint]:
+    """Render each side (see ``orbit_cameras``); the sides of one turn share a magnification."""
     if not len(scene.triangles) or not len(scene.cloud):
         return
     box = extent(scene)
@@ -135,15 +137,15 @@ def _draw_from(
     facing = _facing(scene, normals)
     size = height * _SUPERSAMPLE, width * _SUPERSAMPLE
     for sides in turns:
-        camera, poses = oblique_cameras(*box, sides, size)
+        camera, poses = orbit_cameras(*box, sides, size)
         for pose in poses:
-            yield _draw(scene, normals * facing, bool(facing), box, camera, pose)
+            yield _render(scene, normals * facing, bool(facing), box, camera, pose)
 
 
 def free_side(scene: Scene) -> int:
-    """1 when the mesh is wound so that its normals point into free space, -1 when out of it.
+    """Return 1 for a mesh whose normals point into free space, -1 for the reverse winding.
 
-    0 when that cannot be told: without triangles, or when they are wound both ways.
+    0 where that is unknown: without triangles, or where triangles are wound both ways.
     """
     points, triangles = scene.cloud.points, scene.triangles
     return _facing(scene, _face_normals(points, triangles)) if len(triangles) else 0
@@ -157,9 +159,9 @@ def _face_normals(points: Array, triangles: Array) -> Array:
 
 
 def _facing(scene: Scene, normals: Array) -> int:
-    """1 when triangles face free space, -1 when all are wound the other way, 0 when mixed.
+    """Return 1 where triangles face free space, -1 for the reverse winding, 0 for a mixture.
 
-    Free space is where the cameras stand: what they see first must face them.
+    Free space contains the cameras: a triangle that a camera sees first must face it.
     """
     centers = [view.camera_center for view in scene.views][:8]
     if not centers:
@@ -179,15 +181,15 @@ def _facing(scene: Scene, normals: Array) -> int:
     return -1 if share <= 1 - _TRUSTED_SHARE else 0
 
 
-def _draw(
+def _render(
     scene: Scene,
     normals: Array,
     cull: bool,
     box: tuple[Array, Array],
     camera: Camera,
     pose: Array,
-) -> Corner:
-    """Cast one ray through every sample and shade what it hits."""
+) -> Viewpoint:
+    """Cast one ray through every sample and shade the surface that it hits."""
     points, triangles = scene.cloud.points, scene.triangles
     camera_to_world = np.linalg.inv(pose)
     eye = camera_to_world[:3, 3]
@@ -215,28 +217,28 @@ def _draw(
         mixed = np.einsum("nkc,nk->nc", scene.cloud.colors[ring].astype(np.float32), weights)
         color[hit] = mixed * _shade(normals[ids], rays[hit])[:, None]
     size = camera.height // _SUPERSAMPLE, camera.width // _SUPERSAMPLE
-    return _corner(vertex, color, size, -camera_to_world[:3, 2])
+    return _viewpoint(vertex, color, size, -camera_to_world[:3, 2])
 
 
 def _samples(camera: Camera) -> Array:
-    """(P * S, 2) float64 sample positions, all samples of one picture pixel together."""
+    """Return sample positions (P * S, 2) float64, all samples of one pixel together."""
     rows, columns = camera.height // _SUPERSAMPLE, camera.width // _SUPERSAMPLE
     grid = pixel_centers(camera.height, camera.width)
     blocks = grid.reshape(rows, _SUPERSAMPLE, columns, _SUPERSAMPLE, 2)
     return np.asarray(blocks.swapaxes(1, 2).reshape(-1, 2))
 
 
-def _corner(vertex: Array, color: Array, size: tuple[int, int], outward: Array) -> Corner:
+def _viewpoint(vertex: Array, color: Array, size: tuple[int, int], outward: Array) -> Viewpoint:
     height, width = size
     gray = color @ np.array([0.299, 0.587, 0.114], np.float32)
     pale = (0.22 * color + 0.45 * gray[:, None] + 0.33 * 255).astype(np.float32)
     vertex, pale = vertex.reshape(height * width, -1), pale.reshape(height * width, -1, 3)
     picture = mean_color(pale, vertex >= 0).reshape(height, width, 4)
-    return Corner(vertex, pale, gray.reshape(vertex.shape) / 255, picture, outward)
+    return Viewpoint(vertex, pale, gray.reshape(vertex.shape) / 255, picture, outward)
 
 
 def mean_color(color: Array, inside: Array) -> Array:
-    """(P, 4) uint8 RGBA of samples (P, S, 3), of which only those ``inside`` (P, S) count."""
+    """Average samples (P, S, 3) to (P, 4) uint8 RGBA; only those ``inside`` (P, S) count."""
     weight = inside.astype(np.float32)
     total = weight.sum(axis=1, keepdims=True)
     mean = np.einsum("psc,ps->pc", color, weight) / np.maximum(total, 1)
@@ -245,18 +247,18 @@ def mean_color(color: Array, inside: Array) -> Array:
 
 
 def _dot(a: Array, b: Array) -> Array:
-    """(n,) row by row."""
+    """Return the dot products of rows, (n,)."""
     return np.asarray(np.einsum("ij,ij->i", a, b))
 
 
 def _shade(normals: Array, rays: Array) -> Array:
-    """(n,) brightness factor: surfaces seen head-on are lighter than grazed ones."""
+    """Return brightness factors (n,): surfaces seen head-on are lighter than grazed ones."""
     cosine = np.abs(_dot(normals, rays)) / np.sqrt(_dot(rays, rays))
     return np.asarray(0.72 + 0.28 * cosine)
 
 
 def _barycentric(corners: Array, spots: Array) -> Array:
-    """Weights (n, 3) in 0..1 of each triangle's corners (n, 3, 3) at points (n, 3) on it."""
+    """Return weights (n, 3) in [0, 1] of the corners (n, 3, 3) of triangles at points (n, 3)."""
     edge1, edge2 = corners[:, 1] - corners[:, 0], corners[:, 2] - corners[:, 0]
     offset = spots - corners[:, 0]
     d11, d12, d22 = _dot(edge1, edge1), _dot(edge1, edge2), _dot(edge2, edge2)
@@ -270,7 +272,7 @@ def _barycentric(corners: Array, spots: Array) -> Array:
 
 
 def _entry(eye: Array, rays: Array, box: tuple[Array, Array]) -> Array:
-    """(n,) how far along each ray the box without its near walls and ceiling begins."""
+    """Return the distance (n,) along each ray to the box without its near walls and ceiling."""
     low, high = box[0].copy(), box[1].copy()
     near_high = eye > high
     slab = np.minimum(_WALL_SLAB, (high - low) / 4)

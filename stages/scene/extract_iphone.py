@@ -1,10 +1,10 @@
-"""Stage ``extract_iphone``: pictures and depth taken out of an iPhone capture of ScanNet++.
+"""Stage ``extract_iphone``: extract images and depth from an iPhone capture of ScanNet++.
 
     rgb.mkv       ->  rgb/frame_%06d.jpg
-    rgb_mask.mkv  ->  rgb_masks/frame_%06d.png   255 = valid, 0 = anonymised; where it is there
-    depth.bin     ->  depth/frame_%06d.png       uint16 mm, 0 = none; where it is there
+    rgb_mask.mkv  ->  rgb_masks/frame_%06d.png   255 = valid, 0 = anonymised; if the file exists
+    depth.bin     ->  depth/frame_%06d.png       uint16 mm, 0 = none; if the file exists
 
-Frames are numbered from 0 as they stand in the streams, which is how their poses are named.
+Frames are numbered from 0 in the order of the streams; the poses use the same numbers.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ _QUALITY = 95
 
 
 class Extracted(NamedTuple):
-    """How many files were written of each kind."""
+    """The number of files written of each kind."""
 
     pictures: int
     masks: int
@@ -37,12 +37,12 @@ class Extracted(NamedTuple):
 
 
 def run(scene: Path, output: Path, every: int) -> Extracted:
-    """Take every ``every``-th frame out of ``<scene>/iphone`` into folders below ``output``.
+    """Extract every ``every``-th frame of ``<scene>/iphone`` into folders below ``output``.
 
-    Nothing is overwritten, and a folder stands under its name only when it is whole.
+    No file is overwritten, and a folder gets its name only when it is complete.
 
     Raises:
-        DataError: no video, or a stream that is damaged; UserError: a folder is there already.
+        DataError: no video, or a damaged stream; UserError: a folder exists already.
     """
     source = scene / "iphone"
     kinds = ["rgb"]
@@ -50,7 +50,9 @@ def run(scene: Path, output: Path, every: int) -> Extracted:
     kinds += ["depth"] * (source / "depth.bin").exists()
     for kind in kinds:
         if (output / kind).exists():
-            raise UserError(f"{output / kind} is there already; move it away, or choose another")
+            raise UserError(
+                f"{output / kind} exists already; move it, or choose another output folder"
+            )
     streams: dict[str, Callable[[], Iterator[tuple[int, Array]]]] = {
         "rgb": lambda: video_frames(source / "rgb.mkv", every),
         "rgb_masks": lambda: _masks(source / "rgb_mask.mkv", every),
@@ -64,13 +66,13 @@ def run(scene: Path, output: Path, every: int) -> Extracted:
                 counts[kind] += 1
     for kind in kinds[1:]:
         if counts[kind] != counts["rgb"]:
-            told = "%s: %d frames in %s, %d in rgb: is a file cut short?"
-            log.warning(told, source, counts[kind], kind, counts["rgb"])
+            message = "%s: %d frames in %s, %d in rgb: is a file cut short?"
+            log.warning(message, source, counts[kind], kind, counts["rgb"])
     return Extracted(counts["rgb"], counts["rgb_masks"], counts["depth"])
 
 
 def _masks(path: Path, every: int) -> Iterator[tuple[int, Array]]:
-    """Masks of a video, whose compression leaves values between: the nearer of 0 and 255."""
+    """Yield masks of a video; compression blurs their values, so each is set to 0 or 255."""
     for number, picture in video_frames(path, every):
         yield number, np.where(picture[..., 0] >= 128, 255, 0).astype(np.uint8)
 
@@ -91,7 +93,7 @@ def _save(folder: Path, kind: str, number: int, pixels: Array) -> None:
 
 @contextmanager
 def _whole_folder(folder: Path) -> Iterator[Path]:
-    """A folder to write in, which gets its name when all is written, else goes away."""
+    """Yield a temporary folder, which gets its name when the block succeeds, else is removed."""
     aside = folder.with_name(f".{folder.name}.{os.getpid()}.tmp")
     aside.mkdir(parents=True)
     try:

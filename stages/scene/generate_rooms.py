@@ -1,7 +1,7 @@
-"""Stage: procedural rooms with queries, written as a ScanNet++ data set.
+"""Stage: generate procedural rooms with queries, written as a ScanNet++ data set.
 
-``run_room`` writes one room and may run beside others; ``run_index`` then writes what spans
-rooms: splits, class lists and query files.
+``run_room`` writes one room, and rooms may be written in parallel; ``run_index`` then writes the
+files about all rooms: splits, class lists and query files.
 """
 
 from __future__ import annotations
@@ -13,18 +13,18 @@ from data.types import SPLITS, Split
 from stages.configs import GenerateConfig
 
 _PLOT = 9.0
-"""Metres a room takes in a row of them, more than the longest room turned at most."""
+"""Metres reserved for each room of a home; no room is longer at any rotation."""
 
 
 def scene_ids(cfg: GenerateConfig, split: Split) -> list[str]:
-    """Ids of a split's rooms, in order: a pure function of seed, split and index."""
+    """Return the ids of a split's rooms in order; they depend on seed, split and index only."""
     return [scene_id(cfg.seed, split, index) for index in range(cfg.rooms(split))]
 
 
 def run_room(root: Path, split: Split, index: int, cfg: GenerateConfig) -> None:
     """Write room ``index`` of a split to ``root/data/<id>`` and its queries to ``root/queries``.
 
-    Deterministic in (cfg, split, index); touches nothing another room writes.
+    The files depend on (cfg, split, index) only; no file of another room is touched.
     """
     from data.rooms.write import write_room
 
@@ -40,13 +40,13 @@ def run_room(root: Path, split: Split, index: int, cfg: GenerateConfig) -> None:
         cfg.vertex_spacing,
         cfg.train_questions if split == "train" else 1,
         cfg.room_scale,
-        _corner(index, cfg),
+        _origin(index, cfg),
         (cfg.qa_questions, cfg.searches if cfg.rooms_per_place else 0),
     )
 
 
-def _corner(index: int, cfg: GenerateConfig) -> tuple[float, float]:
-    """Where a room begins: those of one home stand in a row, with a wall's width between them."""
+def _origin(index: int, cfg: GenerateConfig) -> tuple[float, float]:
+    """Return the origin (x, y) of a room, metres; rooms of one home stand in a row."""
     if not cfg.rooms_per_place:
         return (0.0, 0.0)
     return (round(index % cfg.rooms_per_place * _PLOT * cfg.room_scale, 2), 0.0)
@@ -55,7 +55,7 @@ def _corner(index: int, cfg: GenerateConfig) -> tuple[float, float]:
 def run_index(root: Path, cfg: GenerateConfig) -> None:
     """Write ``splits/``, ``metadata/`` and ``queries/<split>.json`` from finished rooms.
 
-    A split without rooms has no files. DataError when a room's files are missing.
+    A split without rooms gets no files. Raises DataError where a room's files are missing.
     """
     from data.rooms.write import write_index
 

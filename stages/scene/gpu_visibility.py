@@ -1,4 +1,4 @@
-"""The rule of ``data.geometry.visibility`` in torch, for scenes whose points fit on a GPU."""
+"""The visibility test of ``data.geometry.visibility`` in torch, for points in GPU memory."""
 
 from __future__ import annotations
 
@@ -12,14 +12,15 @@ from data.types import Array, Camera
 
 
 class GpuVisibility:
-    """Asks which points of one cloud views see, on a device of torch's.
+    """Finds the points of one cloud that views see, on a torch device.
 
-    It tests every point of every view: a GPU has done so before blocks are chosen. Coordinates
-    are float64 and added in the order of the compiled rule, so that pixels round alike.
+    Every point is tested for every view, because on a GPU that is faster than selecting blocks
+    first. Coordinates are float64 and summed in the order of the compiled test, so that pixels
+    round alike.
     """
 
     def __init__(self, points: Array, device: str) -> None:
-        """Keep ``points`` (N, 3) metres in the world on ``device``, 24 bytes each."""
+        """Keep ``points`` (N, 3) metres in the world on ``device``, 24 bytes per point."""
         world = torch.from_numpy(np.ascontiguousarray(points.T)).to(device).double()
         self._finite = torch.isfinite(world).all(dim=0)
         self._x, self._y, self._z = world
@@ -33,7 +34,7 @@ class GpuVisibility:
         tolerance: Tolerance,
         valid: Array | None = None,
     ) -> tuple[Array, Array]:
-        """As ``Visibility.visible_points`` on the CPU; ValueError for the same reasons."""
+        """Return the same as ``Visibility.visible_points`` on the CPU, with the same errors."""
         check_size("depth", depth, camera)
         if valid is not None:
             check_size("valid", valid, camera)
@@ -68,7 +69,7 @@ class GpuVisibility:
 
 
 def _bend(a: Tensor, b: Tensor, distortion: tuple[float, ...]) -> tuple[Tensor, Tensor]:
-    """A fisheye's distortion; NaN beyond the lens's end."""
+    """Apply a fisheye's distortion; NaN beyond the end of the lens."""
     k1, k2, k3, k4 = distortion
     r = torch.hypot(a, b)
     theta = torch.arctan(r)

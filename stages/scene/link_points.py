@@ -1,4 +1,4 @@
-"""Stage ``link_points``: which points each view sees, and at which pixel."""
+"""Stage ``link_points``: find the points that each view sees, and their pixels."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ _LEAST_SEEN = 0.001
 
 
 class _Sight(Protocol):
-    """``Visibility``, or the same on a GPU."""
+    """The interface of ``Visibility`` and ``GpuVisibility``."""
 
     def visible_points(
         self,
@@ -35,41 +35,44 @@ class _Sight(Protocol):
 def links_of_view(
     sight: _Sight, view: View, depth: Array, cfg: LinkConfig, valid: Array | None = None
 ) -> ViewLinks:
-    """Links of one view to the points of ``sight``; ``depth`` (H, W) metres, 0 = none.
+    """Link one view to the points of ``sight``; ``depth`` (H, W) metres, 0 = no surface.
 
-    Points on a pixel that ``valid`` (H, W) bool says shows something else are not linked.
+    Points on pixels where ``valid`` (H, W) bool is False are not linked.
     """
     tolerance = Tolerance(cfg.near, cfg.depth_tolerance, cfg.depth_tolerance_relative)
-    found = sight.visible_points(view.camera, view.world_to_camera, depth, tolerance, valid)
-    return ViewLinks(view.view_id, *found)
+    points_and_pixels = sight.visible_points(
+        view.camera, view.world_to_camera, depth, tolerance, valid
+    )
+    return ViewLinks(view.view_id, *points_and_pixels)
 
 
 def run(
     scene: Scene, cfg: LinkConfig, progress: Progress = silent, device: str = "cpu"
 ) -> Iterator[ViewLinks]:
-    """Links of every view of a scene, in the order of its views.
+    """Yield the links of every view of a scene, in the order of its views.
 
-    On the CPU as many views at a time as there are threads, on a GPU one; no more are in memory.
+    On the CPU each thread works on a view, on a GPU one view is computed at a time; only these
+    views are in memory.
 
     Raises:
-        DataError: a view's mask cannot be read, or, once all views are linked, next to no point
-            was seen: poses and mesh are of different frames.
+        DataError: the mask of a view cannot be read; or, after all views, almost no point was seen,
+            which means that poses and mesh are in different frames.
     """
     sight = _sight(scene.cloud.points, device)
     links_of = partial(_links_of, sight, scene, cfg)
-    seen, is_enough = np.zeros(len(scene.cloud), bool), False
+    is_seen, is_enough = np.zeros(len(scene.cloud), bool), False
     threads = None if device == "cpu" else 1
     for index, links in enumerate(mapped(links_of, range(len(scene.views)), threads)):
         if not is_enough:
-            seen[links.point_ids] = True
-            is_enough = bool(seen.mean() >= _LEAST_SEEN)
+            is_seen[links.point_ids] = True
+            is_enough = bool(is_seen.mean() >= _LEAST_SEEN)
         progress(index + 1, len(scene.views))
         yield links
     if not is_enough:
         raise DataError(
             f"scene {scene.scene_id}",
             f"views that see at least {_LEAST_SEEN:.1%} of the mesh",
-            f"{float(seen.mean()):.2%} seen by {len(scene.views)} views",
+            f"{float(is_seen.mean()):.2%} seen by {len(scene.views)} views",
             "Poses and mesh may be of different frames or units: python -m pipeline doctor tells"
             " more.",
         )
@@ -78,7 +81,7 @@ def run(
 def _sight(points: Array, device: str) -> _Sight:
     if device == "cpu":
         return Visibility(points)
-    # Imported where it is needed: on a machine without a GPU, torch takes longer than the links.
+    # Imported here because importing torch takes longer than linking views on the CPU.
     from stages.scene.gpu_visibility import GpuVisibility
 
     return GpuVisibility(points, device)

@@ -1,4 +1,7 @@
-"""Stage ``prepare_scene``: a scan as read to the scene that every later stage works on."""
+"""Stage ``prepare_scene``: turn a scan into the scene that all later stages use.
+
+It chooses views, computes superpoints and their neighbours, and renders a depth map per view.
+"""
 
 from __future__ import annotations
 
@@ -16,11 +19,11 @@ from stages.configs import PrepareConfig
 
 
 def cover_greedily(visible: Array, max_views: int) -> list[int]:
-    """Indices, ascending, of at most ``max_views`` rows of ``visible`` (V, N) bool.
+    """Return ascending indices of at most ``max_views`` rows of ``visible`` (V, N) bool.
 
-    Each next view is the one that sees most points not yet seen, the first of equals. When
-    no view adds any, all points count as unseen again, so that further views see a second
-    time what can be seen. A view that sees nothing is chosen last.
+    Each step chooses the view that sees most unseen points, the first of equals. When no view adds
+    a point, all points count as unseen again, so that further views cover the scene a second time.
+    A view that sees no point is chosen last.
     """
     num_views = len(visible)
     if num_views <= max_views:
@@ -41,9 +44,9 @@ def cover_greedily(visible: Array, max_views: int) -> list[int]:
     return [int(index) for index in np.flatnonzero(~free)]
 
 
-# A dataset's segments are its superpoints when they hold more points than this on average.
+# A data set's segments are used as superpoints if they hold more points than this on average.
 _REAL_SEGMENT = 1.5
-# View selection looks at small depth maps and at most so many points, and so less sharply.
+# View selection uses small depth maps, a sample of points and a wide tolerance.
 _SELECTION_WIDTH = 160
 _SELECTION_POINTS = 50_000
 _SELECTION_TOLERANCE = Tolerance(near=0.05, absolute=0.1, relative=0.04)
@@ -51,10 +54,10 @@ _SELECTION_TOLERANCE = Tolerance(near=0.05, absolute=0.1, relative=0.04)
 
 @dataclass(frozen=True, eq=False)
 class PreparedScene:
-    """What ``data.artifacts.scene.write_scene`` takes, name by name.
+    """The arguments of ``data.artifacts.scene.write_scene``, by name.
 
-    ``depths`` can be gone through once: each view's (H, W) float32 metres, 0 = no surface,
-    rendered when asked for.
+    ``depths`` can be iterated once: each view's depth (H, W) float32 metres, 0 = no surface,
+    rendered on demand.
     """
 
     scene_id: str
@@ -69,9 +72,9 @@ class PreparedScene:
 
 
 def run(scan: Scan, cfg: PrepareConfig, progress: Progress = silent) -> PreparedScene:
-    """Choose views, find superpoints and render depth.
+    """Choose views, compute superpoints and render depth.
 
-    ``progress`` is told of every depth map rendered. ``cfg.camera`` is the reader's concern.
+    ``progress`` gets (depth maps rendered, views). ``cfg.camera`` is used by the reader only.
     """
     caster = Raycaster(scan.cloud.points, scan.triangles)
     views = _select(scan, caster, cfg.max_views)
@@ -103,7 +106,7 @@ def _superpoint_ids(scan: Scan, cfg: PrepareConfig) -> Array:
 
 
 def _select(scan: Scan, caster: Raycaster, max_views: int) -> tuple[View, ...]:
-    """The chosen views, in the scan's order (by view id)."""
+    """Choose views; they keep the order of the scan (by view id)."""
     if len(scan.views) <= max_views:
         return scan.views
     points = scan.cloud.points[:: max(1, len(scan.cloud) // _SELECTION_POINTS)]
@@ -122,12 +125,12 @@ def _select(scan: Scan, caster: Raycaster, max_views: int) -> tuple[View, ...]:
 def depth_maps(
     caster: Raycaster, views: tuple[View, ...], progress: Progress = silent
 ) -> Iterator[Array]:
-    """Each view's depth (H, W) float32 metres, 0 = no surface, a few at a time in memory."""
+    """Yield each view's depth (H, W) float32 metres, 0 = no surface; few are in memory."""
 
     def depth_of(view: View) -> Array:
         return caster.render(view.camera, view.world_to_camera)[0]
 
-    # A fisheye's rays are cast by threads of Open3D's own.
+    # Open3D casts the rays of a fisheye in its own threads.
     own_threads = all(view.camera.model == "PINHOLE" for view in views)
     for index, depth in enumerate(mapped(depth_of, views, None if own_threads else 1)):
         progress(index + 1, len(views))

@@ -1,4 +1,4 @@
-"""Read the images of a scene's views, which of their pixels count, and masks at their size."""
+"""Read the images of a scene's views, their valid pixels, and masks at their size."""
 
 from __future__ import annotations
 
@@ -17,26 +17,26 @@ _REMEDY = "Restore the file from the data set, then run PrepareScene again."
 
 
 def read_image(view: View) -> Array:
-    """The view's image, (H, W, 3) uint8 RGB of its camera, undistorted where the file is not.
+    """Return the view's image (H, W, 3) uint8 RGB, undistorted where the file is distorted.
 
-    Raises DataError unless the file is an image of the size that its camera says.
+    Raises DataError unless the file is an image of its camera's size.
     """
     pixels = _read(view.image_path, view.file_camera, "RGB")
     if view.lens is None or not view.is_distorted:
         return pixels
-    # Imported where it is needed: planning a run imports the stages, and OpenCV takes long.
+    # Imported here because planning a run imports the stages, and importing OpenCV is slow.
     from data.geometry.undistort import undistorter_between
 
     return undistorter_between(view.lens, view.camera).image(pixels)
 
 
 def read_valid(view: View) -> Array | None:
-    """(H, W) bool of the view's camera, or None where every pixel shows what the camera saw.
+    """Return the valid pixels of the view (H, W) bool; None where all pixels are valid.
 
-    Not valid is what the data set blanked for privacy and, in an undistorted picture, what
-    its lens did not see: those pixels are mirrored from inside.
+    Pixels that the data set blanked for privacy are not valid. In an undistorted image, pixels
+    outside the lens's view are not valid either: they are mirrored from inside the image.
 
-    Raises DataError for a mask that cannot be read or is no mask.
+    Raises DataError for a file that cannot be read or is no mask.
     """
     mask = None if view.mask_path is None else _read_mask(view.mask_path, view.file_camera)
     if view.lens is None:
@@ -53,7 +53,7 @@ def read_valid(view: View) -> Array | None:
 
 
 def _read_mask(path: Path, camera: Camera) -> Array:
-    """(H, W) bool: True where the file says 255. Anything softer counts as blanked."""
+    """Return True where the file holds 255, (H, W) bool; any lower value counts as blanked."""
     mask = _read(path, camera, "L")
     brightest = int(mask.max())
     if 0 < brightest < 255:
@@ -63,24 +63,24 @@ def _read_mask(path: Path, camera: Camera) -> Array:
 
 
 def _read(path: Path, camera: Camera, mode: Literal["RGB", "L"]) -> Array:
-    wanted = f"an image of {camera.width}x{camera.height} pixels"
+    expected = f"an image of {camera.width}x{camera.height} pixels"
     try:
         with Image.open(path) as image:
             pixels = np.array(image.convert(mode))
     except UNREADABLE as error:
-        found = "none" if isinstance(error, FileNotFoundError) else str(error)
-        raise DataError(path, wanted, found, _REMEDY) from error
+        found = "no file" if isinstance(error, FileNotFoundError) else str(error)
+        raise DataError(path, expected, found, _REMEDY) from error
     if pixels.shape[:2] != (camera.height, camera.width):
-        found = f"one of {pixels.shape[1]}x{pixels.shape[0]}"
-        raise DataError(path, wanted, found, _REMEDY)
+        found = f"an image of {pixels.shape[1]}x{pixels.shape[0]}"
+        raise DataError(path, expected, found, _REMEDY)
     return pixels
 
 
 def mask_of(cache: TeacherCache, view: int, query: int, size: tuple[int, int]) -> Array:
-    """(h, w) bool: the mask of one query on one view, by their indices, at ``size`` (h, w).
+    """Return the mask of one query on one view at ``size`` (h, w), (h, w) bool.
 
-    Meaningful where the cache says that one is drawn; raises ArtifactError when it cannot be
-    read.
+    ``view`` and ``query`` are indices into the cache. The mask has a meaning only where the cache
+    has ``drawn``. Raises ArtifactError when the mask cannot be read.
     """
     logits = cache.mask_logits(view)[query : query + 1]
     extent = (float(cache.mask_extent[0]), float(cache.mask_extent[1]))

@@ -29,8 +29,8 @@ from stages.configs import PredictConfig, TeacherConfig, TextConfig
 from stages.evaluation.metrics import centre_and_size
 from stages.report.exports import SceneAnswers
 from stages.report.pictures import BOTH, Tile, overview, paint
-from stages.report.query_cards import House, picture_height
-from stages.report.scan_renderer import draw_below, draw_corners
+from stages.report.query_cards import RenderedScan, picture_height
+from stages.report.scan_renderer import render_from_below, render_upper_corners
 from stages.student.answering import (
     SceneMasks,
     answer_features,
@@ -193,20 +193,22 @@ def exported(scene_id: str, answers: Sequence[SentenceAnswer]) -> SceneAnswers:
     )
 
 
-def house_of(scene: Scene) -> House | None:
-    """The scan from its corners, for all its sentences; None where it has no triangle to draw."""
+def render_scan(scene: Scene) -> RenderedScan | None:
+    """Render the scan from its upper corners; None where it has no triangle to draw."""
     size = _WIDTH, picture_height(_WIDTH)
-    corners = draw_corners(scene, *size)
-    return House(corners, partial(draw_below, scene, *size)) if corners else None
+    viewpoints = render_upper_corners(scene, *size)
+    return (
+        RenderedScan(viewpoints, partial(render_from_below, scene, *size)) if viewpoints else None
+    )
 
 
-def picture_of(house: House, asked: SentenceAnswer) -> bytes:
-    """Draw the answer as PNG, from the viewpoint that shows most of it, beside the plain scan."""
-    corner, note = house.viewpoint([asked.mask])
-    result = f"score {asked.score:.2f}   {asked.num_points} points" if asked.num_points else ""
-    scores = "   ".join(part for part in (result or "nothing found", note) if part)
-    picture = paint(corner, asked.mask, asked.mask, BOTH)
-    tile = Tile(in_one_line(asked.text), scores, picture, corner.picture)
+def picture_of(rendered: RenderedScan, asked: SentenceAnswer) -> bytes:
+    """PNG of the answer from the viewpoint that shows most of it, beside the scan without it."""
+    viewpoint, note = rendered.choose_viewpoint([asked.mask])
+    told = f"score {asked.score:.2f}   {asked.num_points} points" if asked.num_points else ""
+    scores = "   ".join(part for part in (told or "nothing found", note) if part)
+    picture = paint(viewpoint, asked.mask, asked.mask, BOTH)
+    tile = Tile(in_one_line(asked.text), scores, picture, viewpoint.picture)
     return overview([tile], _NAMES, _LEGEND)
 
 

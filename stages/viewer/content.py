@@ -1,4 +1,4 @@
-"""The content that the viewer shows, and the teacher's answers to a new sentence."""
+"""The scenes, queries and answers that the viewer shows, and the teacher's answers on views."""
 
 from __future__ import annotations
 
@@ -20,14 +20,14 @@ if TYPE_CHECKING:
 
 
 NONE = 1.01
-"""A threshold that nothing reaches."""
+"""A threshold above every probability."""
 
 
 @dataclass(frozen=True, eq=False)
-class Belief:
-    """Whose answer it is, how sure of each point (``probs`` (N,) float32), and from where on.
+class QueryAnswer:
+    """The answer of one ``source``: ``probs`` (N,) float32 and the threshold of its mask.
 
-    ``score`` in [0, 1] tells how sure it is that what was asked for is there.
+    ``score`` in [0, 1] is the confidence that the object of the query exists.
     """
 
     source: str
@@ -36,23 +36,26 @@ class Belief:
     score: float
 
     @classmethod
-    def of_mask(cls, source: str, mask: Array, score: float = 1.0) -> Belief:
-        """What is known of a mask (N,) bool alone."""
+    def of_mask(cls, source: str, mask: Array, score: float = 1.0) -> QueryAnswer:
+        """Make an answer from a mask (N,) bool alone."""
         return cls(source, mask.astype(np.float32), 0.5 if mask.any() else NONE, score)
 
 
 @dataclass(frozen=True, eq=False)
 class Query:
-    """A sentence, what is answered by whom, and the truth (N,) bool where it is known."""
+    """A sentence, its answers by source, and the truth (N,) bool, None where it is unknown."""
 
     text: str
-    beliefs: tuple[Belief, ...]
+    answers: tuple[QueryAnswer, ...]
     truth: Array | None = None
 
 
 @dataclass(frozen=True, eq=False)
 class ViewedScene:
-    """A scan with its stored queries; ``seen_by`` gives the points that a view sees, if known."""
+    """A scan with its stored queries.
+
+    ``seen_by`` returns the ids of the points that a view sees; None where links are missing.
+    """
 
     scene: Scene
     queries: tuple[Query, ...]
@@ -61,9 +64,9 @@ class ViewedScene:
 
 @dataclass(frozen=True, eq=False)
 class ViewedRun:
-    """A run: the scans' ids, and what reads or makes the rest when it is wanted.
+    """A run: the ids of its scans, and functions that load the rest when it is needed.
 
-    ``make_engine`` and ``make_teacher`` raise UserError where the run has none.
+    ``make_engine`` and ``make_teacher`` raise UserError where the run has no student or teacher.
     """
 
     title: str
@@ -73,20 +76,20 @@ class ViewedRun:
     make_teacher: Callable[[], AnyTeacher]
 
 
-def figures(points: Array, mask: Array, score: float | None) -> Mapping[str, str]:
-    """Score, points, size and centre of an answer as the page tells them."""
+def answer_facts(points: Array, mask: Array, score: float | None) -> Mapping[str, str]:
+    """Return score, points, size and centre of an answer as texts for the page."""
     centre, size = centre_and_size(points[mask])
-    told = {
+    facts = {
         "Score": "" if score is None else f"{score:.2f}",
         "Points": f"{int(np.count_nonzero(mask)):,} of {len(mask):,}",
         "Size": "nothing found",
         "Centre": "nothing found",
     }
     if centre is None or size is None:
-        return told
-    told["Size"] = " x ".join(f"{value:.2f}" for value in size) + " m"
-    told["Centre"] = ", ".join(f"{value:.2f}" for value in centre) + " m"
-    return told
+        return facts
+    facts["Size"] = " x ".join(f"{value:.2f}" for value in size) + " m"
+    facts["Centre"] = ", ".join(f"{value:.2f}" for value in centre) + " m"
+    return facts
 
 
 NUM_VIEWS = 3
@@ -95,7 +98,7 @@ _TINT = 0.6
 
 @dataclass(frozen=True, eq=False)
 class TeacherView:
-    """What the teacher said on a view; ``picture`` (H, W, 3) uint8 has its masks tinted."""
+    """The teacher's answer on a view; ``picture`` (H, W, 3) uint8 has its masks tinted."""
 
     view_id: str
     text: str
@@ -104,24 +107,24 @@ class TeacherView:
 
 
 def best_views(viewed: ViewedScene, mask: Array, count: int = NUM_VIEWS) -> list[int]:
-    """The views that see most points of ``mask`` (N,), most first; of all points for an empty one.
+    """Return the views that see most points of ``mask`` (N,), most first.
 
-    Where it is not known what views see, the first ones: they were chosen to show most.
+    An empty mask counts as all points. Without ``seen_by`` the first views are returned.
     """
-    number = len(viewed.scene.views)
+    num_views = len(viewed.scene.views)
     if viewed.seen_by is None:
-        return list(range(min(count, number)))
-    wanted = mask if mask.any() else np.ones_like(mask)
-    seen = [int(np.count_nonzero(wanted[viewed.seen_by(view)])) for view in range(number)]
-    return sorted(range(number), key=lambda view: -seen[view])[:count]
+        return list(range(min(count, num_views)))
+    target = mask if mask.any() else np.ones_like(mask)
+    num_seen = [int(np.count_nonzero(target[viewed.seen_by(view)])) for view in range(num_views)]
+    return sorted(range(num_views), key=lambda view: -num_seen[view])[:count]
 
 
 def ask_views(
     viewed: ViewedScene, views: list[int], text: str, make_teacher: Callable[[], AnyTeacher]
 ) -> Iterator[TeacherView]:
-    """What the teacher answers on each of ``views``, one at a time.
+    """Yield the teacher's answer on each of ``views``, one at a time.
 
-    Raises UserError where there is no teacher to ask, DataError for an image that cannot be read.
+    Raises UserError where the run has no teacher, DataError for an image that cannot be read.
     """
     teacher = make_teacher()
     for index in views:

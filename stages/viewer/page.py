@@ -17,13 +17,13 @@ from data.queries.prompts import check_sentence
 from data.types import Array
 from stages.viewer.content import (
     NONE,
-    Belief,
     Query,
+    QueryAnswer,
     ViewedRun,
     ViewedScene,
+    answer_facts,
     ask_views,
     best_views,
-    figures,
 )
 from stages.viewer.panel import NO_SOURCE, Panel
 from stages.viewer.scene3d import CloudNodes, colored, emphasised
@@ -32,25 +32,26 @@ if TYPE_CHECKING:
     from stages.student.ask_student import StudentEngine
 
 
-class TeacherDesk:
-    """Puts sentences to the run's teacher and shows what it says."""
+class AskTeacher:
+    """Asks the run's teacher about a sentence and shows its answers."""
 
     def __init__(self, panel: Panel, run: ViewedRun, say: Callable[[str], None]) -> None:
         self._panel, self._run, self._say = panel, run, say
         self._busy, self._ended = threading.Lock(), threading.Event()
 
     def close(self) -> None:
-        """Ask no further view."""
+        """Stop before the next view."""
         self._ended.set()
 
     def ask(self, viewed: ViewedScene, mask: Array, text: str, is_open: Callable[[], bool]) -> None:
-        """Ask ``text`` on the views that see most of ``mask`` (N,), as long as ``is_open``.
+        """Ask ``text`` on the views that see most of ``mask`` (N,), while ``is_open`` is true.
 
-        Raises UserError for an empty sentence, while another is asked, and as ``ask_views``.
+        Raises UserError for an empty sentence and while another sentence is being asked, and the
+        errors of ``ask_views``.
         """
         check_sentence(text)
         if not self._busy.acquire(blocking=False):
-            raise UserError("the teacher is still answering")
+            raise UserError("the teacher is still answering another query; wait for its answers")
         try:
             self._ask(viewed, mask, text, is_open)
         finally:
@@ -64,11 +65,13 @@ class TeacherDesk:
         panel.begin_pictures(text)
         panel.progress.value, panel.progress.visible = 0, True
         self._say(f"Asking the teacher on {len(views)} views ...")
-        for done, seen in enumerate(ask_views(viewed, views, text, self._run.make_teacher), 1):
+        for done, answered_view in enumerate(
+            ask_views(viewed, views, text, self._run.make_teacher), 1
+        ):
             if self._ended.is_set() or not is_open():
                 return
             panel.progress.value = 100 * done / len(views)
-            panel.add_picture(seen)
+            panel.add_picture(answered_view)
         self._say(f"The teacher answered on {len(views)} views, below.")
 
 
@@ -79,7 +82,7 @@ _RED = (200, 40, 40)
 
 
 class Page:
-    """The page of one run; scans and student are loaded by ``start``, in a thread."""
+    """The page of one run; ``start`` loads scans and student in a thread."""
 
     def __init__(self, server: viser.ViserServer, run: ViewedRun) -> None:
         self._server, self._run = server, run
@@ -87,12 +90,12 @@ class Page:
         self._viewed: ViewedScene | None = None
         self._nodes: CloudNodes | None = None
         self._query: Query | None = None
-        self._belief: Belief | None = None
+        self._answer: QueryAnswer | None = None
         self._threshold = NONE
         self._engine: StudentEngine | None = None
         self._why_no_engine = ""
         self.panel = Panel(server, run.scenes)
-        self._desk = TeacherDesk(self.panel, run, self._say)
+        self._teacher = AskTeacher(self.panel, run, self._say)
         self._connect()
 
     def start(self) -> None:
@@ -100,8 +103,8 @@ class Page:
         threading.Thread(target=self._load, daemon=True).start()
 
     def close(self) -> None:
-        """Have what still runs end soon."""
-        self._desk.close()
+        """Stop asking the teacher."""
+        self._teacher.close()
 
     def _connect(self) -> None:
         panel = self.panel
@@ -118,7 +121,7 @@ class Page:
         panel.ask_teacher.on_click(lambda _: self._guarded(self._ask_teacher))
 
     def _follow(self, client: viser.ClientHandle) -> None:
-        """Cut away the walls between the client's camera and the room."""
+        """Hide the walls between the client's camera and the room."""
 
         def moved(camera: viser.CameraHandle) -> None:
             if self._nodes is not None:
@@ -127,7 +130,7 @@ class Page:
         client.camera.on_update(moved)
 
     def _handler(self, act: Callable[[], None]) -> Callable[[viser.GuiEvent[Any]], None]:
-        """Does ``act`` when the user, not this program, changes a control."""
+        """Return a handler that calls ``act`` when the user, not the program, changes a control."""
 
         def handle(event: viser.GuiEvent[Any]) -> None:
             if event.client_id is not None:
@@ -141,18 +144,20 @@ class Page:
             act()
         except (UserError, OSError, MemoryError) as error:
             self._fail(str(error) or type(error).__name__)
-        except Exception as error:  # noqa: B902 - told in the page; the viewer goes on
+        except Exception as error:  # noqa: B902 - shown in the page; the viewer continues
             _LOG.exception("the viewer failed")
             self._fail(f"{type(error).__name__}: {error}")
 
-    def _fail(self, told: str) -> None:
-        told = " ".join(told.split())
-        self._say(f"Error: {told}")
+    def _fail(self, message: str) -> None:
+        message = " ".join(message.split())
+        self._say(f"Error: {message}")
         for client in self._server.get_clients().values():
-            client.add_notification("Error", told, color=_RED, auto_close_seconds=_NOTICE_SECONDS)
+            client.add_notification(
+                "Error", message, color=_RED, auto_close_seconds=_NOTICE_SECONDS
+            )
 
-    def _say(self, told: str) -> None:
-        self.panel.status.value = told
+    def _say(self, message: str) -> None:
+        self.panel.status.value = message
 
     def _load(self) -> None:
         with self._lock:
@@ -167,7 +172,7 @@ class Page:
         except UserError as error:
             self._why_no_engine = str(error)
             self._say(f"Stored answers only: {error}")
-        except Exception as error:  # noqa: B902 - told in the page; the viewer goes on
+        except Exception as error:  # noqa: B902 - shown in the page; the viewer continues
             _LOG.exception("the student cannot be loaded")
             self._why_no_engine = f"{type(error).__name__}: {error}"
             self._fail(self._why_no_engine)
@@ -187,17 +192,17 @@ class Page:
         panel.set_queries([query.text for query in viewed.queries])
         self._choose_query()
         self._draw_points()
-        place, at = self._nodes.look()
-        self._server.initial_camera.position = tuple(place)
-        self._server.initial_camera.look_at = tuple(at)
+        position, target = self._nodes.look()
+        self._server.initial_camera.position = tuple(position)
+        self._server.initial_camera.look_at = tuple(target)
         for client in self._server.get_clients().values():
             client.camera.up_direction = (0.0, 0.0, 1.0)
-            client.camera.position, client.camera.look_at = place, at
+            client.camera.position, client.camera.look_at = position, target
         self._say(f"{scene_id}: {len(viewed.scene.cloud):,} points.")
         engine = self._engine
         if engine is not None:  # So that the first query on it is as fast as the next.
-            ahead = partial(self._guarded, lambda: engine.prepare(scene_id))
-            threading.Thread(target=ahead, daemon=True).start()
+            prepare = partial(self._guarded, lambda: engine.prepare(scene_id))
+            threading.Thread(target=prepare, daemon=True).start()
 
     def _choose_query(self) -> None:
         if self._viewed is None:
@@ -209,9 +214,9 @@ class Page:
             self._say("A stored query.")
 
     def _show(self, query: Query | None) -> None:
-        """Show a sentence's first answer, or the scan alone."""
+        """Show the first answer to a query, or the scan alone."""
         self._query = query
-        sources = tuple(belief.source for belief in query.beliefs) if query else (NO_SOURCE,)
+        sources = tuple(answer.source for answer in query.answers) if query else (NO_SOURCE,)
         if query is not None and query.truth is not None:
             sources += (_TRUTH,)
         self.panel.source.options = sources
@@ -220,37 +225,37 @@ class Page:
 
     def _choose_source(self) -> None:
         query, source = self._query, self.panel.source.value
-        self._belief = None
+        self._answer = None
         if query is not None:
-            found = [belief for belief in query.beliefs if belief.source == source]
-            if not found and query.truth is not None:
-                found = [Belief.of_mask(_TRUTH, query.truth)]
-            self._belief = found[0] if found else None
-        self._threshold = NONE if self._belief is None else self._belief.threshold
+            matches = [answer for answer in query.answers if answer.source == source]
+            if not matches and query.truth is not None:
+                matches = [QueryAnswer.of_mask(_TRUTH, query.truth)]
+            self._answer = matches[0] if matches else None
+        self._threshold = NONE if self._answer is None else self._answer.threshold
         self.panel.set_threshold(self._threshold)
         self._paint()
 
     def _move_threshold(self) -> None:
-        if self._belief is not None and self._threshold != self.panel.threshold.value:
+        if self._answer is not None and self._threshold != self.panel.threshold.value:
             self._threshold = self.panel.threshold.value
             self._paint()
 
     def _paint(self) -> None:
-        viewed, nodes, belief, query = self._viewed, self._nodes, self._belief, self._query
+        viewed, nodes, answer, query = self._viewed, self._nodes, self._answer, self._query
         if viewed is None or nodes is None:
             return
         cloud = viewed.scene.cloud
-        if belief is None or query is None:
+        if answer is None or query is None:
             nodes.paint(cloud.colors, np.zeros(len(cloud), bool))
             self.panel.describe("", {})
             return
-        mask, how = belief.probs >= self._threshold, self.panel.coloring.value
+        mask, how = answer.probs >= self._threshold, self.panel.coloring.value
         nodes.paint(
-            colored(cloud.colors, belief.probs, mask, query.truth, how),
+            colored(cloud.colors, answer.probs, mask, query.truth, how),
             emphasised(mask, query.truth, how),
         )
-        score = None if belief.source == _TRUTH else belief.score
-        self.panel.describe(query.text, figures(cloud.points, mask, score))
+        score = None if answer.source == _TRUTH else answer.score
+        self.panel.describe(query.text, answer_facts(cloud.points, mask, score))
 
     def _draw_points(self) -> None:
         if self._nodes is not None:
@@ -272,12 +277,12 @@ class Page:
             raise UserError(self._why_no_engine)
         with self._lock:
             scene_id, started = self.panel.scene.value, time.perf_counter()
-            (asked,) = self._engine.ask(scene_id, [text])
+            (reply,) = self._engine.ask(scene_id, [text])
             seconds = time.perf_counter() - started
-            belief = Belief("student, by words", asked.probs, asked.threshold, asked.score)
+            answer = QueryAnswer("student, by words", reply.probs, reply.threshold, reply.score)
             self.panel.choose_none()
-            self._show(Query(text, (belief,)))
-            if asked.num_points:
+            self._show(Query(text, (answer,)))
+            if reply.num_points:
                 self._say(f"Answered in {seconds:.2f} s.")
             else:
                 self._say(
@@ -289,11 +294,11 @@ class Page:
         with self._lock:
             viewed, mask = self._viewed, self._mask()
         if viewed is None:
-            raise UserError("no scan is open")
-        self._desk.ask(viewed, mask, text, lambda: self._viewed is viewed)
+            raise UserError("no scan is open; choose a scene first")
+        self._teacher.ask(viewed, mask, text, lambda: self._viewed is viewed)
 
     def _mask(self) -> Array:
-        """(N,) bool, what is shown; all False where nothing is."""
+        """Return the mask that is shown, (N,) bool; all False where none is shown."""
         count = len(self._viewed.scene.cloud) if self._viewed is not None else 0
-        found = self._belief
-        return np.zeros(count, bool) if found is None else found.probs >= self._threshold
+        answer = self._answer
+        return np.zeros(count, bool) if answer is None else answer.probs >= self._threshold

@@ -1,7 +1,7 @@
 """The viewer's controls.
 
-Sentences, answers and names are shown in inputs and options only, which hold text; viser's
-markdown and HTML elements would run what stands in them.
+Sentences, answers and names appear only in inputs and options, which hold plain text; viser's
+markdown and HTML elements would execute markup in them.
 """
 
 from __future__ import annotations
@@ -15,13 +15,13 @@ from stages.viewer.content import TeacherView
 from stages.viewer.scene3d import COLORINGS, small
 
 NO_QUERY, NO_SOURCE = "(none)", "-"
-_FIGURES = ("Score", "Points", "Size", "Centre")
+_FACTS = ("Score", "Points", "Size", "Centre")
 _STEP = 0.001
 _PICTURE_WIDTH = 420
 
 
 class Panel:
-    """All controls; who reacts to them attaches to the handles."""
+    """All controls; the page attaches handlers to the handles."""
 
     def __init__(self, server: viser.ViserServer, scenes: Sequence[str]) -> None:
         gui = self._gui = server.gui
@@ -38,8 +38,8 @@ class Panel:
             self.stored = gui.add_dropdown("Query", (NO_QUERY,))
             self.source = gui.add_dropdown("Answer of", (NO_SOURCE,))
         with gui.add_folder("Answer"):
-            self._asked = gui.add_text("Query", "", multiline=True, disabled=True)
-            self._figures = {name: gui.add_text(name, "", disabled=True) for name in _FIGURES}
+            self._query_shown = gui.add_text("Query", "", multiline=True, disabled=True)
+            self._facts = {name: gui.add_text(name, "", disabled=True) for name in _FACTS}
             self.threshold = gui.add_slider("Threshold", 0, 1, _STEP, 0.5)
             self.coloring = gui.add_dropdown(
                 "Colours", COLORINGS, hint="right: green, wrong: orange, missed: blue"
@@ -52,11 +52,11 @@ class Panel:
         self._shown: list[viser.GuiTextHandle | viser.GuiImageHandle] = []
 
     def set_threshold(self, value: float) -> None:
-        """Move the slider to a step at or below ``value``, so that no point of it is lost."""
+        """Move the slider to a step at or below ``value``, which keeps every point of the mask."""
         self.threshold.value = min(1.0, int(value / _STEP) * _STEP)
 
     def set_queries(self, texts: Sequence[str]) -> None:
-        """Offer stored queries; numbers tell like sentences apart."""
+        """Offer stored queries; numbers distinguish equal sentences."""
         self.stored.options = (NO_QUERY, *(f"{k}. {text}" for k, text in enumerate(texts, 1)))
         self.choose_none()
 
@@ -66,35 +66,35 @@ class Panel:
 
     @property
     def chosen(self) -> int | None:
-        """Which stored query is chosen, from 0 on."""
+        """The index of the chosen stored query; None without a choice."""
         value = self.stored.value
         return None if value == NO_QUERY else int(value.partition(".")[0]) - 1
 
-    def describe(self, asked: str, figures: Mapping[str, str]) -> None:
-        """Tell what is shown."""
-        self._asked.value = asked
-        for name, handle in self._figures.items():
-            handle.value = figures.get(name, "")
+    def describe(self, query: str, facts: Mapping[str, str]) -> None:
+        """Show the query and the facts about its answer."""
+        self._query_shown.value = query
+        for name, handle in self._facts.items():
+            handle.value = facts.get(name, "")
 
     def clear_pictures(self) -> None:
-        """Take the teacher's pictures away."""
+        """Remove the teacher's pictures."""
         for handle in self._shown:
             handle.remove()
         self._shown = []
         self._pictures.visible = False
 
-    def begin_pictures(self, asked: str) -> None:
-        """Make room for what the teacher will say to a sentence."""
+    def begin_pictures(self, query: str) -> None:
+        """Clear the folder of pictures for the teacher's answers to a new query."""
         self.clear_pictures()
         with self._pictures:
-            self._shown.append(self._gui.add_text("Query", asked, multiline=True, disabled=True))
+            self._shown.append(self._gui.add_text("Query", query, multiline=True, disabled=True))
         self._pictures.visible = True
 
-    def add_picture(self, seen: TeacherView) -> None:
-        """Add what the teacher said on a view."""
-        told = seen.text if seen.num_masks else f"{seen.text} (no mask)"
-        picture: Array = small(seen.picture, _PICTURE_WIDTH)
+    def add_picture(self, view: TeacherView) -> None:
+        """Add the teacher's answer on a view."""
+        answer = view.text if view.num_masks else f"{view.text} (no mask)"
+        picture: Array = small(view.picture, _PICTURE_WIDTH)
         with self._pictures:
-            self._shown.append(self._gui.add_text("View", seen.view_id, disabled=True))
-            self._shown.append(self._gui.add_text("Answer", told, multiline=True, disabled=True))
+            self._shown.append(self._gui.add_text("View", view.view_id, disabled=True))
+            self._shown.append(self._gui.add_text("Answer", answer, multiline=True, disabled=True))
             self._shown.append(self._gui.add_image(picture))

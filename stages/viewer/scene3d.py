@@ -1,4 +1,4 @@
-"""The 3D side of the viewer: points and their colours, cameras, and the view of the user."""
+"""The 3D scene of the viewer: points and their colours, cameras, and the user's viewpoint."""
 
 from __future__ import annotations
 
@@ -20,18 +20,18 @@ GLOW = (255, 176, 32)
 _DIM = 0.6
 _LEVELS = np.array([0.0, 0.25, 0.5, 0.75, 1.0])
 _RAMP = np.array([[0, 32, 76], [60, 77, 110], [124, 123, 120], [187, 175, 113], [255, 234, 70]])
-"""Cividis at ``_LEVELS``: the same to every colour vision."""
+"""The colour map cividis at ``_LEVELS``, which looks the same with any colour vision."""
 
 
 def colored(colors: Array, probs: Array, mask: Array, truth: Array | None, how: Coloring) -> Array:
-    """(N, 3) uint8 of points of ``colors`` (N, 3) uint8.
+    """Return the colours of points (N, 3) uint8 for a colouring.
 
     Args:
-        colors: as scanned.
+        colors: (N, 3) uint8, as scanned.
         probs: (N,) in [0, 1], for "how sure".
         mask: (N,) bool, the answer.
-        truth: (N,) bool where it is known; without, "right or wrong" is "answer".
-        how: what to show.
+        truth: (N,) bool, None where it is unknown; then "right or wrong" is the same as "answer".
+        how: the colouring.
     """
     if how == "scan alone":
         return colors
@@ -40,17 +40,17 @@ def colored(colors: Array, probs: Array, mask: Array, truth: Array | None, how: 
     if how == "how sure":
         ramp = np.stack([np.interp(probs, _LEVELS, _RAMP[:, c]) for c in range(3)], axis=1)
         return _bytes(ramp * shape)
-    shown = _DIM * (0.35 * colors + 0.65 * gray[:, None])
+    result = _DIM * (0.35 * colors + 0.65 * gray[:, None])
     parts: tuple[tuple[Array, tuple[int, int, int]], ...] = ((mask, GLOW),)
     if truth is not None and how == "right or wrong":
         parts = ((mask & truth, BOTH), (mask & ~truth, ONLY), (truth & ~mask, MISSED))
     for part, color in parts:
-        shown[part] = shape[part] * np.array(color, np.float32)
-    return _bytes(shown)
+        result[part] = shape[part] * np.array(color, np.float32)
+    return _bytes(result)
 
 
 def emphasised(mask: Array, truth: Array | None, how: Coloring) -> Array:
-    """(N,) bool, the points that must be seen whatever stands before them."""
+    """Return the points that are never hidden behind others, (N,) bool."""
     if how == "scan alone":
         return np.zeros_like(mask)
     return mask | truth if truth is not None and how == "right or wrong" else mask
@@ -61,7 +61,7 @@ def _bytes(colors: Array) -> Array:
 
 
 INSIDE = -1
-"""The part of a scan that is at none of its six sides."""
+"""The part of a scan that lies at none of its six sides."""
 _WALL, _WALL_SHARE = 0.12, 0.05
 _TRUSTED_SHARE, _STRAIGHT = 0.75, 0.9
 _SAMPLE = 2000
@@ -71,10 +71,10 @@ _FRUSTUM = 0.04
 
 
 class CloudNodes:
-    """One scan's nodes in a viser scene.
+    """The nodes of one scan in a viser scene.
 
-    Points of each side (walls, ceiling, floor) are nodes of their own, so that those between the
-    camera and the room can be left out; an answer is drawn anyway.
+    The points of each side (walls, ceiling, floor) are separate nodes, so that those between the
+    camera and the room can be hidden; the points of an answer are always drawn.
     """
 
     def __init__(self, server: viser.ViserServer, scene: Scene) -> None:
@@ -103,7 +103,7 @@ class CloudNodes:
         )
 
     def paint(self, colors: Array, emphasised: Array) -> None:
-        """Show points in ``colors`` (N, 3) uint8, those ``emphasised`` (N,) bool never cut away."""
+        """Show points in ``colors`` (N, 3) uint8; ``emphasised`` (N,) bool are never hidden."""
         for side, handle in self._clouds.items():
             handle.colors = colors[self._parts[side]]
         if self._answer is not None:
@@ -112,12 +112,12 @@ class CloudNodes:
         self._answer = self._add("answer", part, colors) if len(part) else None
 
     def look_from(self, eye: Array) -> None:
-        """Cut away what is between the room and ``eye`` (3,), metres."""
+        """Hide the sides between the room and ``eye`` (3,), metres."""
         self._eye = eye
         self._show_sides()
 
     def cut(self, is_cut: bool) -> None:
-        """Cut away what hides the room, or show all."""
+        """Hide the sides before the room, or show all."""
         self._is_cut = is_cut
         self._show_sides()
 
@@ -129,36 +129,39 @@ class CloudNodes:
                 handle.visible = shown
 
     def resize(self, point_size: float) -> None:
-        """Draw points of this diameter, metres."""
+        """Draw points with this diameter, metres."""
         self.point_size = point_size
         for handle in (*self._clouds.values(), self._answer):
             if handle is not None:
                 handle.point_size = point_size
 
     def look(self) -> tuple[Array, Array]:
-        """(3,) where to look from, from above a corner, and (3,) what at; metres."""
+        """Return a camera position (3,) above a corner and its target (3,), metres."""
         return self.center + self.radius * np.array([0.82, -0.96, 1.35]), self.center
 
     def show_cameras(self, shown: bool) -> list[str]:
-        """Show or hide the views as frusta, which are made when first shown.
+        """Show or hide the views as frusta, which are made at the first call.
 
-        A click on one looks through it. Returns what images could not be read.
+        A click on a frustum moves the user's camera there. Returns messages about unreadable
+        images.
         """
         failed = []
         if shown and self._cameras is None:
             self._cameras = self._server.scene.add_frame("/cameras", show_axes=False)
-            failed = [told for k in range(len(self._scene.views)) if (told := self._camera(k))]
+            failed = [
+                message for k in range(len(self._scene.views)) if (message := self._camera(k))
+            ]
         if self._cameras is not None:
             self._cameras.visible = shown
         return failed
 
     def _camera(self, index: int) -> str:
         view = self._scene.views[index]
-        picture, told = None, ""
+        picture, message = None, ""
         try:
             picture = small(read_image(view), _IMAGE_WIDTH)
         except Exception as error:  # noqa: B902 - a missing picture costs its frustum's face only
-            told = str(error)
+            message = str(error)
         turn = viser.transforms.SO3.from_matrix(view.world_to_camera[:3, :3].T).wxyz
         handle = self._server.scene.add_camera_frustum(
             f"/cameras/{index:04d}",  # Never the view's id: a name with slashes would be a path.
@@ -171,22 +174,22 @@ class CloudNodes:
             position=view.camera_center,
         )
         handle.on_click(lambda event: _look_through(event.client, turn, view.camera_center))
-        return told
+        return message
 
     def remove(self) -> None:
-        """Take everything of this scan away."""
+        """Remove all nodes of this scan."""
         for handle in (*self._clouds.values(), self._answer, self._cameras):
             if handle is not None:
                 handle.remove()
 
 
-def _look_through(client: Any, turn: Array, place: Array) -> None:
+def _look_through(client: Any, turn: Array, position: Array) -> None:
     if client is not None:
-        client.camera.wxyz, client.camera.position = turn, place
+        client.camera.wxyz, client.camera.position = turn, position
 
 
 def small(image: Array, width: int) -> Array:
-    """An image (H, W, 3) uint8 at most ``width`` pixels wide."""
+    """Downscale an image (H, W, 3) uint8 to at most ``width`` pixels across."""
     if image.shape[1] <= width:
         return image
     height = max(1, round(image.shape[0] * width / image.shape[1]))
@@ -194,7 +197,7 @@ def small(image: Array, width: int) -> Array:
 
 
 def _vertical_fov(view: View) -> float:
-    """Radians; of a fisheye what a frustum can show of it."""
+    """Return the vertical field of view, radians; limited to 150 degrees for a fisheye."""
     camera = view.camera
     if camera.model == "PINHOLE":
         return float(2 * np.arctan(camera.height / (2 * camera.K[1, 1])))
@@ -202,7 +205,7 @@ def _vertical_fov(view: View) -> float:
 
 
 def _extent(points: Array) -> tuple[Array, Array]:
-    """Lowest and highest corner (3,) of the scan without its outliers."""
+    """Return the lowest and highest corner (3,) of the scan without outliers, metres."""
     if not len(points):
         return -np.ones(3), np.ones(3)
     low, high = np.percentile(points.astype(np.float64), [0.5, 99.5], axis=0)
@@ -210,29 +213,29 @@ def _extent(points: Array) -> tuple[Array, Array]:
 
 
 def sides(cloud: PointCloud, low: Array, high: Array) -> dict[int, Array]:
-    """Point ids by side: axis k's low side is k, its high side 3 + k, all else ``INSIDE``.
+    """Return point ids by side: k is the low side of axis k, 3 + k its high side, else ``INSIDE``.
 
-    Of a side are the points that face away from it, into the room: looked at from beyond it, they
-    show their backs. Where a scan's normals cannot be trusted it is what lies at the border, as
-    thick as a wall. No side is empty.
+    The points of a side face away from it into the room, so from outside the user sees their
+    backs. Where the scan's normals are inconsistent, a side holds the points within a wall's
+    thickness of the border. Sides without points are omitted.
     """
     points, normals = cloud.points, cloud.normals
     thick = np.minimum(_WALL, _WALL_SHARE * (high - low))
     border = np.concatenate([points < low + thick, points > high - thick], axis=1)
     inward = np.concatenate([normals, -normals], axis=1)
-    at = border
+    is_at = border
     for facing in (inward, -inward):
         if np.count_nonzero(facing[border] > 0) > _TRUSTED_SHARE * np.count_nonzero(border):
-            at = facing > _STRAIGHT
-    side = np.where(at.any(axis=1), at.argmax(axis=1), INSIDE)
-    found = {k: np.flatnonzero(side == k) for k in range(INSIDE, 6)}
-    return {k: part for k, part in found.items() if len(part)}
+            is_at = facing > _STRAIGHT
+    side = np.where(is_at.any(axis=1), is_at.argmax(axis=1), INSIDE)
+    ids_by_side = {k: np.flatnonzero(side == k) for k in range(INSIDE, 6)}
+    return {k: part for k, part in ids_by_side.items() if len(part)}
 
 
 def _spacing(points: Array) -> float:
-    """Metres between neighbouring points, so that drawn at this size they close up."""
+    """Return the median distance of neighbours, metres: drawn at this size, points join up."""
     if len(points) < 2:
         return 0.02
-    some = points[np.linspace(0, len(points) - 1, min(len(points), _SAMPLE)).astype(int)]
-    gaps = cKDTree(points).query(some, k=2)[0][:, 1]
+    sample = points[np.linspace(0, len(points) - 1, min(len(points), _SAMPLE)).astype(int)]
+    gaps = cKDTree(points).query(sample, k=2)[0][:, 1]
     return float(np.clip(np.median(gaps), 0.005, 0.2))

@@ -1,12 +1,11 @@
-"""A viser server that only this machine's own page can talk to.
+"""A viser server that only its own page on this machine can use.
 
-Viser listens on all addresses unless told otherwise, takes a websocket from any site that the
-user's browser has open, and can publish itself through a tunnel of its makers'. Here it binds to
-127.0.0.1, every request is checked before viser sees it, and no tunnel can be asked for.
+By default viser listens on all addresses, accepts websockets from any site in the user's browser,
+and can publish itself through a tunnel of its makers. This server binds to 127.0.0.1, checks every
+request before viser handles it, and refuses the tunnel.
 
-The check: the Host must be this machine by name or loopback address, which keeps out names of
-others that are made to point here (DNS rebinding); an Origin, which browsers send with every
-websocket, must be the page's own.
+The check: the Host must name this machine or its loopback address, which prevents DNS rebinding;
+an Origin, which browsers send with every websocket, must be the page's own.
 """
 
 from __future__ import annotations
@@ -37,27 +36,28 @@ Handler = Callable[[Any, Request], Response | None]
 
 
 class LocalServer(viser.ViserServer):  # type: ignore[misc]
-    """A viser server without its makers' tunnel, whatever a page asks for."""
+    """A viser server that never opens the tunnel of viser's makers."""
 
     def request_share_url(self, verbose: bool = True) -> None:
-        """Share nothing."""
+        """Do nothing: the page is not shared."""
 
     def stop(self) -> None:
-        """Stop listening, without viser's remark about it."""
+        """Stop listening, without viser's message."""
         with contextlib.redirect_stdout(io.StringIO()):
             super().stop()
 
 
 def open_server(title: str, port: int | None = None) -> LocalServer:
-    """A server on 127.0.0.1, on ``port`` or else on 8080 or, where that is taken, a free one.
+    """Start a server on 127.0.0.1, on ``port``, else on 8080 or, where it is taken, a free port.
 
-    Raises UserError for a port that is taken or not to be had, and for a viser that is unknown.
+    Raises UserError for a port that cannot be bound and for a viser version whose requests cannot
+    be checked.
     """
     chosen = _free(DEFAULT_PORT) or _free(0) if port is None else _free(port)
     if not chosen:
         raise UserError(
-            f"--port: {port} cannot be had on {HOST}: another program has it, or it needs more "
-            "rights. Give another one from 1024 to 65535, or none"
+            f"--port: {port} cannot be used on {HOST}: another program uses it, or it needs more "
+            "rights. Give another port from 1024 to 65535, or none"
         )
     # Viser prints its address in a box of its own; the command prints it with what to do there.
     with _checking_requests() as hosts, contextlib.redirect_stdout(io.StringIO()):
@@ -65,7 +65,7 @@ def open_server(title: str, port: int | None = None) -> LocalServer:
     if hosts != [HOST] or server.get_host() != HOST:
         server.stop()
         raise UserError(
-            f"viser {viser.__version__} starts its server in a way that is not known here, so its "
+            f"viser {viser.__version__} starts its server in an unknown way, so its "
             "requests cannot be checked: pip install viser==1.1.1"
         )
     server.gui.configure_theme(
@@ -75,7 +75,7 @@ def open_server(title: str, port: int | None = None) -> LocalServer:
 
 
 def _free(port: int) -> int:
-    """``port``, or a free one for 0, if it can be bound; else 0. Viser would try the next ones."""
+    """Return ``port``, or a free port for 0, if it can be bound; else 0. Viser would try others."""
     with socket.socket() as probe:
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
@@ -87,9 +87,9 @@ def _free(port: int) -> int:
 
 @contextlib.contextmanager
 def _checking_requests() -> Iterator[list[str]]:
-    """Servers that start meanwhile check each request first; gives the hosts they bind to.
+    """Check each request of the servers started in the block; yields the hosts they bind to.
 
-    Viser has no hook for it: it hands its own ``process_request`` to ``websockets``.
+    Viser has no hook for this: it passes its own ``process_request`` to ``websockets``.
     """
     module: Any = websockets.asyncio.server
     original, hosts = module.serve, list[str]()
@@ -108,14 +108,14 @@ def _checking_requests() -> Iterator[list[str]]:
 
 
 def checked(answer: Handler) -> Handler:
-    """``answer`` for requests of this machine's own page; the others are refused."""
+    """Wrap ``answer`` such that only requests of this machine's own page reach it."""
 
     def process(connection: Any, request: Request) -> Response | None:
         reason = refusal(request.headers)
         if reason:
             body = f"refused: {reason}\n".encode()
-            told = Headers({"Content-Type": "text/plain", "Content-Length": str(len(body))})
-            return Response(HTTPStatus.FORBIDDEN, "Forbidden", told, body)
+            headers = Headers({"Content-Type": "text/plain", "Content-Length": str(len(body))})
+            return Response(HTTPStatus.FORBIDDEN, "Forbidden", headers, body)
         response = answer(connection, request)
         if response is not None:
             response.headers["Content-Security-Policy"] = _POLICY
@@ -126,7 +126,7 @@ def checked(answer: Handler) -> Handler:
 
 
 def refusal(headers: Headers) -> str:
-    """Why a request is refused; "" where it comes from the page itself, or opens it."""
+    """Return the reason to refuse a request; "" for a request of the page itself."""
     hosts, origins = headers.get_all("Host"), headers.get_all("Origin")
     if len(hosts) != 1 or hosts[0].rpartition(":")[0] not in _NAMES:
         return "this server answers to 127.0.0.1 and localhost alone"

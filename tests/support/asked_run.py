@@ -1,4 +1,4 @@
-"""A real run of very small rooms that was asked in words; a fixture to import."""
+"""A real run of very small rooms with answers to text queries; a fixture to import."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ INJECTED = "<img src=x onerror=alert(1)>"
 
 @dataclass(frozen=True)
 class AskedRun:
-    """What ``PredictMasks`` with ``predict.tokens=text`` left."""
+    """The output of ``PredictMasks`` with ``predict.tokens=text``."""
 
     scene_set: str
     output: Path
@@ -36,7 +36,7 @@ class AskedRun:
 
 @pytest.fixture(scope="session")
 def made_asked(tiny_run: FinishedRun, tmp_path_factory: pytest.TempPathFactory) -> AskedRun:
-    """Made by Luigi, once for all processes that test."""
+    """Run Luigi once for all test processes."""
 
     def make(folder: Path) -> None:
         tiny_run.copy_stages(folder, LABELS_MADE, SET)

@@ -1,4 +1,4 @@
-"""A tiny scene with pictures and its oracle, asked by the teacher stage."""
+"""A tiny scene with images and an oracle teacher, and the cache that the teacher stage writes."""
 
 from __future__ import annotations
 
@@ -26,12 +26,12 @@ def asked_scene(folder: Path) -> tuple[Scene, list[Prompt], OracleTeacher]:
 
 
 def writer_of(folder: Path, scene: Scene, prompts: list[Prompt]) -> TeacherWriter:
-    """A cache of the scene in a folder that may not be there yet."""
+    """Open a writer of the scene's cache; a missing folder is made."""
     folder.mkdir(exist_ok=True)
     return TeacherWriter(folder, [v.view_id for v in scene.views], [p.prompt_id for p in prompts])
 
 
 def bytes_of(folder: Path) -> dict[str, bytes]:
-    """Every file's content by its path below the folder."""
+    """Return the content of every file by its path below the folder."""
     files = [path for path in sorted(folder.rglob("*")) if path.is_file()]
     return {str(path.relative_to(folder)): path.read_bytes() for path in files}

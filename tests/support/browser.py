@@ -1,8 +1,8 @@
-"""A real headless Chromium that reaches nothing but files and this machine.
+"""A headless Chromium that can reach only files and this machine.
 
     page = open_page(browser, url)
 
-Every test that opens a page is skipped where Chromium or Playwright is missing.
+Tests that open a page are skipped where Chromium or Playwright is missing.
 """
 
 from __future__ import annotations
@@ -34,36 +34,36 @@ _LOCAL = ("file:", "data:", "blob:", "about:", "http://127.0.0.1", "ws://127.0.0
 
 @dataclass
 class Opened:
-    """A page, and what it said and asked for: errors of its console, addresses not local."""
+    """A page, the errors of its console, and the non-local addresses that it requested."""
 
     page: Any
     errors: list[str] = field(default_factory=list)
     asked: list[str] = field(default_factory=list)
 
     def hear(self, said: Any) -> None:
-        """Take in a line of the console."""
+        """Record a line of the console."""
         if said.type == "error":
             self.errors.append(said.text)
 
     def watch(self, request: Any) -> None:
-        """Take in what is asked for."""
+        """Record a request."""
         if not request.url.startswith(_LOCAL):
             self.asked.append(request.url)
 
     def dismiss(self, dialog: Any) -> None:
-        """No page of ours opens a dialog: injected script does."""
+        """Record a dialog: only injected script opens one."""
         self.errors.append(f"dialog: {dialog.message}")
         dialog.dismiss()
 
     def pixels(self, selector: str) -> Array:
-        """(H, W, 3) u1, an element as it is shown."""
+        """Return an element as it is displayed, (H, W, 3) u1."""
         shot = self.page.locator(selector).first.screenshot()
         return np.asarray(Image.open(BytesIO(shot)).convert("RGB"))
 
     def until(self, truth: str) -> None:
-        """Wait until an expression holds; AssertionError when it has not after ten seconds.
+        """Wait until an expression is true; AssertionError after ten seconds.
 
-        Playwright's own way evaluates a text inside the page, which its policy may forbid.
+        Playwright's own wait evaluates a text inside the page, which the page's policy may forbid.
         """
         for _ in range(200):
             if self.page.evaluate(truth):
@@ -73,14 +73,14 @@ class Opened:
 
     @property
     def is_wider_than_the_screen(self) -> bool:
-        """Whether the page as a whole scrolls sideways."""
+        """Tell whether the whole page scrolls sideways."""
         wide = "document.scrollingElement.scrollWidth > window.innerWidth"
         return bool(self.page.evaluate(wide))
 
 
 @contextmanager
 def chromium() -> Iterator[Any]:
-    """The browser; the test is skipped where it cannot be had."""
+    """Start the browser; the test is skipped where it is missing."""
     sync_api = pytest.importorskip("playwright.sync_api")
     path = next((found for name in _NAMES if (found := shutil.which(name))), None)
     if path is None:
@@ -97,7 +97,7 @@ def chromium() -> Iterator[Any]:
 def opened(
     browser: Any, url: str, width: int = 1400, height: int = 900, scheme: str = "light"
 ) -> Iterator[Opened]:
-    """A page at ``url`` in a window of its own; ``scheme`` is light or dark."""
+    """Open ``url`` in a new window; ``scheme`` is light or dark."""
     size = {"width": width, "height": height}
     context = browser.new_context(viewport=size, color_scheme=scheme)
     seen = Opened(context.new_page())

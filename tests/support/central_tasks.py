@@ -1,4 +1,4 @@
-"""Tasks for ``test_central``: each notes down every time it is run."""
+"""Tasks for ``test_central``, which record every run."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from pipeline.tasks.base import ReadableTask
 
 
 class Noted(ReadableTask):
-    """A task that leaves ``<name>.done``, and a line in ``<name>.runs`` whenever it is run."""
+    """A task that writes ``<name>.done``, and adds a line to ``<name>.runs`` at every run."""
 
     folder = luigi.Parameter()
     name = luigi.Parameter()
@@ -31,7 +31,7 @@ class Noted(ReadableTask):
 
 
 class InOneNativeCall(Noted):
-    """Is in one native call, which lets no other thread of its process run, for long."""
+    """A task in one long native call, during which no other thread of the process runs."""
 
     seconds = luigi.IntParameter()
 
@@ -42,7 +42,7 @@ class InOneNativeCall(Noted):
 
 
 class Mistaken(Noted):
-    """Fails by the user's mistake until it is mended."""
+    """A task that fails with a user error until the cause is removed."""
 
     def run(self) -> None:
         self.note()
@@ -52,7 +52,7 @@ class Mistaken(Noted):
 
 
 class NeedsMistaken(Noted):
-    """Waits for what fails."""
+    """A task that depends on a failing task."""
 
     def requires(self) -> luigi.Task:
         return Mistaken(folder=self.folder, name="mistaken")
@@ -63,7 +63,7 @@ class NeedsMistaken(Noted):
 
 
 class Link(Noted):
-    """One of a chain of tasks, a second each."""
+    """A link of a chain of tasks, each of which takes a second."""
 
     number = luigi.IntParameter()
     name = luigi.Parameter(default="")

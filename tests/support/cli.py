@@ -1,4 +1,4 @@
-"""Runs the real ``luigi`` command in a folder of its own, as a user would."""
+"""Runs the real ``luigi`` command in a separate folder, as a user would."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ LUIGI = Path(sys.executable).parent / "luigi"
 
 
 def environment(output: Path, **extra: str) -> dict[str, str]:
-    """The caller's environment with outputs sent to ``output`` and nothing read from home."""
+    """Return the caller's environment with outputs below ``output`` and an unused home."""
     clean = {k: v for k, v in os.environ.items() if not k.startswith(("LUIGI", "MLLM3D"))}
     clean |= {"MLLM3D_OUTPUT": str(output), "HOME": str(output.parent), "PYTHONUNBUFFERED": "1"}
     return clean | extra
@@ -30,10 +30,11 @@ def command(*arguments: str, module: str = "pipeline") -> list[str]:
 def luigi(
     folder: Path, *arguments: str, module: str = "pipeline", **extra: str
 ) -> subprocess.CompletedProcess[str]:
-    """Run to the end in ``folder``; output and errors come back as one text in ``stdout``.
+    """Run a command to its end in ``folder``; ``stdout`` holds its output and errors together.
 
-    The run is forked from a process that has imported what it needs, unless it is told what is
-    read at import: another module, a scheduler, or ``luigi.cfg``.
+    The run is forked from a process that has imported the packages it needs. It starts in a new
+    process if it depends on settings that are read at import: another module, a scheduler, or
+    ``luigi.cfg``.
     """
     if _is_set_at_import(folder, [*arguments, module], extra):
         return cold_luigi(folder, *arguments, module=module, **extra)
@@ -44,7 +45,7 @@ def luigi(
 def cold_luigi(
     folder: Path, *arguments: str, module: str = "pipeline", **extra: str
 ) -> subprocess.CompletedProcess[str]:
-    """The same in a new process, which imports everything itself."""
+    """Run a command like ``luigi`` in a new process, which imports all packages itself."""
     return subprocess.run(
         command(*arguments, module=module),
         cwd=folder,
@@ -58,7 +59,7 @@ def cold_luigi(
 
 
 def _is_set_at_import(folder: Path, told: list[str], extra: dict[str, str]) -> bool:
-    """Whether a run depends on what only a new process reads."""
+    """Tell whether a run depends on settings that only a new process reads."""
     names = [
         name for name in extra if not name.startswith(("MLLM3D", "AWS", "FSSPEC", "PYTHONPATH"))
     ]
@@ -67,6 +68,6 @@ def _is_set_at_import(folder: Path, told: list[str], extra: dict[str, str]) -> b
 
 
 def tasks_done(printed: str) -> Counter[str]:
-    """How many tasks of each stage a run finished, by the summary at its end."""
+    """Return the number of finished tasks of each stage from the summary of a run."""
     rows = re.findall(r"^  ([A-Z]\w+) +(\d+|-) ", printed, flags=re.MULTILINE)
     return Counter({stage: int(ran) for stage, ran in rows if ran != "-"})

@@ -1,4 +1,4 @@
-"""Ways to damage one small file, and the check that a loader then says which file it is."""
+"""Ways to damage one small file, and the check that a loader's error names the file."""
 
 from __future__ import annotations
 
@@ -19,16 +19,16 @@ VALUES: tuple[Any, ...] = (
 
 
 def edit(path: Path, change: Callable[[Any], object]) -> None:
-    """Change what a JSON file holds."""
+    """Change the content of a JSON file."""
     content = json.loads(path.read_text())
     change(content)
     path.write_text(json.dumps(content))
 
 
 def check_damaged(path: Path, damaged: bytes, read: Callable[[], object]) -> bool:
-    """Whether ``read`` refuses ``damaged`` in place of the file, which is put back after.
+    """Return whether ``read`` refuses ``damaged`` in place of the file, which is then restored.
 
-    What is refused is refused by a DataError that names the file; no other error passes.
+    Only a DataError that names the file is accepted; any other error is raised.
     """
     good = path.read_bytes()
     path.write_bytes(damaged)
@@ -44,7 +44,7 @@ def check_damaged(path: Path, damaged: bytes, read: Callable[[], object]) -> boo
 
 @st.composite
 def damaged_bytes(draw: st.DrawFn, good: bytes) -> bytes:
-    """A file cut, with bytes changed, or both; every byte as likely."""
+    """Truncate a file, change bytes, or both; every byte is equally likely."""
     bad = bytearray(good)
     for place in draw(st.lists(st.integers(0, len(good) - 1), max_size=6)):
         bad[place] = draw(st.integers(0, 255))
@@ -53,7 +53,7 @@ def damaged_bytes(draw: st.DrawFn, good: bytes) -> bytes:
 
 @st.composite
 def damaged_words(draw: st.DrawFn, good: bytes) -> bytes:
-    """A text of numbers with words changed, taken out or added, line by line."""
+    """Change, remove or add words in the lines of a text of numbers."""
     lines = [line.split(" ") for line in good.decode().splitlines()]
     for _ in range(draw(st.integers(1, 3))):
         line = draw(st.sampled_from(lines))
@@ -70,7 +70,7 @@ def damaged_words(draw: st.DrawFn, good: bytes) -> bytes:
 
 @st.composite
 def damaged_json(draw: st.DrawFn, good: bytes) -> bytes:
-    """A JSON file with one value, at any depth, taken out, doubled or of another type."""
+    """Remove, double or change the type of one value of a JSON file, at any depth."""
     node = content = json.loads(good)
     while True:
         key = draw(st.sampled_from(list(node) if isinstance(node, dict) else range(len(node))))

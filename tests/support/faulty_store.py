@@ -1,4 +1,4 @@
-"""A local S3 server behind a proxy that fails, drops and delays what it is told to."""
+"""A local S3 server behind a proxy that fails, drops and delays requests on demand."""
 
 from __future__ import annotations
 
@@ -23,10 +23,10 @@ _HOP = {"connection", "expect", "transfer-encoding", "content-length", "date", "
 
 @dataclass
 class Fault:
-    """What becomes of the next ``times`` requests of a method whose path a pattern finds.
+    """The fate of the next ``times`` requests of a method whose path matches a pattern.
 
-    After ``seconds`` they are answered with ``status``, or by closing the connection for "drop";
-    with neither they go on to the store.
+    After ``seconds`` the proxy answers with ``status``, or closes the connection for "drop"; with
+    neither the request reaches the store.
     """
 
     method: str
@@ -36,7 +36,7 @@ class Fault:
     seconds: float = 0.0
 
     def takes(self, method: str, path: str) -> bool:
-        """Whether a request is one of these, which is counted."""
+        """Tell whether a request matches, and count it."""
         if method != self.method or not self.times or not re.search(self.pattern, path):
             return False
         self.times -= 1
@@ -45,7 +45,7 @@ class Fault:
 
 @dataclass
 class FaultyStore:
-    """The store: ``requests`` that came, in order, and ``faults`` that are to come."""
+    """The store: ``requests`` received in order, and ``faults`` still to apply."""
 
     address: str
     client: Any
@@ -53,7 +53,7 @@ class FaultyStore:
     faults: list[Fault] = field(default_factory=list)
 
     def environment(self) -> dict[str, str]:
-        """What AWS's tools read: this store, made-up credentials, and nothing from home."""
+        """Variables for AWS's tools: this store, invented credentials, no home folder."""
         return {
             "AWS_ENDPOINT_URL": self.address,
             "AWS_ACCESS_KEY_ID": "nobody",
@@ -65,17 +65,17 @@ class FaultyStore:
         }
 
     def paths(self, method: str, pattern: str = "") -> list[str]:
-        """Paths of the requests of a method that a pattern finds, in order."""
+        """Return the paths of the requests of a method that match a pattern, in order."""
         return [path for one, path in self.requests if one == method and re.search(pattern, path)]
 
     def objects(self, prefix: str = "") -> dict[str, bytes]:
-        """Everything in the bucket below a prefix, past the proxy."""
+        """Return all objects of the bucket below a prefix, without the proxy."""
         pages = self.client.get_paginator("list_objects_v2").paginate(Bucket=BUCKET, Prefix=prefix)
         names = [one["Key"] for page in pages for one in page.get("Contents", [])]
         return {name: self.get(name) for name in names}
 
     def get(self, name: str) -> bytes:
-        """One object, past the proxy."""
+        """Read one object without the proxy."""
         return bytes(self.client.get_object(Bucket=BUCKET, Key=name)["Body"].read())
 
     def put(self, name: str, content: bytes) -> None:
@@ -87,7 +87,7 @@ class FaultyStore:
         self.client.delete_object(Bucket=BUCKET, Key=name)
 
     def clear(self) -> None:
-        """Nothing stored, nothing asked, nothing failing."""
+        """Remove objects, recorded requests and faults."""
         self.faults.clear()
         names = [{"Key": name} for name in self.objects()]
         if names:

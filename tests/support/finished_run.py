@@ -1,4 +1,4 @@
-"""A finished run of very small rooms, made once for all tests and processes, to copy from."""
+"""A finished run of very small rooms, made once for all test processes, to copy from."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ _PRINTED = "printed.txt"
 
 @dataclass(frozen=True)
 class FinishedRun:
-    """A working folder, its scene set ``tiny.yaml`` and what ``RunAll`` printed; only to read."""
+    """A working folder, its scene set ``tiny.yaml`` and the output of ``RunAll``; read-only."""
 
     folder: Path
 
@@ -37,9 +37,9 @@ class FinishedRun:
         return (self.folder / _PRINTED).read_text()
 
     def copy_stages(self, folder: Path, stages: tuple[str, ...], name: str = "tiny") -> None:
-        """Put the artifacts of some stages where a set ``name`` run in ``folder`` looks for them.
+        """Copy artifacts of some stages to where a set ``name`` in ``folder`` reads them.
 
-        Such a run takes them for its own where it has the same rooms under the same config.
+        A run of that set uses them if it has the same rooms and the same config.
         """
         ignored = shutil.ignore_patterns(".*.lock")
         for stage in stages:
@@ -47,7 +47,7 @@ class FinishedRun:
             shutil.copytree(made, folder / "output" / name / stage, ignore=ignored)
 
     def copy(self, folder: Path) -> str:
-        """Put all of it in ``folder``; its scene set there."""
+        """Copy the whole run to ``folder`` and return the path of its scene set."""
         shutil.copytree(self.folder, folder, dirs_exist_ok=True)
         latest = folder / "output" / "tiny" / "latest.json"
         latest.write_text(latest.read_text().replace(str(self.folder), str(folder)))
@@ -57,7 +57,7 @@ class FinishedRun:
 def made_once(
     tmp_path_factory: pytest.TempPathFactory, name: str, make: Callable[[Path], None]
 ) -> Path:
-    """A folder that the first of this session's processes to need it makes, for all of them."""
+    """Return a folder that the first test process to need it makes for all processes."""
     base = tmp_path_factory.getbasetemp()
     shared = base.parent if "PYTEST_XDIST_WORKER" in os.environ else base
     folder, mark = shared / name, shared / f"{name}.made"
@@ -71,7 +71,7 @@ def made_once(
 
 
 def run_all(folder: Path) -> None:
-    """One RunAll of the tiny set from nothing, in a process that has imported nothing."""
+    """Run RunAll of the tiny set from nothing, in a new process."""
     scene_set = write_set(folder / "tiny.yaml")
     run = cold_luigi(folder, "RunAll", "--scene-set", scene_set)
     assert run.returncode == 0, run.stdout

@@ -1,4 +1,4 @@
-"""Tasks of a user who gets something wrong, for ``test_luigi_traps``."""
+"""Tasks of a user who makes mistakes, for ``test_luigi_traps``."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from pipeline.tasks.steps import PipelineTask
 
 
 class WritesNothing(luigi.Task):
-    """Claims an output and never writes it."""
+    """A task that declares an output and never writes it."""
 
     folder = luigi.Parameter()
 
@@ -24,7 +24,7 @@ class WritesNothing(luigi.Task):
 
 
 class RaisesInRequires(luigi.Task):
-    """Fails before it can be scheduled."""
+    """A task that fails before it can be scheduled."""
 
     folder = luigi.Parameter()
 
@@ -33,7 +33,7 @@ class RaisesInRequires(luigi.Task):
 
 
 class MissingInput(luigi.ExternalTask):
-    """Data somebody else should have put there."""
+    """External data that is missing."""
 
     folder = luigi.Parameter()
 
@@ -42,7 +42,7 @@ class MissingInput(luigi.ExternalTask):
 
 
 class NeedsMissingInput(luigi.Task):
-    """Waits for data that never comes."""
+    """A task whose input never exists."""
 
     folder = luigi.Parameter()
 
@@ -51,7 +51,7 @@ class NeedsMissingInput(luigi.Task):
 
 
 class Sleeper(PipelineTask):
-    """A worker that would outlive its run: writes its process id, then sleeps."""
+    """A task that would outlive its run: it writes its process id, then sleeps."""
 
     folder = luigi.Parameter()
     number = luigi.IntParameter()
@@ -66,7 +66,7 @@ class Sleeper(PipelineTask):
 
 
 class TwoSleepers(luigi.WrapperTask):
-    """Two of them at once."""
+    """Two sleepers at once."""
 
     folder = luigi.Parameter()
 

@@ -1,4 +1,4 @@
-"""A real luigid under configs/luigid.cfg on a free port, to ask, to kill and to start again."""
+"""A real luigid under configs/luigid.cfg on a free port, which tests query, kill and restart."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ def wait_for(condition: Callable[[], bool], seconds: float, what: str) -> None:
 
 
 class Luigid:
-    """The daemon, its log, and workers that ask it."""
+    """The daemon, its log, and workers that use it."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
@@ -33,7 +33,7 @@ class Luigid:
         self._workers: list[subprocess.Popen[str]] = []
 
     def start(self) -> None:
-        """Start it, knowing what it dumped when it was last stopped, and wait until it answers."""
+        """Start the daemon with the state saved at its last stop, and wait until it answers."""
         config = str(REPOSITORY / "configs/luigid.cfg")
         env = environment(self.folder / "output", LUIGI_CONFIG_PATH=config)
         line = [str(LUIGI.with_name("luigid")), "--address", "127.0.0.1", "--port", str(self.port)]
@@ -47,18 +47,18 @@ class Luigid:
             return probe.connect_ex(("127.0.0.1", self.port)) == 0
 
     def kill(self) -> None:
-        """Kill it; what it knew is lost."""
+        """Kill the daemon, which loses its state."""
         if self._daemon is not None:
             self._daemon.kill()
             self._daemon.wait()
 
     @property
     def log(self) -> str:
-        """What it printed."""
+        """Return the daemon's output."""
         return (self.folder / "luigid.log").read_text()
 
     def worker(self, *arguments: str, module: str = "pipeline") -> subprocess.Popen[str]:
-        """A luigi command that asks it; output and errors come as one text in ``stdout``."""
+        """Return a luigi command that uses the daemon; ``stdout`` holds output and errors."""
         worker = subprocess.Popen(
             command(*arguments, "--scheduler-url", self.url, module=module),
             cwd=self.folder,
@@ -71,7 +71,7 @@ class Luigid:
         return worker
 
     def stop(self) -> None:
-        """Kill it and all workers."""
+        """Kill the daemon and all workers."""
         self.kill()
         for worker in self._workers:
             worker.kill()
@@ -80,7 +80,7 @@ class Luigid:
 
 @contextmanager
 def luigid(folder: Path) -> Iterator[Luigid]:
-    """A started one; gone at the end, and its workers with it."""
+    """Yield a running daemon; it and its workers are killed at the end."""
     daemon = Luigid(folder)
     try:
         daemon.start()

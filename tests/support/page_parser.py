@@ -1,4 +1,4 @@
-"""A page taken apart, without a browser."""
+"""Parses an HTML page without a browser."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from typing import Any
 class Page(HTMLParser):
     """Collects tags with attributes, texts of scripts and visible text.
 
-    ``code`` are the scripts that run; the others hold data.
+    ``code`` holds the scripts that run; other scripts hold data.
     """
 
     def __init__(self, html: str) -> None:
@@ -38,7 +38,7 @@ class Page(HTMLParser):
             self.text += data + " "
 
     def data(self, name: str) -> Any:
-        """The JSON that a script of this id holds."""
+        """Return the JSON in the script with this id."""
         ids = [attrs.get("id") for attrs in self.all("script")]
         return json.loads(self.scripts[ids.index(name)])
 

@@ -1,4 +1,4 @@
-"""One hand-made file per query format, and what it says."""
+"""One hand-made file per query format, with the records that readers must return."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from data.queries.prompts import IdSpace
 
 
 class Known(NamedTuple):
-    """What a record must be read as."""
+    """The values that a record must be read as."""
 
     scene_id: str
     text: str
@@ -21,7 +21,7 @@ class Known(NamedTuple):
 
 
 class Sample(NamedTuple):
-    """A file's records, the same as they must be read, and what its ids are."""
+    """The records of a file, the expected records, and the kind of its ids."""
 
     records: list[dict[str, Any]]
     known: list[Known]

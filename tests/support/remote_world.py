@@ -1,4 +1,4 @@
-"""A teacher's cache in an object store, made up for tests."""
+"""A synthetic teacher's cache in an object store."""
 
 from __future__ import annotations
 
@@ -18,19 +18,19 @@ QUICK = {"read_timeout": 2, "retries": {"mode": "standard", "max_attempts": 2}}
 
 
 def key_at(root: Path, url: str = CACHE, scene: str = "scene0", seed: int = 0) -> ArtifactKey:
-    """A teacher's cache below ``url``."""
+    """Return the key of a teacher's cache below ``url``."""
     key = ArtifactKey.make(root, "run_teacher", 1, {"seed": seed}, {}, scene)
     folder = RemoteFolder(url) / "set" / "run_teacher" / scene / key.folder.name
     return replace(key, remote=RemoteArtifact(folder, Manifests(lambda: [folder])))
 
 
 def prefix(key: ArtifactKey) -> str:
-    """What the objects of a cache in ``BUCKET`` are called by, first."""
+    """Return the prefix of the objects of a cache in ``BUCKET``."""
     return str(key.place).removeprefix(f"s3://{BUCKET}/")
 
 
 def answers(view: int, seed: int = 0) -> ViewAnswers:
-    """Made-up answers on a view, some without a mask."""
+    """Return synthetic answers on a view, some without a mask."""
     rng = np.random.default_rng((view, seed))
     return ViewAnswers(
         np.array([1, NO_SEG, 1], np.uint8),
@@ -42,7 +42,7 @@ def answers(view: int, seed: int = 0) -> ViewAnswers:
 
 
 def fill(key: ArtifactKey, views: int = len(VIEWS)) -> list[int]:
-    """Make a cache, or as much of it as ``views``; the views that were written."""
+    """Write a cache, or the part of it in ``views``; return the written views."""
     written = []
     with writing_anywhere(key, resumable=True) as place:
         if place is not None:

@@ -1,4 +1,4 @@
-"""Whether two readers' scans of the tiny room give the same points, views, masks and links."""
+"""Checks that two readers' scans of the tiny room give equal points, views, masks and links."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def links_of(scan: Scan) -> list[ViewLinks]:
 
 
 def check_same_room(scan: Scan, expected: Scan) -> None:
-    """All but names, segments and images; views are compared in their order."""
+    """Compare all but names, segments and images; views are compared in their order."""
     np.testing.assert_allclose(scan.cloud.points, expected.cloud.points, atol=TOLERANCE)
     np.testing.assert_allclose(scan.cloud.normals, expected.cloud.normals, atol=TOLERANCE)
     np.testing.assert_array_equal(scan.cloud.colors, expected.cloud.colors)

@@ -1,4 +1,4 @@
-"""Metadata rewritten for a finished artifact that a test changed on purpose."""
+"""Rewrites the metadata of a finished artifact that a test changed on purpose."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from data.artifacts.metadata import (
 
 
 def seal(folder: Path, **changed: Any) -> None:
-    """List the files as they are now, with entries ``changed``, as if they had been written so."""
+    """List the files as they are, with entries ``changed``, as if they had been written so."""
     content = read_metadata(folder)
     assert content is not None
     files = {

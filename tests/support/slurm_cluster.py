@@ -1,7 +1,7 @@
-"""A Slurm cluster of this one machine, for one test module: its own daemons, ports and folders.
+"""A Slurm cluster on this machine for one test module, with its own daemons, ports and folders.
 
-Debian's ``slurmctld``, ``slurmd`` and ``munged``, run by root. Nothing outside a temporary folder
-is used, so a Slurm that runs already is left alone, and none is needed.
+Debian's ``slurmctld``, ``slurmd`` and ``munged`` are run by root. Only a temporary folder is used,
+so a Slurm that runs already is not touched, and none is needed.
 """
 
 from __future__ import annotations
@@ -52,7 +52,7 @@ PartitionName=rooms Nodes={host} Default=YES MaxTime=INFINITE State=UP
 
 
 def wait_for(condition: Callable[[], bool], seconds: float, what: str) -> None:
-    """Until ``condition`` holds; a failed assertion that says ``what`` when it never does."""
+    """Wait until ``condition`` is true; an assertion with ``what`` fails after the limit."""
     end = time.monotonic() + seconds
     while not condition():
         assert time.monotonic() < end, f"waited {seconds:.0f} s in vain for {what}"
@@ -60,7 +60,7 @@ def wait_for(condition: Callable[[], bool], seconds: float, what: str) -> None:
 
 
 def why_not() -> str:
-    """What is missing for a cluster of one's own; nothing when it can be started."""
+    """Return what a cluster lacks on this machine; empty where it can be started."""
     missing = [name for name in (*DAEMONS, "sbatch") if not shutil.which(name, path=_SYSTEM_PATH)]
     if missing:
         return f"not installed: {', '.join(missing)} (apt-get install slurm-wlm munge)"
@@ -69,7 +69,7 @@ def why_not() -> str:
 
 @contextmanager
 def cluster() -> Iterator[Path]:
-    """Daemons that answer; the path of their ``slurm.conf``. Stopped again at the end."""
+    """Yield the path of ``slurm.conf`` of running daemons, which are stopped at the end."""
     # Munge refuses sockets in folders that others cannot enter, such as pytest's.
     folder = Path(tempfile.mkdtemp(prefix="slurm_", dir="/tmp"))
     folder.chmod(0o755)
@@ -126,7 +126,7 @@ def _daemon(line: list[str], folder: Path) -> Iterator[None]:
 
 
 def _free_ports() -> list[int]:
-    """Two ports that nobody listens on."""
+    """Return two free ports."""
     with ExitStack() as stack:
         sockets = [stack.enter_context(socket.socket()) for _ in range(2)]
         for one in sockets:
@@ -144,7 +144,7 @@ def _is_idle(config: Path) -> bool:
 
 
 def _end_jobs(config: Path) -> None:
-    """Leave no job behind that a failed test has left running."""
+    """End jobs that a failed test left running."""
     for job in _ask(config, "squeue", "--noheader", "--format=%A").split():
         _ask(config, "scancel", job)
     wait_for(lambda: not _ask(config, "squeue", "--noheader"), 60, "the end of all jobs")
@@ -152,7 +152,7 @@ def _end_jobs(config: Path) -> None:
 
 @pytest.fixture(scope="module")
 def slurm_config() -> Iterator[Path]:
-    """A running cluster's ``slurm.conf``; the test is skipped where none can be had."""
+    """Return a running cluster's ``slurm.conf``; the test is skipped where none can be started."""
     reason = why_not()
     if reason:
         pytest.skip(f"a Slurm of one's own: {reason}")

@@ -1,4 +1,4 @@
-"""Stand-ins for Slurm's commands, put on PATH; fixtures to import."""
+"""Stand-ins for Slurm's commands on PATH; fixtures to import."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ def stub(folder: Path, name: str, text: str) -> None:
 
 @pytest.fixture
 def stubs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A folder that comes first on PATH; its sbatch numbers jobs and notes how it is called."""
+    """Put a folder first on PATH; its sbatch numbers jobs and records its calls."""
     folder = tmp_path / "bin"
     calls = folder / "calls"
     stub(folder, "sbatch", f'echo "$@" >> {calls}; echo "$((40 + $(wc -l < {calls})));cluster"')
@@ -30,7 +30,7 @@ def stubs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 @pytest.fixture
 def scene_set(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
-    """A set of two rooms to train and one to ask, in the current folder."""
+    """Write a set of two training rooms and one validation room in the current folder."""
     monkeypatch.chdir(tmp_path)
     write_set(tmp_path / "tiny.yaml")
     return "tiny.yaml"

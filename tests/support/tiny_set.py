@@ -1,4 +1,4 @@
-"""Scene sets of very small rooms: the whole pipeline in seconds."""
+"""Scene sets of very small rooms, and all steps of their plan run in this process."""
 
 from __future__ import annotations
 
@@ -6,6 +6,10 @@ from pathlib import Path
 from typing import Any
 
 import yaml
+
+from pipeline.plan import Plan
+from pipeline.steps import STEPS
+from pipeline.tasks.steps import run_step
 
 ROOMS = {
     "train_rooms": 2,
@@ -30,3 +34,12 @@ def write_set(path: Path, **content: Any) -> str:
     }
     path.write_text(yaml.safe_dump(whole))
     return str(path)
+
+
+def run_whole(plan: Plan) -> None:
+    """Make the report and all its inputs, on the CPU."""
+    for step, key in plan.upstream(STEPS["report"], None):
+        scenes = plan.scenes() if step.is_per_scene else (None,)
+        scene = next(name for name in scenes if plan.key(step.name, name) == key)
+        run_step(step, plan, scene, "cpu")
+    run_step(STEPS["report"], plan, None, "cpu")

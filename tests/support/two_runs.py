@@ -1,4 +1,4 @@
-"""Two real runs of very small rooms, and commands asked about them; fixtures to import."""
+"""Two real runs of very small rooms, and commands about them; fixtures to import."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ SECOND = "student.lr=0.02"
 
 @dataclass(frozen=True)
 class Runs:
-    """Two finished runs, the second at another learning rate."""
+    """Two finished runs with different learning rates."""
 
     folder: Path
     scene_set: str
@@ -49,7 +49,7 @@ class Runs:
 
 @pytest.fixture(scope="session")
 def made(tiny_run: FinishedRun, tmp_path_factory: pytest.TempPathFactory) -> Runs:
-    """Made by Luigi, once for all processes that test; only to read."""
+    """Run Luigi once for all test processes; read-only."""
 
     def make(folder: Path) -> None:
         scene_set = tiny_run.copy(folder)
@@ -68,7 +68,7 @@ def runs(made: Runs, monkeypatch: pytest.MonkeyPatch) -> Runs:
 
 @pytest.fixture
 def copied(made: Runs, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Runs:
-    """A copy, to break."""
+    """A copy that tests may damage."""
     shutil.copytree(made.output, tmp_path / "output" / "tiny")
     monkeypatch.setenv("MLLM3D_OUTPUT", str(tmp_path / "output"))
     return Runs(tmp_path, made.scene_set)
@@ -79,7 +79,7 @@ Ask = Callable[..., str]
 
 @pytest.fixture
 def ask(capsys: pytest.CaptureFixture[str]) -> Ask:
-    """What a command prints; its exit code must be ``code``, and one line tells a mistake."""
+    """Return a command's output; its exit code must be ``code``, and an error must be one line."""
 
     def asked(*arguments: str | Path, code: int = 0) -> str:
         assert main([str(one) for one in arguments]) == code
@@ -93,7 +93,7 @@ def ask(capsys: pytest.CaptureFixture[str]) -> Ask:
 
 
 def rows(page: str) -> dict[str, list[str]]:
-    """The cells of a table's lines, by the task they begin with."""
+    """Return the cells of a table's lines by the task in their first cell."""
     lines = [line.split() for line in page.splitlines()]
     return {cells[0]: cells[1:] for cells in lines if cells and cells[0] in CACHED}
 
@@ -105,7 +105,7 @@ def counts(page: str, column: int) -> dict[str, int]:
 
 
 def artifact(runs: Runs, stage: str, overrides: str = "") -> Path:
-    """A stage's folder: of the set, or of its first scene."""
+    """Return a stage's folder: of the set, or of its first scene."""
     plan = load_plan(runs.scene_set, "", overrides)
     scene = plan.scenes()[0] if STEPS[stage].is_per_scene else None
     return plan.key(stage, scene).folder

@@ -1,8 +1,8 @@
-"""A process that has imported what runs import, and forks a run whenever it is asked for one.
+"""A process that has imported the packages of a run, and forks a run for each request.
 
-A run imports torch, Open3D and compiled loops, most of what it takes on very small rooms. It does
-so in one process and forks its tasks from that; this process stands one step before. The command
-line, the working folder, the environment and the exit code are those of a process of its own.
+A run imports torch, Open3D and compiled loops, which takes most of its time on very small rooms. A
+run imports them in one process and forks its tasks from it; this process is forked one step
+earlier. Command line, working folder, environment and exit code are those of a separate process.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ LIMIT = 480.0
 
 
 class Forker:
-    """The process, as the one that asks sees it."""
+    """The forking process, as its client sees it."""
 
     def __init__(self) -> None:
         self._folder = tempfile.TemporaryDirectory(prefix="forker-")
@@ -54,9 +54,9 @@ class Forker:
     def run(
         self, line: Sequence[str], folder: Path, env: Mapping[str, str], limit: int | None = None
     ) -> subprocess.CompletedProcess[str]:
-        """Run ``line`` (see ``_begin``) in ``folder`` to its end; all it printed in ``stdout``.
+        """Run ``line`` (see ``_begin``) in ``folder`` to its end; ``stdout`` holds all its output.
 
-        No file that it writes may get longer than ``limit`` bytes.
+        Files that the run writes may have at most ``limit`` bytes.
         """
         reader, writer = os.pipe()
         with os.fdopen(reader, "rb") as printed:
@@ -84,14 +84,14 @@ class Forker:
 
 @cache
 def forker() -> Forker:
-    """The one of this process, started when it is first needed."""
+    """Return this process's forker, which is started when it is first needed."""
     made = Forker()
     atexit.register(made.end)
     return made
 
 
 def forkserver() -> BaseContext:
-    """Like "spawn", but for imports: they were done once, in a process that forks all others."""
+    """Return a start method like "spawn" without repeated imports: a process with imports forks."""
     multiprocessing.set_forkserver_preload(["stages.student.train_student", "stages.nano.train"])
     return multiprocessing.get_context("forkserver")
 
@@ -119,7 +119,7 @@ def _import_all() -> None:
 def _begin(
     line: list[str], folder: str, env: dict[str, str], limit: int | None, own_path: list[str]
 ) -> NoReturn:
-    """Be the command: ``luigi ARGUMENTS``, or ``python -m pipeline ARGUMENTS``."""
+    """Run the command in this process: ``luigi ARGUMENTS``, or ``python -m pipeline ARGUMENTS``."""
     if limit is not None:
         resource.setrlimit(resource.RLIMIT_FSIZE, (limit, resource.RLIM_INFINITY))
     os.chdir(folder)
@@ -147,7 +147,7 @@ def _begin(
 
 
 def _serve(asking: socket.socket) -> None:
-    """Fork a command at a time; return when nobody asks any more."""
+    """Fork one command at a time; return when the client closes."""
     paths = os.environ.get("PYTHONPATH", "").split(os.pathsep)
     own_path = [one for one in sys.path[1:] if one not in paths]
     _import_all()

@@ -114,12 +114,12 @@ def test_points_marked_in_other_rooms_count_against_the_answer_without_the_step(
     score = lamp.scores["student"]
     assert (score.intersection, score.union, score.predicted_points) == (2, 5, 3)
     assert bed.scores["student"].iou == pytest.approx(1)
-    figures = result.figures["together"]
+    figures = result.metrics["together"]
     assert figures["with_room"]["miou"] == pytest.approx((2 / 5 + 1) / 2, abs=1e-6)
     # Without it: two more points marked in a, one more in b: 2 / 7 and 3 / 4.
     assert figures["without_room"]["miou"] == pytest.approx((2 / 7 + 3 / 4) / 2, abs=1e-6)
     assert figures["room_hit_rate"] == figures["room_hit_rate_told"] == 1
-    assert result.figures["num_searches"] == 2
+    assert result.metrics["num_searches"] == 2
 
 
 def test_a_wrong_room_scores_nothing_and_no_room_means_all() -> None:
@@ -128,12 +128,12 @@ def test_a_wrong_room_scores_nothing_and_no_room_means_all() -> None:
     lamp, bed = (row.scores["student"] for row in result.rows)
     assert (lamp.intersection, lamp.union) == (0, 2 + 4)
     assert (bed.intersection, bed.union) == (3, 4)
-    assert result.figures["student"]["room_hit_rate"] == 0
+    assert result.metrics["student"]["room_hit_rate"] == 0
     missing = hierarchical_search.run_search_rows(
         [LAMP, BED], TRUTHS, choices("b", "a"), [room("a"), room("b")]
     )
     assert [row.scores["student"].missing for row in missing.rows] == [True, True]
-    assert missing.figures["student"]["with_room"]["miou"] == 0
+    assert missing.metrics["student"]["with_room"]["miou"] == 0
 
 
 def test_a_truth_of_another_place_or_of_unknown_objects_is_refused() -> None:

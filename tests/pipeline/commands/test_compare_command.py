@@ -151,7 +151,7 @@ def test_other_queries_and_other_truths_are_refused(copied: Runs, ask: Ask, tmp_
     one, two = (artifact(copied, "evaluate", overrides) for overrides in ("", SECOND))
     line = ("--out", tmp_path / "page.html")
     rewrite(two, truth_points=10**6)
-    assert "have another truth" in ask("compare", one, two, *line, code=2)
+    assert "have a different truth" in ask("compare", one, two, *line, code=2)
     rewrite(two, text="something else")
     assert "no query in common" in ask("compare", one, two, *line, code=2)
 

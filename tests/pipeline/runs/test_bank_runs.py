@@ -18,8 +18,7 @@ from data.artifacts.teacher_2d import read_teacher_2d
 from pipeline.plan import Plan, load_plan
 from pipeline.steps.questions import questions_of
 from tests.support.finished_run import LINKS_MADE, FinishedRun
-from tests.support.tiny_set import ROOMS, STUDENT, write_set
-from tests.support.whole_plan import run_whole
+from tests.support.tiny_set import ROOMS, STUDENT, run_whole, write_set
 
 BANK = ("chair", "zeppelin", "wall")
 OVERRIDE = f"prompts.bank=[{', '.join(BANK)}]"

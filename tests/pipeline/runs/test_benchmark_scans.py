@@ -22,8 +22,7 @@ from pipeline.steps.given import Given
 from pipeline.steps.questions import questions_given
 from tests.support.scans.scannet_tree import INFO, SCENE, root_of, write_tree
 from tests.support.scans.scannetpp_tree import group_points, room
-from tests.support.tiny_set import STUDENT, write_set
-from tests.support.whole_plan import run_whole
+from tests.support.tiny_set import STUDENT, run_whole, write_set
 
 OTHER = "scene0001_00"
 # scannet_tree writes: a quarter turn about z, then a shift.

@@ -283,7 +283,7 @@ def test_rows_of_pictures_by_hand() -> None:
     ]
     assert [row.predicted_points for row in rows] == [35, 0, 7]
     assert {row.score for row in rows} == {None}
-    with pytest.raises(DataError, match="of other queries"):
+    with pytest.raises(DataError, match="answers to other queries"):
         list(queries().rows_of_pictures(teacher_2d(("p1", "p0", "p2"))))
 
 

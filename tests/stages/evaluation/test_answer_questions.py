@@ -91,7 +91,7 @@ def test_exact_match_and_f1_are_means_over_the_questions() -> None:
     said = {key: AnswerInWords(key, text, 1.0, ("v0",), 1) for key, text in words.items()}
     result = answer_questions.run_scores(rows, said, truths)
     # a: one of 2 + 1 words shared; b and c right; d is no question; e was not answered.
-    assert result.figures == {
+    assert result.metrics == {
         "num_questions": 4,
         "exact_match": 2 / 4,
         "token_f1": pytest.approx((2 / 3 + 1 + 1 + 0) / 4),
@@ -104,7 +104,7 @@ def test_exact_match_and_f1_are_means_over_the_questions() -> None:
     }
     assert (result.rows[0].said, result.rows[0].said_by) == ("the red chair", ("v0",))
     assert result.rows[3].said == "the door" and result.rows[4].said == ""
-    assert answer_questions.run_scores(rows[3:4], said, truths).figures is None
+    assert answer_questions.run_scores(rows[3:4], said, truths).metrics is None
 
 
 def test_answers_are_read_back_and_damage_is_named(tmp_path: Path) -> None:

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from stages.evaluation.answer_questions import exact_match, said_phrase, token_f1, words
+from stages.evaluation.answer_questions import answer_phrase, exact_match, token_f1, words
 
 
 @pytest.mark.parametrize(
@@ -25,7 +25,7 @@ from stages.evaluation.answer_questions import exact_match, said_phrase, token_f
     ],
 )
 def test_what_is_left_of_a_sentence(text: str, phrase: str) -> None:
-    assert said_phrase(text) == phrase
+    assert answer_phrase(text) == phrase
 
 
 def test_words_are_those_of_squad() -> None:

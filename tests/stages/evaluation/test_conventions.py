@@ -16,7 +16,7 @@ from data.artifacts.evaluation import SOURCES, QueryRow, Score, metrics_text
 from data.queries.formats import FormatName
 from data.types import Array, GroundTruth, Prompt, PromptTruth
 from stages.evaluation import metrics
-from stages.evaluation.benchmarks import CONVENTIONS, FIGURES, Asked, summarise
+from stages.evaluation.benchmarks import CONVENTIONS, METRIC_NAMES, QuerySource, summarise
 from stages.evaluation.evaluate import EvaluationScene, run
 from stages.evaluation.metrics import BoxScan
 
@@ -71,7 +71,7 @@ def scored(
         masks[f"q{k}"] = mask
     by_source = dict.fromkeys(SOURCES, masks)
     scene = EvaluationScene(SCENE, prompts, truths, TRUTH, by_source, scan=scan)
-    summary = run([scene], asked=Asked(query_format, "scannet")).summary
+    summary = run([scene], queries=QuerySource(query_format, "scannet")).summary
     assert json.loads(metrics_text(summary)) == summary
     found: dict[str, Any] = summary["benchmark"]
     return found
@@ -95,7 +95,7 @@ def test_every_format_has_a_convention_with_a_rule_and_known_figures() -> None:
         "surprise3d": "surprise3d",
     }
     for convention in CONVENTIONS.values():
-        assert len(convention.rule) > 50 and set(convention.figures) <= set(FIGURES)
+        assert len(convention.rule) > 50 and set(convention.metrics) <= set(METRIC_NAMES)
 
 
 def golden_rows() -> tuple[list[QueryRow], dict[str, Any]]:
@@ -120,13 +120,13 @@ def golden_rows() -> tuple[list[QueryRow], dict[str, Any]]:
 def test_golden_totals_of_reason3d_and_lisa() -> None:
     rows, golden = golden_rows()
     for query_format in ("reason3d", "instruct3d", "surprise3d"):
-        found = student(summarise(rows, Asked(query_format, "scannet")))["overall"]
+        found = student(summarise(rows, QuerySource(query_format, "scannet")))["overall"]
         assert list(found) == ["num_queries", "miou", "acc25", "acc50"]
         assert found["num_queries"] == 50
         assert found["miou"] == pytest.approx(golden["expected_miou"], abs=1e-7)
         assert found["acc25"] == golden["expected_acc25_strict"] == 0.72
         assert found["acc50"] == golden["expected_acc50_strict"] == 0.44
-    found = student(summarise(rows, Asked("reasonseg3d", "scannet")))["overall"]
+    found = student(summarise(rows, QuerySource("reasonseg3d", "scannet")))["overall"]
     assert list(found) == ["num_queries", "giou", "ciou"]
     assert found["giou"] == pytest.approx(golden["lisa_giou"], abs=1e-7)
     assert found["ciou"] == pytest.approx(golden["lisa_ciou"], abs=1e-7)
@@ -139,7 +139,7 @@ def test_what_the_section_says_of_itself() -> None:
     assert found["is_benchmark"] and found["convention"] == "reason3d"
     assert "I / (U + 1e-6)" in found["rule"] and "num_scenes" not in found
     assert list(found["figures"]) == list(SOURCES) and student(found)["rows"] == {}
-    rooms = summarise([], Asked())
+    rooms = summarise([], QuerySource())
     assert not rooms["is_benchmark"] and rooms["dataset"] == "generated"
     assert student(rooms)["overall"] == {
         "num_queries": 0,
@@ -231,7 +231,7 @@ def test_points_left_out_of_evaluation_count_in_no_box() -> None:
     truths = {"q0": PromptTruth("q0", (13,), "table")}
     half = {"q0": lower(2, 0.5)}
     scene = EvaluationScene(SCENE, [prompt], truths, truth, {**masks, "student": half}, scan=SCAN)
-    rows = run([scene], asked=Asked("scanrefer", "scannet")).rows
+    rows = run([scene], queries=QuerySource("scanrefer", "scannet")).rows
     assert {source: rows[0].official[source]["box_iou"] for source in SOURCES} == {
         "student": 1.0,
         "fusion_only": 1.0,
@@ -243,7 +243,7 @@ def test_a_missing_mask_is_an_empty_one_and_a_missing_scan_is_an_error() -> None
     prompt = Prompt("q0", SCENE, "words", "zt_w_d")
     truths = {"q0": PromptTruth("q0", (), "")}
     scene = EvaluationScene(SCENE, [prompt], truths, TRUTH, {}, scan=SCAN)
-    row = run([scene], asked=Asked("multi3drefer", "scannet")).rows[0]
+    row = run([scene], queries=QuerySource("multi3drefer", "scannet")).rows[0]
     assert row.official["together"] == {"f1_25": 1.0, "f1_50": 1.0}
     with pytest.raises(ValueError, match="multi3drefer need the scan's points"):
         scored("multi3drefer", [("zt_w_d", (), cubes())], scan=None)

@@ -179,7 +179,7 @@ def test_missing_truth_foreign_scene_repeated_query_and_no_query_are_refused() -
         run([replace(scene, truths={})])
     with pytest.raises(DataError, match="a query about scene 00000000aa"):
         run([replace(scene, scene_id="00000000bb")])
-    with pytest.raises(DataError, match="it twice"):
+    with pytest.raises(DataError, match="the id twice"):
         run([scene, scene])
     with pytest.raises(DataError, match="at least one query"):
         run([])

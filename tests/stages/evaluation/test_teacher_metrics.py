@@ -13,8 +13,9 @@ from data.artifacts.teacher import FAILED
 from data.artifacts.teacher_2d import Teacher2D
 from data.errors import DataError
 from stages.configs import Experiment, ReportConfig
-from stages.evaluation.evaluate import EvaluationScene, Pairs, figures
+from stages.evaluation.evaluate import EvaluationScene, Pairs
 from stages.evaluation.evaluate import run as evaluate
+from stages.evaluation.evaluate import teacher_metrics
 from stages.report.inputs import ReportInputs, RunRecord
 from stages.report.report import run as report
 from tests.support.worlds.judged_world import make_queries, make_teacher_2d, make_wall, summary_of
@@ -57,7 +58,7 @@ def test_figures_by_task_and_over_all(teacher_2d: Teacher2D) -> None:
 def test_a_failed_view_is_neither_a_miss_nor_a_rightful_no(teacher_2d: Teacher2D) -> None:
     status = teacher_2d.status.copy()
     status[2:, 0] = FAILED
-    changed = figures(Pairs.of_query(replace(teacher_2d, status=status), 0))
+    changed = teacher_metrics(Pairs.of_query(replace(teacher_2d, status=status), 0))
     assert (changed["failed"], changed["in_view"], changed["absent"]) == (2, 2, 0)
     assert changed["mask_iou"] == pytest.approx(0.8)
     assert (changed["true_positives"], changed["true_negatives"]) == (1.0, None)
@@ -66,9 +67,9 @@ def test_a_failed_view_is_neither_a_miss_nor_a_rightful_no(teacher_2d: Teacher2D
 @pytest.mark.parametrize(("cells", "in_view", "absent"), [(0, 0, 1), (1, 0, 0), (4, 0, 0)])
 @pytest.mark.parametrize("masked", [True, False])
 def test_in_between_is_not_counted(cells: int, in_view: int, absent: int, masked: bool) -> None:
-    found = figures(one_pair(cells, masked))
+    found = teacher_metrics(one_pair(cells, masked))
     assert (found["pairs"], found["in_view"], found["absent"]) == (1, in_view, absent)
-    assert figures(one_pair(5, masked))["in_view"] == 1
+    assert teacher_metrics(one_pair(5, masked))["in_view"] == 1
 
 
 def one_pair(cells: int, masked: bool) -> Pairs:
@@ -90,7 +91,7 @@ def test_evaluation_holds_the_teachers_figures(teacher_2d: Teacher2D) -> None:
     assert summary["teacher_2d"] == summary_of(teacher_2d, *TASKS)
     assert set(summary["teacher_2d"]["by_task"]) == set(summary["by_task"])
     other = replace(teacher_2d, prompt_ids=("q0", "q2", "q1"))
-    with pytest.raises(DataError, match="scene wall, 2D masks.*Run EvaluateTeacher2D again"):
+    with pytest.raises(DataError, match="scene wall, evaluation.*Run EvaluateTeacher2D again"):
         evaluate([replace(scene, teacher_2d=other)])
 
 

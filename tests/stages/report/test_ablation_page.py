@@ -101,7 +101,7 @@ def test_a_chart_of_its_own_is_whole_for_light_and_dark() -> None:
 
 def test_error_curves_by_hand() -> None:
     def at(share: int) -> dict[str, Any]:
-        return error_curves.figures([arm("B", [row("a", (share, 4))])])
+        return error_curves.setting_metrics([arm("B", [row("a", (share, 4))])])
 
     made = error_curves.run({"miss": {0.3: at(1), 0.0: at(4)}, "ragged": {0.0: at(0)}})
     assert [point["rate"] for point in made["errors"]["miss"]] == [0.0, 0.3]

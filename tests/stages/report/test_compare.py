@@ -15,7 +15,7 @@ from PIL import Image
 
 from data.errors import UserError
 from stages.configs import ReportConfig
-from stages.evaluation.paired_comparison import Asked, shared_queries
+from stages.evaluation.paired_comparison import RunAnswers, shared_queries
 from stages.report.charts import changes_histogram, kind_of, scatter
 from stages.report.compare import chance, changed_most, points, run
 from stages.report.inputs import ComparedScene, Setting
@@ -192,14 +192,16 @@ def test_too_few_and_too_many_runs_are_refused() -> None:
 def test_changes_by_hand() -> None:
     one = rows([(2, 4), (0, 0), (1, 4), (2, 2)])
     two = rows([(3, 4), (0, 3), (1, 4), (2, 2)])
-    found = changed_most(shared_queries([Asked("a", one, {}), Asked("b", two, {})]), "student")
+    found = changed_most(
+        shared_queries([RunAnswers("a", one, {}), RunAnswers("b", two, {})]), "student"
+    )
     assert [(q.rows[0].prompt_id, q.largest) for q in found] == [
         ("q1", -1),  # A mask where nothing is.
         ("q0", 0.25),
         ("q2", 0),
         ("q3", 0),
     ]
-    three = [Asked("a", one, {}), Asked("b", one, {}), Asked("c", two, {})]
+    three = [RunAnswers("a", one, {}), RunAnswers("b", one, {}), RunAnswers("c", two, {})]
     first, *_ = changed_most(shared_queries(three), "student")
     assert first.ious == (1, 1, 0) and first.changes == (0, -1)
 
@@ -229,7 +231,7 @@ def test_scatter_by_hand() -> None:
     assert starts[0] == [chart.left - 4.5, chart.top + 4.5]
     assert starts[1] == [middle[0] - 4.5, middle[1]]
     assert starts[2] == [chart.right - 4.5, chart.bottom - 4.5]
-    assert chart.marks[0].told == "a: 0 to 100 (+100)"
+    assert chart.marks[0].label == "a: 0 to 100 (+100)"
     assert kind_of(-1e-9) == "lost"
 
 

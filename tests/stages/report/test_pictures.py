@@ -1,4 +1,4 @@
-"""Dollhouse pictures: their pixels are checked against the masks they show."""
+"""Rendered scans: their pixels are checked against the masks they show."""
 
 from __future__ import annotations
 
@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 
 from data.types import Array, Scene
-from stages.report.pictures import BOTH, MISSED, ONLY, best_corner, paint, paint_query
-from stages.report.scan_renderer import draw_corners
+from stages.report.pictures import BOTH, MISSED, ONLY, best_viewpoint, paint, paint_query
+from stages.report.scan_renderer import render_upper_corners
 from tests.support.scans.tiny_scene import make_tiny_scene
 
 WIDTH, HEIGHT = 96, 72
@@ -25,14 +25,14 @@ def _object_mask(scene: Scene, name: int) -> Array:
 
 
 def test_pixels_are_tinted_where_the_mask_is_and_nowhere_else(scene: Scene) -> None:
-    corners = draw_corners(scene, WIDTH, HEIGHT)
+    viewpoints = render_upper_corners(scene, WIDTH, HEIGHT)
     bed = _object_mask(scene, 11)
-    corner, visible = best_corner(corners, [bed])
+    viewpoint, visible = best_viewpoint(viewpoints, [bed])
     assert visible
-    plain = corner.picture.astype(int)
-    share = corner.shown(bed).mean(axis=1).reshape(HEIGHT, WIDTH)
+    plain = viewpoint.picture.astype(int)
+    share = viewpoint.shown(bed).mean(axis=1).reshape(HEIGHT, WIDTH)
     for other, color in ((np.zeros_like(bed), ONLY), (bed, BOTH)):
-        picture = paint(corner, bed, other, ONLY).astype(int)
+        picture = paint(viewpoint, bed, other, ONLY).astype(int)
         np.testing.assert_array_equal(picture[share == 0], plain[share == 0])
         tinted = picture[share == 1][:, :3]
         assert len(tinted) > 150
@@ -43,33 +43,33 @@ def test_pixels_are_tinted_where_the_mask_is_and_nowhere_else(scene: Scene) -> N
 
 def test_prediction_and_truth_colours_tell_right_wrong_and_missed(scene: Scene) -> None:
     bed, table = _object_mask(scene, 11), _object_mask(scene, 12)
-    corner, _ = best_corner(draw_corners(scene, WIDTH, HEIGHT), [bed | table])
-    pictures = paint_query(corner, {"student": table}, bed)
+    viewpoint, _ = best_viewpoint(render_upper_corners(scene, WIDTH, HEIGHT), [bed | table])
+    pictures = paint_query(viewpoint, {"student": table}, bed)
 
     def nearest(picture: Array, mask: Array) -> set[int]:
-        pixels = picture.reshape(-1, 4)[corner.shown(mask).all(axis=1)][:, None, :3].astype(int)
+        pixels = picture.reshape(-1, 4)[viewpoint.shown(mask).all(axis=1)][:, None, :3].astype(int)
         colors = np.array([BOTH, ONLY, MISSED])
         return set(np.abs(pixels - colors).sum(axis=2).argmin(axis=1).tolist())
 
     assert nearest(pictures["student"], table) == {1}
     assert nearest(pictures["truth"], bed) == {2}
-    right = paint_query(corner, {"student": bed}, bed)
+    right = paint_query(viewpoint, {"student": bed}, bed)
     assert nearest(right["student"], bed) == nearest(right["truth"], bed) == {0}
 
 
 def test_near_walls_and_ceiling_are_open_and_far_walls_are_there(scene: Scene) -> None:
     normals, points = scene.cloud.normals, scene.cloud.points
     ceiling = (normals[:, 2] < -0.5) & (points[:, 2] > 2.3)
-    for corner in draw_corners(scene, WIDTH, HEIGHT):
-        assert not corner.shown(ceiling).any()
+    for viewpoint in render_upper_corners(scene, WIDTH, HEIGHT):
+        assert not viewpoint.shown(ceiling).any()
         walls = [
-            corner.shown((np.abs(points[:, axis] - at) < 1e-4)).any()
+            viewpoint.shown((np.abs(points[:, axis] - at) < 1e-4)).any()
             for axis, at in ((0, 0.0), (0, 4.0), (1, 0.0), (1, 3.0))
         ]
         assert sum(walls) >= 2
-        assert corner.shown(_object_mask(scene, 11)).sum() > 500
-        assert corner.picture[..., 3].max() == 255
-        assert corner.picture[0, 0, 3] == 0  # outside the scene: transparent
+        assert viewpoint.shown(_object_mask(scene, 11)).sum() > 500
+        assert viewpoint.picture[..., 3].max() == 255
+        assert viewpoint.picture[0, 0, 3] == 0  # outside the scene: transparent
 
 
 @pytest.mark.parametrize("winding", ["reversed", "random"])
@@ -79,17 +79,19 @@ def test_wrong_or_mixed_winding_still_opens_the_room(scene: Scene, winding: str)
     if winding == "random":
         flip = np.random.default_rng(0).random(len(triangles)) < 0.5
     triangles[flip] = triangles[flip][:, ::-1]
-    good = draw_corners(scene, WIDTH, HEIGHT)
+    good = render_upper_corners(scene, WIDTH, HEIGHT)
     bed = _object_mask(scene, 11)
-    for expected, corner in zip(good, draw_corners(replace(scene, triangles=triangles), 96, 72)):
-        seen = corner.shown(bed).sum() / expected.shown(bed).sum()
+    for expected, viewpoint in zip(
+        good, render_upper_corners(replace(scene, triangles=triangles), 96, 72)
+    ):
+        seen = viewpoint.shown(bed).sum() / expected.shown(bed).sum()
         assert seen > (0.99 if winding == "reversed" else 0.6)
 
 
 def test_a_hidden_target_and_an_empty_scene_are_told(scene: Scene) -> None:
-    corners = draw_corners(scene, WIDTH, HEIGHT)
+    viewpoints = render_upper_corners(scene, WIDTH, HEIGHT)
     under = np.zeros(len(scene.cloud), bool)
     under[np.flatnonzero(_object_mask(scene, 11) & (scene.cloud.normals[:, 2] < -0.5))[40]] = True
-    assert best_corner(corners, [under]) == (corners[0], False)
-    assert best_corner(corners, []) == (corners[0], False)
-    assert draw_corners(replace(scene, triangles=scene.triangles[:0]), WIDTH, HEIGHT) == []
+    assert best_viewpoint(viewpoints, [under]) == (viewpoints[0], False)
+    assert best_viewpoint(viewpoints, []) == (viewpoints[0], False)
+    assert render_upper_corners(replace(scene, triangles=scene.triangles[:0]), WIDTH, HEIGHT) == []

@@ -13,7 +13,7 @@ from data.artifacts.teacher import FAILED, MASK, NO_SEG, TeacherCache
 from data.types import Array, Prompt, Scene
 from stages.report import inspect
 from stages.report.inspect import run_teacher, spread_views
-from stages.report.pictures import Panel, sheet
+from stages.report.pictures import SheetCell, contact_sheet
 from stages.scene.view_images import mask_of
 from tests.support.scans.tiny_scene import make_tiny_scene
 from tests.support.worlds.teacher_world import with_images, write_cache
@@ -70,24 +70,24 @@ def test_views_go_from_the_surest_down_with_seg_first(cache: TeacherCache) -> No
 
 
 @pytest.fixture()
-def drawn(monkeypatch: pytest.MonkeyPatch) -> list[Panel]:
-    """Panels as they are put on a sheet."""
-    seen: list[Panel] = []
+def drawn(monkeypatch: pytest.MonkeyPatch) -> list[SheetCell]:
+    """Panels as they are put on a contact_sheet."""
+    seen: list[SheetCell] = []
 
-    def noted(heading: str, about: str, panels: list[Panel], columns: int) -> object:
-        seen.extend(panels)
-        return sheet(heading, about, panels, columns)
+    def noted(heading: str, about: str, cells: list[SheetCell], columns: int) -> object:
+        seen.extend(cells)
+        return contact_sheet(heading, about, cells, columns)
 
-    monkeypatch.setattr(inspect, "sheet", noted)
+    monkeypatch.setattr(inspect, "contact_sheet", noted)
     return seen
 
 
-def _notes(panels: list[Panel]) -> list[tuple[str, ...]]:
-    return [panel.notes for panel in panels]
+def _notes(cells: list[SheetCell]) -> list[tuple[str, ...]]:
+    return [panel.notes for panel in cells]
 
 
 def test_each_view_tells_status_figures_weight_and_answer(
-    scene: Scene, cache: TeacherCache, drawn: list[Panel]
+    scene: Scene, cache: TeacherCache, drawn: list[SheetCell]
 ) -> None:
     ((prompt, _),) = run_teacher(scene, cache, [PROMPT], _labels(scene), range(6))
     assert prompt is PROMPT
@@ -103,7 +103,7 @@ def test_each_view_tells_status_figures_weight_and_answer(
 
 
 def test_without_labels_nothing_is_said_of_weights(
-    scene: Scene, cache: TeacherCache, drawn: list[Panel]
+    scene: Scene, cache: TeacherCache, drawn: list[SheetCell]
 ) -> None:
     others = replace(_labels(scene), prompt_ids=("q7",))
     for labels in (None, others):
@@ -112,7 +112,7 @@ def test_without_labels_nothing_is_said_of_weights(
 
 
 def test_masks_are_drawn_where_there_are_some_and_nowhere_else(
-    scene: Scene, cache: TeacherCache, drawn: list[Panel]
+    scene: Scene, cache: TeacherCache, drawn: list[SheetCell]
 ) -> None:
     """Pictures are grey all over, so that left and right halves tell what was tinted."""
     list(run_teacher(scene, cache, [PROMPT], None, range(6)))

@@ -77,7 +77,7 @@ def test_what_is_taken_out(scene: Path, tmp_path: Path, caplog: pytest.LogCaptur
     np.testing.assert_array_equal(depth, np.rint(pictures[3] * 1000))
     mask = np.array(Image.open(output / "rgb_masks" / "frame_000006.png"))
     np.testing.assert_array_equal(mask, patch[..., 0])
-    with pytest.raises(UserError, match="there already"):
+    with pytest.raises(UserError, match="exists already"):
         extract_iphone.run(scene, output, 3)
 
 

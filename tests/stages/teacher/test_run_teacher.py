@@ -220,10 +220,10 @@ def test_bad_images_are_named(tmp_path: Path, world: Any) -> None:
     with pytest.raises(DataError, match="view2.png"):
         run()
     path.unlink()
-    with pytest.raises(DataError, match="found none"):
+    with pytest.raises(DataError, match="found no file"):
         run()
     Image.new("RGB", (64, 96)).save(path)
-    with pytest.raises(DataError, match="found one of 64x96"):
+    with pytest.raises(DataError, match="found an image of 64x96"):
         run()
     path.write_bytes(whole)
     run()

@@ -1,4 +1,4 @@
-"""What the viewer shows, by hand: colours, figures, sides, the best views, the teacher."""
+"""What the viewer shows, by hand: colours, answer_facts, sides, the best views, the teacher."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from data.errors import DataError, UserError
 from data.types import PointCloud, Scene
 from models.teacher import MaskGrid, TeacherAnswer
 from stages.report.pictures import BOTH, MISSED, ONLY
-from stages.viewer.content import Belief, ViewedScene, ask_views, best_views, figures
+from stages.viewer.content import QueryAnswer, ViewedScene, answer_facts, ask_views, best_views
 from stages.viewer.scene3d import GLOW, colored, emphasised
 from tests.support.scans.tiny_scene import make_tiny_scene
 
@@ -48,17 +48,17 @@ def test_how_sure_is_a_ramp_and_the_scan_alone_is_the_scan() -> None:
 
 def test_figures_and_beliefs_by_hand() -> None:
     points = np.array([[0, 0, 0], [1, 2, 4], [5, 5, 5], [6, 6, 6]], np.float32)
-    told = figures(points, MASK, 0.876)
+    told = answer_facts(points, MASK, 0.876)
     assert told == {
         "Score": "0.88",
         "Points": "2 of 4",
         "Size": "1.00 x 2.00 x 4.00 m",
         "Centre": "0.50, 1.00, 2.00 m",
     }
-    assert figures(points, np.zeros(4, bool), None)["Centre"] == "nothing found"
-    known = Belief.of_mask("truth", MASK)
+    assert answer_facts(points, np.zeros(4, bool), None)["Centre"] == "nothing found"
+    known = QueryAnswer.of_mask("truth", MASK)
     assert (known.probs >= known.threshold).tolist() == MASK.tolist()
-    empty = Belief.of_mask("truth", np.zeros(4, bool))
+    empty = QueryAnswer.of_mask("truth", np.zeros(4, bool))
     assert not (empty.probs >= empty.threshold).any() and empty.threshold > 1
 
 

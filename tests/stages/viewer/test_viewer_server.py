@@ -133,7 +133,7 @@ def test_nothing_is_shared(server: Any) -> None:
 def test_a_port_that_is_taken_is_told_and_the_usual_one_gives_way(
     server: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    with pytest.raises(UserError, match="--port: .* cannot be had"):
+    with pytest.raises(UserError, match="--port: .* cannot be used"):
         open_server("title", server.get_port())
     monkeypatch.setattr("stages.viewer.server.DEFAULT_PORT", server.get_port())
     other = open_server("title")

@@ -23,7 +23,7 @@ FOCAL, CENTRE = (50.0, 51.0), (40.5, 29.5)
 
 
 def depth_pictures(count: int) -> list[Array]:
-    """(192, 256) float32 metres in whole millimetres, each another, some without measurement."""
+    """Return depth (192, 256) float32 metres in whole millimetres; each differs, some have 0."""
     row, column = np.mgrid[:ROWS, :COLUMNS]
     millimetres = [(1000 + 7 * row + 3 * column + 50 * i) % 9000 for i in range(count)]
     for picture in millimetres:
@@ -53,7 +53,7 @@ def encode_depth(pictures: list[Array], encoding: Encoding) -> bytes:
 
 
 def write_video(path: Path, pictures: list[Array]) -> None:
-    """Lossless; pictures are (H, W, 3) uint8 RGB."""
+    """Write a lossless video of (H, W, 3) uint8 RGB pictures."""
     height, width = pictures[0].shape[:2]
     code = cv2.VideoWriter.fourcc(*"FFV1")
     writer = cv2.VideoWriter(str(path), cv2.CAP_FFMPEG, code, 60.0, (width, height))
@@ -64,7 +64,7 @@ def write_video(path: Path, pictures: list[Array]) -> None:
 
 
 def shade(number: int) -> Array:
-    """The picture of a frame: one colour, another in every frame."""
+    """Return a frame's picture: one colour, different in every frame."""
     return np.full((*SIZE, 3), (5 * number, 200 - 3 * number, 40), np.uint8)
 
 
@@ -76,7 +76,7 @@ def entry(world_to_camera: Array) -> dict[str, Any]:
 
 
 def write_frames(scene: Path) -> dict[str, Any]:
-    """Frames 0, 20, ... 100 as extracted, posed as the tiny room's views; the poses written."""
+    """Write frames 0, 20, ... 100, posed as the tiny room's views; return the poses."""
     folder = scene / "iphone"
     (folder / "rgb").mkdir(parents=True)
     poses: dict[str, Any] = {}

@@ -1,4 +1,4 @@
-"""Writes the tiny room as a person's own scan: posed images, depth, a mesh."""
+"""Writes the tiny room as an RGB-D scan: posed images, depth, a mesh."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ EVERY_FILE = (MESH, INTRINSICS, POSE, IMAGE)
 
 
 def write_tree(folder: Path, with_mesh: bool = True) -> Path:
-    """One scan; returns its folder."""
+    """Write one scan and return its folder."""
     scene = room()[0]
     for name in ("color", "depth", "pose"):
         (folder / name).mkdir(parents=True)
@@ -41,7 +41,7 @@ def write_tree(folder: Path, with_mesh: bool = True) -> Path:
 
 
 def distance_to_room(points: Array) -> Array:
-    """Metres from the room's own mesh, by Open3D's nearest points."""
+    """Return the distances in metres to the room's own mesh, by Open3D's nearest points."""
     o3d, scene = open3d(), room()[0]
     tree = o3d.t.geometry.RaycastingScene()
     triangles = o3d.core.Tensor(scene.triangles.astype(np.uint32))

@@ -1,4 +1,4 @@
-"""Pictures of the tiny tree whose every pixel is known: what colour a ray has, for any camera."""
+"""Pictures of the tiny tree in which the colour of every ray is known, for any camera."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def recipe_camera() -> Camera:
 
 
 def painted(camera: Camera, index: int) -> Array:
-    """(H, W, 3) uint8: a smooth colour of each ray's direction, another in every picture."""
+    """Paint (H, W, 3) uint8: a smooth colour of each ray, different in every picture."""
     a, b, _ = unproject(camera, pixel_centers(camera.height, camera.width)).T
     waves = [np.sin(1.5 * a + index), np.cos(1.2 * b - index), np.sin(a + b)]
     pixels = np.stack([128 + 100 * wave for wave in waves], axis=1)
@@ -37,14 +37,14 @@ def painted(camera: Camera, index: int) -> Array:
 
 
 def paint(folder: Path, camera: Camera) -> None:
-    """Pictures of all views; PNG in spite of their names, so that nothing is lost."""
+    """Write pictures of all views as PNG, in spite of their names, so that pixels are exact."""
     for index, view in enumerate(room()[0].views):
         image = Image.fromarray(painted(camera, index))
         image.save(folder / f"{view.view_id}.JPG", format="PNG")
 
 
 def paint_tree(root: Path) -> Path:
-    """Both folders of pictures, and the camera that undistortion gives; the ``dslr`` folder."""
+    """Paint both folders; return the camera after undistortion and the ``dslr`` folder."""
     dslr = root / "data" / SCENE / "dslr"
     camera = recipe_camera()
     paint(dslr / "resized_images", FISHEYE)
@@ -57,7 +57,7 @@ def paint_tree(root: Path) -> Path:
 
 
 def forget_undistorted(root: Path, images: bool = True, transforms: bool = True) -> None:
-    """As a download from before the undistorted files."""
+    """Remove the undistorted files, as in an older download."""
     if images:
         shutil.rmtree(root / "data" / SCENE / "dslr" / "resized_undistorted_images")
     if transforms:

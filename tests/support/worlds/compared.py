@@ -24,14 +24,14 @@ def row(
     truth: int = 5,
     targets: TargetCount = "single",
 ) -> QueryRow:
-    """A query that every source answers alike."""
+    """Make a query that every source answers alike."""
     score = Score(intersection, union, 0.0, 1, False)
     scores = dict.fromkeys(SOURCES, score)
     return QueryRow(name, scene, text or f"the {name}", "referring", targets, truth, scores)
 
 
 def rows(pairs: Sequence[tuple[int, int]]) -> list[QueryRow]:
-    """Queries q0, q1, ... with these intersections and unions."""
+    """Make queries q0, q1, ... with these intersections and unions."""
     return [row(f"q{k}", *pair) for k, pair in enumerate(pairs)]
 
 

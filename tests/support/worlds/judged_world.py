@@ -1,4 +1,4 @@
-"""A wall seen face to face, so that what a picture shows of a target is known by hand."""
+"""A wall seen head-on, so that the visible share of a target is known by hand."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ SMALL = (slice(20, 22), slice(20, 22))
 
 
 def quad(cells: tuple[slice, slice], depth: float) -> Array:
-    """Corners (4, 3) of what covers exactly these cells at that depth."""
+    """Return the corners (4, 3) of a rectangle that covers exactly these cells at this depth."""
     rows, columns = cells
     corners = [(u, v) for v in (rows.start, rows.stop) for u in (columns.start, columns.stop)]
     uv = np.array(corners) * SIZE / CELLS
@@ -32,7 +32,7 @@ def quad(cells: tuple[slice, slice], depth: float) -> Array:
 
 
 def make_wall(scene_id: str = "wall") -> tuple[Scene, GroundTruth]:
-    """A wall with objects 5 and 7 before it, in three equal views and one turned away."""
+    """Make a wall with objects 5 and 7 before it, in three equal views and one turned away."""
     everything = (slice(0, CELLS), slice(0, CELLS))
     quads = [quad(everything, 1.0), quad(BIG, 0.5), quad(SMALL, 0.5)]
     points = np.concatenate(quads).astype(np.float32)
@@ -51,7 +51,7 @@ def make_wall(scene_id: str = "wall") -> tuple[Scene, GroundTruth]:
 
 
 def make_queries(scene_id: str = "wall") -> tuple[list[Prompt], dict[str, PromptTruth]]:
-    """The big object, the small one, and an absent one."""
+    """Make queries for the big object, the small object and an absent object."""
     rows: list[tuple[str, str, tuple[int, ...]]] = [
         ("the board", "referring", (5,)),
         ("the switch", "referring", (7,)),
@@ -62,7 +62,7 @@ def make_queries(scene_id: str = "wall") -> tuple[list[Prompt], dict[str, Prompt
 
 
 def drawing(*cells: tuple[slice, slice]) -> Array:
-    """Logits (h, w) of a mask of these cells."""
+    """Return logits (h, w) of a mask of these cells."""
     logits = np.full((CELLS, CELLS), -8, np.float32)
     for part in cells:
         logits[part] = 8
@@ -70,10 +70,11 @@ def drawing(*cells: tuple[slice, slice]) -> Array:
 
 
 def make_answers(folder: Path) -> TeacherCache:
-    """Answers (4 views, 3 queries) of every kind; the figures in the tests are counted by hand.
+    """Make answers (4 views, 3 queries) of every kind; the tests count their metrics by hand.
 
-    The board: exact, four cells too far right, no mask though it shows, rightly none. The
-    switch: no mask thrice, then one out of thin air. The toilet: failed, a mask, none, failed.
+    The board: exact, four cells too far right, no mask though it is visible, correctly no mask.
+    The switch: three times no mask, then a mask of nothing. The toilet: failed, a mask, none,
+    failed.
     """
     shifted = (BIG[0], slice(BIG[1].start + 4, BIG[1].stop + 4))
     status = np.array(
@@ -92,13 +93,13 @@ def make_answers(folder: Path) -> TeacherCache:
 
 
 def make_teacher_2d(folder: Path) -> Teacher2D:
-    """Those answers, marked."""
+    """Evaluate these answers in 2D."""
     cache = make_answers(folder)
     return evaluate_teacher_2d.run(*make_wall(), *make_queries(), cache, JudgeConfig())
 
 
 def summary_of(teacher_2d: Teacher2D, *tasks: str) -> dict[str, Any]:
-    """``teacher_2d`` of one scene, from its queries' tasks."""
+    """Return ``teacher_2d`` of one scene, from its queries' tasks."""
     return summarise_teacher(
         [(task, Pairs.of_query(teacher_2d, k)) for k, task in enumerate(tasks)]
     )

@@ -1,4 +1,4 @@
-"""Checkpoint folders to alter: copies of the golden ones."""
+"""Checkpoint folders that tests alter: copies of the golden ones."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ TOKENIZER_FILES = ("tokenizer.model", "added_tokens.json", "tokenizer_config.jso
 
 
 def golden_tensors(name: str) -> dict[str, Tensor]:
-    """All tensors of a golden checkpoint by published key."""
+    """Return all tensors of a golden checkpoint by published key."""
     tensors: dict[str, Tensor] = {}
     for shard in sorted(golden(name).checkpoint.glob("pytorch_model-*.bin")):
         tensors |= torch.load(shard, weights_only=True)
@@ -34,7 +34,7 @@ def copy_golden(
     changed: Mapping[str, Any] | None = None,
     with_weights: bool = True,
 ) -> Path:
-    """A copy of a golden checkpoint, its CLIP folder beside it; ``changed`` goes to config.json."""
+    """Copy a golden checkpoint with its CLIP folder; ``changed`` updates config.json."""
     for part in ("checkpoint", "clip-vit-tiny"):
         shutil.copytree(FOLDER / name / part, place / part, copy_function=shutil.copyfile)
     folder: Path = place / "checkpoint"
@@ -52,18 +52,18 @@ def write_bin(folder: Path, tensors: Mapping[str, Tensor]) -> None:
 
 
 def same_weights(one: LisaNetwork, other: LisaNetwork) -> bool:
-    """Whether two networks have the same weights, bit for bit."""
+    """Tell whether two networks have equal weights, bit for bit."""
     left, right = one.state_dict(), other.state_dict()
     return left.keys() == right.keys() and all(torch.equal(left[k], right[k]) for k in left)
 
 
 def tokenizer_files(name: str) -> list[Path]:
-    """The tokenizer of a golden checkpoint."""
+    """Return the tokenizer files of a golden checkpoint."""
     return [golden(name).checkpoint / file for file in TOKENIZER_FILES]
 
 
 def refusal(folder: str | Path, **options: Any) -> str:
-    """The message with which loading is refused."""
+    """Return the message of the error when loading fails."""
     with pytest.raises(UserError) as caught:
         load_lisa(folder, **options)
     return str(caught.value)

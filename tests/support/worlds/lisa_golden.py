@@ -1,4 +1,4 @@
-"""Golden runs of the public LISA code: checkpoints, images, questions and what came out."""
+"""Golden runs of the public LISA code: checkpoints, images, questions and outputs."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ TOLERANCE = 1e-4
 
 @dataclass(frozen=True, eq=False)
 class Golden:
-    """One golden run, read when asked for."""
+    """One golden run, read on demand."""
 
     name: str
 
@@ -55,7 +55,7 @@ class Golden:
             return np.asarray(file.convert("RGB"))
 
     def samples(self, image: int) -> dict[int, dict[str, Any]]:
-        """What was asked about an image, by number of the sample."""
+        """Return the questions about an image, by number of the sample."""
         samples = enumerate(self.facts["samples"])
         return {number: sample for number, sample in samples if sample["image_index"] == image}
 
@@ -82,7 +82,7 @@ class Golden:
         return self.loaded.tokenizer.encode(prompt)
 
     def suffix(self, question: str) -> list[int]:
-        """Ids of the prompt after the image."""
+        """Return the ids of the prompt after the image."""
         ids = self.prompt_ids(question)
         return ids[ids.index(IMAGE_TOKEN_ID) + 1 :]
 
@@ -96,6 +96,6 @@ def golden(name: str) -> Golden:
 
 
 def far(ours: Any, theirs: Any) -> float:
-    """Largest difference of two arrays; infinite for different shapes."""
+    """Return the largest difference of two arrays; infinite for different shapes."""
     left, right = np.asarray(ours, np.float64), np.asarray(theirs, np.float64)
     return float(np.abs(left - right).max(initial=0)) if left.shape == right.shape else np.inf

@@ -1,4 +1,4 @@
-"""What the tests of LISA-nano share: one small room in pictures, and a tokenizer."""
+"""Fixtures of the tests of LISA-nano: images of one small room, and a tokenizer."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ SPACING = 0.3
 
 @cache
 def office() -> Snapshots:
-    """Four pictures of a coarse office, every object of one clear colour, were it so or not."""
+    """Make four images of a coarse office in which every object has one clear colour."""
     pictures = small_pictures(SEED, "office", 4, SPACING, 1.5)
     (room,) = pictures.rooms
     colors = ["" if item.label in STRUCTURE else item.all_colors[-1] for item in room]
@@ -42,26 +42,26 @@ def office() -> Snapshots:
 
 @cache
 def answers() -> AnswerFormat:
-    """The form of answers under a tokenizer that was learnt here."""
+    """Return the form of answers under a tokenizer that is trained here."""
     with tempfile.TemporaryDirectory() as folder:
         prepare.run(Path(folder))
         return AnswerFormat(LisaTokenizer.from_folder(Path(folder)))
 
 
 def write_shard(folder: Path) -> Path:
-    """The office as a shard of pictures to learn from."""
+    """Write the office as a shard of training images."""
     folder.mkdir()
     write_snapshots(folder, office())
     return folder
 
 
 def nano_data(folder: Path) -> NanoData:
-    """What batches are drawn from, its only shard written to ``folder``."""
+    """Return the data of batches, with its only shard in ``folder``."""
     return NanoData([write_shard(folder)], answers())
 
 
 def untrained() -> NanoTrainee:
-    """A new network, always the same, in eval mode."""
+    """Return a new network in eval mode; every call gives the same weights."""
     torch.manual_seed(3)
     size = answers().tokenizer.seg_id + 1
     return NanoTrainee(nano_network(size), len(LABEL_IDS), len(COLOR_IDS)).eval()
@@ -93,6 +93,6 @@ def small_work(
     cfg: NanoTrainConfig,
     progress: Progress = silent,
 ) -> None:
-    """``stages.nano.train._work`` on the small network; a function that other processes import."""
+    """Run ``stages.nano.train._work`` on the small network; processes import it."""
     with patch.object(trainee_module, "nano_config", small_config):
         _WORK(rank, folder, shards, tokenizer, cfg, progress)

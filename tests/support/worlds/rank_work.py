@@ -1,4 +1,4 @@
-"""What spawned processes of tests work on: they import it, so it must lie in a module."""
+"""Functions that spawned processes of tests run; processes import them, so they are in a module."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ CHANNELS = 4
 
 
 def rows_of(case: str, rank: int) -> tuple[Tensor, Tensor]:
-    """(N, C) rows of one process far from mean 0, and how its output counts in a sum."""
+    """Return rows (N, C) of one process with a large mean, and weights of its output."""
     count, counts = ROWS_OF_RANKS[case][rank]
     rng = np.random.default_rng([sorted(ROWS_OF_RANKS).index(case), rank])
     rows = rng.normal(3.0, 2.0, (count, CHANNELS)).astype(np.float32)
@@ -42,7 +42,7 @@ def rows_of(case: str, rank: int) -> tuple[Tensor, Tensor]:
 
 
 def new_norm(norm: type[torch.nn.BatchNorm1d]) -> torch.nn.BatchNorm1d:
-    """A layer that has seen something, with weights other than 1 and 0."""
+    """Return a layer with running statistics and weights other than 1 and 0."""
     layer = norm(CHANNELS)
     with torch.no_grad():
         layer.weight.copy_(torch.tensor([1.0, -2.0, 0.5, 3.0]))
@@ -54,7 +54,7 @@ def new_norm(norm: type[torch.nn.BatchNorm1d]) -> torch.nn.BatchNorm1d:
 
 
 def outcome_of(layer: torch.nn.BatchNorm1d, rows: Tensor, coefficients: Tensor) -> dict[str, Any]:
-    """Output, gradients of its sum by coefficients, and the layer's state after."""
+    """Return output, gradients of a weighted sum of it, and the layer's state afterwards."""
     rows = rows.clone().requires_grad_()
     output = layer(rows)
     (output * coefficients).sum().backward()
@@ -68,7 +68,7 @@ def outcome_of(layer: torch.nn.BatchNorm1d, rows: Tensor, coefficients: Tensor) 
 
 
 def normalise(fabric: Fabric, progress: Progress, folder: Path) -> None:
-    """Every case through the shared layer; writes what each process finds."""
+    """Run every case through the shared layer and write the results of each process."""
     fabric.launch()
     for case, ranks in ROWS_OF_RANKS.items():
         layer = new_norm(SharedBatchNorm)
@@ -80,9 +80,9 @@ def normalise(fabric: Fabric, progress: Progress, folder: Path) -> None:
 def warm_rank(
     rank: int, environment: dict[str, str], work: Callable[..., Any], *given: Any
 ) -> None:
-    """Do ``work`` in a process of the fork server, as in one that was spawned.
+    """Run ``work`` in a process of the fork server instead of a spawned process.
 
-    Its parent is the fork server, which ends with the process that tests.
+    Its parent is the fork server, which ends with the test process.
     """
     os.environ |= environment
     torch.set_num_threads(int(environment["OMP_NUM_THREADS"]))
@@ -93,7 +93,7 @@ def warm_rank(
 def start_warm(
     work: Callable[..., Any], given: tuple[Any, ...], processes: int, join: bool, start_method: str
 ) -> Any:
-    """Start processes as torch does, by the fork server."""
+    """Start processes like torch does, from the fork server."""
     assert start_method == "spawn"
     forkserver()
     told = {name: os.environ[name] for name in THREAD_VARIABLES}
@@ -102,7 +102,7 @@ def start_warm(
 
 
 def breaks(fabric: Fabric, progress: Progress) -> None:
-    """A bug in one process, while the other waits for it."""
+    """Raise an error in one process while the other waits for it."""
     fabric.launch()
     if fabric.global_rank == 1:
         raise ZeroDivisionError("a bug of rank 1")
@@ -110,14 +110,14 @@ def breaks(fabric: Fabric, progress: Progress) -> None:
 
 
 def tells_and_waits(fabric: Fabric, progress: Progress) -> None:
-    """Tell of a step, then never end."""
+    """Report one step of progress, then run forever."""
     fabric.launch()
     progress(1, 2)
     time.sleep(600)
 
 
 class Troubled(Lazy):
-    """Scenes that in one process fail at a read: by SIGKILL, or as a file that is damaged."""
+    """Scenes whose read fails in one process, by SIGKILL or as a damaged file."""
 
     def __init__(self, num: int, rank: int, read: int, killed: bool) -> None:
         super().__init__(num)
@@ -133,7 +133,7 @@ class Troubled(Lazy):
 
 
 class Endless(Lazy):
-    """Scenes whose reading leaves a file named by the process, and never ends."""
+    """Scenes whose read writes a file named by the process and never ends."""
 
     def __init__(self, folder: Path) -> None:
         super().__init__(2)

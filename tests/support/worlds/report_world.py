@@ -1,6 +1,6 @@
-"""A small run to report on: the tiny room, a teacher's answers on its views, what came of them.
+"""A small run to report on: the tiny room, a teacher's answers on its views, and results.
 
-Everything that comes from outside can be hostile: sentences, answers, names of scans and views.
+All external texts can be hostile: sentences, answers, names of scans and views.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ KEPT = {0: 0.6, 2: 0.3, 3: 0.1}
 
 
 def teacher_of(scene: Scene, prompts: list[Prompt], folder: Path, answer: str) -> TeacherCache:
-    """Views 0 to 4 draw the left half for every query, the last says nothing is there."""
+    """Make a teacher: views 0 to 4 mask the left half, the last view has no mask."""
     folder.mkdir()
     ids = [view.view_id for view in scene.views]
     writer = TeacherWriter(folder, ids, [prompt.prompt_id for prompt in prompts])
@@ -58,7 +58,7 @@ def teacher_of(scene: Scene, prompts: list[Prompt], folder: Path, answer: str) -
 
 
 def labels_of(scene: Scene, prompts: list[Prompt]) -> PseudoLabels:
-    """Weights of ``KEPT``, the other views dropped; view 4 was believed, the rest was not."""
+    """Make labels with the weights of ``KEPT``, others dropped; view 4 has high confidence."""
     queries, views, points = len(prompts), len(scene.views), len(scene.cloud)
     weights = np.zeros((queries, views), np.float32)
     weights[:, list(KEPT)] = list(KEPT.values())
@@ -81,7 +81,7 @@ def labels_of(scene: Scene, prompts: list[Prompt]) -> PseudoLabels:
 
 
 def hostile_scene(folder: Path) -> tuple[Scene, list[Prompt]]:
-    """The tiny room and its queries, every name and sentence an attack."""
+    """Return the tiny room and its queries, with an attack as every name and sentence."""
     scene, _ = make_tiny_scene()
     scene = with_images(scene, folder)
     views = tuple(replace(v, view_id=f"{ATTACK}{k}") for k, v in enumerate(scene.views))
@@ -92,7 +92,7 @@ def hostile_scene(folder: Path) -> tuple[Scene, list[Prompt]]:
 
 
 def report_of(folder: Path) -> ReportInputs:
-    """A student that finds the bed, takes the table for the chair and draws what is not there."""
+    """Make a student that finds the bed, confuses table and chair, and draws an absent object."""
     scene, prompts = hostile_scene(folder)
     _, truth = make_tiny_scene()
     _, truths = make_tiny_prompts(ATTACK)
@@ -111,7 +111,7 @@ def report_of(folder: Path) -> ReportInputs:
 
 
 def answers_of(folder: Path) -> tuple[AnsweredScene, RunRecord]:
-    """The same room where nothing is known: the chair answers everything."""
+    """Make answers without ground truth on the same room: the chair answers every query."""
     scene, prompts = hostile_scene(folder)
     _, truth = make_tiny_scene()
     chair = {prompt.prompt_id: truth.mask([13]) for prompt in prompts}

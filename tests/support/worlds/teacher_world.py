@@ -43,7 +43,7 @@ def finish(folder: Path) -> Path:
 
 
 def with_images(scene: Scene, folder: Path) -> Scene:
-    """The scene with a flat grey image on disk for every view."""
+    """Return the scene with a flat grey image on disk for every view."""
     views = []
     for index, view in enumerate(scene.views):
         path = folder / f"{view.view_id}.png"
@@ -54,7 +54,7 @@ def with_images(scene: Scene, folder: Path) -> Scene:
 
 
 def disc_teacher(errors: OracleErrors, num_views: int = 200) -> tuple[OracleTeacher, list[str]]:
-    """An oracle over three objects: two chairs of different size and a bed, all in each view."""
+    """Return an oracle over three objects in each view: two chairs of different size and a bed."""
     y, x = np.ogrid[:40, :60]
     discs = [(10, 12, 6.0), (30, 20, 9.0), (18, 44, 10.0)]
     masks = np.stack([np.hypot(y - row, x - column) <= radius for row, column, radius in discs])
@@ -112,7 +112,7 @@ class FakeLinks(Links):
 
 
 def flat_scene(num_points: int, num_views: int, height: int, width: int) -> Scene:
-    """A row of points 4 cm apart, facing up; superpoints are pairs of neighbours."""
+    """Make a row of points 4 cm apart, facing up; superpoints are pairs of neighbours."""
     camera = Camera("PINHOLE", np.diag([50.0, 50.0, 1.0]), height, width)
     views = tuple(
         View(f"view{i}", camera, np.eye(4), Path(f"view{i}.png")) for i in range(num_views)

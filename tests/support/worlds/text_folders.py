@@ -1,4 +1,4 @@
-"""Tiny random text encoders, saved as transformers saves them: no hub is needed."""
+"""Tiny random text encoders, saved like transformers saves them; no hub is needed."""
 
 from __future__ import annotations
 

@@ -49,7 +49,7 @@ def tiny_training_scene(scene_id: str = "00000000aa", token_dim: int = 8) -> Tra
 
 
 def only_queries(labels: PseudoLabels, rows: Array) -> PseudoLabels:
-    """The same labels of some queries."""
+    """Return the same labels for some queries."""
     names = ["soft", "confidence", "view_weights", "query_tokens"]
     names += ["thresholds", "view_tokens", "view_confidences"]
     return replace(

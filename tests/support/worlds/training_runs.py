@@ -21,7 +21,7 @@ CFG = StudentConfig(
 
 
 class Lazy(Sequence[TrainingScene]):
-    """Scenes made when asked for, with a count of how often."""
+    """Scenes that are made on demand, with a count of reads."""
 
     def __init__(self, num: int) -> None:
         self.num, self.reads = num, 0
@@ -50,7 +50,7 @@ def killer(at: int) -> Callable[[int, int], None]:
 
 
 def train(folder: Path, cfg: StudentConfig = CFG, **arguments: Any) -> Path:
-    """Train with a checkpoint after every epoch, short as they are."""
+    """Train with a checkpoint after every epoch, even after short epochs."""
     folder.mkdir(exist_ok=True)
     with patch.object(train_student, "_SHARE", math.inf):
         train_student.run(Lazy(3), cfg, folder, **arguments)

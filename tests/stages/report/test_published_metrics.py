@@ -12,7 +12,7 @@ from pydantic import ValidationError
 from data.queries.formats import FormatName
 from data.types import Prompt
 from stages.configs import ReportConfig
-from stages.evaluation.benchmarks import Asked
+from stages.evaluation.benchmarks import QuerySource
 from stages.evaluation.evaluate import EvaluationScene
 from stages.evaluation.evaluate import run as evaluate
 from stages.evaluation.metrics import BoxScan
@@ -178,7 +178,7 @@ def test_a_table_whose_rows_do_not_fit_is_refused() -> None:
         PublishedTable.model_validate({**content, "figures": ["acc25", "acc50", "ap50"]})
 
 
-def page_of(asked: Asked, task: str = "cs") -> tuple[Page, dict[str, Any], str]:
+def page_of(asked: QuerySource, task: str = "cs") -> tuple[Page, dict[str, Any], str]:
     """The report of the tiny room's queries, asked as those of a benchmark; its figures; HTML."""
     scene, ground_truth = make_tiny_scene()
     prompts, truths = make_tiny_prompts()
@@ -189,7 +189,7 @@ def page_of(asked: Asked, task: str = "cs") -> tuple[Page, dict[str, Any], str]:
     item = EvaluationScene(
         scene.scene_id, tasked, by_id, ground_truth, {"fusion_only": shown}, scan=scan
     )
-    evaluation = evaluate([item], asked=asked)
+    evaluation = evaluate([item], queries=asked)
     inputs = replace(make_inputs("lisa"), evaluation=evaluation, scenes=list)
     html = run(inputs, ReportConfig(max_pictures=0)).html
     return Page(html), dict(evaluation.summary), html
@@ -202,7 +202,7 @@ def section(page: Page) -> str:
 
 
 def test_the_report_sets_published_figures_beside_the_runs_own() -> None:
-    page, summary, _ = page_of(Asked("instruct3d", "scannetpp", "v1"))
+    page, summary, _ = page_of(QuerySource("instruct3d", "scannetpp", "v1"))
     text = section(page)
     assert "scored by the convention reason3d" in text and "SegPoint, whose set" in text
     own = summary["benchmark"]["figures"]["fusion_only"]["overall"]
@@ -219,12 +219,12 @@ def test_the_report_sets_published_figures_beside_the_runs_own() -> None:
 
 @pytest.mark.parametrize(("version", "said"), [("v2", "says v2"), ("", "does not say which")])
 def test_another_version_is_pointed_out(version: str, said: str) -> None:
-    text = section(page_of(Asked("instruct3d", "scannetpp", version))[0])
+    text = section(page_of(QuerySource("instruct3d", "scannetpp", version))[0])
     assert f"These figures are of version v1; this scene set {said}" in text
 
 
 def test_generated_rooms_are_no_benchmark() -> None:
-    page, summary, _ = page_of(Asked())
+    page, summary, _ = page_of(QuerySource())
     text = section(page)
     assert "are not Instruct3D, so no published figure stands beside them" in text
     assert "Source:" not in text and "39.1 29.7" not in text
@@ -233,13 +233,13 @@ def test_generated_rooms_are_no_benchmark() -> None:
 
 
 def test_scans_without_published_figures_say_so() -> None:
-    text = section(page_of(Asked("instruct3d", "scannet"))[0])
+    text = section(page_of(QuerySource("instruct3d", "scannet"))[0])
     assert "No published figures of queries in the format of Instruct3D on such scans" in text
 
 
 @pytest.mark.parametrize("query_format", get_args(FormatName))
 def test_every_format_has_a_page(query_format: FormatName) -> None:
-    page, summary, html = page_of(Asked(query_format, "scannet"))
+    page, summary, html = page_of(QuerySource(query_format, "scannet"))
     assert f"by the convention {summary['benchmark']['convention']}" in section(page)
     for tag in ("table", "section", "div", "tbody", "tr", "ul"):
         assert len(page.all(tag)) == html.count(f"</{tag}>")
@@ -247,7 +247,7 @@ def test_every_format_has_a_page(query_format: FormatName) -> None:
 
 
 def test_masks_stand_beside_masks_where_a_benchmark_scores_boxes() -> None:
-    page, summary, _ = page_of(Asked("scanrefer", "scannet"))
+    page, summary, _ = page_of(QuerySource("scanrefer", "scannet"))
     text = section(page)
     miou = f"{100 * summary['fusion_only']['miou']:.2f}"
     assert "Masks on ScanRefer, percent Method 3D labels mIoU This run: Student 0.00" in text
@@ -258,13 +258,13 @@ def test_masks_stand_beside_masks_where_a_benchmark_scores_boxes() -> None:
 
 
 def test_hostile_names_of_questions_stay_text() -> None:
-    page, _, html = page_of(Asked("surprise3d", "scannetpp", "v2"), HOSTILE)
+    page, _, html = page_of(QuerySource("surprise3d", "scannetpp", "v2"), HOSTILE)
     assert HOSTILE.replace("\ud800", "?") in page.text
     assert "onerror" not in {name for _, attrs in page.tags for name in attrs}
     assert len(page.scripts) == 2 and "22.95" in page.text
 
 
 def test_a_kind_of_question_called_overall_does_not_hide_the_overall_figures() -> None:
-    _, summary, _ = page_of(Asked("surprise3d", "scannetpp"), "overall")
+    _, summary, _ = page_of(QuerySource("surprise3d", "scannetpp"), "overall")
     found = published_section(summary)
     assert [name for name, _ in found.rows] == ["all", "overall"]

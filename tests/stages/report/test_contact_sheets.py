@@ -9,14 +9,14 @@ from stages.report.pictures import (
     HOLE,
     INK,
     WIDTH,
-    Panel,
+    SheetCell,
     cell_width,
+    contact_sheet,
     hatched,
     over,
     pale,
     resized,
     scale,
-    sheet,
     viridis,
 )
 
@@ -58,8 +58,8 @@ def test_the_scale_is_viridis_as_published() -> None:
 def test_panels_stand_in_rows_and_nothing_runs_out_of_its_column() -> None:
     width = cell_width(2)
     hostile = "<img src=x onerror=alert(1)>\n\u202e\u05d0\u05d1 " + "W" * 3000
-    panels = [Panel(hostile, _flat(50, width, value), (hostile,)) for value in (10, 60, 110)]
-    page = np.asarray(sheet(hostile, hostile, panels, 2))
+    cells = [SheetCell(hostile, _flat(50, width, value), (hostile,)) for value in (10, 60, 110)]
+    page = np.asarray(contact_sheet(hostile, hostile, cells, 2))
     assert page.shape[1] == WIDTH
     assert (page[:, :20] == 255).all() and (page[:, -20:] == 255).all()
     for value, left in ((10, 20), (60, 34 + width), (110, 20)):
@@ -73,7 +73,7 @@ def test_panels_stand_in_rows_and_nothing_runs_out_of_its_column() -> None:
 
 def test_titles_and_notes_are_drawn() -> None:
     def ink(title: str, notes: tuple[str, ...]) -> int:
-        page = np.asarray(sheet("", "", [Panel(title, _flat(9, 9, 255), notes)], 1))
+        page = np.asarray(contact_sheet("", "", [SheetCell(title, _flat(9, 9, 255), notes)], 1))
         return int(np.count_nonzero(page < 255))
 
     assert 0 == ink("", ()) < ink("a", ()) < ink("a", ("b",)) < ink("<b>a</b>", ("b",))

@@ -1,4 +1,4 @@
-"""The moving picture: what is chosen, what its frames show, and that it is made the same twice."""
+"""The animation: the choice of queries, the content of its frames, and equal bytes each time."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ from data.artifacts.soft_masks import Predictions
 from data.artifacts.teacher import MASK
 from data.types import Array, Prompt
 from stages.report import animation
-from stages.report.animation import SIZE, Candidate, Shot, candidates, choose, run
-from stages.report.scan_renderer import draw_turn
+from stages.report.animation import SIZE, AnimatedQuery, Candidate, candidates, choose, run
+from stages.report.scan_renderer import render_orbit
 from tests.support.scans.tiny_scene import make_tiny_prompts, make_tiny_scene
 from tests.support.worlds.teacher_world import with_images, write_cache
 from tests.support.worlds.tiny_training import tiny_training_scene
@@ -59,7 +59,7 @@ def test_only_answered_queries_are_candidates() -> None:
 
 
 @pytest.fixture(scope="module")
-def shot(tmp_path_factory: pytest.TempPathFactory) -> Shot:
+def shot(tmp_path_factory: pytest.TempPathFactory) -> AnimatedQuery:
     """The tiny room, grey photographs, every teacher's mask the left half, the bed as answer."""
     folder = tmp_path_factory.mktemp("shot")
     training = tiny_training_scene()
@@ -82,7 +82,7 @@ def shot(tmp_path_factory: pytest.TempPathFactory) -> Shot:
     scores = np.full((count, 2), 0.5, np.float32)
     ids = tuple(prompt.prompt_id for prompt in prompts)
     found = Predictions(scene.scene_id, ids, masks * np.float32(1), masks, masks, scores)
-    return Shot(scene, prompts[0], cache, training.labels, found)
+    return AnimatedQuery(scene, prompts[0], cache, training.labels, found)
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -93,7 +93,7 @@ def _fewer_pictures() -> Iterator[None]:
 
 
 @pytest.fixture(scope="module")
-def made(shot: Shot) -> bytes:
+def made(shot: AnimatedQuery) -> bytes:
     return run([shot])
 
 
@@ -140,22 +140,22 @@ def test_what_does_not_move_does_not_flicker(made: bytes) -> None:
         np.testing.assert_array_equal(frame[:, :208], frames[1][:, :208])
 
 
-def test_it_is_the_same_again(made: bytes, shot: Shot) -> None:
+def test_it_is_the_same_again(made: bytes, shot: AnimatedQuery) -> None:
     assert run([shot]) == made
 
 
 @pytest.mark.parametrize("text", ["<img src=x onerror=alert(1)>\n\u202e\u05d0", "W" * 9000])
-def test_a_sentence_may_be_anything(made: bytes, shot: Shot, text: str) -> None:
+def test_a_sentence_may_be_anything(made: bytes, shot: AnimatedQuery, text: str) -> None:
     first, _ = next(_frames(run([replace(shot, prompt=replace(shot.prompt, text=text))])))
     plain, _ = next(_frames(made))
     assert (first[:56] != plain[:56]).any()
     assert (first[:56, :16] == 255).all() and (first[:56, -16:] == 255).all()
 
 
-def test_a_turning_scan_keeps_its_size(shot: Shot) -> None:
+def test_a_turning_scan_keeps_its_size(shot: AnimatedQuery) -> None:
     """The room's height in the picture changes little; fitted anew each time it would pump."""
     angles = np.linspace(0, np.pi / 2, 5)
-    turned = list(draw_turn(shot.scene, [float(a) for a in angles], 96, 72))
+    turned = list(render_orbit(shot.scene, [float(a) for a in angles], 96, 72))
     assert len(turned) == 5
     seen = [np.argwhere(one.picture[..., 3] > 0) for one in turned]
     for pixels in seen:
@@ -164,7 +164,7 @@ def test_a_turning_scan_keeps_its_size(shot: Shot) -> None:
     assert area.max() < 1.25 * area.min()
 
 
-def test_nothing_to_show_is_refused(shot: Shot) -> None:
+def test_nothing_to_show_is_refused(shot: AnimatedQuery) -> None:
     with pytest.raises(ValueError, match="nothing to show"):
         run([])
     flat = replace(shot.scene, triangles=shot.scene.triangles[:0])

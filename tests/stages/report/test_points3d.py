@@ -117,11 +117,11 @@ def test_modes_name_bits_and_refuse_what_no_script_could_show() -> None:
     (told_twice,) = cast(Any, Modes(("b", "a"), (twice,), "twice").for_script())["modes"]
     assert told_twice["halves"] == [[1, 0], [0, -1]]
     assert told_twice["captions"] == ["left", "right"]
-    with pytest.raises(ValueError, match="not there"):
+    with pytest.raises(ValueError, match="modes of known layers"):
         Modes(("a", "b"), (replace(twice, beside=("c", "")),), "twice")
     with pytest.raises(ValueError, match="8 layers"):
         Modes(tuple("abcdefghi"), modes, "ab")
-    with pytest.raises(ValueError, match="not there"):
+    with pytest.raises(ValueError, match="modes of known layers"):
         Modes(("a",), modes, "ab")
-    with pytest.raises(ValueError, match="no mode"):
+    with pytest.raises(ValueError, match="a first mode among them"):
         Modes(("a", "b"), modes, "other")

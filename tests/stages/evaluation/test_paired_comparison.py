@@ -9,12 +9,11 @@ from scipy import stats
 from data.artifacts.evaluation import QueryRow
 from data.errors import UserError
 from data.types import Array
-from stages.evaluation.metrics import RESAMPLES, SEED, Counts
+from stages.evaluation.metrics import RESAMPLES, SEED, Counts, counts_of
 from stages.evaluation.paired_comparison import (
-    FIGURES,
-    Asked,
-    counts_of,
-    figures,
+    METRIC_NAMES,
+    RunAnswers,
+    paired_metrics,
     shared_queries,
     sign_test,
 )
@@ -31,9 +30,9 @@ def many(seed: int, count: int = 60) -> Counts:
 
 
 def test_figures_by_hand() -> None:
-    found = figures([Counts.of(ONE), Counts.of(TWO)])
+    found = paired_metrics([Counts.of(ONE), Counts.of(TWO)])
     values = {name: figure.values for name, figure in found.items()}
-    assert list(values) == list(FIGURES)
+    assert list(values) == list(METRIC_NAMES)
     assert values["miou"] == pytest.approx((0.3125, 0.5), abs=1e-6)
     # 1/4 and 1/2 are at the thresholds: strict counts neither, inclusive both.
     assert values["acc25"] == (0.5, 0.5) and values["acc50"] == (0.25, 0.5)
@@ -44,7 +43,7 @@ def test_figures_by_hand() -> None:
 
 
 def test_changes_by_hand() -> None:
-    found = figures([Counts.of(ONE), Counts.of(TWO)])
+    found = paired_metrics([Counts.of(ONE), Counts.of(TWO)])
     (change,) = found["miou"].changes
     assert change.difference == pytest.approx(0.1875, abs=1e-6)
     assert (change.better, change.worse, change.same) == (2, 0, 2)
@@ -68,7 +67,7 @@ def test_sign_test_by_hand(better: int, worse: int, p: float) -> None:
 
 def test_intervals_by_hand() -> None:
     def interval(one: list[tuple[int, int]], two: list[tuple[int, int]]) -> tuple[float, float]:
-        (change,) = figures([Counts.of(one), Counts.of(two)])["inclusive_miou"].changes
+        (change,) = paired_metrics([Counts.of(one), Counts.of(two)])["inclusive_miou"].changes
         return change.low, change.high
 
     assert interval([(1, 4)], [(3, 4)]) == (0.5, 0.5)  # One query: every draw is that query.
@@ -84,7 +83,7 @@ def test_intervals_by_hand() -> None:
 
 def test_intervals_against_scipy() -> None:
     one, two = many(1), many(2)
-    found = figures([one, two])
+    found = paired_metrics([one, two])
     ious = [np.where(c.union == 0, 1, c.intersection / np.maximum(c.union, 1)) for c in (one, two)]
     told = {"paired": True, "method": "percentile", "n_resamples": RESAMPLES, "vectorized": True}
 
@@ -110,21 +109,21 @@ def test_intervals_against_scipy() -> None:
 def test_pairing_makes_intervals_narrower() -> None:
     one = many(3)
     better = Counts(np.minimum(one.intersection + 1, one.union), one.union)
-    paired = figures([one, better])["inclusive_miou"].changes[0]
+    paired = paired_metrics([one, better])["inclusive_miou"].changes[0]
     shuffled = np.random.default_rng(0).permutation(len(one))
     other = Counts(better.intersection[shuffled], better.union[shuffled])
-    unpaired = figures([one, other])["inclusive_miou"].changes[0]
+    unpaired = paired_metrics([one, other])["inclusive_miou"].changes[0]
     assert unpaired.difference == pytest.approx(paired.difference)
     assert 2 * (paired.high - paired.low) < unpaired.high - unpaired.low
 
 
 def test_identical_runs_do_not_differ_and_swapped_ones_negate() -> None:
     one, two = many(4), many(5)
-    for name, figure in figures([one, one, two]).items():
+    for name, figure in paired_metrics([one, one, two]).items():
         same, other = figure.changes
         assert (same.difference, same.low, same.high) == (0, 0, 0), name
-        assert other == figures([one, two])[name].changes[0]  # More runs change nothing.
-        (back,) = figures([two, one])[name].changes
+        assert other == paired_metrics([one, two])[name].changes[0]  # More runs change nothing.
+        (back,) = paired_metrics([two, one])[name].changes
         assert back.difference == pytest.approx(-other.difference)
         assert (back.low, back.high) == pytest.approx((-other.high, -other.low), abs=1e-12)
         assert (back.better, back.worse, back.sign_p) == (other.worse, other.better, other.sign_p)
@@ -133,11 +132,11 @@ def test_identical_runs_do_not_differ_and_swapped_ones_negate() -> None:
 def test_no_query_and_other_lengths_are_refused() -> None:
     for runs in ([Counts.of([]), Counts.of([])], [many(1, 3), many(1, 4)]):
         with pytest.raises(ValueError, match="same queries"):
-            figures(runs)
+            paired_metrics(runs)
 
 
-def asked(name: str, of_run: list[QueryRow], **targets: tuple[int, ...]) -> Asked:
-    return Asked(name, of_run, targets)
+def asked(name: str, of_run: list[QueryRow], **targets: tuple[int, ...]) -> RunAnswers:
+    return RunAnswers(name, of_run, targets)
 
 
 def test_queries_are_paired_by_id_whatever_their_order() -> None:
@@ -169,7 +168,7 @@ def test_runs_without_a_common_query_are_refused() -> None:
 def test_other_truths_are_refused() -> None:
     one, same = rows(ONE), rows(ONE)
     for changed in (row("q2", 3, 4, truth=6), row("q2", 3, 4, targets="multiple")):
-        with pytest.raises(UserError, match="second: 1 of 4 shared queries have another truth"):
+        with pytest.raises(UserError, match="second: 1 of 4 shared queries have a different truth"):
             shared_queries(
                 [asked("first", one), asked("second", [*rows(TWO)[:2], changed, one[3]])]
             )
