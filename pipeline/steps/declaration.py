@@ -289,7 +289,7 @@ def declare(step: Step) -> Step:
 
 
 def problems(step: Step, declared: Mapping[str, Step]) -> Iterator[str]:
-    """Faults of a declaration, one sentence each; ``known`` holds the steps declared before it."""
+    """Faults of a declaration, one sentence each; ``declared`` holds the steps before it."""
     if step.name in declared and declared[step.name] is not step:
         yield "another step of this name is declared already"
     if not step.name.isidentifier() or step.version < 1:

@@ -269,8 +269,8 @@ def test_unfinished_work_is_no_finding(
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ((), "give either"),
-        (("--scene-set", "demo", "."), "give either"),
+        ((), "expected either"),
+        (("--scene-set", "demo", "."), "expected either"),
         (("nowhere",), "nowhere: expected a folder"),
         (("--scene-set", "demo"), "expected artifacts of scene set demo, found none"),
         (("--scene-set", "dmo"), "no scene set 'dmo'"),

@@ -154,7 +154,7 @@ def test_wrong_parameters_are_refused_before_any_work(scene_set: str) -> None:
         Ablation(scene_set=scene_set, seeds=0)
     with pytest.raises(ConfigError, match="--arms: expected some of A, .*, found Z"):
         Ablation(scene_set=scene_set, arms="Z")
-    with pytest.raises(ConfigError, match="no scenes to tune"):
+    with pytest.raises(ConfigError, match="no scenes in split tune"):
         Ablation(scene_set=scene_set, split="tune")
     for rates in ("", "a", "0,2", "-0.1", "nan"):
         with pytest.raises(ConfigError, match="--rates: expected numbers from 0 to 1"):

@@ -95,6 +95,6 @@ def test_the_command_refuses_a_folder_without_a_capture(
 ) -> None:
     options = ["extract-iphone", "--scene", str(tmp_path), "--output", str(tmp_path)]
     assert main(options) == 2
-    assert "no folder iphone" in capsys.readouterr().err
+    assert "a folder iphone, found none" in capsys.readouterr().err
     with pytest.raises(SystemExit):
         main([*options, "--every", "0"])
