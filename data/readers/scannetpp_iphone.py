@@ -270,7 +270,7 @@ def _camera(entry: Any, name: str, size: tuple[int, int], paths: ScenePaths) -> 
     height, width = size
     try:
         if K[0, 1] or K[1, 0] or K[2].tolist() != [0, 0, 1]:
-            raise ValueError("a matrix that is not fx 0 cx / 0 fy cy / 0 0 1")
+            raise ValueError("a matrix with skew, or with another last row than 0 0 1")
         camera = Camera("PINHOLE", K, height, width)
     except ValueError as error:
         expected = f"{name}.intrinsic as the intrinsics of a pinhole camera"

@@ -122,7 +122,7 @@ def test_an_object_put_again_with_the_same_bytes_under_another_tag_is_no_damage(
 @pytest.mark.parametrize(
     ("cache", "change", "expected"),
     [
-        ("s3://no-such-bucket/runs", {}, "there is no bucket 'no-such-bucket'"),
+        ("s3://no-such-bucket/runs", {}, "found no bucket 'no-such-bucket'"),
         ("caches/runs", {}, "expected an address such as s3://bucket/prefix"),
         ("gs://bucket/runs", {}, "gs:// needs a driver of fsspec that is not installed"),
         ("nonsense://bucket", {}, "MLLM3D_CACHE: nonsense://bucket: Protocol not known"),

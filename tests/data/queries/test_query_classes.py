@@ -76,7 +76,7 @@ def test_of_labels_that_differ_in_case_alone_each_has_its_own_class(tmp_path: Pa
         ("1\n3\n", LABELS, "'3'"),
         ("chair\nchairs\n", LABELS, "lines 1 and 2 with the id 2"),
         ("wall\n", "id\tname\n1\twall\n", "raw_category"),
-        ("wall\n", "id\traw_category\n", "header alone"),
+        ("wall\n", "id\traw_category\n", "only a header"),
         ("wall\n", "id\traw_category\nx\twall\n", "a whole number as id"),
         ("wall\n", "id\traw_category\n1\n", "1 cells in line 2"),
         ("wall\n", "id\traw_category\n1\twall\tmore\n", "3 cells in line 2"),

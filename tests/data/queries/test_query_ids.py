@@ -103,7 +103,7 @@ def test_positions_in_a_file_of_object_ids_are_refused(tmp_path: Path) -> None:
 
 def test_ids_in_int8_are_refused_before_they_mean_another_object(tmp_path: Path) -> None:
     path = write(tmp_path / "q.json", [{**scanrefer(200, "bed"), "object_id": 200 - 256}])
-    with pytest.raises(DataError, match="casting one over 127 to int8"):
+    with pytest.raises(DataError, match="a cast to int8 makes an id over 127 negative"):
         prepare(path, "scanrefer")
 
 

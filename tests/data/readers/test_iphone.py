@@ -77,7 +77,7 @@ def test_frames_and_poses_are_joined_by_name(
     for view, index in zip(views, (2, 5)):
         expected = room()[0].views[index].world_to_camera
         np.testing.assert_allclose(view.world_to_camera, expected, atol=1e-9)
-    assert "of 5 frames 1 have no pose and 2 one that is not finite" in caplog.text
+    assert "of 5 frames, 1 have no pose and 2 have a pose that is not finite" in caplog.text
 
 
 def test_other_files_beside_the_frames_do_not_hide_them(root: Path, scene: Path) -> None:

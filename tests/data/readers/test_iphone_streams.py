@@ -97,7 +97,7 @@ def test_depths_that_cannot_be_are_refused(path: Path, encoding: Encoding, value
     path.write_bytes(encode_depth(pictures, encoding))
     frames = depth_frames(path)
     assert len(list(itertools.islice(frames, 2))) == 2
-    with pytest.raises(DataError, match="picture 2"):
+    with pytest.raises(DataError, match="image 2"):
         next(frames)
 
 
@@ -105,7 +105,7 @@ def test_the_stream_is_not_read_ahead(path: Path) -> None:
     path.write_bytes(encode_depth(depth_pictures(2), "lz4") + b"\x09\x00")
     frames = depth_frames(path)
     assert len(list(itertools.islice(frames, 2))) == 2
-    with pytest.raises(DataError, match="picture 2.*cut short"):
+    with pytest.raises(DataError, match="image 2.*truncated"):
         next(frames)
 
 

@@ -130,8 +130,8 @@ def test_wrong_cameras_are_told(tmp_path: Path, text: str, hint: str) -> None:
 @pytest.mark.parametrize(
     ("line", "hint"),
     [
-        ("R 0 0 0 0 a", "once"),
-        ("R 5 0 0 0 Q", "known kind"),
+        ("R 0 0 0 0 a", "a new region"),
+        ("R 5 0 0 0 Q", "known room type"),
         ("R 5", "fields"),
         ("R x 0 0 0 a", "region's number"),
         (f"P {'a' * 32} 0 7 0 1 1 1", "region 7"),

@@ -60,7 +60,7 @@ def test_an_image_without_a_pose_is_named(scene: Path) -> None:
 def test_poses_without_an_image_are_counted(scene: Path, caplog: pytest.LogCaptureFixture) -> None:
     (scene / IMAGE).unlink()
     assert len(read_scan(root_of(scene), SCENE, "undistorted").views) == 5
-    assert "1 of 6 poses have no image" in caplog.text
+    assert "1 of 6 poses left out: no image" in caplog.text
 
 
 def test_images_are_joined_by_stem(scene: Path) -> None:

@@ -300,5 +300,5 @@ def test_the_artifact_is_read_as_written(tmp_path: Path) -> None:
     assert (key.folder / CHART).read_text() == "<svg/>"
     (key.folder / FIGURES).write_text("[]")
     seal(key.folder)
-    with pytest.raises(ArtifactError, match="figures of an ablation"):
+    with pytest.raises(ArtifactError, match="metrics of an ablation"):
         read_ablation(key.folder)

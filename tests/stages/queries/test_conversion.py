@@ -189,7 +189,7 @@ def test_a_file_cannot_make_the_loader_do_anything(tmp_path: Path) -> None:
         ({"classes": [np.inf] * 10}, "10 that are not"),
         ({"classes": [0.5] * 10}, "10 that are not"),
         ({"classes": [-1] * 10}, "classes from 0 on"),
-        ({"instances": np.array([200] * 10).astype(np.int8)}, "-56 .int8 makes this of 200"),
+        ({"instances": np.array([200] * 10).astype(np.int8)}, "-56 .a cast to int8 makes this of 200"),
         ({"instances": [1] * 9}, r"\[9, 10\]"),
         ({"instances": [[1]] * 10}, "one number a point"),
     ],
