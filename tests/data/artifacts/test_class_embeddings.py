@@ -214,7 +214,7 @@ def test_weights_that_give_no_numbers_are_an_error_of_the_user(clip: Path, tmp_p
     model.text_projection.weight.data.fill_(float("nan"))
     model.save_pretrained(broken)
     CLIPTokenizer.from_pretrained(clip).save_pretrained(broken)
-    with pytest.raises(UserError, match="no direction for 3 of 3 classes, 'wall' first"):
+    with pytest.raises(UserError, match="no direction for 3 of 3 classes, the first is 'wall'"):
         embed_classes.run(CLASSES, "name", "ViT-B/16", broken)
 
 

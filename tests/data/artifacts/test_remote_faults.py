@@ -51,7 +51,7 @@ def test_a_put_that_fails_for_good_is_told_once_by_its_name_and_a_rerun_goes_on(
     with pytest.raises(UserError, match="could not be written") as told:
         fill(key)
     text = str(told.value)
-    assert f"{key.place}" in text and name in text and "run the same again" in text
+    assert f"{key.place}" in text and name in text and "run the same command again" in text
     assert not is_complete(key) and read_metadata(key.place) is None
     store.faults.clear()
     todo = {"views/c/2": [2, 3, 4], METADATA: []}
