@@ -210,7 +210,7 @@ def test_the_revision_is_fetched_and_without_network_only_the_cache_is_read(
         asked.append((repository, options))
         return str(cache(hub_cache, TOWER) if len(asked) == 1 else hub_cache)
 
-    monkeypatch.setattr("models.hub_module.hub_answers", lambda: is_online)
+    monkeypatch.setattr("models.hub.hub_answers", lambda: is_online)
     monkeypatch.setattr(huggingface_hub, "snapshot_download", download)
     fetch_folder(TOWER)
     local = {} if is_online else {"local_files_only": True}
