@@ -25,9 +25,9 @@ from tqdm import tqdm
 from data.artifacts.metadata import read_metadata
 from data.artifacts.store import METADATA, ArtifactKey
 from pipeline.process.progress import LOG_EVERY_SECONDS, Slot, table
-from stages.report.html import duration
 from pipeline.process.task_log import artifact_log
 from pipeline.tasks.base import ArtifactTask
+from stages.report.html import duration
 
 Status = Literal["pending", "cached", "running", "done", "failed"]
 _STATUSES: Mapping[str, Status] = {"PENDING": "pending", "DONE": "done", "FAILED": "failed"}

@@ -99,11 +99,11 @@ def view_thumbnails(
 
 def _chosen(labels: PseudoLabels, query: int, cfg: ReportConfig) -> list[int]:
     """Choose the views of a query: kept views by weight, then dropped views by confidence."""
-    weights, beliefs = labels.view_weights[query], labels.view_beliefs[query]
+    weights, confidences = labels.view_weights[query], labels.view_confidences[query]
     by_weight = np.argsort(-weights, kind="stable")
     kept = [int(view) for view in by_weight if weights[view] > 0][: cfg.views]
-    by_belief = np.argsort(-beliefs, kind="stable")
-    dropped = [int(view) for view in by_belief if weights[view] == 0][: cfg.dropped_views]
+    by_confidence = np.argsort(-confidences, kind="stable")
+    dropped = [int(view) for view in by_confidence if weights[view] == 0][: cfg.dropped_views]
     return kept + dropped
 
 

@@ -17,7 +17,7 @@ from huggingface_hub import constants
 from luigi.scheduler import Scheduler
 
 from data.errors import ConfigError, DataError, UserError
-from models import hub
+from models import hub as hub_module
 from models.hub import fetch_folder
 from pipeline.__main__ import main
 from pipeline.config import absolute_config, packaged_experiments
@@ -59,9 +59,9 @@ def hub_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]
     with socket.socket() as unused:
         unused.bind(("127.0.0.1", 0))
         monkeypatch.setattr(constants, "ENDPOINT", f"http://127.0.0.1:{unused.getsockname()[1]}")
-        hub.hub_answers.cache_clear()
+        hub_module.hub_answers.cache_clear()
         yield tmp_path / "hub"
-    hub.hub_answers.cache_clear()
+    hub_module.hub_answers.cache_clear()
 
 
 def write_weights(folder: Path, **config: Any) -> Path:
@@ -74,7 +74,7 @@ def write_weights(folder: Path, **config: Any) -> Path:
 
 def cache(hub: Path, hub_id: str) -> Path:
     """A finished download of a name, as the hub's client leaves it."""
-    repository, revision = hub.split_id(hub_id)
+    repository, revision = hub_module.split_id(hub_id)
     folder = hub / f"models--{repository.replace('/', '--')}"
     commit = "c" * 40 if revision == "main" else revision
     if revision == "main":
@@ -103,7 +103,7 @@ def test_a_plan_needs_neither_config_nor_weights_nor_the_hub(
     def asked() -> bool:
         raise AssertionError("a plan asks the hub")
 
-    monkeypatch.setattr(hub, "hub_answers", asked)
+    monkeypatch.setattr(hub_module, "hub_answers", asked)
     for command in ("plan", "status"):
         assert main([command, "--scene-set", "scannetpp"]) == 0
     assert "RunTeacher" in capsys.readouterr().out
@@ -150,7 +150,7 @@ def test_what_can_be_had_nowhere_is_refused_with_both_ways_out(
     cfg = load_plan("scannetpp").experiment.teacher
     for offline, reason in ((False, "does not answer"), (True, "HF_HUB_OFFLINE")):
         monkeypatch.setattr(constants, "HF_HUB_OFFLINE", offline)
-        hub.hub_answers.cache_clear()
+        hub_module.hub_answers.cache_clear()
         with pytest.raises(UserError) as caught:
             require_weights(cfg)
         told = str(caught.value)
@@ -169,17 +169,17 @@ def test_what_can_be_had_nowhere_is_refused_with_both_ways_out(
 
 def test_half_a_download_is_none(hub_cache: Path) -> None:
     folder = cache(hub_cache, LISA)
-    assert hub.cached_folder("xinlai/LISA-7B-v1") == folder
+    assert hub_module.cached_folder("xinlai/LISA-7B-v1") == folder
     index = folder / "pytorch_model.bin.index.json"
     index.write_text(json.dumps({"weight_map": {"a": "pytorch_model.bin", "b": "second.bin"}}))
-    assert hub.cached_folder(LISA) is None
+    assert hub_module.cached_folder(LISA) is None
     (folder / "second.bin").write_bytes(b"weights")
-    assert hub.cached_folder(LISA) == folder
+    assert hub_module.cached_folder(LISA) == folder
     index.write_text("{")
-    assert hub.cached_folder(LISA) is None
+    assert hub_module.cached_folder(LISA) is None
     index.unlink()
     (folder / "config.json").unlink()
-    assert hub.cached_folder(LISA) is None
+    assert hub_module.cached_folder(LISA) is None
 
 
 def test_any_answer_of_the_hub_counts(hub_cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -190,13 +190,13 @@ def test_any_answer_of_the_hub_counts(hub_cache: Path, monkeypatch: pytest.Monke
         def log_message(self, *_: Any) -> None:
             pass
 
-    assert not hub.hub_answers()
-    hub.hub_answers.cache_clear()
+    assert not hub_module.hub_answers()
+    hub_module.hub_answers.cache_clear()
     with http.server.HTTPServer(("127.0.0.1", 0), Refusing) as server:
         threading.Thread(target=server.serve_forever, daemon=True).start()
         monkeypatch.setattr(constants, "ENDPOINT", f"http://127.0.0.1:{server.server_port}")
         monkeypatch.setenv("no_proxy", "*")
-        assert hub.hub_answers()
+        assert hub_module.hub_answers()
         server.shutdown()
 
 
@@ -248,7 +248,7 @@ def test_experiments_are_named_from_any_folder(
     path = packaged_experiments()["smoke"]
     by_name, by_path = (load_plan("demo", config) for config in ("smoke", str(path)))
     assert by_name.experiment == by_path.experiment != load_plan("demo").experiment
-    assert by_name.report().fingerprint == by_path.report().fingerprint
+    assert by_name.key("report") == by_path.key("report")
     shutil.copy(path, "mine.yaml")
     assert load_plan("demo", "mine.yaml").experiment == by_name.experiment
     shutil.copy(path, "mine")

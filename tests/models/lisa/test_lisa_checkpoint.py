@@ -31,7 +31,8 @@ def test_sizes_are_read_from_the_weights(name: str) -> None:
     assert (decoder.mlp_dim, decoder.iou_head_hidden_dim) == (sam["dec_mlp"], sam["iou_hidden"])
     assert decoder.layer_norm_eps == 1e-5
     assert prompts.mask_input_channels == sam["mask_in_chans"]
-    side = sizes.clip.image_size // sizes.clip.patch_size
+    clip = sizes.clip.to_dict()
+    side = clip["image_size"] // clip["patch_size"]
     assert side * side == facts["num_image_tokens"]
     assert sizes.llama.vocab_size == facts["vocab_size"]
     assert sizes.projector_layers == (2 if name == "plus" else 1)

@@ -17,7 +17,7 @@ from luigi.task import flatten
 from data.artifacts.prompts import read_prompts
 from data.errors import ConfigError
 from data.rooms.ids import room_kind, room_seed
-from data.rooms.queries import ask, gather_facts
+from data.rooms.queries import gather_facts, sample_records
 from data.rooms.room import make_room
 from data.rooms.scan import scan_room
 from data.types import SPLITS, Split
@@ -112,7 +112,7 @@ def test_only_validation_rooms_are_asked_in_held_out_words() -> None:
         pixels = [np.full(len(room.objects), 5000)] * 3
         facts = gather_facts(room, scan_room(room), pixels)
         for split in SPLITS:
-            for record in ask("room", split, facts, ["a", "b", "c"], 10_000, room.seed):
+            for record in sample_records("room", split, facts, ["a", "b", "c"], 10_000, room.seed):
                 text = str(record["description"])
                 asked[split] += 1
                 held_out[split] += any(re.fullmatch(form, text) for form in forms)

@@ -155,8 +155,8 @@ def test_questions_are_numbered_as_asked(drawn: Drawn) -> None:
 
 def test_cells_and_patches_are_labels_of_their_pixels(drawn: Drawn) -> None:
     patches = drawn.batch.patches.numpy()
-    clip = nano_config(9).clip
-    assert patches.shape[1] == (clip.image_size // clip.patch_size) ** 2
+    clip = nano_config(9).clip.to_dict()
+    assert patches.shape[1] == (clip["image_size"] // clip["patch_size"]) ** 2
     assert np.abs(patches.sum(axis=-1) - 1).max() < 1e-6 and patches.min() >= 0
     names = [0, *(LABEL_IDS[item.label] + 1 for item in known())]
     for row, ids in enumerate(drawn.ids):

@@ -189,7 +189,10 @@ def test_a_file_cannot_make_the_loader_do_anything(tmp_path: Path) -> None:
         ({"classes": [np.inf] * 10}, "10 that are not"),
         ({"classes": [0.5] * 10}, "10 that are not"),
         ({"classes": [-1] * 10}, "classes from 0 on"),
-        ({"instances": np.array([200] * 10).astype(np.int8)}, "-56 .a cast to int8 makes this of 200"),
+        (
+            {"instances": np.array([200] * 10).astype(np.int8)},
+            "-56 .a cast to int8 makes this of 200",
+        ),
         ({"instances": [1] * 9}, r"\[9, 10\]"),
         ({"instances": [[1]] * 10}, "one number a point"),
     ],
@@ -255,7 +258,7 @@ def scannetpp(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 def test_all_scans_of_a_root_are_prepared(scannetpp: Path, tmp_path: Path) -> None:
     task = PreprocessScannetpp(data_root=str(scannetpp))
-    scenes = [needed.scene for needed in task.requires()]
+    scenes = [needed.unit() for needed in task.requires()]
     assert scenes == [SCENE, "00000000bb"] and not task.complete()
     run = cli.luigi(tmp_path, "PreprocessScannetpp", "--data-root", str(scannetpp))
     assert run.returncode == 0, run.stdout
