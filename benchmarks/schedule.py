@@ -52,7 +52,7 @@ def stub(task):
         (key.folder / "metadata.json").write_text(json.dumps(content))
     for needed in flatten(task.requires()):
         stub(needed)
-stub(pipeline.Report(scene_set=sys.argv[1]))
+stub(pipeline.STEP_TASKS["Report"](scene_set=sys.argv[1]))
 """
 
 

@@ -156,7 +156,7 @@ class Plan:
         return content.model_dump() if isinstance(content, BaseModel) else content
 
     def _identities(self, step_input: Input, scene_id: str | None) -> Iterable[tuple[str, str]]:
-        for scene in self.scenes_of(step_input, scene_id) or (None,):
+        for scene in self.units_of(step_input, scene_id):
             name = (
                 step_input.name
                 if step_input.scenes in ("same", "set")
@@ -167,12 +167,12 @@ class Plan:
             else:
                 yield name, self.origin(step_input, scene).key.fingerprint
 
-    def scenes_of(self, step_input: Input, scene_id: str | None) -> tuple[str, ...]:
-        """Scene ids of the artifacts that an input reads; () for an artifact of the whole set."""
+    def units_of(self, step_input: Input, scene_id: str | None) -> tuple[str | None, ...]:
+        """Scene ids of the artifacts that an input reads; None for that of the whole set."""
         if step_input.scenes == "set":
-            return ()
+            return (None,)
         if step_input.scenes == "same":
-            return (scene_id,) if scene_id is not None else ()
+            return (scene_id,)
         return self.scenes() if step_input.scenes == "all" else self.scenes(step_input.scenes)
 
     def origin(self, step_input: Input, scene_id: str | None) -> Origin:
@@ -191,7 +191,7 @@ class Plan:
         while to_visit:
             visited, scene = to_visit.pop()
             for step_input in visited.active_inputs(self):
-                for input_scene in self.scenes_of(step_input, scene) or (None,):
+                for input_scene in self.units_of(step_input, scene):
                     origin = self.origin(step_input, input_scene)
                     if origin.key.folder not in by_folder:
                         source_step = STEPS[origin.step]

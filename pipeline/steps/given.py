@@ -75,7 +75,8 @@ class Given:
 
     def scenes(self, name: str) -> tuple[str, ...]:
         """Ids of the scenes for which an input of many scenes has an artifact."""
-        return self._plan.scenes_of(self._step.input(name, self._plan), self._scene)
+        units = self._plan.units_of(self._step.input(name, self._plan), self._scene)
+        return tuple(unit for unit in units if unit is not None)
 
     def place(self, name: str, scene: str | None = None) -> StoragePath:
         """Folder or object-store location of an input's artifact, of ``scene`` or the own scene."""

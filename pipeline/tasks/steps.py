@@ -110,7 +110,7 @@ class StepTask(PipelineTask):
         plan = self.plan
         tasks: list[PipelineTask] = []
         for step_input in self.step.active_inputs(plan):
-            for input_scene in plan.scenes_of(step_input, scene) or (None,):
+            for input_scene in plan.units_of(step_input, scene):
                 task = self._task_of_input(plan, step_input, input_scene)
                 if task is not None and task not in tasks:
                     tasks.append(task)

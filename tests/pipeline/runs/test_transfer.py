@@ -159,7 +159,7 @@ def test_a_start_that_saw_labels_and_two_students_at_once_are_refused(tmp_path: 
         ConfigError, match="expected a label-free student, found .* trained on ground truth"
     ):
         Finetune(scene_set=home, overrides="student.supervision=oracle", **{"from": home})
-    with pytest.raises(ConfigError, match="give one"):
+    with pytest.raises(ConfigError, match="set only one of them"):
         load_plan(home, "", f"finetune.start={home},predict.student={home}")
     by_words = f"predict.student={tmp_path},predict.tokens=text"
     with pytest.raises(ConfigError, match="expected a scene set, or the folder"):

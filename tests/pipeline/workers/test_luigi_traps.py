@@ -25,7 +25,8 @@ from tests.support.luigid import luigid, wait_for
 
 TRAPS = "tests.support.luigi_traps"
 PATH = {"PYTHONPATH": str(REPOSITORY)}
-TASKS = [getattr(pipeline, name) for name in pipeline.__all__]
+TASKS = [getattr(pipeline, name) for name in pipeline.__all__ if name != "STEP_TASKS"]
+TASKS += pipeline.STEP_TASKS.values()
 
 TINY_ROOMS = {
     "train_rooms": 1,

@@ -220,7 +220,7 @@ def signatures():
     return {(f.py_func.__module__, f.py_func.__name__): len(f.signatures) for f in loops}
 before = signatures()
 from benchmarks import chain, networks
-from stages import generate_rooms
+from stages.scene import generate_rooms
 from stages.configs import GenerateConfig
 folder = Path(sys.argv[1])
 generate_rooms.run_room(folder, "train", 0, GenerateConfig(views=2, height=32, width=48))

@@ -109,7 +109,7 @@ def test_a_killed_process_ends_all_and_training_goes_on(
     cfg = config("sgd")
     # Scenes are read once, and again for the third epoch, when their labels have been mended.
     scenes = Troubled(3, rank, read=4, killed=True)
-    with pytest.raises(UserError, match=r"One of the 2 training processes.*SIGKILL.*go"):
+    with pytest.raises(UserError, match=r"One of the 2 training processes.*SIGKILL.*resume"):
         train_student.run(scenes, cfg, tmp_path, processes=2)
     assert multiprocessing.active_children() == []
     assert 1 <= len(artifact.read_log(tmp_path)) <= 2
@@ -165,7 +165,7 @@ def _is_running(pid: int) -> bool:
 def test_processes_end_when_their_parent_is_killed(tmp_path: Path) -> None:
     code = (
         "from pathlib import Path\n"
-        "from stages import train_student\n"
+        "from stages.student import train_student\n"
         "from tests.support.worlds.rank_work import Endless\n"
         "from tests.support.worlds.training_runs import CFG\n"
         f"folder = Path({str(tmp_path)!r})\n"
