@@ -145,8 +145,13 @@ def _needs(plan: Plan, facts: list[ScanFacts]) -> Iterator[str]:
 
 def _scene_steps(plan: Plan) -> list[Step]:
     """The steps that every scene passes before a student can be trained on it."""
-    upstream = plan.upstream(STEPS["train_student"], None)
-    return [step for step in dict(upstream) if step.is_per_scene]
+    found, waiting = {"train_student"}, ["train_student"]
+    while waiting:
+        inputs = STEPS[waiting.pop()].active_inputs(plan)
+        new = {each.step for each in inputs} - found
+        found |= new
+        waiting += new
+    return [step for step in STEPS.values() if step.name in found and step.is_per_scene]
 
 
 def _measuring_command(plan: Plan, task: str) -> str:

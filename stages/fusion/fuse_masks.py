@@ -203,10 +203,15 @@ def normalised(vectors: Array) -> Array:
     return np.asarray(vectors / np.where(length > 0, length, 1))
 
 
-def reasons(gate: ViewWeights, cache: TeacherCache, query: int, cfg: FuseConfig) -> tuple[str, ...]:
-    """Return the reason why each view has no weight, "" for views with weight."""
+def reasons(
+    gate: ViewWeights, weights: Array, cache: TeacherCache, query: int, cfg: FuseConfig
+) -> tuple[str, ...]:
+    """Return the reason why each view has no weight, "" for views with weight.
+
+    ``weights`` (V,) are the stored ones: in float32 a very small weight is 0.
+    """
     texts = []
-    for view, weight in enumerate(gate.weights):
+    for view, weight in enumerate(weights):
         presence, iou = cache.presence[view, query], cache.predicted_iou[view, query]
         if weight > 0:
             texts.append("")
@@ -255,14 +260,15 @@ def run(
     soft = np.rint(soft * 255).astype(np.uint8).astype(np.float32) / np.float32(255)
     weights = _weights(gates, cache)
     totals = weights.sum(axis=0)
+    stored = (weights / np.where(totals > 0, totals, 1)).T.astype(np.float32)
     return PseudoLabels(
         scene.scene_id,
         cache.prompt_ids,
         cache.view_ids,
         soft,
         confidence,
-        (weights / np.where(totals > 0, totals, 1)).T.astype(np.float32),
-        tuple(reasons(gate, cache, query, cfg) for query, gate in enumerate(gates)),
+        stored,
+        tuple(reasons(gate, stored[q], cache, q, cfg) for q, gate in enumerate(gates)),
         tokens,
         choose_thresholds(soft, cfg.threshold, cfg.presence),
         np.ascontiguousarray(cache.seg_embeddings.transpose(1, 0, 2), np.float32),

@@ -155,7 +155,7 @@ def test_of_several_artifacts_of_one_name_each_counts(tmp_path: Path) -> None:
 def test_renamed_files_are_compared_under_their_new_names(
     before: Digests, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    names = {"evaluate_teacher_2d": "evaluate_teacher_2d", "judgement.npz": "teacher_2d.npz"}
+    names = {"judge_teacher": "evaluate_teacher_2d", "judgement.npz": "teacher_2d.npz"}
     new = "tiny/evaluate_teacher_2d/0aa50a3b97/teacher_2d.npz"
     after = {(new if key == MASKS else key): values for key, values in before.items()}
     unnamed = compare(before, after, {})
@@ -163,7 +163,7 @@ def test_renamed_files_are_compared_under_their_new_names(
     assert compare(before, after, names).is_same
     changed = compare(before, after | {new: ["0"]}, names)
     assert changed.differing == [new]
-    monkeypatch.setattr(same_bytes, "RENAMED", names)
+    monkeypatch.setattr(same_bytes, "RENAMED", {})
     assert make(tmp_path / "named")[PAGE] != before[PAGE]  # The row of the stage has its new name.
 
 
@@ -172,8 +172,12 @@ def test_nothing_to_compare_is_not_the_same() -> None:
 
 
 def test_the_command_compares_and_refuses(
-    before: Digests, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    before: Digests,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
+    monkeypatch.setattr(same_bytes, "RENAMED", {})
     one, two = tmp_path / "one.json", tmp_path / "two.json"
     one.write_text(json.dumps({"digests": before}))
     two.write_text(json.dumps({"digests": before | {SCENE: ["0"]}}))

@@ -59,9 +59,10 @@ def hub_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]
     with socket.socket() as unused:
         unused.bind(("127.0.0.1", 0))
         monkeypatch.setattr(constants, "ENDPOINT", f"http://127.0.0.1:{unused.getsockname()[1]}")
-        hub_module.hub_answers.cache_clear()
+        answers = hub_module.hub_answers  # A test may put another in its place.
+        answers.cache_clear()
         yield tmp_path / "hub"
-    hub_module.hub_answers.cache_clear()
+    answers.cache_clear()
 
 
 def write_weights(folder: Path, **config: Any) -> Path:

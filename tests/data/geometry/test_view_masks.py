@@ -175,7 +175,7 @@ def test_a_mask_that_went_away_is_named(root: Path) -> None:
     view = views_with(root, "fisheye", {"view3": patched()})[3]
     assert view.mask_path is not None
     view.mask_path.unlink()
-    with pytest.raises(DataError, match="view3.png.*none"):
+    with pytest.raises(DataError, match="view3.png.*found no file"):
         read_valid(view)
 
 

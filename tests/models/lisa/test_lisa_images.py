@@ -208,4 +208,4 @@ def test_a_damaged_config_is_named(content: str, tmp_path: Path) -> None:
         ClipTransform.from_folder(tmp_path)
     message = str(caught.value)
     assert message.startswith(f"{path}: expected ") and ", found " in message
-    assert message.endswith("as transformers reads it.")
+    assert message.endswith("as transformers expects it.")

@@ -229,7 +229,7 @@ def test_damaged_added_tokens_are_named(folder: Path, content: str) -> None:
 
 def test_a_checkpoint_without_seg_is_no_teacher(folder: Path) -> None:
     (folder / "added_tokens.json").write_text('{"<im_start>": 512}')
-    with pytest.raises(DataError, match=r"LLaVA one has no \[SEG\]"):
+    with pytest.raises(DataError, match=r"LLaVA checkpoint has no \[SEG\]"):
         LisaTokenizer.from_folder(folder)
 
 

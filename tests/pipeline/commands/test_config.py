@@ -128,8 +128,8 @@ def test_every_key_has_a_description_and_is_reachable() -> None:
 
     check(Experiment, "")
     for name, field in Experiment.model_fields.items():
-        assert field.annotation is not None
-        check(field.annotation, f"{name}.")
+        if name != "steps":  # It is no section.
+            check(field.annotation, f"{name}.")
     assert {"student.lr", "student.epochs", "student.seed", "fuse.views", "teacher.name"} <= set(
         valid_keys(Experiment)
     )

@@ -133,8 +133,8 @@ def test_config_is_named_by_keys_that_overrides_take(made: Runs) -> None:
     steps = [step for step in STEPS.values() if step.section and step.exists(plan)]
     assert {"prepare_scene", "run_teacher", "train_student", "report"} <= {s.name for s in steps}
     for step in steps:
-        # These need a student to start from, and a teacher with image features.
-        if step.name not in ("finetune_student", "lift_features"):
+        # These need a student to start from, a teacher with image features, a language model.
+        if step.name not in ("finetune_student", "lift_features", "distil_text"):
             key = plan.key(step.name, scene if step.is_per_scene else None)
             assert set(config_keys(key)) <= taken, step.name
     assert config_keys(plan.key("evaluate"))["dataset"] == "generated"

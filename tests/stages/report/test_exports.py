@@ -210,7 +210,7 @@ def test_the_command_refuses_what_it_cannot_do(
     (tmp_path / "file").write_text("")
     for out, more, hint in (
         (tmp_path / "out", ["npz", "--scene", train], "PredictMasks"),
-        (tmp_path / "out", ["npz", "--scene", "nowhere"], "no split"),
+        (tmp_path / "out", ["npz", "--scene", "nowhere"], "expected a scene of a split"),
         (tmp_path / "out", ["npz", "--overrides", "predict.turns=1"], "PredictMasks"),
         (tmp_path / "out", ["npz", "--classes", "x.txt"], "--format benchmark"),
         (tmp_path / "out", ["benchmark", "--classes", "x.txt"], "no such file"),

@@ -203,8 +203,8 @@ def test_pose_sources_that_disagree(scannetpp: Path, capsys: pytest.CaptureFixtu
     ("arguments", "message"),
     [
         (("nowhere",), "no scene set"),
-        (("demo",), "GenerateRooms"),
-        (("own", "--scene", "elsewhere"), "in no split"),
+        (("demo",), "rooms are generated"),
+        (("own", "--scene", "elsewhere"), "expected a scene of a split"),
     ],
 )
 def test_wrong_parameters(

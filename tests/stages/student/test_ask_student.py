@@ -103,6 +103,6 @@ def test_tokens_of_another_length_are_refused(asked_run: AskedRun) -> None:
 
 
 def test_the_page_comes_before_torch() -> None:
-    loads = "import stages.viewer.page, stages.viewer.server, pipeline.viewed_run, pipeline.asking"
+    loads = "import stages.viewer.page, stages.viewer.server, pipeline.commands.view"
     code = f"import sys; {loads}; assert not {{'torch', 'open3d'}} & set(sys.modules)"
     subprocess.run([sys.executable, "-c", code], cwd=REPOSITORY, check=True)

@@ -137,7 +137,7 @@ def test_nothing_to_distil_is_refused(tmp_path: Path) -> None:
             distil_text.run(scenes, cfg, ORACLE)
     with pytest.raises(UserError, match="tokens of one have length 16, those of two 8"):
         distil_text.run([silent, _scene("two", TEXTS[:1], _tokens(1, 8))], cfg, ORACLE)
-    with pytest.raises(UserError, match="no view to make a mean image of"):
+    with pytest.raises(UserError, match="no view for a mean image"):
         distil_text.run([_scene("one", TEXTS, _nano_tokens())], TextConfig(), NANO)
     with pytest.raises(ValueError, match="2 texts"):
         _scene("one", TEXTS[:2], _tokens(3))
