@@ -81,11 +81,6 @@ class StepTask(PipelineTask):
 
     step: ClassVar[Step]
 
-    @property
-    def needs_truth(self) -> bool:  # type: ignore[override]
-        """Whether the step refuses scene sets without ground truth."""
-        return self.step.needs_truth
-
     def check(self) -> None:
         """Also refuse what the step's own ``check`` refuses."""
         super().check()
@@ -197,6 +192,7 @@ def task_of(step: Step) -> type[StepTask]:
             "__module__": "pipeline",
             "step": step,
             "priority": step.priority,
+            "needs_truth": step.needs_truth,
         }
         metaclass: Any = type(base)
         _TASKS[step.name] = metaclass(step.task_name, (base,), attributes)
