@@ -12,6 +12,7 @@ All processes that test share one such process, which the first of them starts.
 from __future__ import annotations
 
 import atexit
+import contextlib
 import ctypes
 import gc
 import importlib
@@ -248,7 +249,7 @@ def _serve(listening: socket.socket) -> None:
     _import_all()
     gc.collect()
     gc.freeze()
-    signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # Nobody waits for ``_watch``.
+    signal.signal(signal.SIGCHLD, _reap)
     while True:
         if sys.stdin in select.select([listening, sys.stdin], [], [])[0]:
             return
@@ -262,6 +263,13 @@ def _serve(listening: socket.socket) -> None:
             _watch(connection, files[0], json.loads(asked), own_path)
         os.close(files[0])
         connection.close()
+
+
+def _reap(*_: object) -> None:
+    """Take the exit codes of ended processes, which nobody else waits for."""
+    with contextlib.suppress(ChildProcessError):
+        while os.waitpid(-1, os.WNOHANG)[0]:
+            pass
 
 
 def _watch(
