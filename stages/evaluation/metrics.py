@@ -171,13 +171,12 @@ def auc(scores: Sequence[float] | Array, positive: Sequence[bool] | Array) -> fl
 
     NaN where there is no positive or no negative.
     """
-    from scipy.stats import rankdata
-
     positives = np.asarray(positive, bool)
     count, negatives = int(positives.sum()), int((~positives).sum())
     if not count or not negatives:
         return float("nan")
-    ranks = rankdata(np.asarray(scores, float))
+    _, place, sizes = np.unique(np.asarray(scores, float), return_inverse=True, return_counts=True)
+    ranks = (np.cumsum(sizes) - (sizes - 1) / 2)[place]  # Equal scores share their mean rank.
     return float((ranks[positives].sum() - count * (count + 1) / 2) / (count * negatives))
 
 

@@ -19,6 +19,7 @@ import importlib
 import json
 import multiprocessing
 import os
+import platform
 import random
 import resource
 import select
@@ -222,15 +223,25 @@ def _begin(
     fsspec: Any = sys.modules.get("fsspec.config")
     if fsspec is not None:  # It has read the environment of another.
         fsspec.set_conf_env(fsspec.conf)
+    sys.argv = ["pipeline", *line[3:]] if line[0] == "python" else list(line)
+    _read_luigi_config()
     if line[0] == "python":
         from pipeline.__main__ import main
 
-        sys.argv = ["pipeline", *line[3:]]
         sys.exit(main(line[3:]))
     from luigi.cmdline import luigi_run
 
-    sys.argv = list(line)
     sys.exit(luigi_run(line[1:]))
+
+
+def _read_luigi_config() -> None:
+    """Read what a new process reads at import: ``luigi.cfg``, and the scheduler in ``sys.argv``."""
+    from luigi.configuration import LuigiConfigParser
+
+    from pipeline.workers.worker import set_defaults
+
+    LuigiConfigParser._instance = None
+    set_defaults()
 
 
 def _enter(namespace: str, host_name: str) -> None:
@@ -240,6 +251,7 @@ def _enter(namespace: str, host_name: str) -> None:
         if libc.setns(file.fileno(), _NEW_NETWORK) or libc.unshare(_NEW_HOST_NAME):
             raise OSError(ctypes.get_errno(), f"cannot enter {namespace}")
     socket.sethostname(host_name)
+    platform.uname.__globals__["_uname_cache"] = None
 
 
 def _serve(listening: socket.socket) -> None:
