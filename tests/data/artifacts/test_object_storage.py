@@ -93,9 +93,7 @@ class Ask:
 
 
 @pytest.fixture
-def ask(
-    world: World, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> Ask:
+def ask(world: World, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Ask:
     return Ask(world, monkeypatch, capsys)
 
 
