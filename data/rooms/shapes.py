@@ -15,6 +15,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
+from data.geometry.meshes import unique_rows
 from data.rooms.textures import Texture, material
 from data.types import Array
 
@@ -152,8 +153,8 @@ def weld(surface: Surface, keep_normals: bool = False) -> Surface:
     key = (surface.vertices * 1e5).round().astype(np.int64)
     if keep_normals:
         key = np.concatenate([key, (surface.normals * 1e3).round().astype(np.int64)], axis=1)
-    _, first, inverse = np.unique(key, axis=0, return_index=True, return_inverse=True)
-    triangles = inverse.reshape(-1)[surface.triangles]
+    first, kinds = unique_rows(key)
+    triangles = kinds[surface.triangles]
     corners = surface.vertices[first][triangles]
     cross = np.cross(corners[:, 1] - corners[:, 0], corners[:, 2] - corners[:, 0])
     solid = (cross * cross).sum(axis=1) > 1e-16
