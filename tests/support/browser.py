@@ -74,7 +74,7 @@ class Opened:
     def corner(self) -> Array:
         """Return the colour at the top left of the window, (3,) u1."""
         clip = {"x": 0, "y": 0, "width": 1, "height": 1}
-        return _decoded(self.page.screenshot(clip=clip))[0, 0]
+        return np.asarray(_decoded(self.page.screenshot(clip=clip))[0, 0])
 
     def until(self, truth: str) -> None:
         """Wait until an expression is true; AssertionError after ten seconds.
