@@ -22,7 +22,7 @@ from scipy.sparse import coo_array
 from scipy.sparse.csgraph import connected_components
 
 from data.errors import DataError
-from data.geometry.meshes import Mesh, read_mesh, vertex_normals
+from data.geometry.meshes import Mesh, read_mesh, unique_rows, vertex_normals
 from data.geometry.raycast import open3d
 from data.images import UNREADABLE
 from data.queries.prompts import GroupName
@@ -108,16 +108,16 @@ def _integrate(library: ModuleType, grid: Any, frame: DepthFrame) -> bool:
 
 def _sorted(points: Array, colors: Array, triangles: Array) -> Mesh:
     """Sort vertices by x, y, z and merge equal ones; sort triangles and drop degenerate ones."""
-    unique, new_index = np.unique(points, axis=0, return_inverse=True)
-    new_index = new_index.reshape(-1)
-    darkest = np.full((len(unique), 3), 255, np.uint8)
+    first_point, new_index = unique_rows(points)
+    darkest = np.full((len(first_point), 3), 255, np.uint8)
     np.minimum.at(darkest, new_index, colors)
     corners = new_index[triangles]
     first = corners.argmin(1)[:, None]
     corners = np.take_along_axis(corners, (first + np.arange(3)) % 3, axis=1)
     is_distinct = (corners[:, 0] != corners[:, 1]) & (corners[:, 1] != corners[:, 2])
-    corners = np.unique(corners[is_distinct & (corners[:, 0] != corners[:, 2])], axis=0)
-    return Mesh(np.asarray(unique, np.float32), darkest, corners.astype(np.int32))
+    corners = corners[is_distinct & (corners[:, 0] != corners[:, 2])]
+    corners = corners[unique_rows(corners)[0]].astype(np.int32)
+    return Mesh(np.asarray(points[first_point], np.float32), darkest, corners)
 
 
 def _without_crumbs(mesh: Mesh) -> Mesh:
