@@ -29,6 +29,7 @@ import subprocess
 import sys
 import tempfile
 import threading
+import traceback
 from collections.abc import Mapping, Sequence
 from functools import cache
 from multiprocessing.context import BaseContext
@@ -185,7 +186,8 @@ def _import_all() -> None:
     from pipeline.process import process
 
     process.prepare_imports(min(4, process.num_cores()))
-    importlib.import_module("pipeline.__main__")
+    for name in ("pipeline.__main__", "s3fs", "aiobotocore.session"):
+        importlib.import_module(name)
     tasks = [pipeline.RunAll(scene_set="demo", overrides="teacher.name=lisa_nano")]
     seen = set()
     while tasks:
@@ -225,13 +227,34 @@ def _begin(
         fsspec.set_conf_env(fsspec.conf)
     sys.argv = ["pipeline", *line[3:]] if line[0] == "python" else list(line)
     _read_luigi_config()
-    if line[0] == "python":
-        from pipeline.__main__ import main
+    _exit(_code_of(line))
 
-        sys.exit(main(line[3:]))
+
+def _code_of(line: list[str]) -> int:
+    """Run a command line and return its exit code."""
     from luigi.cmdline import luigi_run
 
-    sys.exit(luigi_run(line[1:]))
+    from pipeline.__main__ import main
+
+    try:
+        code = main(line[3:]) if line[0] == "python" else luigi_run(line[1:])
+    except SystemExit as ended:
+        code = ended.code
+    except BaseException:  # As Python itself does.
+        traceback.print_exc()
+        code = 1
+    if isinstance(code, str):
+        print(code, file=sys.stderr)
+    return code if isinstance(code, int) else int(code is not None)
+
+
+def _exit(code: int) -> NoReturn:
+    """End this process as Python does, without freeing the packages, which takes 0.7 s."""
+    threading._shutdown()  # type: ignore[attr-defined]
+    atexit._run_exitfuncs()
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(code)
 
 
 def _read_luigi_config() -> None:
