@@ -72,7 +72,7 @@ def test_killed_and_resumed_equals_uninterrupted(start: Path, tmp_path: Path) ->
 def test_a_checkpoint_of_another_start_is_refused(start: Path, tmp_path: Path) -> None:
     with pytest.raises(Killed):
         train(tmp_path / "a", FURTHER, progress=killer(3), start=start)
-    other = finish(train(tmp_path / "other"), "e" * 64)
+    other = finish(Path(shutil.copytree(start, tmp_path / "other")), "e" * 64)
     with pytest.raises(ArtifactError, match="another run"):
         train(tmp_path / "a", FURTHER, start=other)
 
