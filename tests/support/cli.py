@@ -13,7 +13,7 @@ from tests.support import warm
 
 REPOSITORY = warm.REPOSITORY
 LUIGI = Path(sys.executable).parent / "luigi"
-_READ_LATE = ("MLLM3D", "AWS", "FSSPEC", "PYTHONPATH")
+_READ_LATE = ("AWS", "FSSPEC", "LUIGI", "MLLM3D", "PYTHONPATH")
 """Beginnings of the names of variables that a run reads when it needs them."""
 
 
