@@ -31,9 +31,11 @@ settings.load_profile("project")
 
 
 _LONGEST = (
-    *("test_two_hosts", "test_central", "test_stopping", "test_ablation_run", "test_pipeline"),
-    *("test_distributed_training", "test_object_storage", "test_verify", "test_nano_command"),
-    *("test_home_runs", "test_bank_runs", "test_transfer", "test_shards", "test_luigi_traps"),
+    *("test_slurm", "test_two_hosts", "test_stopping", "test_distributed_training"),
+    *("test_ablation_run", "test_central", "test_object_storage", "test_viewer_browser"),
+    *("test_warm_worker", "test_train_student", "test_remote_faults", "test_report_browser"),
+    *("test_own_scan", "test_verify", "test_nano_command", "test_label_free", "test_pipeline"),
+    *("test_compare_browser", "test_image_distillation", "test_nano_training", "test_benchmarks"),
 )
 
 

@@ -150,6 +150,9 @@ REPORT = declare(
             _val_without_truth("labels", "fuse_masks", "labels", "answers"),
         ),
         labels="evaluation",
-        preload=Preload(("stages.report.report",)),
+        preload=Preload(
+            ("stages.report.report",),
+            calls=("stages.report.html:load_templates", "stages.report.page:published_tables"),
+        ),
     )
 )

@@ -55,6 +55,7 @@ class RetryingScheduler(rpc.RemoteScheduler):
         self._shown_url = parts._replace(netloc=parts.netloc.split("@")[-1]).geturl()
         self._lock = threading.Lock()
         self._last_answer: float | None = None
+        self._last_answer_at = 0.0  # By the monotonic clock.
         self._is_away = False
         self._was_away = False
 
@@ -81,12 +82,11 @@ class RetryingScheduler(rpc.RemoteScheduler):
                 tenacity.stop_after_attempt(1) if is_ping else tenacity.stop_after_delay(timeout_s)
             ),
             retry=tenacity.retry_if_exception_type(self._fetcher.raises),
-            after=self._note_failure,
             reraise=True,
         )
         try:
             answer: str = attempts(
-                self._fetcher.fetch, rpc._urljoin(self._url, url_suffix), body, timeout
+                self._fetch_once, rpc._urljoin(self._url, url_suffix), body, timeout
             )
         except self._fetcher.raises as error:
             raise SchedulerAwayError(self._away_message(error, timeout_s)) from error
@@ -118,11 +118,20 @@ class RetryingScheduler(rpc.RemoteScheduler):
                 f"{answer[:60]!r}. Correct --scheduler-host and --scheduler-port"
             )
 
-    def _note_failure(self, attempt: tenacity.RetryCallState) -> None:
-        error = attempt.outcome.exception() if attempt.outcome else None
+    def _fetch_once(self, url: str, body: dict[str, str], timeout: float) -> str:
+        begun = time.monotonic()
+        try:
+            return str(self._fetcher.fetch(url, body, timeout))
+        except self._fetcher.raises as error:
+            self._note_failure(error, begun)
+            raise
+
+    def _note_failure(self, error: BaseException, begun: float) -> None:
+        """Tell a failure, unless the scheduler has answered since the request began."""
         with self._lock:
-            is_first_failure = self._last_answer is not None and not self._is_away
-            self._is_away = True
+            is_news = self._last_answer is not None and begun >= self._last_answer_at
+            is_first_failure = is_news and not self._is_away
+            self._is_away |= is_news
         if is_first_failure:
             _LOG.warning(
                 "The scheduler at %s does not answer (%s). Tasks go on; requests are retried.",
@@ -138,6 +147,7 @@ class RetryingScheduler(rpc.RemoteScheduler):
             silent = self._last_answer is not None and now - self._last_answer > _SILENCE
             self._was_away |= is_back or silent
             self._is_away, self._last_answer = False, now
+            self._last_answer_at = time.monotonic()
         if is_back:
             _LOG.info("The scheduler at %s answers again.", self._shown_url)
 

@@ -35,6 +35,13 @@ def templates() -> Environment:
     return environment
 
 
+def load_templates() -> None:
+    """Compile all templates, which takes longer than a small page."""
+    environment = templates()
+    for name in environment.list_templates(extensions=["jinja"]):
+        environment.get_template(name)
+
+
 def _percent(value: float | None, digits: int = 1) -> str:
     return "–" if value is None else f"{100 * value:.{digits}f}"
 

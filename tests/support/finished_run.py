@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 from filelock import FileLock
 
-from tests.support.cli import cold_luigi
+from tests.support.cli import luigi
 from tests.support.tiny_set import write_set
 
 ROOMS_MADE = ("generate_rooms",)
@@ -71,8 +71,8 @@ def made_once(
 
 
 def run_all(folder: Path) -> None:
-    """Run RunAll of the tiny set from nothing, in a new process."""
+    """Run RunAll of the tiny set from nothing."""
     scene_set = write_set(folder / "tiny.yaml")
-    run = cold_luigi(folder, "RunAll", "--scene-set", scene_set)
+    run = luigi(folder, "RunAll", "--scene-set", scene_set)
     assert run.returncode == 0, run.stdout
     (folder / _PRINTED).write_text(run.stdout)

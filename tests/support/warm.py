@@ -263,9 +263,10 @@ def _read_luigi_config() -> None:
 
     from pipeline.workers.worker import set_defaults
 
-    LuigiConfigParser._instance = None
+    parser: Any = LuigiConfigParser
+    parser._instance = None
     if "LUIGI_CONFIG_PATH" in os.environ:
-        LuigiConfigParser.add_config_path(os.environ["LUIGI_CONFIG_PATH"])
+        parser.add_config_path(os.environ["LUIGI_CONFIG_PATH"])
     set_defaults()
 
 

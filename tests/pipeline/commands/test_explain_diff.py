@@ -31,7 +31,8 @@ def test_provenance_reaches_the_source(runs: Runs, ask: Ask) -> None:
     folder = artifact(runs, "report")
     lines = ask("explain", folder / "report.html").splitlines()
     assert lines[0] == str(folder) and lines[1].startswith(f"report {folder.name}, on ")
-    assert lines[2].startswith(f"  evaluation: evaluate {artifact(runs, 'evaluate').name}, on ")
+    assert lines[2] == "    with report.picture_width=64, report.view_width=32"
+    assert lines[3].startswith(f"  evaluation: evaluate {artifact(runs, 'evaluate').name}, on ")
     page = "\n".join(lines)
     plan = load_plan(runs.scene_set)
     (val,) = plan.scenes("val")

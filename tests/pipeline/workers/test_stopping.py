@@ -11,7 +11,7 @@ import pytest
 
 from benchmarks.torture import Pipeline, torture
 from pipeline.workers.worker import INTERRUPTED
-from tests.support.forked_runs import ForkedPipeline
+from tests.support.worlds.forked_runs import ForkedPipeline, start_forked
 
 
 def wait_for(condition: Callable[[], bool], seconds: float = 180) -> None:
@@ -48,7 +48,7 @@ def test_a_run_that_is_told_to_stop_does_so_at_once_and_goes_on(
         f"{marked.parent.relative_to(pipeline.output)}/"
         for marked in pipeline.output.rglob("metadata.json")
     )
-    assert pipeline.start().wait(timeout=240) == 0
+    assert start_forked(pipeline).wait(timeout=240) == 0
     after = pipeline.digests()
     finished = [
         name for name in done if name.endswith((".ply", ".h5", ".json")) and name.startswith(whole)

@@ -24,7 +24,7 @@ from benchmarks.two_hosts import (
     wait_until,
 )
 from data.artifacts.store import sha256_of
-from tests.support.forked_runs import ForkedSharedRun
+from tests.support.worlds.forked_runs import ForkedSharedRun
 from tests.support.warm import forker
 
 LIMIT = 180.0

@@ -12,14 +12,19 @@ from benchmarks.two_hosts import SharedRun
 from tests.support.warm import Forked, forker
 
 
+def start_forked(pipeline: Pipeline) -> Forked:
+    """Fork one RunAll in a pipeline's folder; its output goes to a log."""
+    with open(pipeline.folder / "log", "ab") as log:
+        env = {**os.environ, **pipeline.environment()}
+        return forker().start(pipeline.command(), pipeline.folder, env, log.fileno())
+
+
 class ForkedPipeline(Pipeline):
     """Runs in one folder that are forked."""
 
     def start(self) -> Forked:
         """Fork one RunAll; its output goes to a log."""
-        with open(self.folder / "log", "ab") as log:
-            env = {**os.environ, **self.environment()}
-            return forker().start(self.command(), self.folder, env, log.fileno())
+        return start_forked(self)
 
 
 class ForkedSharedRun(SharedRun):
