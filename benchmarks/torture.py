@@ -35,7 +35,7 @@ queries: {train: queries/train.json, val: queries/val.json}
 config:
   generate: {train_rooms: 2, val_rooms: 1, views: 4, height: 64, width: 96, vertex_spacing: 0.2}
   teacher: {class: "counting_teacher:CountingTeacher"}
-  student: {preset: tiny, voxel_size: 0.2, epochs: 3, feature_dim: 16}
+  student: {preset: nano, voxel_size: 0.2, epochs: 3, feature_dim: 16}
   report: {picture_width: 64, view_width: 32, points: 500}
 """
 TEACHER = '''

@@ -87,8 +87,8 @@ class SelfTrainingConfig(StageConfig):
 class StudentConfig(StageConfig):
     """The sparse 3D U-Net and its training."""
 
-    preset: Literal["tiny", "minkunet14", "minkunet34"] = "tiny"
-    """Size of the backbone."""
+    preset: Literal["nano", "tiny", "minkunet14", "minkunet34"] = "tiny"
+    """Size of the backbone; ``nano`` is for trials of a pipeline and learns little."""
     voxel_size: Annotated[float, Field(ge=0.005, le=0.5)] = 0.1
     """Edge of a voxel, metres; use 0.02 to 0.05 and a larger preset for real scans."""
     feature_dim: Annotated[int, Field(ge=4, le=1024)] = 128

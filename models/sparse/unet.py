@@ -150,6 +150,8 @@ class Layout:
 
 
 PRESETS = {
+    # 100,000 weights, for trials of a pipeline: it learns little.
+    "nano": Layout(8, 3, ((8, 1), (16, 1), (16, 1), (16, 1)), ((16, 1), (16, 1), (8, 1), (8, 0))),
     # No decoder block at full resolution: it would take half of the time.
     "tiny": Layout(
         16, 3, ((32, 1), (64, 1), (96, 1), (128, 1)), ((96, 1), (64, 1), (32, 1), (32, 0))

@@ -43,7 +43,7 @@ def made_asked(tiny_run: FinishedRun, tmp_path_factory: pytest.TempPathFactory) 
         config = {
             "generate": ROOMS,
             "teacher": TEACHER,
-            "student": {**STUDENT, "epochs": 20},
+            "student": {**STUDENT, "preset": "tiny", "epochs": 20},
             "text": {"encoder": "sentence", "weights": str(sentence_folder(folder / "weights"))},
             "predict": {"tokens": "text", "presence": 0.0},
         }

@@ -20,7 +20,7 @@ ROOMS = {
     "vertex_spacing": 0.2,
 }
 TEACHER = {"name": "oracle"}
-STUDENT = {"preset": "tiny", "voxel_size": 0.2, "epochs": 2, "feature_dim": 16}
+STUDENT = {"preset": "nano", "voxel_size": 0.2, "epochs": 2, "feature_dim": 16}
 REPORT = {"picture_width": 64, "view_width": 32}
 """The smallest pictures: drawing them in the usual size takes a third of such a run's time."""
 

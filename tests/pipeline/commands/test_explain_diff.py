@@ -57,7 +57,7 @@ def test_provenance_reaches_the_source(runs: Runs, ask: Ask) -> None:
 def test_config_is_told_where_it_is_unusual(runs: Runs, ask: Ask) -> None:
     page = ask("explain", artifact(runs, "train_student", SECOND))
     (line,) = [line for line in page.splitlines() if "student." in line and "with" in line]
-    unusual = {"voxel_size=0.2", "feature_dim=16", "epochs=2", "lr=0.02"}
+    unusual = {'preset="nano"', "voxel_size=0.2", "feature_dim=16", "epochs=2", "lr=0.02"}
     assert set(line.strip().removeprefix("with ").split(", ")) == {f"student.{k}" for k in unusual}
 
 
