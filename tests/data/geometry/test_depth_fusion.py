@@ -7,7 +7,7 @@ from collections.abc import Iterator
 import numpy as np
 
 from data.geometry.raycast import Raycaster
-from data.readers.rgbd import VOXEL, DepthFrame, fuse_depth
+from data.geometry.depth_fusion import VOXEL, DepthFrame, fuse_depth
 from data.types import Camera
 from tests.support.scans.rgbd_tree import distance_to_room
 from tests.support.scans.scannetpp_tree import PINHOLE, room
