@@ -224,7 +224,13 @@ GENERATE_ROOM = declare(
         exists=is_generated,
         resumable=True,
         preload=Preload(
-            ("data.rooms.write",), ("data.rooms.render",), ("data.geometry.raycast:open3d",)
+            ("data.rooms.write",),
+            (
+                *("data.rooms.render", "data.geometry.raycast"),
+                *("data.rooms.scanning.sensors", "data.rooms.scanning.photographs"),
+                "data.rooms.scanning.surface",
+            ),
+            ("data.geometry.raycast:open3d",),
         ),
     )
 )
@@ -245,7 +251,7 @@ GENERATE_ROOMS = declare(
 PREPARE_SCENE = declare(
     Step(
         name="prepare_scene",
-        version=3,
+        version=4,
         summary="A scan as a scene: points, superpoints, cameras and depth, and apart, labels.",
         make="pipeline.steps.scans:make_scene",
         section="prepare",
