@@ -12,6 +12,8 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from functools import lru_cache
+from math import hypot
 
 import numpy as np
 
@@ -60,8 +62,12 @@ def _steps(length: float, spacing: float) -> int:
     return max(1, int(np.ceil(length / spacing - 1e-9)))
 
 
+@lru_cache(maxsize=256)
 def _quads(rows: int, columns: int) -> Array:
-    """Return the triangles (2 * (rows - 1) * (columns - 1), 3) of a row-major vertex grid."""
+    """Return the triangles (2 * (rows - 1) * (columns - 1), 3) of a row-major vertex grid.
+
+    The array is shared between surfaces, which never change their triangles.
+    """
     index = np.arange(rows * columns).reshape(rows, columns)
     a, b = index[:-1, :-1].ravel(), index[1:, :-1].ravel()
     c, d = index[1:, 1:].ravel(), index[:-1, 1:].ravel()
@@ -73,9 +79,11 @@ def rectangle(corner: Vector, u: Vector, v: Vector, spacing: float) -> Surface:
     start, first, second = np.array(corner), np.array(u), np.array(v)
     rows = _steps(float(np.sqrt((first * first).sum())), spacing) + 1
     columns = _steps(float(np.sqrt((second * second).sum())), spacing) + 1
-    s, t = np.meshgrid(np.linspace(0, 1, rows), np.linspace(0, 1, columns), indexing="ij")
-    points = start + s.reshape(-1, 1) * first + t.reshape(-1, 1) * second
-    normal = np.cross(first, second)
+    along, across = (np.linspace(0, 1, count)[:, None] for count in (rows, columns))
+    points = ((start + along * first)[:, None] + across * second).reshape(-1, 3)
+    x, y, z = first.tolist()
+    a, b, c = second.tolist()
+    normal = np.array([y * c - z * b, z * a - x * c, x * b - y * a])
     normal = normal / np.sqrt((normal * normal).sum())
     return Surface(points.round(5), np.tile(normal, (len(points), 1)), _quads(rows, columns))
 
@@ -231,6 +239,8 @@ def overlap(a: Zone, b: Zone) -> bool:
     slack = 1e-6
     if a.z0 >= b.z1 - slack or b.z0 >= a.z1 - slack:
         return False
+    if hypot(a.x - b.x, a.y - b.y) > hypot(a.half_x, a.half_y) + hypot(b.half_x, b.half_y):
+        return False
     for zone, other in ((a, b), (b, a)):
         for axis, half in (
             ((zone.cosine, zone.sine), zone.half_x),
@@ -249,11 +259,15 @@ QUIET_COLORS = ("brown", "white", "grey", "black", "beige")
 
 @dataclass(frozen=True)
 class Top:
-    """A horizontal rectangle on which other objects can stand, in the model's frame."""
+    """A horizontal rectangle on which other objects can stand, in the model's frame.
+
+    ``clear`` is the height in metres that is free above it.
+    """
 
     low: tuple[float, float]
     high: tuple[float, float]
     z: float
+    clear: float = np.inf
 
 
 @dataclass(frozen=True, eq=False)
@@ -356,9 +370,11 @@ class Builder:
                     h = thick / 2
                     self.box(texture, (x - h, y - h, 0.0), (x + h, y + h, height))
 
-    def top(self, x0: float, y0: float, x1: float, y1: float, z: float) -> None:
-        """Declare a rectangle on which other objects can stand."""
-        self.tops.append(Top((x0, y0), (x1, y1), z))
+    def top(
+        self, x0: float, y0: float, x1: float, y1: float, z: float, clear: float = np.inf
+    ) -> None:
+        """Declare a rectangle on which other objects can stand, with ``clear`` metres above it."""
+        self.tops.append(Top((x0, y0), (x1, y1), z, clear))
 
     def model(self, label: str) -> Model:
         """Make the model of all parts."""
