@@ -226,7 +226,7 @@ GENERATE_ROOM = declare(
         preload=Preload(
             ("data.rooms.write",),
             (
-                *("data.rooms.render", "data.geometry.raycast"),
+                *("data.rooms.render", "data.geometry.raycast", "data.geometry.depth_fusion"),
                 *("data.rooms.scanning.sensors", "data.rooms.scanning.photographs"),
                 "data.rooms.scanning.surface",
             ),
@@ -264,7 +264,10 @@ PREPARE_SCENE = declare(
         },
         preload=Preload(
             ("stages.scene.prepare_scene", "data.artifacts.scene"),
-            ("data.geometry.superpoints", "data.geometry.raycast", "data.geometry.visibility"),
+            (
+                *("data.geometry.superpoints", "data.geometry.raycast"),
+                *("data.geometry.visibility", "data.geometry.depth_fusion"),
+            ),
             ("data.geometry.raycast:open3d",),
         ),
     )
