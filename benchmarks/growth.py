@@ -102,11 +102,12 @@ def _scenes(scale: Scale, folder: Path, repeats: int) -> list[Row]:
     counts = _decade(scale.growth_scenes)
     seconds = [median_seconds(partial(score, count), repeats) for count in counts]
     rows = _exponent("scenes", "evaluate", counts, seconds, repeats)
-    few = min(repeats, 3) or 1  # Each is a process of its own, which takes seconds.
-    times = [statistics.median(scheduled(folder, count)[0] for _ in range(few)) for count in counts]
-    rows += _exponent("scenes", "schedule", counts, times, min(repeats, few))
     if not repeats:
+        scheduled(folder, counts[-1])
         return []
+    few = min(repeats, 3)  # Each is a process of its own, which takes seconds.
+    times = [statistics.median(scheduled(folder, count)[0] for _ in range(few)) for count in counts]
+    rows += _exponent("scenes", "schedule", counts, times, few)
     least, most = (peak_megabytes(partial(score, n)) for n in (counts[0], counts[-1]))
     added = max(most - least, 1e-6) / (counts[-1] - counts[0])
     masks = sum(mask.nbytes for of_source in scene.masks.values() for mask in of_source.values())

@@ -22,8 +22,10 @@ import sys
 import tempfile
 import time
 from collections import Counter
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Protocol
 
 LUIGI = Path(sys.executable).parent / "luigi"
 SCENE_SET = """
@@ -34,6 +36,7 @@ config:
   generate: {train_rooms: 2, val_rooms: 1, views: 4, height: 64, width: 96, vertex_spacing: 0.2}
   teacher: {class: "counting_teacher:CountingTeacher"}
   student: {preset: tiny, voxel_size: 0.2, epochs: 3, feature_dim: 16}
+  report: {picture_width: 64, view_width: 32, points: 500}
 """
 TEACHER = '''
 """A teacher that masks what is dark, and notes down every view it answers for."""
@@ -87,6 +90,22 @@ class Outcome:
     wrong: list[str] = field(default_factory=list)
 
 
+class Process(Protocol):
+    """A running command, as ``subprocess.Popen`` gives it."""
+
+    pid: int
+    returncode: int | None
+
+    def poll(self) -> int | None:
+        """Return the exit code, or None while it runs."""
+
+    def wait(self, timeout: float | None = None) -> int:
+        """Wait for the end and return the exit code."""
+
+    def send_signal(self, number: int, /) -> None:
+        """Send a signal."""
+
+
 class Pipeline:
     """Runs in one folder, and the processes and files that they leave."""
 
@@ -97,7 +116,7 @@ class Pipeline:
         (folder / "counting_teacher.py").write_text(TEACHER)
         self.output, self.notes = folder / "output", folder / "notes"
 
-    def start(self) -> subprocess.Popen[bytes]:
+    def start(self) -> Process:
         """Start one RunAll; its output goes to a log."""
         env = {**os.environ, **self.environment()}
         with open(self.folder / "log", "ab") as log:
@@ -117,8 +136,8 @@ class Pipeline:
         return {**here, "PYTHONPATH": path.rstrip(os.pathsep)}
 
     def processes(self) -> list[int]:
-        """Return every living process that was started here, found by its environment."""
-        return running_with(f"TORTURE_NOTES={self.notes}")
+        """Return every living process that was started in this folder."""
+        return [pid for pid in living() if link_of(pid, "cwd") == str(self.folder.resolve())]
 
     def answered(self) -> Counter[str]:
         """Count how often the teacher started each view."""
@@ -140,25 +159,32 @@ class Pipeline:
         return sorted({str(path) for kind in kinds for path in self.output.rglob(kind)})
 
 
-def running_with(mark: str) -> list[int]:
-    """Return living processes, except this one, that were started with ``NAME=value`` set."""
-    found = []
+def living() -> Iterator[int]:
+    """Yield the processes that run, this one apart."""
     for entry in Path("/proc").iterdir():
         if entry.name.isdecimal() and entry.name != str(os.getpid()):
             try:
-                is_ours = mark.encode() in (entry / "environ").read_bytes().split(b"\0")
                 state = (entry / "stat").read_text().rsplit(")", 1)[1].split()[0]
             except OSError:
                 continue
-            if is_ours and state != "Z":
-                found.append(int(entry.name))
-    return sorted(found)
+            if state != "Z":
+                yield int(entry.name)
 
 
-def torture(folder: Path, kills: int, seed: int, longest: float = 8.0) -> Outcome:
+def link_of(pid: int, name: str) -> str:
+    """Return where a link in a process's folder leads; nowhere if the process has ended."""
+    try:
+        return os.readlink(f"/proc/{pid}/{name}")
+    except OSError:
+        return ""
+
+
+def torture(
+    folder: Path, kills: int, seed: int, longest: float = 8.0, kind: type[Pipeline] = Pipeline
+) -> Outcome:
     """Kill ``kills`` times, then let a run finish; the folder is removed after success."""
     rng, outcome, start = random.Random(seed), Outcome(), time.monotonic()
-    untouched, tortured = Pipeline(folder / "untouched"), Pipeline(folder / "tortured")
+    untouched, tortured = kind(folder / "untouched"), kind(folder / "tortured")
     _finish(untouched, outcome, "the untouched run")
     outcome.views = len(untouched.answered())
     while sum(outcome.kills.values()) < kills and not outcome.wrong:
@@ -188,7 +214,7 @@ def _finish(pipeline: Pipeline, outcome: Outcome, what: str) -> None:
 
 def _kill_one(
     pipeline: Pipeline,
-    run: subprocess.Popen[bytes],
+    run: Process,
     rng: random.Random,
     longest: float,
     outcome: Outcome,

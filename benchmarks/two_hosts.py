@@ -21,14 +21,13 @@ from pathlib import Path
 
 from filelock import FileLock, Timeout
 
-from benchmarks.torture import SCENE_SET, Pipeline, running_with
+from benchmarks.torture import SCENE_SET, Pipeline, Process, link_of, living
 
 HOSTS = ("one", "two")
 REPOSITORY = Path(__file__).resolve().parent.parent
 LUIGID_CFG = REPOSITORY / "configs" / "luigid.cfg"
 _HEAD = "10.231.0.1"
 _PORT = 8082
-_MARK = "MLLM3D_TWO_HOSTS"
 _TEACHER = '''
 """The counting teacher, at a second a view: long enough to be killed in the middle."""
 
@@ -55,6 +54,7 @@ class Network:
 
     def __init__(self) -> None:
         self._made: list[str] = []
+        self._links: dict[str, str] = {}
         self._prefix = f"two-hosts-{secrets.token_hex(4)}"
 
     def name(self, host: str) -> str:
@@ -68,6 +68,7 @@ class Network:
         for host in ("head", *HOSTS):
             _ip("netns", "add", self.name(host))
             self._made.append(host)
+            self._links[host] = f"net:[{Path('/run/netns', self.name(host)).stat().st_ino}]"
             _ip("-n", self.name(host), "link", "set", "lo", "up")
         _ip("-n", self.name("head"), "address", "add", f"{_HEAD}/32", "dev", "lo")
         for number, host in enumerate(HOSTS, 1):
@@ -94,6 +95,10 @@ class Network:
         named = ["unshare", "--uts", "sh", "-c", 'hostname "$0" && exec "$@"', host, *line]
         return ["ip", "netns", "exec", self.name(host), *named]
 
+    def processes(self, host: str) -> list[int]:
+        """Return every living process of ``host``, whether its namespace has a name or not."""
+        return [pid for pid in living() if link_of(pid, "ns/net") == self._links[host]]
+
     def remove(self) -> None:
         """Remove all namespaces."""
         while self._made:
@@ -106,8 +111,7 @@ class SharedRun:
     def __init__(self, network: Network, folder: Path) -> None:
         self.network, self.pipeline = network, Pipeline(folder, _scene_set())
         (folder / "slow_teacher.py").write_text(_TEACHER)
-        self.mark = f"{_MARK}={folder}"
-        self._started: list[subprocess.Popen[bytes]] = []
+        self.started: list[Process] = []
 
     @property
     def output(self) -> Path:
@@ -130,30 +134,31 @@ class SharedRun:
         line = [str(Path(sys.executable).parent / "luigid"), "--port", str(_PORT)]
         return self._start("head", line, LUIGI_CONFIG_PATH=str(folder / "luigid.cfg"))
 
-    def start_worker(self, host: str, workers: int = 1) -> subprocess.Popen[bytes]:
-        """Start RunAll on ``host``."""
-        line = self.pipeline.command(
+    def worker_command(self, workers: int) -> list[str]:
+        """The command line of RunAll under luigid."""
+        return self.pipeline.command(
             "--scheduler-host", _HEAD, "--scheduler-port", str(_PORT), "--workers", str(workers)
         )
-        return self._start(host, line, **self.pipeline.environment())
+
+    def start_worker(self, host: str, workers: int = 1) -> Process:
+        """Start RunAll on ``host``."""
+        return self._start(host, self.worker_command(workers), **self.pipeline.environment())
 
     def _start(self, host: str, line: list[str], **extra: str) -> subprocess.Popen[bytes]:
-        name, value = self.mark.split("=", 1)
-        env = {**os.environ, **extra, name: f"{value}/{host}"}
         with open(self.pipeline.folder / f"{host}.log", "ab") as log:
             process = subprocess.Popen(
                 self.network.inside(host, line),
                 cwd=self.pipeline.folder,
-                env=env,
+                env={**os.environ, **extra},
                 stdout=log,
                 stderr=log,
             )
-        self._started.append(process)
+        self.started.append(process)
         return process
 
     def processes(self, host: str) -> list[int]:
-        """Return every living process that was started on ``host``."""
-        return running_with(f"{self.mark}/{host}")
+        """Return every living process of ``host``."""
+        return self.network.processes(host)
 
     def kill(self, host: str) -> None:
         """Send SIGKILL to all processes of ``host`` at once, like a power cut."""
@@ -184,7 +189,7 @@ class SharedRun:
         """Kill all processes that still run."""
         for host in ("head", *HOSTS):
             self.kill(host)
-        for process in self._started:
+        for process in self.started:
             process.wait(timeout=30)
 
 
@@ -200,9 +205,11 @@ def two_hosts() -> Iterator[Network]:
 
 
 @contextmanager
-def shared_run(network: Network, folder: Path) -> Iterator[SharedRun]:
+def shared_run(
+    network: Network, folder: Path, kind: type[SharedRun] = SharedRun
+) -> Iterator[SharedRun]:
     """Yield a run on the network's hosts, whose processes are killed at the end."""
-    run = SharedRun(network, folder)
+    run = kind(network, folder)
     try:
         yield run
     finally:

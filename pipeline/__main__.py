@@ -61,13 +61,18 @@ def main(arguments: Sequence[str] | None = None, name: str = "python -m pipeline
     )
     parser = _Parser(prog=name, description=description, allow_abbrev=False)
     subparsers = parser.add_subparsers(metavar="COMMAND", parser_class=_Parser)
+    given = list(sys.argv[1:] if arguments is None else arguments)
+    # The options of the other commands, which take longer than a small command, are not needed.
+    named = COMMANDS.keys() & given[:1] or COMMANDS.keys()
     for command_name, command in COMMANDS.items():
+        if command_name not in named:
+            continue
         subparser = subparsers.add_parser(
             command_name, help=command.summary, description=command.summary, allow_abbrev=False
         )
         command.add_arguments(subparser)
         subparser.set_defaults(command=command, name=command_name)
-    options = parser.parse_args(arguments)
+    options = parser.parse_args(given)
     if not hasattr(options, "command"):
         parser.print_help()
         return 0

@@ -15,6 +15,7 @@ from hypothesis import HealthCheck, settings
 from tests.support.cli import REPOSITORY
 from tests.support.finished_run import FinishedRun, made_once, run_all
 from tests.support.scans.scannetpp_tree import write_tree
+from tests.support.warm import Forker, share_forker
 
 if TYPE_CHECKING:
     from tests.support.faulty_store import FaultyStore
@@ -40,6 +41,21 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Begin with the files that take longest, so that none of them is left to one worker's end."""
     ranks = {name: rank for rank, name in enumerate(_LONGEST)}
     items.sort(key=lambda item: ranks.get(item.path.stem, len(ranks)))
+
+
+_FORKER = pytest.StashKey[Forker]()
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Let the processes that test share the process that forks runs."""
+    if getattr(config.option, "numprocesses", None) and not hasattr(config, "workerinput"):
+        config.stash[_FORKER] = share_forker()
+
+
+def pytest_unconfigure(config: pytest.Config) -> None:
+    """End the process that forks runs."""
+    if _FORKER in config.stash:
+        config.stash[_FORKER].end()
 
 
 @pytest.fixture(autouse=True)

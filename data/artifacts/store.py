@@ -22,7 +22,7 @@ import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from functools import partial
+from functools import cache, partial
 from importlib import metadata as package_metadata
 from pathlib import Path
 from typing import Any
@@ -223,7 +223,7 @@ def _content(
         "schema_version": key.schema_version,
         "config": dict(key.config),
         "inputs": dict(key.inputs),
-        "packages": _package_versions(),
+        "packages": package_versions(),
         "host": platform.node(),
         "wall_seconds": round(seconds, 3),
         "peak_memory_mb": _peak_memory_mb(),
@@ -245,7 +245,9 @@ def _peak_memory_mb() -> int:
     return max(own, started)
 
 
-def _package_versions() -> dict[str, str]:
+@cache
+def package_versions() -> dict[str, str]:
+    """Return the versions of Python and of the packages that determine results, by name."""
     versions = {"python": platform.python_version()}
     for name in _PACKAGES:
         try:

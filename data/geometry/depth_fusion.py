@@ -16,7 +16,7 @@ from scipy.sparse import coo_array
 from scipy.sparse.csgraph import connected_components
 
 from data.compiled import compiled
-from data.geometry.meshes import Mesh
+from data.geometry.meshes import Mesh, unique_rows
 from data.geometry.raycast import open3d
 from data.types import Array, Camera
 
@@ -165,29 +165,17 @@ def _average(
 
 def _sorted(points: Array, colors: Array, triangles: Array) -> Mesh:
     """Sort vertices by x, y, z and merge equal ones; sort triangles and drop degenerate ones."""
-    unique, new_index = _unique_rows(points + np.float32(0))  # -0.0 becomes 0.0.
-    darkest = np.full((len(unique), 3), 255, np.uint8)
+    points = points + np.float32(0)  # -0.0 becomes 0.0.
+    first_point, new_index = unique_rows(points)
+    darkest = np.full((len(first_point), 3), 255, np.uint8)
     np.minimum.at(darkest, new_index, colors)
     corners = new_index[triangles]
     first = corners.argmin(1)[:, None]
     corners = np.take_along_axis(corners, (first + np.arange(3)) % 3, axis=1)
     is_distinct = (corners[:, 0] != corners[:, 1]) & (corners[:, 1] != corners[:, 2])
-    corners, _ = _unique_rows(corners[is_distinct & (corners[:, 0] != corners[:, 2])])
-    return Mesh(np.asarray(unique, np.float32), darkest, corners.astype(np.int32))
-
-
-def _unique_rows(rows: Array) -> tuple[Array, Array]:
-    """Return the different rows of (n, 3), sorted, and the number of each row among them (n,).
-
-    ``numpy.unique`` with an axis does the same in four times the time.
-    """
-    order = np.lexsort(rows.T[::-1])
-    ordered = rows[order]
-    is_new = np.ones(len(rows), bool)
-    is_new[1:] = (ordered[1:] != ordered[:-1]).any(axis=1)
-    number = np.empty(len(rows), np.int64)
-    number[order] = np.cumsum(is_new) - 1
-    return ordered[is_new], number
+    corners = corners[is_distinct & (corners[:, 0] != corners[:, 2])]
+    corners = corners[unique_rows(corners)[0]].astype(np.int32)
+    return Mesh(np.asarray(points[first_point], np.float32), darkest, corners)
 
 
 def _without_crumbs(mesh: Mesh) -> Mesh:

@@ -102,6 +102,21 @@ def write_ply(path: Path, vertices: Array, triangles: Array) -> None:
     path.write_bytes(text + table.tobytes() + faces.tobytes())
 
 
+def unique_rows(rows: Array) -> tuple[Array, Array]:
+    """Find the different rows of (N, D) numbers, in rising order of their columns.
+
+    Return (M,) the index of the first of each kind, and (N,) the kind of each row. Several times
+    faster than ``np.unique`` with ``axis=0``.
+    """
+    order = np.lexsort(rows.T[::-1])
+    in_order = rows[order]
+    is_new = np.ones(len(rows), bool)
+    is_new[1:] = (in_order[1:] != in_order[:-1]).any(axis=1)
+    kinds = np.empty(len(rows), np.int64)
+    kinds[order] = np.cumsum(is_new) - 1
+    return order[is_new], kinds
+
+
 def vertex_normals(points: Array, triangles: Array) -> Array:
     """Return unit normals (V, 3) float32: each vertex's mean face normal, weighted by area.
 

@@ -10,13 +10,14 @@ wall or a desk: at their lowest point), x to the right, the back at -y, the fron
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from functools import lru_cache
-from math import hypot
 
 import numpy as np
 
+from data.geometry.meshes import unique_rows
 from data.rooms.textures import Texture, material
 from data.types import Array
 
@@ -62,30 +63,34 @@ def _steps(length: float, spacing: float) -> int:
     return max(1, int(np.ceil(length / spacing - 1e-9)))
 
 
-@lru_cache(maxsize=256)
 def _quads(rows: int, columns: int) -> Array:
-    """Return the triangles (2 * (rows - 1) * (columns - 1), 3) of a row-major vertex grid.
-
-    The array is shared between surfaces, which never change their triangles.
-    """
+    """Return the triangles (2 * (rows - 1) * (columns - 1), 3) of a row-major vertex grid."""
     index = np.arange(rows * columns).reshape(rows, columns)
     a, b = index[:-1, :-1].ravel(), index[1:, :-1].ravel()
     c, d = index[1:, 1:].ravel(), index[:-1, 1:].ravel()
     return np.concatenate([np.stack([a, b, c], 1), np.stack([a, c, d], 1)])
 
 
+@lru_cache(maxsize=256)
+def _unit_square(rows: int, columns: int) -> tuple[Array, Array, Array]:
+    """Return both coordinates, each (rows * columns, 1) in [0, 1], and the triangles of a grid."""
+    s, t = np.meshgrid(np.linspace(0, 1, rows), np.linspace(0, 1, columns), indexing="ij")
+    parts = s.reshape(-1, 1), t.reshape(-1, 1), _quads(rows, columns)
+    for part in parts:
+        part.flags.writeable = False
+    return parts
+
+
 def rectangle(corner: Vector, u: Vector, v: Vector, spacing: float) -> Surface:
     """Build a rectangle from ``corner`` along ``u`` and ``v``; its normal is u x v."""
-    start, first, second = np.array(corner), np.array(u), np.array(v)
-    rows = _steps(float(np.sqrt((first * first).sum())), spacing) + 1
-    columns = _steps(float(np.sqrt((second * second).sum())), spacing) + 1
-    along, across = (np.linspace(0, 1, count)[:, None] for count in (rows, columns))
-    points = ((start + along * first)[:, None] + across * second).reshape(-1, 3)
-    x, y, z = first.tolist()
-    a, b, c = second.tolist()
-    normal = np.array([y * c - z * b, z * a - x * c, x * b - y * a])
-    normal = normal / np.sqrt((normal * normal).sum())
-    return Surface(points.round(5), np.tile(normal, (len(points), 1)), _quads(rows, columns))
+    (a, b, c), (d, e, f) = u, v
+    rows = _steps(math.sqrt(a * a + b * b + c * c), spacing) + 1
+    columns = _steps(math.sqrt(d * d + e * e + f * f), spacing) + 1
+    s, t, triangles = _unit_square(rows, columns)
+    points = np.array(corner) + s * np.array(u) + t * np.array(v)
+    x, y, z = b * f - c * e, c * d - a * f, a * e - b * d
+    normal = np.array([[x, y, z]]) / math.sqrt(x * x + y * y + z * z)
+    return Surface(points.round(5), normal.repeat(len(points), 0), triangles)
 
 
 def box(low: Vector, high: Vector, spacing: float) -> Surface:
@@ -160,8 +165,8 @@ def weld(surface: Surface, keep_normals: bool = False) -> Surface:
     key = (surface.vertices * 1e5).round().astype(np.int64)
     if keep_normals:
         key = np.concatenate([key, (surface.normals * 1e3).round().astype(np.int64)], axis=1)
-    _, first, inverse = np.unique(key, axis=0, return_index=True, return_inverse=True)
-    triangles = inverse.reshape(-1)[surface.triangles]
+    first, kinds = unique_rows(key)
+    triangles = kinds[surface.triangles]
     corners = surface.vertices[first][triangles]
     cross = np.cross(corners[:, 1] - corners[:, 0], corners[:, 2] - corners[:, 0])
     solid = (cross * cross).sum(axis=1) > 1e-16
@@ -239,7 +244,8 @@ def overlap(a: Zone, b: Zone) -> bool:
     slack = 1e-6
     if a.z0 >= b.z1 - slack or b.z0 >= a.z1 - slack:
         return False
-    if hypot(a.x - b.x, a.y - b.y) > hypot(a.half_x, a.half_y) + hypot(b.half_x, b.half_y):
+    reach = math.hypot(a.half_x, a.half_y) + math.hypot(b.half_x, b.half_y)
+    if math.hypot(a.x - b.x, a.y - b.y) > reach:
         return False
     for zone, other in ((a, b), (b, a)):
         for axis, half in (

@@ -112,7 +112,10 @@ def _palette(frames: Sequence[Image.Image]) -> Image.Image:
     """
     sampled = [*frames[::5], frames[-1]]
     pixels = np.concatenate([np.asarray(frame).reshape(-1, 3) for frame in sampled])
-    unique_colors, counts = np.unique(pixels // 4 * 4, axis=0, return_counts=True)
+    # Colours as numbers, which are sorted much faster than rows and in the same order.
+    numbers = (pixels // 4 * 4).astype(np.uint32) @ np.array([1 << 16, 1 << 8, 1], np.uint32)
+    unique_numbers, counts = np.unique(numbers, return_counts=True)
+    unique_colors = (unique_numbers[:, None] >> np.array([16, 8, 0], np.uint32)).astype(np.uint8)
     counted = np.repeat(unique_colors + 2, np.sqrt(counts).astype(int), axis=0)
     page = Image.fromarray(counted[None]).quantize(_COLORS, Image.Quantize.MEDIANCUT)
     colors = np.full((_COLORS + 1, 3), 255, np.uint8)

@@ -21,11 +21,13 @@ from PIL import Image
 from data.types import Array
 
 _NAMES = ("chromium", "chromium-browser", "google-chrome")
-# WebGL 2 drawn by the CPU; no name is looked up and no address but this machine's is reached.
+# WebGL 2 is drawn by the CPU, and the rest without WebGL. No name is looked up and no address but
+# this machine's is reached.
 _OPTIONS = (
     "--no-sandbox",
     "--use-angle=swiftshader",
     "--enable-unsafe-swiftshader",
+    "--disable-gpu-compositing",
     "--host-resolver-rules=MAP * ~NOTFOUND, EXCLUDE 127.0.0.1",
     "--disable-background-networking",
 )
@@ -39,6 +41,16 @@ class Opened:
     page: Any
     errors: list[str] = field(default_factory=list)
     asked: list[str] = field(default_factory=list)
+
+    def go(self, url: str) -> None:
+        """Open another page in this window, and forget errors and requests of the page before.
+
+        It takes a quarter of the time of a new window.
+        """
+        self.page.goto("about:blank")
+        self.errors.clear()
+        self.asked.clear()
+        self.page.goto(url)
 
     def hear(self, said: Any) -> None:
         """Record a line of the console."""
@@ -57,8 +69,12 @@ class Opened:
 
     def pixels(self, selector: str) -> Array:
         """Return an element as it is displayed, (H, W, 3) u1."""
-        shot = self.page.locator(selector).first.screenshot()
-        return np.asarray(Image.open(BytesIO(shot)).convert("RGB"))
+        return _decoded(self.page.locator(selector).first.screenshot())
+
+    def corner(self) -> Array:
+        """Return the colour at the top left of the window, (3,) u1."""
+        clip = {"x": 0, "y": 0, "width": 1, "height": 1}
+        return np.asarray(_decoded(self.page.screenshot(clip=clip))[0, 0])
 
     def until(self, truth: str) -> None:
         """Wait until an expression is true; AssertionError after ten seconds.
@@ -76,6 +92,10 @@ class Opened:
         """Tell whether the whole page scrolls sideways."""
         wide = "document.scrollingElement.scrollWidth > window.innerWidth"
         return bool(self.page.evaluate(wide))
+
+
+def _decoded(shot: bytes) -> Array:
+    return np.asarray(Image.open(BytesIO(shot)).convert("RGB"))
 
 
 @contextmanager

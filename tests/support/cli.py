@@ -13,6 +13,8 @@ from tests.support import warm
 
 REPOSITORY = warm.REPOSITORY
 LUIGI = Path(sys.executable).parent / "luigi"
+_READ_LATE = ("AWS", "FSSPEC", "LUIGI", "MLLM3D", "PYTHONPATH")
+"""Beginnings of the names of variables that a run reads when it needs them."""
 
 
 def environment(output: Path, **extra: str) -> dict[str, str]:
@@ -33,10 +35,9 @@ def luigi(
     """Run a command to its end in ``folder``; ``stdout`` holds its output and errors together.
 
     The run is forked from a process that has imported the packages it needs. It starts in a new
-    process if it depends on settings that are read at import: another module, a scheduler, or
-    ``luigi.cfg``.
+    process if ``extra`` holds variables that packages read at import.
     """
-    if _is_set_at_import(folder, [*arguments, module], extra):
+    if any(not name.startswith(_READ_LATE) for name in extra):
         return cold_luigi(folder, *arguments, module=module, **extra)
     env = environment(folder / "output", **extra)
     return warm.forker().run(command(*arguments, module=module), folder, env)
@@ -56,15 +57,6 @@ def cold_luigi(
         timeout=warm.LIMIT,
         check=False,
     )
-
-
-def _is_set_at_import(folder: Path, told: list[str], extra: dict[str, str]) -> bool:
-    """Tell whether a run depends on settings that only a new process reads."""
-    names = [
-        name for name in extra if not name.startswith(("MLLM3D", "AWS", "FSSPEC", "PYTHONPATH"))
-    ]
-    schedulers = [one for one in told if one.startswith("--scheduler")]
-    return bool(names or schedulers) or told[-1] != "pipeline" or (folder / "luigi.cfg").exists()
 
 
 def tasks_done(printed: str) -> Counter[str]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import configparser
 import socket
 import subprocess
 import time
@@ -23,8 +24,12 @@ def wait_for(condition: Callable[[], bool], seconds: float, what: str) -> None:
 class Luigid:
     """The daemon, its log, and workers that use it."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, **scheduler: str) -> None:
+        """Prepare a daemon for ``folder``; ``scheduler`` are options other than the config's."""
         self.folder = folder
+        self.config = configparser.ConfigParser()
+        self.config.read(REPOSITORY / "configs/luigid.cfg")
+        self.config["scheduler"].update(scheduler)
         with socket.socket() as probe:
             probe.bind(("127.0.0.1", 0))
             self.port: int = probe.getsockname()[1]
@@ -34,8 +39,10 @@ class Luigid:
 
     def start(self) -> None:
         """Start the daemon with the state saved at its last stop, and wait until it answers."""
-        config = str(REPOSITORY / "configs/luigid.cfg")
-        env = environment(self.folder / "output", LUIGI_CONFIG_PATH=config)
+        path = self.folder / "luigid.cfg"
+        with open(path, "w") as file:
+            self.config.write(file)
+        env = environment(self.folder / "output", LUIGI_CONFIG_PATH=str(path))
         line = [str(LUIGI.with_name("luigid")), "--address", "127.0.0.1", "--port", str(self.port)]
         line += ["--state-path", str(self.folder / "state")]
         with open(self.folder / "luigid.log", "ab") as log:
@@ -79,9 +86,9 @@ class Luigid:
 
 
 @contextmanager
-def luigid(folder: Path) -> Iterator[Luigid]:
+def luigid(folder: Path, **scheduler: str) -> Iterator[Luigid]:
     """Yield a running daemon; it and its workers are killed at the end."""
-    daemon = Luigid(folder)
+    daemon = Luigid(folder, **scheduler)
     try:
         daemon.start()
         yield daemon

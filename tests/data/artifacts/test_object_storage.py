@@ -3,20 +3,21 @@
 from __future__ import annotations
 
 import json
-import os
 import re
 import shutil
 import signal
 import subprocess
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
+import fsspec.config
 import pytest
 
+from pipeline.__main__ import main
 from tests.support.cli import command, environment, luigi, tasks_done
-from tests.support.faulty_store import BUCKET, CACHE, Fault, FaultyStore, faulty_store
+from tests.support.faulty_store import BUCKET, CACHE, Fault, FaultyStore
 from tests.support.tiny_set import ROOMS, STUDENT, TEACHER, write_set
 from tests.support.warm import forker
 
@@ -41,11 +42,6 @@ class World:
         """Run a task with caches in the bucket."""
         return luigi(folder, task, "--scene-set", self.scene_set, **self.told())
 
-    def ask(self, folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
-        """Run ``python -m pipeline`` with caches in the bucket."""
-        env = environment(folder / "output", **self.told())
-        return forker().run(["python", "-m", "pipeline", *arguments], folder, env)
-
     def copy_scenes(self, folder: Path) -> None:
         """The local run's rooms and scenes for a run in ``folder``, which then has its caches."""
         for stage in ("generate_rooms", "prepare_scene", "prepare_prompts"):
@@ -54,22 +50,51 @@ class World:
 
 
 @pytest.fixture(scope="module")
-def world(tmp_path_factory: pytest.TempPathFactory) -> Iterator[World]:
+def world(store_server: FaultyStore, tmp_path_factory: pytest.TempPathFactory) -> World:
     root = tmp_path_factory.mktemp("bucket")
-    small = {**ROOMS, "train_rooms": 1}
-    config = {"generate": small, "teacher": TEACHER, "student": {**STUDENT, "epochs": 1}}
+    config = {
+        "generate": {**ROOMS, "train_rooms": 1, "views": 3},
+        "teacher": TEACHER,
+        "student": {**STUDENT, "epochs": 1},
+        "report": {"picture_width": 64, "view_width": 32},
+    }
     scene_set = write_set(root / "tiny.yaml", config=config)
-    with faulty_store() as store:
-        made = World(store, root / "local", root / "remote", scene_set)
-        made.local.mkdir()
-        made.remote.mkdir()
-        done = luigi(made.local, "RunAll", "--scene-set", scene_set)
-        assert done.returncode == 0, done.stdout
-        assert not store.requests
-        made.copy_scenes(made.remote)
-        done = made.luigi(made.remote, "RunAll")
-        assert done.returncode == 0, done.stdout
-        yield made
+    store_server.clear()
+    made = World(store_server, root / "local", root / "remote", scene_set)
+    made.local.mkdir()
+    made.remote.mkdir()
+    done = luigi(made.local, "RunAll", "--scene-set", scene_set)
+    assert done.returncode == 0, done.stdout
+    assert not store_server.requests
+    made.copy_scenes(made.remote)
+    done = made.luigi(made.remote, "RunAll")
+    assert done.returncode == 0, done.stdout
+    return made
+
+
+class Ask:
+    """Runs ``python -m pipeline`` in this process, with caches in the bucket."""
+
+    def __init__(
+        self, world: World, patch: pytest.MonkeyPatch, captured: pytest.CaptureFixture[str]
+    ) -> None:
+        for name, value in world.told().items():
+            patch.setenv(name, value)
+        patch.setitem(fsspec.config.conf, "s3", QUICK)
+        self._patch, self._captured = patch, captured
+
+    def __call__(self, folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
+        """Return exit code and output of a command that finds its results in ``folder``."""
+        self._patch.setenv("MLLM3D_OUTPUT", str(folder / "output"))
+        self._captured.readouterr()
+        code = main(list(arguments))
+        told = self._captured.readouterr()
+        return subprocess.CompletedProcess(list(arguments), code, told.out + told.err)
+
+
+@pytest.fixture
+def ask(world: World, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Ask:
+    return Ask(world, monkeypatch, capsys)
 
 
 def contents(folder: Path, *stages: str) -> dict[str, bytes]:
@@ -124,34 +149,34 @@ def test_another_machine_asks_the_teacher_nothing(world: World, tmp_path: Path) 
     assert world.store.paths("GET") == [] and len(world.store.requests) == 1  # The bucket is there.
 
 
-def test_commands_know_the_caches(world: World) -> None:
-    status = world.ask(world.remote, "status", "--scene-set", world.scene_set)
+def test_commands_know_the_caches(world: World, ask: Ask) -> None:
+    status = ask(world.remote, "status", "--scene-set", world.scene_set)
     rows = dict(line.split(maxsplit=1) for line in status.stdout.splitlines() if " " in line)
     assert f"caches of teacher and links: {CACHE}/tiny" in status.stdout
     assert rows["RunTeacher"].split()[:5] == rows["LinkPoints"].split()[:5] == ["2", *"----"]
-    plan = world.ask(world.remote, "plan", "--scene-set", world.scene_set)
+    plan = ask(world.remote, "plan", "--scene-set", world.scene_set)
     assert "RunAll has nothing to do" in plan.stdout and "RunTeacher" in plan.stdout
     other = [
         *("plan", "--scene-set", world.scene_set),
         "--overrides",
         "teacher.oracle.token_noise=0.5",
     ]
-    reasons = world.ask(world.remote, *other).stdout
+    reasons = ask(world.remote, *other).stdout
     assert "RunTeacher x 2: never run" in reasons
     labels, _ = sorted((world.remote / "output/tiny/fuse_masks").glob("*/*/metadata.json"))
-    told = world.ask(world.remote, "explain", str(labels.parent)).stdout
+    told = ask(world.remote, "explain", str(labels.parent)).stdout
     assert re.search(r"teacher: run_teacher \w+ [0-9a-f]{12}, on ", told)
     assert re.search(r"links: link_points \w+ [0-9a-f]{12}, on ", told)
-    whole = world.ask(world.remote, "verify", "--scene-set", world.scene_set)
+    whole = ask(world.remote, "verify", "--scene-set", world.scene_set)
     assert whole.returncode == 0 and f"and {CACHE}/tiny: " in whole.stdout
     before = world.store.objects()
-    freed = world.ask(world.remote, "gc", "--scene-set", world.scene_set, "--keep-days", "0")
+    freed = ask(world.remote, "gc", "--scene-set", world.scene_set, "--keep-days", "0")
     assert freed.returncode == 0 and f"{CACHE}: unchanged" in freed.stdout
     assert world.store.objects() == before
 
 
 def test_a_damaged_object_is_named_removed_when_asked_and_made_anew(
-    world: World, tmp_path: Path
+    world: World, ask: Ask, tmp_path: Path
 ) -> None:
     before = world.store.objects()
     name = next(one for one in before if "views/c/" in one)
@@ -162,9 +187,9 @@ def test_a_damaged_object_is_named_removed_when_asked_and_made_anew(
     assert run.returncode == 30 and f"s3://{BUCKET}/{name}: expected" in run.stdout
     assert "Traceback" not in run.stdout
     line = ("verify", f"{CACHE}/tiny/run_teacher")
-    told = world.ask(tmp_path, *line)
+    told = ask(tmp_path, *line)
     assert told.returncode == 1 and f"s3://{BUCKET}/{name}: damaged" in told.stdout
-    removed = world.ask(tmp_path, *line, "--remove")
+    removed = ask(tmp_path, *line, "--remove")
     assert removed.returncode == 1 and "1 removed" in removed.stdout
     folder = name.split("/teacher.zarr")[0]
     assert world.store.objects(folder) == {}
@@ -197,10 +222,10 @@ def test_killed_and_failing_runs_go_on_from_the_views_that_are_there(
     store.faults.append(Fault("PUT", r"views/c/1", seconds=30))
     env = environment(tmp_path / "copy" / "output", **world.told())
     line = command("RunTeacher", "--scene-set", world.scene_set, "--workers", "1")
-    log = (tmp_path / "log").open("w")
-    run = subprocess.Popen(line, cwd=tmp_path, env=env, stdout=log, stderr=log)
+    with (tmp_path / "log").open("w") as log:
+        run = forker().start(line, tmp_path, env, log.fileno())
     wait_for(lambda: len(store.paths("PUT", r"views/c/1")) > 0)
-    os.kill(run.pid, signal.SIGKILL)
+    run.kill()
     assert run.wait() == -signal.SIGKILL
     (first,) = {path.split("/")[5] for path in store.paths("PUT", "views/c/0")}
     # The third view cannot be put, however often it is tried.

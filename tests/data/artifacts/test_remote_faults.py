@@ -12,15 +12,26 @@ from typing import Any
 import fsspec.config
 import numpy as np
 import pytest
+from botocore.retries.standard import ExponentialBackoff
 
 from data.artifacts.cleanup import check_remote_artifact, remote_artifacts_below
 from data.artifacts.object_store import RemoteFolder
 from data.artifacts.store import METADATA, is_complete, read_metadata
 from data.artifacts.teacher import read_teacher
 from data.errors import ArtifactError, UserError
+from pipeline.__main__ import main
 from tests.support.cli import REPOSITORY, environment
 from tests.support.faulty_store import CACHE, Fault, FaultyStore
 from tests.support.remote_world import QUICK, fill, key_at, prefix
+
+PLAN = ["plan", "--scene-set", "demo"]
+
+
+@pytest.fixture(autouse=True)
+def _short_waits(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Between two attempts botocore waits a tenth of what it would: a second and more."""
+    usual = ExponentialBackoff.delay_amount
+    monkeypatch.setattr(ExponentialBackoff, "delay_amount", lambda *told: usual(*told) / 10)
 
 
 @pytest.mark.parametrize("status", [500, 503, "drop"])
@@ -123,9 +134,6 @@ def test_an_object_put_again_with_the_same_bytes_under_another_tag_is_no_damage(
     ("cache", "change", "expected"),
     [
         ("s3://no-such-bucket/runs", {}, "found no bucket 'no-such-bucket'"),
-        ("caches/runs", {}, "expected an address such as s3://bucket/prefix"),
-        ("gs://bucket/runs", {}, "gs:// needs a driver of fsspec that is not installed"),
-        ("nonsense://bucket", {}, "MLLM3D_CACHE: nonsense://bucket: Protocol not known"),
         (CACHE, {"AWS_ACCESS_KEY_ID": "", "AWS_SECRET_ACCESS_KEY": ""}, "AWS_PROFILE"),
         (CACHE, {"AWS_ENDPOINT_URL": "http://127.0.0.1:9"}, "could not be reached"),
         (CACHE, {"PYTHONPATH": "without"}, "pip install s3fs"),
@@ -134,6 +142,7 @@ def test_an_object_put_again_with_the_same_bytes_under_another_tag_is_no_damage(
 def test_what_is_wrong_with_the_store_is_told_before_anything_is_made(
     store: FaultyStore, tmp_path: Path, cache: str, change: dict[str, str], expected: str
 ) -> None:
+    """In a separate process, which must end without further output."""
     (tmp_path / "without").mkdir()
     (tmp_path / "without" / "s3fs.py").write_text("raise ImportError('no module named s3fs')\n")
     told = {
@@ -144,7 +153,7 @@ def test_what_is_wrong_with_the_store_is_told_before_anything_is_made(
     }
     path = os.pathsep.join([str(tmp_path / change.get("PYTHONPATH", "")), str(REPOSITORY)])
     env = environment(tmp_path / "output", **{**told, "PYTHONPATH": path})
-    line: list[Any] = [sys.executable, "-m", "pipeline", "plan", "--scene-set", "demo"]
+    line: list[Any] = [sys.executable, "-m", "pipeline", *PLAN]
     done = subprocess.run(
         line,
         cwd=tmp_path,
@@ -153,6 +162,32 @@ def test_what_is_wrong_with_the_store_is_told_before_anything_is_made(
         text=True,
         check=False,
     )
-    assert done.returncode == 2 and done.stdout == ""
-    assert expected in done.stderr and done.stderr.count("\n") == 1 and len(done.stderr) < 600
+    check_refused(done.returncode, done.stdout, done.stderr, expected)
     assert not (tmp_path / "output").exists()
+
+
+@pytest.mark.parametrize(
+    ("cache", "expected"),
+    [
+        ("caches/runs", "expected an address such as s3://bucket/prefix"),
+        ("gs://bucket/runs", "gs:// needs a driver of fsspec that is not installed"),
+        ("nonsense://bucket", "MLLM3D_CACHE: nonsense://bucket: Protocol not known"),
+    ],
+)
+def test_an_address_that_no_driver_takes_is_told(
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    cache: str,
+    expected: str,
+) -> None:
+    monkeypatch.setenv("MLLM3D_CACHE", cache)
+    code = main(PLAN)
+    check_refused(code, *capsys.readouterr(), expected)
+    assert not (tmp_path / "output").exists()
+
+
+def check_refused(code: int, out: str, err: str, expected: str) -> None:
+    """A mistake of the user, told in one line and nothing else."""
+    assert code == 2 and out == ""
+    assert expected in err and err.count("\n") == 1 and len(err) < 600

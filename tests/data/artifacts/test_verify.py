@@ -54,8 +54,12 @@ class Run:
 def run(tmp_path_factory: pytest.TempPathFactory) -> Run:
     """As little as there can be, run to the end; every test leaves it as it is."""
     folder = tmp_path_factory.mktemp("verify")
-    small = {**ROOMS, "train_rooms": 1, "views": 3}
-    config = {"generate": small, "teacher": TEACHER, "student": {**STUDENT, "epochs": 1}}
+    config = {
+        "generate": {**ROOMS, "train_rooms": 1, "views": 3},
+        "teacher": TEACHER,
+        "student": {**STUDENT, "epochs": 1},
+        "report": {"picture_width": 64, "view_width": 32},
+    }
     scene_set = write_set(folder / "tiny.yaml", config=config)
     done = luigi(folder, "RunAll", "--scene-set", scene_set)
     assert done.returncode == 0, done.stdout

@@ -13,6 +13,7 @@ from PIL import Image
 from data.errors import DataError
 from data.readers import scannetpp
 from data.readers.rgbd import read_group_names, read_scan, read_split, scene_identity
+from data.types import PointCloud
 from tests.support.same_room import check_same_room
 from tests.support.scans.rgbd_tree import (
     DEPTH,
@@ -36,6 +37,13 @@ def scan_folder(tmp_path: Path) -> Path:
     return write_tree(tmp_path / SCENE)
 
 
+@pytest.fixture(scope="module")
+def fused(tmp_path_factory: pytest.TempPathFactory) -> PointCloud:
+    """The points of a scan without a mesh."""
+    folder = write_tree(tmp_path_factory.mktemp("fused") / SCENE, with_mesh=False)
+    return read_scan(folder, SCENE, "").cloud
+
+
 def refused(folder: Path) -> str:
     with pytest.raises(DataError) as caught:
         read_scan(folder, SCENE, "")
@@ -53,22 +61,18 @@ def test_the_room_is_that_of_the_scannetpp_reader(scan_folder: Path, tmp_path: P
     assert read_group_names(scan_folder, SCENE) == []
 
 
-def test_without_a_mesh_depth_is_fused(scan_folder: Path) -> None:
-    (scan_folder / MESH).unlink()
-    scan = read_scan(scan_folder, SCENE, "")
+def test_without_a_mesh_depth_is_fused(fused: PointCloud) -> None:
     low, high = room()[0].cloud.points.min(0), room()[0].cloud.points.max(0)
-    assert len(scan.cloud) > 5000
-    assert (scan.cloud.points > low - 0.1).all() and (scan.cloud.points < high + 0.1).all()
-    np.testing.assert_allclose(np.linalg.norm(scan.cloud.normals, axis=1), 1, atol=1e-5)
-    np.testing.assert_allclose(np.median(scan.cloud.colors, axis=0), (200, 200, 190), atol=6)
+    assert len(fused) > 5000
+    assert (fused.points > low - 0.1).all() and (fused.points < high + 0.1).all()
+    np.testing.assert_allclose(np.linalg.norm(fused.normals, axis=1), 1, atol=1e-5)
+    np.testing.assert_allclose(np.median(fused.colors, axis=0), (200, 200, 190), atol=6)
 
 
-def test_normals_of_fused_walls_look_into_the_room(scan_folder: Path) -> None:
+def test_normals_of_fused_walls_look_into_the_room(fused: PointCloud) -> None:
     """The floor's normals point up, as those of scanners' meshes do."""
-    (scan_folder / MESH).unlink()
-    cloud = read_scan(scan_folder, SCENE, "").cloud
-    floor = cloud.points[:, 2] < room()[0].cloud.points[:, 2].min() + 0.03
-    assert floor.sum() > 500 and np.median(cloud.normals[floor, 2]) > 0.95
+    floor = fused.points[:, 2] < room()[0].cloud.points[:, 2].min() + 0.03
+    assert floor.sum() > 500 and np.median(fused.normals[floor, 2]) > 0.95
 
 
 def test_smaller_depth_images_are_of_the_same_view(scan_folder: Path) -> None:

@@ -84,7 +84,8 @@ def test_links_and_masks_are_traced_to_the_scene_through_its_views(runs: Runs, a
 
 
 def test_luigi_runs_what_was_planned(copied: Runs, ask: Ask) -> None:
-    overrides = ("--overrides", "fuse.views=all")
+    small = "report.picture_width=64,report.view_width=32"
+    overrides = ("--overrides", f"fuse.views=all,{small}")
     planned = counts(ask("plan", "--scene-set", copied.scene_set, *overrides), 1)
     run = luigi(copied.folder, "RunAll", "--scene-set", copied.scene_set, *overrides)
     assert run.returncode == 0, run.stdout

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import configparser
 import http.server
 import multiprocessing
 import subprocess
@@ -76,19 +75,16 @@ def test_something_else_that_answers_is_named(tmp_path: Path) -> None:
     assert printed.count("ERROR") == 1 and "<html>hello" in printed
 
 
-def test_a_worker_in_a_long_native_call_is_not_taken_for_dead(
-    daemon: Luigid, tmp_path: Path
-) -> None:
-    config = configparser.ConfigParser()
-    config.read(REPOSITORY / "configs/luigid.cfg")
-    seconds = config.getint("scheduler", "worker_disconnect_delay") + 10
+def test_a_worker_in_a_long_native_call_is_not_taken_for_dead(tmp_path: Path) -> None:
+    patience = 8
     line = ["InOneNativeCall", "--folder", str(tmp_path), "--name", "call"]
-    line += ["--seconds", str(seconds)]
-    workers = [daemon.worker(*line, module=TASKS) for _ in range(2)]
-    for worker in workers:
-        ended(worker)
-    assert len(lines(tmp_path / "call.runs")) == 1
-    assert "disconnected worker" not in daemon.log
+    line += ["--seconds", str(patience + 6)]
+    with luigid(tmp_path, worker_disconnect_delay=str(patience)) as daemon:
+        workers = [daemon.worker(*line, module=TASKS) for _ in range(2)]
+        for worker in workers:
+            ended(worker)
+        assert len(lines(tmp_path / "call.runs")) == 1
+        assert "disconnected worker" not in daemon.log
 
 
 def test_a_users_mistake_is_told_once_a_worker_and_can_be_mended_at_once(

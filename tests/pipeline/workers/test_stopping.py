@@ -2,24 +2,16 @@
 
 from __future__ import annotations
 
-import os
 import signal
 import time
 from collections.abc import Callable
 from pathlib import Path
-from unittest.mock import patch
 
 import pytest
 
-from benchmarks.torture import Outcome, Pipeline, torture
+from benchmarks.torture import Pipeline, torture
 from pipeline.workers.worker import INTERRUPTED
-from tests.support.warm import forker
-
-
-def finish(pipeline: Pipeline) -> int:
-    """Run to the end, undisturbed; the exit code."""
-    env = {**os.environ, **pipeline.environment()}
-    return forker().run(pipeline.command(), pipeline.folder, env).returncode
+from tests.support.forked_runs import ForkedPipeline
 
 
 def wait_for(condition: Callable[[], bool], seconds: float = 180) -> None:
@@ -30,24 +22,20 @@ def wait_for(condition: Callable[[], bool], seconds: float = 180) -> None:
 
 
 def test_a_run_that_is_killed_again_and_again_ends_as_an_untouched_one(tmp_path: Path) -> None:
-    def finished(pipeline: Pipeline, outcome: Outcome, what: str) -> None:
-        outcome.runs += 1
-        assert finish(pipeline) == 0, what
-
-    # Runs that are killed are processes of their own from their imports on.
-    with patch("benchmarks.torture._finish", finished):
-        outcome = torture(tmp_path / "runs", kills=3, seed=5, longest=5)
+    outcome = torture(tmp_path / "runs", kills=3, seed=5, longest=5, kind=ForkedPipeline)
     assert outcome.wrong == []
     assert sum(outcome.kills.values()) == 3 and outcome.runs >= 5
     assert outcome.files > 200 and outcome.views == 12 and outcome.compared >= 1
     assert 0 <= outcome.views_again <= 2 * 3
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize(
+    ("number", "kind"), [(signal.SIGINT, Pipeline), (signal.SIGTERM, ForkedPipeline)]
+)
 def test_a_run_that_is_told_to_stop_does_so_at_once_and_goes_on(
-    tmp_path: Path, number: signal.Signals
+    tmp_path: Path, number: signal.Signals, kind: type[Pipeline]
 ) -> None:
-    pipeline = Pipeline(tmp_path / "run")
+    pipeline = kind(tmp_path / "run")
     run = pipeline.start()
     wait_for(lambda: bool(pipeline.answered()) or run.poll() is not None)
     run.send_signal(number)
@@ -60,7 +48,7 @@ def test_a_run_that_is_told_to_stop_does_so_at_once_and_goes_on(
         f"{marked.parent.relative_to(pipeline.output)}/"
         for marked in pipeline.output.rglob("metadata.json")
     )
-    assert finish(pipeline) == 0
+    assert pipeline.start().wait(timeout=240) == 0
     after = pipeline.digests()
     finished = [
         name for name in done if name.endswith((".ply", ".h5", ".json")) and name.startswith(whole)
@@ -70,7 +58,7 @@ def test_a_run_that_is_told_to_stop_does_so_at_once_and_goes_on(
 
 
 def test_two_runs_at_once_do_each_thing_once_and_both_end_well(tmp_path: Path) -> None:
-    pipeline = Pipeline(tmp_path / "run")
+    pipeline = ForkedPipeline(tmp_path / "run")
     runs = [pipeline.start() for _ in range(2)]
     assert [run.wait(timeout=240) for run in runs] == [0, 0]
     assert set(pipeline.answered().values()) == {1} and len(pipeline.answered()) == 12

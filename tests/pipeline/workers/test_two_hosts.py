@@ -24,6 +24,7 @@ from benchmarks.two_hosts import (
     wait_until,
 )
 from data.artifacts.store import sha256_of
+from tests.support.forked_runs import ForkedSharedRun
 from tests.support.warm import forker
 
 LIMIT = 180.0
@@ -43,7 +44,7 @@ def network() -> Iterator[Network]:
 @pytest.fixture
 def run(network: Network, tmp_path: Path) -> Iterator[SharedRun]:
     """A shared folder; all processes are killed at the end."""
-    with shared_run(network, tmp_path / "shared") as shared:
+    with shared_run(network, tmp_path / "shared", ForkedSharedRun) as shared:
         yield shared
     assert not any(shared.processes(host) for host in ("head", *HOSTS))
 

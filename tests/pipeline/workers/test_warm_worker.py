@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 import subprocess
@@ -10,7 +11,7 @@ import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
-from typing import ClassVar
+from typing import Any, ClassVar
 from unittest.mock import MagicMock
 
 import luigi
@@ -151,20 +152,71 @@ def test_nothing_is_preloaded_for_what_is_done(
     assert Once.preloads == []
 
 
-def test_preloading_everything_leaves_a_process_that_can_be_forked(tmp_path: Path) -> None:
-    code = """
-import sys, threading
+_PRELOAD_AND_RUN_A_SCENE = """
+import json, sys, threading
+from pathlib import Path
+from numba.core.dispatcher import Dispatcher
 from pipeline.steps import STEPS
-from stages.configs import Experiment
 from pipeline.tasks.preload import preload
+from stages.configs import Experiment
 experiment = Experiment.model_validate({"teacher": {"name": "lisa_nano"}})
 for step in STEPS.values():
     preload(step, experiment)
 import torch
-print(threading.active_count(), torch.cuda.is_initialized())
-print(*(name in sys.modules for name in ("numba", "open3d", "transformers")))
+found = {
+    "threads": threading.active_count(),
+    "cuda": torch.cuda.is_initialized(),
+    "imported": [name for name in ("numba", "open3d", "transformers") if name in sys.modules],
+}
+loops = [
+    loop
+    for module in list(sys.modules.values())
+    if module.__name__.startswith(("data.", "stages.", "models."))
+    for loop in vars(module).values()
+    if isinstance(loop, Dispatcher)
+]
+def signatures():
+    return {f.py_func.__module__ + "." + f.py_func.__name__: len(f.signatures) for f in loops}
+before = signatures()
+from benchmarks import chain, networks
+from stages.scene import generate_rooms
+from stages.configs import GenerateConfig
+folder = Path(sys.argv[1])
+generate_rooms.run_room(folder, "train", 0, GenerateConfig(views=2, height=32, width=48))
+chain.run(chain.make_inputs(chain.Size(1000, 3, 4, 48, 72, (18, 27))), folder / "scene")
+networks.student_seconds([500], 0)
+after = signatures()
+found["loops"] = len(before)
+found["compiled by the scene"] = [name for name in before if before[name] != after[name]]
+print(json.dumps(found))
 """
-    assert _printed(tmp_path, code) == ["1", "False", "True", "True", "True"]
+
+
+@pytest.fixture(scope="module")
+def preloaded(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
+    """What a new process holds after preloading all steps, and what a scene adds to its loops."""
+    folder = tmp_path_factory.mktemp("scene")
+    code = _PRELOAD_AND_RUN_A_SCENE
+    done = subprocess.run(
+        [sys.executable, "-c", code, str(folder)],
+        env=environment(folder / "output"),
+        capture_output=True,
+        text=True,
+        timeout=300,
+    )
+    assert done.returncode == 0, done.stderr
+    return dict(json.loads(done.stdout))
+
+
+def test_preloading_everything_leaves_a_process_that_can_be_forked(
+    preloaded: dict[str, Any],
+) -> None:
+    assert preloaded["threads"] == 1 and not preloaded["cuda"]
+    assert preloaded["imported"] == ["numba", "open3d", "transformers"]
+
+
+def test_loaded_loops_are_those_that_a_scene_runs(preloaded: dict[str, Any]) -> None:
+    assert preloaded["loops"] > 20 and preloaded["compiled by the scene"] == []
 
 
 def test_only_a_lisa_needs_transformers(tmp_path: Path) -> None:
@@ -201,39 +253,3 @@ def test_torch_imported_before_is_told_its_number_of_threads() -> None:
 
 def test_the_users_number_of_threads_is_kept(tmp_path: Path) -> None:
     assert _printed(tmp_path, _THREADS, OMP_NUM_THREADS="2") == ["2"]
-
-
-_RUN_A_SCENE = """
-import sys
-from pathlib import Path
-from numba.core.dispatcher import Dispatcher
-from pipeline.tasks.preload import load_loops
-load_loops()
-loops = [
-    loop
-    for module in list(sys.modules.values())
-    if module.__name__.startswith(("data.", "stages.", "models."))
-    for loop in vars(module).values()
-    if isinstance(loop, Dispatcher)
-]
-def signatures():
-    return {(f.py_func.__module__, f.py_func.__name__): len(f.signatures) for f in loops}
-before = signatures()
-from benchmarks import chain, networks
-from stages.scene import generate_rooms
-from stages.configs import GenerateConfig
-folder = Path(sys.argv[1])
-generate_rooms.run_room(folder, "train", 0, GenerateConfig(views=2, height=32, width=48))
-chain.run(chain.make_inputs(chain.Size(1000, 3, 4, 48, 72, (18, 27))), folder / "scene")
-networks.student_seconds([500], 0)
-after = signatures()
-print(len(before), [name for name in before if before[name] != after[name]])
-"""
-
-
-def test_loaded_loops_are_those_that_a_scene_runs(tmp_path: Path) -> None:
-    command = [sys.executable, "-c", _RUN_A_SCENE, str(tmp_path)]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=300)
-    count, others = done.stdout.split(maxsplit=1)
-    assert int(count) > 20, done.stderr
-    assert others.strip() == "[]"

@@ -236,3 +236,15 @@ def test_laws(pairs: list[tuple[Any, Any]], random: Any) -> None:
     assert (metrics.strict_iou(counts) <= metrics.inclusive_iou(counts) + 1e-6).all()
     figures = metrics.headline(counts)
     assert all(0 <= value <= 1 for key, value in figures.items() if key != "num_queries")
+
+
+_marks = st.lists(st.tuples(st.sampled_from([-0.5, -0.0, 0.0, 0.1, 0.7]), st.booleans()))
+
+
+@given(_marks)
+def test_auc_counts_pairs(marks: list[tuple[float, bool]]) -> None:
+    wins = [(a > b) + (a == b) / 2 for a, above in marks for b, below in marks if above > below]
+    found = metrics.auc([score for score, _ in marks], [positive for _, positive in marks])
+    assert found == (pytest.approx(np.mean(wins)) if wins else pytest.approx(np.nan, nan_ok=True))
+    scores, positives = zip(*marks, (np.nan, True), (1.0, False))
+    assert np.isnan(metrics.auc(scores, positives))

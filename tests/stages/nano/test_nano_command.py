@@ -1,4 +1,7 @@
-"""``luigi --module pipeline TrainNanoTeacher``, from nothing to a folder that answers."""
+"""``luigi --module pipeline TrainNanoTeacher``, from nothing to a folder that answers.
+
+The network has the parts of LISA-nano, one narrow layer of each.
+"""
 
 from __future__ import annotations
 
@@ -12,7 +15,8 @@ import yaml
 
 from models.lisa.checkpoint import load_lisa
 from models.lisa.teacher import LisaSettings, LisaTeacher
-from tests.support.cli import luigi, tasks_done
+from tests.support import warm
+from tests.support.cli import REPOSITORY, command, environment, luigi, tasks_done
 from tests.support.worlds.nano_world import office
 
 OVERRIDES = (
@@ -39,7 +43,10 @@ class Made:
 @pytest.fixture(scope="module")
 def made(tmp_path_factory: pytest.TempPathFactory) -> Made:
     folder = tmp_path_factory.mktemp("nano")
-    run = luigi(folder, "TrainNanoTeacher", "--overrides", OVERRIDES)
+    module = "tests.support.worlds.small_nano"
+    line = command("TrainNanoTeacher", "--overrides", OVERRIDES, module=module)
+    env = environment(folder / "output", PYTHONPATH=str(REPOSITORY))
+    run = warm.forker().run(line, folder, env)
     assert run.returncode == 0, run.stdout
     return Made(folder, run.stdout)
 

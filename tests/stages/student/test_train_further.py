@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -29,6 +30,18 @@ def start(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return finish(train(tmp_path_factory.mktemp("start")))
 
 
+@pytest.fixture(scope="module")
+def trained_further(start: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A student that began with another, to read."""
+    return finish(train(tmp_path_factory.mktemp("further"), STILL, start=start))
+
+
+@pytest.fixture
+def further(trained_further: Path, tmp_path: Path) -> Path:
+    """A copy of it, to alter."""
+    return Path(shutil.copytree(trained_further, tmp_path / "further"))
+
+
 def weights_of(folder: Path) -> dict[str, torch.Tensor]:
     if not (folder / store.METADATA).exists():
         finish(folder)
@@ -36,9 +49,9 @@ def weights_of(folder: Path) -> dict[str, torch.Tensor]:
 
 
 def test_training_starts_with_the_students_weights_whatever_the_seed(
-    start: Path, tmp_path: Path
+    start: Path, trained_further: Path, tmp_path: Path
 ) -> None:
-    before, after = weights_of(start), weights_of(train(tmp_path / "a", STILL, start=start))
+    before, after = weights_of(start), weights_of(trained_further)
     drawn = weights_of(train(tmp_path / "b", STILL))
     # Running means of normalisation move; what is learnt does not at such a rate.
     learnt = [name for name in before if "running" not in name and "num_batches" not in name]
@@ -59,24 +72,23 @@ def test_killed_and_resumed_equals_uninterrupted(start: Path, tmp_path: Path) ->
 def test_a_checkpoint_of_another_start_is_refused(start: Path, tmp_path: Path) -> None:
     with pytest.raises(Killed):
         train(tmp_path / "a", FURTHER, progress=killer(3), start=start)
-    other = finish(train(tmp_path / "other"), "e" * 64)
+    other = finish(Path(shutil.copytree(start, tmp_path / "other")), "e" * 64)
     with pytest.raises(ArtifactError, match="another run"):
         train(tmp_path / "a", FURTHER, start=other)
 
 
 def test_the_starts_network_counts_and_a_head_for_images_is_drawn_anew(
-    start: Path, tmp_path: Path
+    start: Path, further: Path, tmp_path: Path
 ) -> None:
     wider = STILL.model_copy(update={"feature_dim": 16, "preset": "minkunet14"})
     folder = finish(train(tmp_path / "a", wider, start=start))
     network = artifact.read_model(folder)[1]["network"]
     assert network["feature_dim"] == 8 and network["preset"] == "tiny"
-    altered = finish(train(tmp_path / "b", STILL, start=start))
-    weights, config = artifact.read_model(altered)
+    weights, config = artifact.read_model(further)
     config["network"]["image_dim"] = 3
     weights |= {"image_head.weight": torch.ones(3, 8), "image_head.bias": torch.ones(3)}
-    artifact.write_model(altered, weights, config)
-    assert "image_head.bias" not in weights_of(train(tmp_path / "c", STILL, start=altered))
+    artifact.write_model(further, weights, config)
+    assert "image_head.bias" not in weights_of(train(tmp_path / "c", STILL, start=further))
 
 
 @pytest.mark.parametrize(
@@ -84,20 +96,18 @@ def test_the_starts_network_counts_and_a_head_for_images_is_drawn_anew(
     [("token_dim", 9, "tokens of length 9.*have length 8"), ("voxel_size", 0.4, "voxels of 0.4 m")],
 )
 def test_a_start_that_does_not_fit_is_refused(
-    start: Path, tmp_path: Path, key: str, value: Any, told: str
+    further: Path, tmp_path: Path, key: str, value: Any, told: str
 ) -> None:
-    folder = finish(train(tmp_path / "a", STILL, start=start))
-    config = yaml.safe_load((folder / artifact.CONFIG).read_text())
+    config = yaml.safe_load((further / artifact.CONFIG).read_text())
     config["network" if key == "token_dim" else "training"][key] = value
-    (folder / artifact.CONFIG).write_text(yaml.safe_dump(config))
+    (further / artifact.CONFIG).write_text(yaml.safe_dump(config))
     with pytest.raises(UserError, match=told):
-        train(tmp_path / "b", STILL, start=folder)
+        train(tmp_path / "b", STILL, start=further)
 
 
 @pytest.mark.parametrize("damage", ["missing", "unknown", "shape", "config"])
-def test_a_damaged_start_is_refused_by_its_file(start: Path, tmp_path: Path, damage: str) -> None:
-    folder = finish(train(tmp_path / "a", STILL, start=start))
-    weights, config = artifact.read_model(folder)
+def test_a_damaged_start_is_refused_by_its_file(further: Path, tmp_path: Path, damage: str) -> None:
+    weights, config = artifact.read_model(further)
     if damage == "missing":
         del weights["scale"]
     elif damage == "unknown":
@@ -106,8 +116,8 @@ def test_a_damaged_start_is_refused_by_its_file(start: Path, tmp_path: Path, dam
         weights["bias"] = torch.ones(3)
     else:
         del config["network"]
-    artifact.write_model(folder, weights, config)
+    artifact.write_model(further, weights, config)
     with pytest.raises(ArtifactError, match="config.yaml"):
-        train(tmp_path / "b", STILL, start=folder)
+        train(tmp_path / "b", STILL, start=further)
     with pytest.raises(ArtifactError, match="finished artifact"):
         train(tmp_path / "c", STILL, start=tmp_path / "nowhere")

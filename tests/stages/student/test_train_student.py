@@ -120,16 +120,24 @@ def test_the_fusion_of_views_learns_with_the_student(finished: Path, tmp_path: P
     assert not any(name.startswith("fusion.") for name in names)
 
 
+MENDING = CFG.model_copy(update={"self_training": SelfTrainingConfig(start=0.5, sure=0.0)})
+
+
+@pytest.fixture(scope="module")
+def mended(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return train(tmp_path_factory.mktemp("mended"), MENDING)
+
+
 @pytest.mark.parametrize("step", [3, 5])  # Labels are mended before step 5, the third epoch's.
-def test_self_training_resumes(tmp_path: Path, step: int) -> None:
-    mending = SelfTrainingConfig(start=0.5, sure=0.0)
-    cfg = CFG.model_copy(update={"self_training": mending})
+def test_self_training_resumes(mended: Path, tmp_path: Path, step: int) -> None:
     with pytest.raises(Killed):
-        train(tmp_path / "a", cfg, progress=killer(step))
-    mended = outcome(train(tmp_path / "b", cfg))
-    assert outcome(train(tmp_path / "a", cfg)) == mended
-    plain = outcome(train(tmp_path / "c"))
-    assert plain[1][:2] == mended[1][:2] and plain[1][2] != mended[1][2]
+        train(tmp_path / "a", MENDING, progress=killer(step))
+    assert outcome(train(tmp_path / "a", MENDING)) == outcome(mended)
+
+
+def test_self_training_begins_when_it_is_told_to(finished: Path, mended: Path) -> None:
+    (_, plain), (_, other) = outcome(finished), outcome(mended)
+    assert plain[:2] == other[:2] and plain[2] != other[2]
 
 
 def test_truth_is_never_mended(tmp_path: Path) -> None:

@@ -59,13 +59,20 @@ def browser() -> Iterator[Any]:
         yield found
 
 
+@pytest.fixture(scope="module")
+def window(browser: Any) -> Iterator[Opened]:
+    with opened(browser, "about:blank") as found:
+        yield found
+
+
 @pytest.fixture
-def seen(browser: Any, served: Served) -> Iterator[Opened]:
-    with opened(browser, served.address) as page:
-        _until(lambda: page.page.locator("textarea").count() > 1)
-        _until(lambda: not re.search(r"Starting|Loading|Reading", _status(page)))
-        yield page
-        assert not page.errors and not page.asked
+def seen(window: Opened, served: Served) -> Iterator[Opened]:
+    """The viewer, opened anew."""
+    window.go(served.address)
+    _until(lambda: window.page.locator("textarea").count() > 1)
+    _until(lambda: not re.search(r"Starting|Loading|Reading", _status(window)))
+    yield window
+    assert not window.errors and not window.asked
 
 
 def _until(is_so: Callable[[], bool]) -> None:
@@ -128,7 +135,7 @@ def test_the_scan_turns_under_the_mouse(seen: Opened) -> None:
 
 def test_an_injected_query_stays_text(seen: Opened) -> None:
     _ask(seen, INJECTED, r"Answered in|Nothing found")
-    time.sleep(1)
+    _settled(seen)
     boxes = [box.input_value() for box in seen.page.locator("textarea").all()]
     assert INJECTED in boxes
     assert seen.page.locator("img[src='x']").count() == 0

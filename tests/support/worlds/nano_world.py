@@ -89,10 +89,10 @@ def small_work(
     rank: int,
     folder: Path,
     shards: Sequence[Path],
-    tokenizer: Path,
+    tokenizer_folder: Path,
     cfg: NanoTrainConfig,
     progress: Progress = silent,
 ) -> None:
     """Run ``stages.nano.train._work`` on the small network; processes import it."""
     with patch.object(trainee_module, "nano_config", small_config):
-        _WORK(rank, folder, shards, tokenizer, cfg, progress)
+        _WORK(rank, folder, shards, tokenizer_folder, cfg, progress)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import multiprocessing
 import os
 import signal
 import time
@@ -30,6 +31,7 @@ ROWS_OF_RANKS = {
 }
 """By case, of each of three processes: its rows, and whether they count."""
 CHANNELS = 4
+TRAINING = ("stages.student.train_student", "stages.nano.train")
 
 
 def rows_of(case: str, rank: int) -> tuple[Tensor, Tensor]:
@@ -96,6 +98,8 @@ def start_warm(
     """Start processes like torch does, from the fork server."""
     assert start_method == "spawn"
     forkserver()
+    # Importing spconv takes longer than such a training.
+    multiprocessing.set_forkserver_preload(["tests.support.worlds.rank_imports", *TRAINING])
     told = {name: os.environ[name] for name in THREAD_VARIABLES}
     start: Any = start_processes
     return start(warm_rank, (told, work, *given), processes, join=join, start_method="forkserver")
