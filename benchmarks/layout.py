@@ -16,7 +16,9 @@ from typing import NamedTuple
 
 REPOSITORY = Path(__file__).resolve().parents[1]
 LAYERS = ("data", "models", "stages", "pipeline", "configs")
-MOST_FILES, MOST_IN_FOLDER, MOST_LINES = 200, 20, 500
+# 200 for the subjects of the first version and eight since: small things; walks, sensors, pictures,
+# surfaces and scans of rooms; depth fusion for rooms and readers; the quality of scans.
+MOST_FILES, MOST_IN_FOLDER, MOST_LINES = 208, 20, 500
 MOST_TESTS_IN_FOLDER = 20
 
 

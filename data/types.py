@@ -187,13 +187,28 @@ def _no_ids() -> Array:
     return np.zeros(0, np.int32)
 
 
+@dataclass(frozen=True)
+class SurfaceTruth:
+    """What a scan holds of the true surface, where that is known.
+
+    ``coverage`` is the share, by area, of the surface that a camera in the room's free space can
+    see within 5 cm of which the scan has a point. ``median_error`` and ``error_90`` are the median
+    and the 90th percentile of the distances of the scan's points to the true surface, metres.
+    """
+
+    coverage: float
+    median_error: float
+    error_90: float
+
+
 @dataclass(frozen=True, eq=False)
 class GroundTruth:
     """Annotated objects of a scene as lists of points; objects may overlap.
 
     Object k has dataset id ``object_ids[k]``, raw class ``labels[k]`` and the points
     ``point_ids[offsets[k]:offsets[k + 1]]`` (int32, sorted). ``ignored_ids`` (n,) int32 are the
-    points that the dataset excludes from evaluation.
+    points that the dataset excludes from evaluation. ``surface`` is None where the true surface is
+    unknown, as in every real scan.
     """
 
     object_ids: tuple[int, ...]
@@ -202,6 +217,7 @@ class GroundTruth:
     offsets: Array
     num_points: int
     ignored_ids: Array = field(default_factory=_no_ids)
+    surface: SurfaceTruth | None = None
 
     def points_of(self, object_id: int) -> Array:
         """Point ids (n,) int32 of one object; KeyError when the scene has no such object."""

@@ -51,6 +51,24 @@ class GenerateConfig(StageConfig):
     """Searches per room of a home."""
     room_scale: Annotated[float, Field(ge=0.9, le=2)] = 1.0
     """Scale of the rooms' sides, which are 4 to 7 metres at 1."""
+    scan: Literal["clean", "scanned"] = "clean"
+    """``clean``: the mesh of each object, exact poses and rendered images. ``scanned``: one mesh,
+    fused from noisy depth along a hand-held walk with drifting poses, degraded images, and small
+    things that lie about. The following keys apply to ``scanned`` only."""
+    sensor: Literal["kinect", "stereo", "lidar"] = "kinect"
+    """Depth sensor, of which ``data/rooms/scanning/sensors.py`` states noise and range."""
+    scan_views: Annotated[int, Field(ge=2, le=2000)] = 60
+    """Depth images per room: those of the images' poses and further ones; at least 40 for a scan
+    like a person's."""
+    pose_drift: Annotated[float, Field(ge=0, le=0.2)] = 0.008
+    """Root mean square of the error of the poses' positions, metres."""
+    pose_drift_degrees: Annotated[float, Field(ge=0, le=10)] = 0.3
+    """Root mean square of the error of the poses' directions, degrees."""
+    clutter: Annotated[int, Field(ge=0, le=200)] = 40
+    """Usual number of small things in a room (books, cups, shoes, ...), which no query asks for; a
+    room gets half to one and a half times as many, as far as there is a place."""
+    voxel: Annotated[float, Field(ge=0.005, le=0.2)] = 0.03
+    """Edge of a voxel of depth fusion, metres: about the spacing of the mesh's vertices."""
     seed: Seed = 7
     """Base seed; room i of a split depends on (seed, split, i) only."""
 

@@ -50,7 +50,8 @@ class QueryRow:
     (``stages.evaluation.benchmarks``) scores boxes: ``official`` holds, by source, the IoU of
     boxes (``box_iou``) or their F1 (``f1_25``, ``f1_50``). ``said`` is the answer in words,
     ``said_by`` the views that gave it, and ``right`` the correct answers in words; ``right`` is
-    empty for a query without answers in words.
+    empty for a query without answers in words. ``snapped`` are the scores against the truth snapped
+    to superpoints (``stages.evaluation.scan_quality``).
     """
 
     prompt_id: str
@@ -65,6 +66,7 @@ class QueryRow:
     said: str = ""
     said_by: tuple[str, ...] = ()
     right: tuple[str, ...] = ()
+    snapped: Mapping[str, Score] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -103,8 +105,9 @@ def read_evaluation(folder: Path) -> Evaluation:
 
 def _row(entry: Mapping[str, Any]) -> QueryRow:
     scores = {source: Score(**entry["scores"][source]) for source in SOURCES}
+    snapped = {source: Score(**score) for source, score in entry.get("snapped", {}).items()}
     lists = {name: tuple(entry[name]) for name in ("said_by", "right")}
-    return QueryRow(**{**entry, **lists, "scores": scores})
+    return QueryRow(**{**entry, **lists, "scores": scores, "snapped": snapped})
 
 
 FIGURES = "ablation.json"

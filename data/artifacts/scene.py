@@ -14,6 +14,7 @@ import io
 import os
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import astuple
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +23,16 @@ import numpy as np
 
 from data.artifacts.store import require_complete
 from data.errors import ArtifactError
-from data.types import Array, Camera, GroundTruth, Neighbours, PointCloud, Scene, View
+from data.types import (
+    Array,
+    Camera,
+    GroundTruth,
+    Neighbours,
+    PointCloud,
+    Scene,
+    SurfaceTruth,
+    View,
+)
 
 
 class _DeferredErrorFile(io.RawIOBase):
@@ -160,6 +170,8 @@ def write_scene(
         group["offsets"] = truth.offsets.astype(np.int64)
         group["ignored_ids"] = truth.ignored_ids.astype(np.int32)
         group.attrs["annotation_sha256"] = annotation_sha256
+        if truth.surface is not None:
+            group["surface"] = np.array(astuple(truth.surface), np.float64)
 
 
 def _write_view(group: h5py.Group, view: View, depth: Array, image_root: Path) -> None:
@@ -256,6 +268,7 @@ def read_ground_truth(folder: Path) -> GroundTruth:
                 group["offsets"][...],
                 len(file["points"]),
                 group["ignored_ids"][...],
+                SurfaceTruth(*group["surface"][...].tolist()) if "surface" in group else None,
             )
     except (OSError, KeyError, ValueError) as error:
         raise ArtifactError(path, "a scene of this schema", str(error), _REMEDY) from error

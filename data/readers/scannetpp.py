@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import fields, replace
+from math import inf
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +23,7 @@ from data.readers.scannetpp_layout import (
     scene_identity,
 )
 from data.readers.segment_groups import SegmentGroup, read_segment_indices, truth_of_members
-from data.types import Array, GroundTruth, PointCloud, Scan
+from data.types import Array, GroundTruth, PointCloud, Scan, SurfaceTruth
 
 
 def read_group_names(root: Path, scene_id: str) -> list[GroupName]:
@@ -87,6 +89,26 @@ def read_ignored_vertices(path: Path, num_vertices: int) -> Array:
     return np.unique(numbers).astype(np.int32)
 
 
+def read_surface(path: Path) -> SurfaceTruth | None:
+    """Read what a scan holds of the true surface; None where the file is missing, as in real scans.
+
+    Raises DataError unless every value is a finite number that is not negative.
+    """
+    if not path.exists():
+        return None
+    content = read_json(path, "the quality of a scan", SCENE_REMEDY)
+    names = [field.name for field in fields(SurfaceTruth)]
+    content = content if isinstance(content, dict) else {}
+    values = []
+    for name in names:
+        value = content.get(name)
+        if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value < inf:
+            expected = f"numbers of 0 or more under {', '.join(names)}"
+            raise DataError(path, expected, f"{value!r}", SCENE_REMEDY)
+        values.append(float(value))
+    return SurfaceTruth(*values)
+
+
 def ground_truth(
     groups: list[SegmentGroup], segment_ids: Array, path: Path, ignored_ids: Array
 ) -> GroundTruth:
@@ -148,6 +170,7 @@ def read_scan(root: Path, scene_id: str, camera: CameraChoice) -> Scan:
     ignored_ids = read_ignored_vertices(paths.mesh_mask, len(mesh.points))
     groups = read_groups(paths.annotation)
     truth = ground_truth(groups, segment_ids, paths.annotation, ignored_ids)
+    truth = replace(truth, surface=read_surface(paths.scan_truth))
     normals = vertex_normals(mesh.points, mesh.triangles)
     cloud = PointCloud(mesh.points, mesh.colors, normals)
     digest = sha256_of(paths.annotation)

@@ -2,6 +2,7 @@
 
     <root>/data/<scene_id>/scans/   mesh_aligned_0.05.ply  mesh_aligned_0.05_mask.txt
                                     segments.json  segments_anno.json
+                                    scan_truth.json (generated rooms that were scanned only)
     <root>/data/<scene_id>/dslr/    colmap/{cameras,images}.txt
                                     nerfstudio/transforms[_undistorted].json
                                     resized_images/  resized_anon_masks/
@@ -112,6 +113,11 @@ class ScenePaths:
         return self.folder / "scans" / "segments_anno.json"
 
     @property
+    def scan_truth(self) -> Path:
+        """What the scan holds of the true surface; only generated rooms have it."""
+        return self.folder / "scans" / "scan_truth.json"
+
+    @property
     def colmap_cameras(self) -> Path:
         """Intrinsics of the fisheye camera, whatever the choice of camera."""
         return self.folder / "dslr" / "colmap" / "cameras.txt"
@@ -173,7 +179,9 @@ class ScenePaths:
 
     def files(self) -> tuple[Path, ...]:
         """Return every file that the reader opens, without images and masks."""
-        scan = (self.mesh, self.mesh_mask, self.segments, self.annotation)
+        scan = [self.mesh, self.mesh_mask, self.segments, self.annotation]
+        if self.scan_truth.exists():
+            scan.append(self.scan_truth)
         if self.camera == "iphone":
             return (*scan, self.poses)
         return (*scan, self.colmap_cameras, self.colmap_images, self.transforms)

@@ -48,6 +48,7 @@ def bed(b: Builder) -> None:
         for post in (-x, -0.04, x - 0.08):
             b.box(frame, (post, back, 0.0), (post + 0.08, back + 0.06, head - 0.14))
     b.top(-x + 0.05, back + 0.1, x - 0.05, back + 0.1 + 0.3 * length, seat)
+    b.top(-x + 0.12, front - reach + 0.12, x - 0.12, front - 0.12, seat + 0.05)
 
 
 def pillow(b: Builder) -> None:
@@ -196,6 +197,8 @@ def bookshelf(b: Builder) -> None:
                 (left + thick, y - b.uniform(0.02, 0.08), base + tall),
             )
             left += thick + 0.004
+        if left < x - t - 0.1:
+            b.top(left, -y + 0.04, x - t - 0.01, y - 0.02, base, step - t - 0.02)
 
 
 def nightstand(b: Builder) -> None:

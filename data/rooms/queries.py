@@ -9,10 +9,20 @@ import numpy as np
 from scipy.spatial import cKDTree
 
 from data.rooms.catalog import LABELS, STRUCTURE
+from data.rooms.clutter import ALSO_MEETS, CLUTTER_LABELS
 from data.rooms.room import Room
 from data.rooms.scan import RoomScan
 from data.rooms.shapes import PLAIN_COLORS
-from data.rooms.wordings import MULTIPLE, NEEDS, REFERRING, ROOM_WORDS, SPATIAL, Wording, plural
+from data.rooms.wordings import (
+    MULTIPLE,
+    NEEDS,
+    REFERRING,
+    ROOM_WORDS,
+    SPATIAL,
+    Need,
+    Wording,
+    plural,
+)
 from data.types import Array
 
 _MAIN_SHARE = 0.6
@@ -27,7 +37,8 @@ class Fact:
     call it; ``points`` (n, 3) are its vertices in the world; ``volume`` (cubic metres) is that of
     its box; ``bottom`` and ``top`` (metres) are its lowest and highest point above the floor;
     ``host`` is the object id of the object it stands on (0: none); ``views`` (number of views,)
-    int counts its pixels in each view.
+    int counts its pixels in each view; ``is_held`` tells whether the scan holds enough of it to
+    ask for it.
     """
 
     object_id: int
@@ -40,6 +51,7 @@ class Fact:
     top: float
     host: int
     views: Array
+    is_held: bool = True
 
 
 def color_name(rgb: Array) -> str:
@@ -165,23 +177,31 @@ class Question:
 
 
 class QuestionFinder:
-    """Finds, for each task, every query that is true and unambiguous in a room."""
+    """Finds, for each task, every query that is true and unambiguous in a room.
+
+    Small things (``data.rooms.clutter``) are never asked for. What they might be an answer to, too,
+    is not asked in a room that has them.
+    """
 
     def __init__(self, facts: Sequence[Fact], num_pixels: int, rng: np.random.Generator) -> None:
-        self.facts = {fact.object_id: fact for fact in facts}
+        small = [fact for fact in facts if fact.label in CLUTTER_LABELS]
+        self._littered = {fact.host for fact in small}
+        self._met = {label for fact in small for label in ALSO_MEETS.get(fact.label, ())}
+        asked = [fact for fact in facts if fact.label not in CLUTTER_LABELS]
+        self.facts = {fact.object_id: fact for fact in asked}
         self.rng = rng
         self.by_label: dict[str, list[Fact]] = {}
-        for fact in facts:
+        for fact in asked:
             self.by_label.setdefault(fact.label, []).append(fact)
         least = _SEEN_SHARE * num_pixels
-        self._visible = {f.object_id for f in facts if (f.views >= least).sum() >= 2}
+        self._visible = {f.object_id for f in asked if f.is_held and (f.views >= least).sum() >= 2}
 
     def single(self, label: str) -> bool:
         """Whether the room has exactly one object of a label."""
         return len(self.by_label.get(label, ())) == 1
 
     def shown(self, targets: Sequence[int]) -> bool:
-        """Whether every target covers enough pixels in at least two views."""
+        """Whether the scan holds every target, and two views at least show enough pixels of it."""
         return all(target in self._visible for target in targets)
 
     def referring(self) -> Iterator[Question]:
@@ -208,11 +228,15 @@ class QuestionFinder:
 
     def implicit(self) -> Iterator[Question]:
         """Yield queries for all objects that meet a need."""
-        for need in NEEDS:
+        for need in self._needs():
             meeting = [f for label in need.labels for f in self.by_label.get(label, ())]
             if meeting and not any(label in self.by_label for label in need.barred):
                 ids = tuple(sorted(f.object_id for f in meeting))
                 yield Question("implicit", ids, meeting[0].label, need.wording)
+
+    def _needs(self) -> Iterator[Need]:
+        """Yield the needs that no small thing of the room might meet."""
+        yield from (need for need in NEEDS if not self._met.intersection(need.labels))
 
     def spatial(self) -> Iterator[Question]:
         """Yield queries for one of several objects of a label: by distance to another, or size."""
@@ -265,7 +289,8 @@ class QuestionFinder:
                 yield Question("multiple", ids, label, MULTIPLE["all"], slots)
         for host in self.facts.values():
             items = [f for f in self.facts.values() if f.host == host.object_id]
-            if len(items) >= 2 and self.single(host.label):
+            is_whole = len(items) >= 2 and host.object_id not in self._littered
+            if is_whole and self.single(host.label):
                 ids = tuple(sorted(f.object_id for f in items))
                 slots = (("host", host.label),)
                 yield Question("multiple", ids, items[0].label, MULTIPLE["on"], slots)
@@ -294,7 +319,7 @@ class QuestionFinder:
                 color = free_colors[int(self.rng.integers(len(free_colors)))]
                 slots = (("name", label), ("color", color))
                 yield Question("absent", (), label, REFERRING["color"], slots)
-        for need in NEEDS:
+        for need in self._needs():
             if not any(label in self.by_label for label in (*need.labels, *need.barred)):
                 yield Question("absent", (), need.labels[0], need.wording)
 

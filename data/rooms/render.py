@@ -7,6 +7,7 @@ rounding.
 
 from __future__ import annotations
 
+from copy import copy
 from dataclasses import dataclass
 
 import numpy as np
@@ -32,6 +33,10 @@ class Picture:
     image: Array
     depth: Array
     object_ids: Array
+
+    def pixels_of(self, num_objects: int) -> Array:
+        """Count the pixels of each object: (num_objects,)."""
+        return np.bincount(self.object_ids[self.object_ids >= 0], minlength=num_objects)
 
 
 @compiled
@@ -96,10 +101,8 @@ class Renderer:
     """Renders one room through one camera; all that is independent of the pose is kept."""
 
     def __init__(self, room: Room, camera: Camera) -> None:
-        self.room, self.camera = room, camera
-        rays = unproject(camera, pixel_centers(camera.height, camera.width))
-        self._usable = np.flatnonzero(np.isfinite(rays).all(axis=1))
-        self._rays = rays[self._usable].round(7)
+        self.room = room
+        self._aim(camera)
         self._faces = _face_table(room.mesh)
         self._frames = _frames(room)
         self._objects = room.mesh.vertex_objects[room.mesh.triangles[:, 0]].astype(np.int32)
@@ -107,17 +110,43 @@ class Renderer:
 
     def __call__(self, world_to_camera: Array) -> Picture:
         """Render the picture from a pose (4, 4), world to camera, OpenCV axes, metres."""
+        center, directions = self._world_rays(world_to_camera)
+        _, triangles = self.room.caster.cast(center, directions)
+        return self._paint(center, directions, triangles)
+
+    def _aim(self, camera: Camera) -> None:
+        self.camera = camera
+        rays = unproject(camera, pixel_centers(camera.height, camera.width))
+        self._usable = np.flatnonzero(np.isfinite(rays).all(axis=1))
+        self._rays = rays[self._usable].round(7)
+
+    def through(self, camera: Camera) -> Renderer:
+        """Return a renderer of the same room through another camera."""
+        other = copy(self)
+        other._aim(camera)
+        return other
+
+    def shade(self, world_to_camera: Array, triangles: Array) -> Picture:
+        """Render the picture of which the triangle that each pixel shows is known already.
+
+        ``triangles`` (H * W,) are in the order of the pixels, -1 for none; the camera is a pinhole.
+        """
+        return self._paint(*self._world_rays(world_to_camera), triangles)
+
+    def _world_rays(self, world_to_camera: Array) -> tuple[Array, Array]:
+        """Return the camera's centre (3,) and the directions (n, 3) of its rays, in the world."""
         rotation = world_to_camera[:3, :3]
         center = -_turned(rotation, world_to_camera[:3, 3][None])[0]
-        directions = _turned(rotation, self._rays)
-        _, triangle = self.room.caster.cast(center, directions)
+        return center, _turned(rotation, self._rays)
+
+    def _paint(self, center: Array, directions: Array, triangles: Array) -> Picture:
         height, width = self.camera.height, self.camera.width
         image = np.zeros((height * width, 3), np.uint8)
         depth = np.zeros(height * width, np.float32)
         owners = np.full(height * width, -1, np.int32)
         _paint(
             (center[0], center[1], center[2]),
-            (self._usable, directions, triangle),
+            (self._usable, directions, triangles),
             (self._faces, self._objects, self._textures),
             (self._frames, self.room.textures.rows),
             (image, depth, owners),

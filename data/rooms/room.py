@@ -12,6 +12,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from data.geometry.raycast import Raycaster
+from data.rooms.clutter import scatter
 from data.rooms.layout import Placed, furnish, scanner_stands, seen_from
 from data.rooms.shapes import Surface, box, merge, rectangle
 from data.rooms.textures import Texture, TextureTable, material
@@ -196,7 +197,10 @@ class Mesh:
 
 @dataclass(frozen=True, eq=False)
 class Room:
-    """A finished room: ``size`` (width, depth, height) m; ``from_room`` (4, 4), room to world."""
+    """A finished room: ``size`` (width, depth, height) m; ``from_room`` (4, 4), room to world.
+
+    ``placed`` is the furniture, without the small things that lie about.
+    """
 
     kind: str
     seed: tuple[int, ...]
@@ -215,11 +219,13 @@ def make_room(
     spacing: float = 0.05,
     scale: float = 1.0,
     corner: tuple[float, float] = (0.0, 0.0),
+    clutter: int = 0,
 ) -> Room:
     """Make a random room of a kind (``data.rooms.ids.KINDS``); equal arguments give equal rooms.
 
     ``spacing`` is the longest grid edge of the mesh in metres, ``scale`` multiplies the room's
     sides, and ``corner`` (x, y) in metres is the corner of the room with the smallest coordinates.
+    ``clutter`` is the usual number of small things, which change nothing of the furniture.
     """
     entropy = tuple(int(value) for value in seed)
     rng = np.random.default_rng([*entropy, 1])
@@ -234,7 +240,8 @@ def make_room(
         surfaces.append((_in_world(surface, from_room), ids + len(textures)))
         textures.extend(own)
     shift = len(objects)
-    for item in placed:
+    things = scatter(size, placed, np.random.default_rng([*entropy, 7]), clutter, spacing)
+    for item in (*placed, *things):
         pose = np.eye(4)
         pose[:2, :2] = [[item.cosine, -item.sine], [item.sine, item.cosine]]
         pose[:3, 3] = item.x, item.y, item.z

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from data.rooms.catalog import STRUCTURE
+from data.rooms.catalog import LABELS
 from data.rooms.layout import free_floor
 from data.rooms.render import vertex_colors
 from data.rooms.room import Room, apply
@@ -59,7 +59,7 @@ def _samples(room: Room, rng: np.random.Generator) -> tuple[Array, Array]:
     owners: list[Array] = []
     for index, item in enumerate(room.objects):
         rows = np.flatnonzero(room.mesh.vertex_objects == index)
-        if item.label in STRUCTURE or len(rows) == 0:
+        if item.label not in LABELS or len(rows) == 0:
             continue
         chosen = rows[rng.integers(len(rows), size=_SAMPLES)]
         points.append(room.mesh.vertices[chosen] + 0.01 * room.mesh.normals[chosen])
@@ -151,7 +151,7 @@ class RoomScan:
     """A scanned room: ``vertices`` (V, 3) float32 m, ``colors`` (V, 3) uint8, ``triangles`` (F, 3).
 
     Triangles are int32. ``groups`` are in file order; ``owners`` (V,) is the index of each
-    vertex's object in ``room.objects``.
+    vertex's object in ``room.objects``, -1 for a vertex that belongs to none.
     """
 
     vertices: Array
@@ -182,7 +182,7 @@ def scan_room(room: Room) -> RoomScan:
     solid = (triangles != np.roll(triangles, 1, axis=1)).all(axis=1)
     owners = mesh.vertex_objects[first]
     vertices = mesh.vertices[first].astype(np.float32)
-    groups = _groups(room, owners)
+    groups = annotation_groups(room, owners)
     return RoomScan(
         vertices,
         (mean + 0.5).astype(np.uint8),
@@ -192,7 +192,8 @@ def scan_room(room: Room) -> RoomScan:
     )
 
 
-def _groups(room: Room, owners: Array) -> tuple[Group, ...]:
+def annotation_groups(room: Room, owners: Array) -> tuple[Group, ...]:
+    """Make a group for each object from the object of each vertex, ``owners`` (V,)."""
     rng = np.random.default_rng([*room.seed, 3])
     count = len(room.objects)
     order = rng.permutation(count)

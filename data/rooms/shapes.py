@@ -244,6 +244,9 @@ def overlap(a: Zone, b: Zone) -> bool:
     slack = 1e-6
     if a.z0 >= b.z1 - slack or b.z0 >= a.z1 - slack:
         return False
+    reach = math.hypot(a.half_x, a.half_y) + math.hypot(b.half_x, b.half_y)
+    if math.hypot(a.x - b.x, a.y - b.y) > reach:
+        return False
     for zone, other in ((a, b), (b, a)):
         for axis, half in (
             ((zone.cosine, zone.sine), zone.half_x),
@@ -262,11 +265,15 @@ QUIET_COLORS = ("brown", "white", "grey", "black", "beige")
 
 @dataclass(frozen=True)
 class Top:
-    """A horizontal rectangle on which other objects can stand, in the model's frame."""
+    """A horizontal rectangle on which other objects can stand, in the model's frame.
+
+    ``clear`` is the height in metres that is free above it.
+    """
 
     low: tuple[float, float]
     high: tuple[float, float]
     z: float
+    clear: float = np.inf
 
 
 @dataclass(frozen=True, eq=False)
@@ -369,9 +376,11 @@ class Builder:
                     h = thick / 2
                     self.box(texture, (x - h, y - h, 0.0), (x + h, y + h, height))
 
-    def top(self, x0: float, y0: float, x1: float, y1: float, z: float) -> None:
-        """Declare a rectangle on which other objects can stand."""
-        self.tops.append(Top((x0, y0), (x1, y1), z))
+    def top(
+        self, x0: float, y0: float, x1: float, y1: float, z: float, clear: float = np.inf
+    ) -> None:
+        """Declare a rectangle on which other objects can stand, with ``clear`` metres above it."""
+        self.tops.append(Top((x0, y0), (x1, y1), z, clear))
 
     def model(self, label: str) -> Model:
         """Make the model of all parts."""

@@ -7,6 +7,7 @@ import itertools
 import json
 from collections import Counter
 from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -17,14 +18,24 @@ from data.errors import DataError
 from data.geometry.meshes import write_ply
 from data.geometry.undistort import Undistorter
 from data.rooms.catalog import LABELS, STRUCTURE
-from data.rooms.queries import ExtraRecords, gather_facts, sample_records
+from data.rooms.clutter import CLUTTER_LABELS
+from data.rooms.queries import ExtraRecords, Fact, gather_facts, sample_records
 from data.rooms.render import Renderer, anonymisation_mask, fisheye_camera
-from data.rooms.room import make_room
+from data.rooms.room import Room, make_room
 from data.rooms.scan import RoomScan, choose_poses, scan_room
+from data.rooms.scanning.photographs import Photographer
+from data.rooms.scanning.scan import (
+    Scanning,
+    channel_gains,
+    scan_walk,
+    scanned_facts,
+    walk_through,
+)
 from data.types import Array, Camera
 
 SEMANTIC_CLASSES = (*STRUCTURE, *LABELS)
 INSTANCE_CLASSES = LABELS
+_ALL_CLASSES = (*SEMANTIC_CLASSES, *CLUTTER_LABELS)
 _JPEG_QUALITY = 93
 
 
@@ -56,7 +67,7 @@ def write_scan(folder: Path, scan: RoomScan) -> None:
         vertices[name] = scan.colors[:, channel]
     vertices["label"] = -100
     for group in sorted(scan.groups, key=lambda g: -len(g.vertex_ids)):
-        vertices["label"][group.vertex_ids] = SEMANTIC_CLASSES.index(group.label)
+        vertices["label"][group.vertex_ids] = _ALL_CLASSES.index(group.label)
     plain = np.empty(len(vertices), dtype=fields)
     for name, _ in fields:
         plain[name] = vertices[name]
@@ -211,6 +222,49 @@ def write_nerfstudio(
 _REMEDY = "Generate the rooms again."
 
 
+@dataclass(frozen=True, eq=False)
+class _Capture:
+    """What is written of a room: pictures (H, W, 3) uint8 with poses, the scan, and its facts."""
+
+    images: Sequence[Array]
+    poses: Sequence[Array]
+    scan: RoomScan
+    facts: Sequence[Fact]
+
+
+def _rendered(room: Room, camera: Camera, num_views: int) -> _Capture:
+    """Capture a room without a sensor: its own mesh, exact poses and rendered pictures."""
+    poses, renderer = choose_poses(room, num_views), Renderer(room, camera)
+    images, pixels = [], []
+    for pose in poses:
+        picture = renderer(pose)
+        images.append(picture.image)
+        pixels.append(picture.pixels_of(len(room.objects)))
+    scan = scan_room(room)
+    return _Capture(images, poses, scan, gather_facts(room, scan, pixels))
+
+
+def _scanned(
+    room: Room, camera: Camera, num_views: int, scanning: Scanning, folder: Path
+) -> _Capture:
+    """Capture a room as a hand-held sensor does, and write ``scan_truth.json`` into ``folder``."""
+    walk = walk_through(room, choose_poses(room, num_views), scanning)
+    gains, photographer = channel_gains(room, walk), Photographer(camera)
+    renderer = Renderer(room, camera)
+    images, pixels = [], []
+    for index in walk.pictures.tolist():
+        picture = renderer(walk.true[index])
+        pixels.append(picture.pixels_of(len(room.objects)))
+        rng = np.random.default_rng([*room.seed, 11, index])
+        taken = photographer(picture.image, picture.depth, walk.motion(index), gains[index], rng)
+        images.append(taken)
+    scanned = scan_walk(renderer, walk, scanning)
+    folder.mkdir(parents=True, exist_ok=True)
+    dump_json(folder / "scan_truth.json", asdict(scanned.surface))
+    facts = scanned_facts(gather_facts(room, scan_room(room), pixels), room, scanned)
+    return _Capture(images, list(walk.believed[walk.pictures]), scanned.scan, facts)
+
+
 def write_room(
     root: Path,
     scene_id: str,
@@ -224,37 +278,35 @@ def write_room(
     scale: float = 1.0,
     corner: tuple[float, float] = (0.0, 0.0),
     extra: tuple[int, int] = (0, 0),
+    scanning: Scanning | None = None,
 ) -> None:
     """Make, render and write one room below ``root``; ``size`` is (height, width) in pixels.
 
     ``questions`` multiplies the number of queries. ``scale`` and ``corner`` are arguments of
     ``make_room``; ``extra`` holds the numbers of questions with answers and of searches.
+    ``scanning`` tells how the room is scanned; None writes the room's own mesh, poses and pictures.
     """
-    room = make_room(seed, kind, spacing, scale, corner)
+    clutter = scanning.clutter if scanning else 0
+    room = make_room(seed, kind, spacing, scale, corner, clutter)
     camera = fisheye_camera(*size, room.seed)
+    folder = root / "data" / scene_id
+    if scanning is None:
+        taken = _rendered(room, camera, num_views)
+    else:
+        taken = _scanned(room, camera, num_views, scanning, folder / "scans")
     undistorter = Undistorter.make(camera)
-    poses = choose_poses(room, num_views)
     first = 100 + 37 * (int(scene_id[:4], 16) % 200)
     names = [f"DSC{first + 3 * view + view % 2:05d}.JPG" for view in range(num_views)]
-    renderer = Renderer(room, camera)
-    images, pixels = [], []
-    for pose in poses:
-        picture = renderer(pose)
-        images.append(picture.image)
-        owners = picture.object_ids[picture.object_ids >= 0]
-        pixels.append(np.bincount(owners, minlength=len(room.objects)))
-    scan = scan_room(room)
-    folder = root / "data" / scene_id
-    write_scan(folder / "scans", scan)
+    write_scan(folder / "scans", taken.scan)
     dslr = folder / "dslr"
-    write_pictures(dslr, names, images, undistorter)
-    write_colmap(dslr / "colmap", camera, names, poses, scan)
+    write_pictures(dslr, names, taken.images, undistorter)
+    write_colmap(dslr / "colmap", camera, names, taken.poses, taken.scan)
     test = names[:: max(2, num_views // 2)][:2]
-    write_nerfstudio(dslr / "nerfstudio", camera, undistorter.camera, names, poses, test)
+    write_nerfstudio(dslr / "nerfstudio", camera, undistorter.camera, names, taken.poses, test)
     train = [name for name in names if name not in test]
     lists = {"train": train, "test": test, "has_masks": True}
     dump_json(dslr / "train_test_lists.json", lists)
-    facts = gather_facts(room, scan, pixels)
+    facts = taken.facts
     more = ExtraRecords(kind, *extra) if any(extra) else None
     records = sample_records(
         scene_id, split, facts, names, size[0] * size[1], room.seed, questions, more
@@ -291,12 +343,13 @@ def _load(path: Path) -> Any:
 def _write_classes(folder: Path, counts: Counter[str]) -> None:
     benchmark = folder / "semantic_benchmark"
     benchmark.mkdir(parents=True, exist_ok=True)
-    dump_lines(folder / "semantic_classes.txt", SEMANTIC_CLASSES)
-    dump_lines(folder / "instance_classes.txt", INSTANCE_CLASSES)
-    dump_lines(benchmark / "top100.txt", SEMANTIC_CLASSES)
-    dump_lines(benchmark / "top100_instance.txt", INSTANCE_CLASSES)
+    small = CLUTTER_LABELS if any(label in counts for label in CLUTTER_LABELS) else ()
+    dump_lines(folder / "semantic_classes.txt", (*SEMANTIC_CLASSES, *small))
+    dump_lines(folder / "instance_classes.txt", (*INSTANCE_CLASSES, *small))
+    dump_lines(benchmark / "top100.txt", (*SEMANTIC_CLASSES, *small))
+    dump_lines(benchmark / "top100_instance.txt", (*INSTANCE_CLASSES, *small))
     with open(benchmark / "map_benchmark.csv", "w", newline="", encoding="utf-8") as stream:
         writer = csv.writer(stream, lineterminator="\n")
         writer.writerow(["class", "count", "semantic_map_to", "instance_map_to"])
-        for label in SEMANTIC_CLASSES:
+        for label in (*SEMANTIC_CLASSES, *small):
             writer.writerow([label, counts[label], "", "None" if label in STRUCTURE else ""])

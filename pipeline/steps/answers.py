@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from data.artifacts.answers import AnswerInWords, RoomChoice
     from data.artifacts.soft_masks import Predictions, PseudoLabels
     from data.queries.hierarchical_search import Search
-    from data.types import Array, GroundTruth, Prompt
+    from data.types import Array, GroundTruth, Prompt, Scene
     from pipeline.plan import Plan
     from stages.evaluation.benchmarks import QuerySource
     from stages.evaluation.evaluate import EvaluationScene
@@ -167,10 +167,12 @@ def search_result(given: Given, searches: Searches) -> SearchResult | None:
 
 def _searched_rooms(given: Given) -> Iterator[SearchedRoom]:
     from stages.evaluation.hierarchical_search import SearchedRoom
+    from stages.evaluation.scan_quality import SuperpointTruth
 
     for name in given.scenes("masks"):
-        truth = given.read("scene", "truth", name)
-        yield SearchedRoom(name, truth, masks_given(given, name))
+        truth, scene = given.read("scene", "truth", name), given.read("scene", "scene", name)
+        snapped = SuperpointTruth(truth, scene.superpoint_ids).snapped()
+        yield SearchedRoom(name, truth, masks_given(given, name), snapped)
 
 
 def evaluation_scenes(given: Given, questions: Questions) -> Iterator[EvaluationScene]:
@@ -193,23 +195,25 @@ def asked_by(dataset: Dataset) -> QuerySource:
 
 
 def with_scans(given: Given, scenes: Iterator[EvaluationScene]) -> Iterator[EvaluationScene]:
-    """The scenes, each with its points where the benchmark's convention scores boxes.
+    """The scenes with their superpoints, and with their points where boxes are scored.
 
     Reads one scene at a time. Raises DataError for a damaged ``axisAlignment``.
     """
-    needed = bool(asked_by(given.dataset).convention.boxes)
-    for scene in scenes:
-        yield replace(scene, scan=_box_scan(given, scene.scene_id)) if needed else scene
+    needs_boxes = bool(asked_by(given.dataset).convention.boxes)
+    for item in scenes:
+        scene = given.read("scene", "scene", item.scene_id)
+        scan = _box_scan(given, scene) if needs_boxes else None
+        yield replace(item, scan=scan, superpoints=scene.superpoint_ids)
 
 
-def _box_scan(given: Given, name: str) -> BoxScan:
+def _box_scan(given: Given, scene: Scene) -> BoxScan:
     from stages.evaluation.metrics import BoxScan
 
-    scene, alignment = given.read("scene", "scene", name), None
+    alignment = None
     if given.dataset.scene_set.asked["dataset"] == "scannet":
         from data.readers.scannet import read_axis_alignment
 
-        alignment = read_axis_alignment(given.dataset.root, name)
+        alignment = read_axis_alignment(given.dataset.root, scene.scene_id)
     return BoxScan.make(scene.cloud.points, scene.triangles, alignment)
 
 
@@ -299,7 +303,7 @@ EVALUATE_TEACHER_2D = declare(
 EVALUATE = declare(
     Step(
         name="evaluate",
-        version=4,
+        version=5,
         summary="Metrics of student, lifted labels and teacher over the validation split.",
         make="pipeline.steps.answers:make_metrics",
         config=lambda plan: plan.scene_set.asked,

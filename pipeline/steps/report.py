@@ -119,7 +119,7 @@ def _val_without_truth(name: str, step: str, part: str, known_by: str) -> Input:
 REPORT = declare(
     Step(
         name="report",
-        version=3,
+        version=4,
         summary="report.html with metrics.json, or with answers.json where there is no truth.",
         make="pipeline.steps.report:make_report",
         section="report",

@@ -224,7 +224,13 @@ GENERATE_ROOM = declare(
         exists=is_generated,
         resumable=True,
         preload=Preload(
-            ("data.rooms.write",), ("data.rooms.render",), ("data.geometry.raycast:open3d",)
+            ("data.rooms.write",),
+            (
+                *("data.rooms.render", "data.geometry.raycast", "data.geometry.depth_fusion"),
+                *("data.rooms.scanning.sensors", "data.rooms.scanning.photographs"),
+                "data.rooms.scanning.surface",
+            ),
+            ("data.geometry.raycast:open3d",),
         ),
     )
 )
@@ -245,7 +251,7 @@ GENERATE_ROOMS = declare(
 PREPARE_SCENE = declare(
     Step(
         name="prepare_scene",
-        version=3,
+        version=4,
         summary="A scan as a scene: points, superpoints, cameras and depth, and apart, labels.",
         make="pipeline.steps.scans:make_scene",
         section="prepare",
@@ -258,7 +264,10 @@ PREPARE_SCENE = declare(
         },
         preload=Preload(
             ("stages.scene.prepare_scene", "data.artifacts.scene"),
-            ("data.geometry.superpoints", "data.geometry.raycast", "data.geometry.visibility"),
+            (
+                *("data.geometry.superpoints", "data.geometry.raycast"),
+                *("data.geometry.visibility", "data.geometry.depth_fusion"),
+            ),
             ("data.geometry.raycast:open3d",),
         ),
     )

@@ -3,7 +3,8 @@
 Three sources of masks are scored in 3D: the student ("student"), the lifted pseudo-labels that it
 was trained on ("fusion_only"), and both together ("together"). Points that the dataset leaves out
 of evaluation count neither in intersections nor in unions. The official metrics of the queries'
-benchmark are computed, too.
+benchmark are computed, too, and so is what the scan itself allows
+(``stages.evaluation.scan_quality``).
 
 In 2D a pair is one query on one view. The target is *in view* if at least ``VISIBLE_SHARE`` of the
 picture shows it, and *absent* if no cell shows it. Pairs in between and answers that failed are
@@ -12,8 +13,9 @@ not counted.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, fields
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -28,6 +30,12 @@ from data.types import Array, GroundTruth, Progress, Prompt, PromptTruth, silent
 from stages.evaluation import benchmarks, metrics
 from stages.evaluation.benchmarks import QuerySource
 from stages.evaluation.metrics import BoxScan, auc
+from stages.evaluation.scan_quality import (
+    SceneQuality,
+    SuperpointTruth,
+    summarise_scans,
+    summarise_snapped,
+)
 
 
 @dataclass(frozen=True, eq=False)
@@ -119,6 +127,7 @@ class EvaluationScene:
     ``truths`` is by prompt id; ``masks`` by source, then by prompt id, each (N,) bool over the
     scan's original points. A missing mask scores as empty. ``teacher_2d`` is None where the teacher
     was not evaluated in 2D; ``scan`` may be None where the benchmark's convention scores no boxes.
+    ``superpoints`` (N,) are the superpoints of the points, None where the scan is not judged.
     """
 
     scene_id: str
@@ -128,6 +137,19 @@ class EvaluationScene:
     masks: Mapping[str, Mapping[str, Array]]
     teacher_2d: Teacher2D | None = None
     scan: BoxScan | None = None
+    superpoints: Array | None = None
+
+    @cached_property
+    def superpoint_truth(self) -> SuperpointTruth | None:
+        """The truth against the superpoints; None where the scan is not judged."""
+        if self.superpoints is None:
+            return None
+        return SuperpointTruth(self.ground_truth, self.superpoints)
+
+    @cached_property
+    def snapped(self) -> GroundTruth | None:
+        """The truth snapped to superpoints; None where the scan is not judged."""
+        return self.superpoint_truth.snapped() if self.superpoint_truth else None
 
 
 def run(
@@ -148,16 +170,22 @@ def run(
     """
     rows: list[QueryRow] = []
     judged: list[tuple[str, Pairs]] = []
+    qualities: list[SceneQuality] = []
     num_aligned = 0
     for done, scene in enumerate(scenes, start=1):
         rows.extend(_row(scene, prompt, queries) for prompt in scene.prompts)
         judged.extend(_judged(scene))
+        qualities.extend(_quality(scene))
         num_aligned += scene.scan is not None and scene.scan.is_aligned and bool(scene.prompts)
         progress(done, 0)
     rows.extend(search_rows)
     _refuse_unusable(rows)
-    benchmark = {"benchmark": benchmarks.summarise(rows, queries, num_aligned)}
-    return Evaluation(tuple(rows), {**summarise(rows, judged), **benchmark})
+    sections = {
+        "snapped": summarise_snapped(rows),
+        "scan": summarise_scans(qualities),
+        "benchmark": benchmarks.summarise(rows, queries, num_aligned),
+    }
+    return Evaluation(tuple(rows), {**summarise(rows, judged), **sections})
 
 
 def summarise(rows: Sequence[QueryRow], judged: Sequence[tuple[str, Pairs]]) -> dict[str, Any]:
@@ -200,6 +228,10 @@ def _row(scene: EvaluationScene, prompt: Prompt, queries: QuerySource) -> QueryR
     targets = truth.counted_points(object_ids)
     # Each mask is looked up once: the lookup may read it from a file.
     masks = {source: scene.masks.get(source, _NOTHING).get(prompt.prompt_id) for source in SOURCES}
+    snapped: dict[str, Score] = {}
+    if scene.snapped is not None:
+        snapped_targets = scene.snapped.counted_points(object_ids)
+        snapped = _scores(scene, prompt.prompt_id, masks, snapped_targets)
     return QueryRow(
         prompt.prompt_id,
         scene.scene_id,
@@ -210,7 +242,17 @@ def _row(scene: EvaluationScene, prompt: Prompt, queries: QuerySource) -> QueryR
         _scores(scene, prompt.prompt_id, masks, targets),
         benchmarks.group_of(queries, truth, object_ids),
         _official(scene, masks, queries, object_ids),
+        snapped=snapped,
     )
+
+
+def _quality(scene: EvaluationScene) -> Iterator[SceneQuality]:
+    """Yield the quality of the scan, where it is judged."""
+    truth = scene.ground_truth
+    if scene.superpoint_truth is not None:
+        asked = (target_ids(scene.scene_id, p, scene.truths, truth) for p in scene.prompts)
+        targets = [truth.counted_points(object_ids) for object_ids in asked]
+        yield scene.superpoint_truth.quality(scene.scene_id, targets)
 
 
 def _official(

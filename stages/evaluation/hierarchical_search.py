@@ -62,11 +62,15 @@ Choices = Mapping[tuple[str, str], RoomChoice]
 
 @dataclass(frozen=True, eq=False)
 class SearchedRoom:
-    """The answers in one room: ``masks`` by source and prompt id, (N,) bool; and its truth."""
+    """The answers in one room: ``masks`` by source and prompt id, (N,) bool; and its truth.
+
+    ``snapped`` is the truth snapped to superpoints; where it is None the exact truth is taken.
+    """
 
     scene_id: str
     ground_truth: GroundTruth
     masks: Mapping[str, Mapping[str, Array]]
+    snapped: GroundTruth | None = None
 
 
 @dataclass
@@ -101,18 +105,11 @@ def run_search_rows(
     """
     for search in searches:
         _check(search, truths)
-    counts = {(s.search_id, source): _Counts() for s in searches for source in SOURCES}
-    truth_points: dict[str, int] = {}
+    exact, snapped = _Tally(searches), _Tally(searches)
     for room in rooms:
-        for search in searches:
-            if room.scene_id in search.rooms:
-                truth = _truth(search, truths[search.search_id], room)
-                if truths[search.search_id].scene_id == room.scene_id:
-                    truth_points[search.search_id] = len(truth)
-                for source in SOURCES:
-                    choice = choices[search.search_id, source]
-                    _add(counts[search.search_id, source], search, source, choice, room, truth)
-    rows = [_rows(s, truths[s.search_id], truth_points, counts) for s in searches]
+        exact.add(room, room.ground_truth, truths, choices)
+        snapped.add(room, room.snapped or room.ground_truth, truths, choices)
+    rows = [_rows(s, truths[s.search_id], exact, snapped) for s in searches]
     search_metrics = _metrics(searches, truths, choices, rows)
     return SearchResult(tuple(with_step for with_step, _ in rows), search_metrics)
 
@@ -129,19 +126,46 @@ def _check(search: Search, truths: Mapping[str, PromptTruth]) -> None:
         )
 
 
-def _truth(search: Search, truth: PromptTruth, room: SearchedRoom) -> Array:
+class _Tally:
+    """The counts of all searches by one convention of truth, and the points of their targets."""
+
+    def __init__(self, searches: Sequence[Search]) -> None:
+        self._searches = searches
+        self.counts = {(s.search_id, source): _Counts() for s in searches for source in SOURCES}
+        self.truth_points: dict[str, int] = {}
+
+    def add(
+        self,
+        room: SearchedRoom,
+        scan: GroundTruth,
+        truths: Mapping[str, PromptTruth],
+        choices: Choices,
+    ) -> None:
+        """Count the points of one room, whose truth is ``scan``."""
+        for search in self._searches:
+            if room.scene_id not in search.rooms:
+                continue
+            target = _target(search, truths[search.search_id], room.scene_id, scan)
+            if truths[search.search_id].scene_id == room.scene_id:
+                self.truth_points[search.search_id] = len(target)
+            for source in SOURCES:
+                key = search.search_id, source
+                _add(self.counts[key], search, source, choices[key], room, scan, target)
+
+
+def _target(search: Search, truth: PromptTruth, scene_id: str, scan: GroundTruth) -> Array:
     """Return the points (n,) of a search's target in one room; none in other rooms."""
-    if truth.scene_id != room.scene_id:
+    if truth.scene_id != scene_id:
         return np.zeros(0, np.int32)
-    unknown = set(truth.object_ids) - set(room.ground_truth.object_ids)
+    unknown = set(truth.object_ids) - set(scan.object_ids)
     if unknown:
         raise DataError(
             f"search {search.search_id}",
-            f"objects that scene {room.scene_id} has",
+            f"objects that scene {scene_id} has",
             str(sorted(unknown)),
             "Check that queries and scans are of the same version.",
         )
-    return room.ground_truth.counted_points(truth.object_ids)
+    return scan.counted_points(truth.object_ids)
 
 
 def _add(
@@ -150,13 +174,13 @@ def _add(
     source: str,
     choice: RoomChoice,
     room: SearchedRoom,
+    scan: GroundTruth,
     truth: Array,
 ) -> None:
     mask = room.masks.get(source, {}).get(search.prompt_id(room.scene_id))
     if mask is None:
         counts.missing = True
         return
-    scan = room.ground_truth
     count = metrics.count_points(mask, truth, scan.num_points, scan.left_out)
     for k, is_in in enumerate((choice.room in ("", room.scene_id), True)):
         counts.predicted[k] += count.predicted * is_in
@@ -164,20 +188,22 @@ def _add(
 
 
 def _rows(
-    search: Search,
-    truth: PromptTruth,
-    truth_points: Mapping[str, int],
-    counts: Mapping[tuple[str, str], _Counts],
+    search: Search, truth: PromptTruth, exact: _Tally, snapped: _Tally
 ) -> tuple[QueryRow, QueryRow]:
     """Return the search's rows with the room step and without it."""
-    points = truth_points.get(search.search_id, 0)
-    rows_of_search = []
-    for k in range(2):
-        scores = {source: _score(counts[search.search_id, source], k, points) for source in SOURCES}
-        targets = TARGET_COUNTS[min(len(set(truth.object_ids)), 2)]
-        fields = (search.search_id, truth.scene_id, search.text, SEARCH_TASK, targets, points)
-        rows_of_search.append(QueryRow(*fields, scores))
-    return rows_of_search[0], rows_of_search[1]
+    targets = TARGET_COUNTS[min(len(set(truth.object_ids)), 2)]
+    points = exact.truth_points.get(search.search_id, 0)
+    fields = (search.search_id, truth.scene_id, search.text, SEARCH_TASK, targets, points)
+    with_step, without_step = (
+        QueryRow(*fields, _scores(search, exact, k), snapped=_scores(search, snapped, k))
+        for k in range(2)
+    )
+    return with_step, without_step
+
+
+def _scores(search: Search, tally: _Tally, k: int) -> dict[str, Score]:
+    points = tally.truth_points.get(search.search_id, 0)
+    return {source: _score(tally.counts[search.search_id, source], k, points) for source in SOURCES}
 
 
 def _score(counts: _Counts, k: int, truth_points: int) -> Score:

@@ -105,9 +105,12 @@ class PointCount(NamedTuple):
     predicted: int
 
 
-def counts_of(rows: Sequence[QueryRow], source: str) -> Counts:
-    """Intersection and union of the masks of one source, one pair for each of ``rows``."""
-    scores = (row.scores[source] for row in rows)
+def counts_of(rows: Sequence[QueryRow], source: str, snapped: bool = False) -> Counts:
+    """Intersection and union of the masks of one source, one pair for each of ``rows``.
+
+    With ``snapped`` the truth is snapped to superpoints, in the rows that have such scores.
+    """
+    scores = ((row.snapped if snapped else {}).get(source, row.scores[source]) for row in rows)
     return Counts.of((score.intersection, score.union) for score in scores)
 
 

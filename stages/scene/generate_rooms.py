@@ -26,6 +26,7 @@ def run_room(root: Path, split: Split, index: int, cfg: GenerateConfig) -> None:
 
     The files depend on (cfg, split, index) only; no file of another room is touched.
     """
+    from data.rooms.scanning.scan import Scanning
     from data.rooms.write import write_room
 
     name = scene_id(cfg.seed, split, index)
@@ -42,6 +43,17 @@ def run_room(root: Path, split: Split, index: int, cfg: GenerateConfig) -> None:
         cfg.room_scale,
         _origin(index, cfg),
         (cfg.qa_questions, cfg.searches if cfg.rooms_per_place else 0),
+        (
+            Scanning(
+                cfg.sensor,
+                cfg.scan_views,
+                (cfg.pose_drift, cfg.pose_drift_degrees),
+                cfg.clutter,
+                cfg.voxel,
+            )
+            if cfg.scan == "scanned"
+            else None
+        ),
     )
 
 

@@ -13,7 +13,7 @@ import pytest
 from data.artifacts.scene import FILE, read_ground_truth, read_scene, write_scene
 from data.artifacts.store import ArtifactKey, writing
 from data.errors import ArtifactError
-from data.types import Camera, Neighbours, View
+from data.types import Camera, Neighbours, SurfaceTruth, View
 from tests.support.scans.tiny_scene import make_tiny_scene
 from tests.support.sealed import seal
 
@@ -104,6 +104,20 @@ def test_depth_comes_back_to_half_a_millimetre_and_zero_stays_zero(tmp_path: Pat
     found = read_scene(tmp_path).depths[2]
     assert found.dtype == np.float32
     np.testing.assert_allclose(found, [[0, 1.234, 1.235], [65.535, 65.535, 0]], atol=1e-6)
+
+
+def test_what_a_scan_holds_of_the_surface_comes_back_where_it_is_known(
+    folder: Path, tmp_path: Path
+) -> None:
+    assert read_ground_truth(folder).surface is None
+    scene, truth = make_tiny_scene(spacing=0.3, height=24, width=32)
+    surface = SurfaceTruth(0.875, 0.0078125, 0.03125)
+    key = ArtifactKey.make(tmp_path, "prepare_scene", 2, {}, {})
+    with writing(key) as path:
+        assert path is not None
+        parts = scene.cloud, scene.triangles, scene.superpoint_ids
+        write_scene(path, *parts, (), (), replace(truth, surface=surface), scene.scene_id)
+    assert read_ground_truth(key.folder).surface == surface
 
 
 def test_ground_truth_comes_back(folder: Path) -> None:

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
+from typing import Any
 
 import numpy as np
 
-from data.geometry.raycast import Raycaster
-from data.readers.rgbd import VOXEL, DepthFrame, fuse_depth
-from data.types import Camera
+from data.geometry import depth_fusion
+from data.geometry.depth_fusion import VOXEL, DepthFrame, fuse_depth
+from data.geometry.raycast import Raycaster, open3d
+from data.types import Array, Camera
 from tests.support.scans.rgbd_tree import distance_to_room
 from tests.support.scans.scannetpp_tree import PINHOLE, room
 
@@ -41,6 +44,37 @@ def test_a_pixel_centre_is_half_a_pixel_from_the_edge() -> None:
     inner = np.abs(mesh.points[:, 0]) < 0.4
     off = mesh.points[inner, 2] - (2 + mesh.points[inner, 0])
     assert abs(float(off.mean())) < 2e-3
+
+
+def test_the_average_is_open3ds() -> None:
+    """Planes from two poses: the same blocks, distances, weights and colours."""
+    library, voxel = open3d(), 0.04
+    tensor, image = library.core.Tensor, library.t.geometry.Image
+    both = [depth_fusion._grid(library, voxel) for _ in range(2)]
+    for shift, frame in ((0.0137, wall(1.6, 0.3)), (-0.0211, wall(1.5))):
+        pose = np.eye(4)
+        pose[:3, 3] = shift, 1.7 * shift, 0.9 * shift
+        frame = replace(frame, world_to_camera=pose)
+        assert depth_fusion._integrate(library, both[0], frame, voxel)
+        color = tensor(frame.color.astype(np.float32) / 255)
+        parts = image(tensor(frame.depth)), tensor(CAMERA.K), tensor(frame.world_to_camera)
+        limits = 1.0, depth_fusion.REACH, 4.0
+        blocks = both[1].compute_unique_block_coordinates(*parts, *limits)
+        both[1].integrate(blocks, parts[0], image(color), *parts[1:], *limits)
+    ours, theirs = (voxels_of(grid) for grid in both)
+    assert ours[0].tolist() == theirs[0].tolist()
+    for mine, other in zip(ours[1:], theirs[1:]):
+        # Where a voxel falls on the border of two pixels, rounding decides.
+        assert (np.abs(mine - other) > 1e-3).mean() < 1e-3
+
+
+def voxels_of(grid: Any) -> list[Array]:
+    """Coordinates of a grid's blocks in order, and the three fields of their voxels."""
+    slots = grid.hashmap().active_buf_indices().numpy()
+    keys = grid.hashmap().key_tensor().numpy()[slots]
+    order = np.lexsort(keys.T)
+    fields = (grid.attribute(name).numpy() for name in ("tsdf", "weight", "color"))
+    return [keys[order], *(field[slots][order] for field in fields)]
 
 
 def frames() -> Iterator[DepthFrame]:

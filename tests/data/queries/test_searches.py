@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -120,6 +121,20 @@ def test_points_marked_in_other_rooms_count_against_the_answer_without_the_step(
     assert figures["without_room"]["miou"] == pytest.approx((2 / 7 + 3 / 4) / 2, abs=1e-6)
     assert figures["room_hit_rate"] == figures["room_hit_rate_told"] == 1
     assert result.metrics["num_searches"] == 2
+
+
+def test_searches_are_scored_by_the_snapped_truth_too() -> None:
+    """By its superpoints the lamp has five points: all that were found, and 5 in the union."""
+    rooms = [room("a", _0000=[5, 6], _0001=[0, 1, 2]), room("b", _0000=[0, 1, 9], _0001=[3])]
+    points = np.array([0, 1, 2, 3, 9], np.int32)
+    snapped = replace(rooms[1].ground_truth, point_ids=points, offsets=np.array([0, 5]))
+    rooms[1] = replace(rooms[1], snapped=snapped)
+    result = hierarchical_search.run_search_rows([LAMP, BED], TRUTHS, choices("b", "a"), rooms)
+    lamp, bed = result.rows
+    score = lamp.snapped["student"]
+    assert (score.intersection, score.union, score.predicted_points) == (3, 5, 3)
+    assert (lamp.scores["student"].intersection, lamp.truth_points) == (2, 4)
+    assert bed.snapped == bed.scores
 
 
 def test_a_wrong_room_scores_nothing_and_no_room_means_all() -> None:

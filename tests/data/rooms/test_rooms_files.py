@@ -18,7 +18,7 @@ from scipy.spatial.transform import Rotation
 from data.errors import DataError
 from data.rooms.catalog import LABELS
 from stages.scene.generate_rooms import run_index, run_room, scene_ids
-from tests.support.scans.rooms_fixture import TINY, generate, tree_hashes
+from tests.support.scans.rooms_fixture import SCANNED, TINY, generate, tree_hashes
 
 
 @pytest.fixture(scope="module")
@@ -139,31 +139,34 @@ def test_colmap_and_nerfstudio_tell_the_same_poses(root: Path) -> None:
     assert (content["cx"], content["cy"]) == (TINY.width / 2, TINY.height / 2)
 
 
-def _write_one(root: str) -> None:
+def _write_two(root: str) -> None:
+    """A clean room and a scanned one."""
     run_room(Path(root), "train", 0, TINY)
+    run_room(Path(root), "val", 0, SCANNED)
 
 
-def test_same_bytes_in_other_processes_with_other_thread_counts(root: Path, tmp_path: Path) -> None:
-    wanted = tree_hashes(scene_folder(root))
+def test_same_bytes_in_other_processes_with_other_thread_counts(tmp_path: Path) -> None:
+    _write_two(str(tmp_path / "here"))
+    wanted = tree_hashes(tmp_path / "here")
+    assert any(name.endswith("scan_truth.json") for name in wanted)
     code = (
         "import os, sys; from pathlib import Path; "
         "os.sched_setaffinity(0, {min(os.sched_getaffinity(0))}); "
-        "from stages.scene.generate_rooms import run_room; "
-        "from tests.support.scans.rooms_fixture import TINY; "
-        "run_room(Path(sys.argv[1]), 'train', 0, TINY)"
+        "from tests.data.rooms.test_rooms_files import _write_two; "
+        "_write_two(sys.argv[1])"
     )
     environment = {"OMP_NUM_THREADS": "1", "PATH": "", "PYTHONHASHSEED": "5"}
     command = [sys.executable, "-c", code, str(tmp_path / "one")]
     repository = Path(__file__).resolve().parents[3]
     subprocess.run(command, check=True, env=environment, cwd=repository)
     process = multiprocessing.get_context("spawn").Process(
-        target=_write_one, args=(str(tmp_path / "two"),)
+        target=_write_two, args=(str(tmp_path / "two"),)
     )
     process.start()
     process.join()
     assert process.exitcode == 0
     for other in ("one", "two"):
-        assert tree_hashes(scene_folder(tmp_path / other)) == wanted
+        assert tree_hashes(tmp_path / other) == wanted
 
 
 def test_index_names_a_missing_room(root: Path, tmp_path: Path) -> None:

@@ -57,7 +57,8 @@ WITH_LABELS: Mapping[str, set[str]] = {
     "data.queries.hierarchical_search": {"truths_in_room"},
     "stages.evaluation.answer_questions": {"run_scores"},
     "stages.evaluation.hierarchical_search": {
-        *("SearchedRoom", "run_search_rows", "_check", "_truth", "_rows", "_metrics"),
+        *("SearchedRoom", "run_search_rows", "_Tally", "_check", "_target", "_add", "_rows"),
+        "_metrics",
     },
 }
 LABELS = (

@@ -154,6 +154,13 @@ def test_packaged_sets_know_their_splits() -> None:
     assert large.split_of(large.scenes("tune")[3]) == "tune"
     assert large.scenes() == tuple(name for s in SPLITS for name in large.scenes(s))
     assert not set(demo.scenes()) & set(large.scenes())
+    for plan, clean in ((demo, load_plan("demo_clean")), (large, load_plan("demo_large_clean"))):
+        assert clean.dataset.by_split == plan.dataset.by_split
+        scanned = plan.experiment.generate.model_copy(update={"scan": "clean"})
+        assert scanned == clean.experiment.generate != plan.experiment.generate
+        assert clean.experiment.model_copy(update={"generate": plan.experiment.generate}) == (
+            plan.experiment
+        )
 
 
 def on_disk(roots: tuple[Path, Path], tmp_path: Path, shared: Split | None = None) -> Plan:

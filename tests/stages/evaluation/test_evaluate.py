@@ -86,6 +86,8 @@ def test_headline_is_the_students_and_keys_are_stable(result: Evaluation) -> Non
         "fusion_only",
         "together",
         "teacher_2d",
+        "snapped",
+        "scan",
         "benchmark",
     ]
     assert summary["teacher_2d"]["pairs"] == 0  # nobody judged the teacher here
@@ -99,6 +101,28 @@ def test_headline_is_the_students_and_keys_are_stable(result: Evaluation) -> Non
     assert (summary["acc25"], summary["acc50"]) == (0.5, 0.25)
     assert summary["student"]["num_missing"] == 1
     assert summary["fusion_only"]["num_missing"] == 2
+
+
+def test_what_the_scan_allows_and_the_snapped_truth_by_hand() -> None:
+    """Superpoints 0-2, 3-5, 6-8 and 9-19; the bed is the first, the pillow the others to 8."""
+    superpoints = np.repeat(np.arange(4), (3, 3, 3, 11)).astype(np.int32)
+    judged = run([replace(make_scene(), superpoints=superpoints)])
+    # Ceilings: bed 3 of 4; both 8 of 9; the pillow 5 of 6.
+    scan = judged.summary["scan"]
+    assert scan["ceiling"]["count"] == 3 and scan["object_ceiling"]["count"] == 2
+    expected = (3 / 4 + 8 / 9 + 5 / 6) / 3
+    assert scan["ceiling"]["miou"] == pytest.approx(expected, abs=1e-6)
+    assert scan["surface"] is None and scan["by_scene"]["00000000aa"]["num_superpoints"] == 4
+    bed, both, toilet, pillow = judged.rows
+    # Snapped, the bed has 0-2 and the pillow 3-8.
+    score = bed.snapped["student"]
+    assert (score.intersection, score.union) == (2, 3)
+    assert (both.snapped["student"].intersection, both.snapped["student"].union) == (8, 9)
+    assert toilet.snapped["student"].union == 0
+    assert pillow.snapped["student"].union == 6 and pillow.snapped["student"].missing
+    snapped = judged.summary["snapped"]["student"]
+    assert snapped["miou"] == pytest.approx((2 / 3 + 8 / 9 + 0 + 0) / 4, abs=1e-6)
+    assert judged.summary["miou"] == run([make_scene()]).summary["miou"]
 
 
 def test_conventions_and_boundary_counts(result: Evaluation) -> None:

@@ -17,7 +17,7 @@ import pytest
 from PIL import Image
 
 from data.artifacts.evaluation import HTML, METRICS, OVERVIEW, write_report
-from data.types import Prompt
+from data.types import Prompt, SurfaceTruth
 from stages.configs import Experiment, FuseConfig, ReportConfig
 from stages.evaluation.evaluate import EvaluationScene
 from stages.evaluation.evaluate import run as evaluate
@@ -43,7 +43,10 @@ def make_inputs(teacher: str = "oracle") -> ReportInputs:
     del student[prompts[2].prompt_id]
     student[prompts[3].prompt_id] = ground_truth.mask([12])
     masks = {"student": student, "fusion_only": shown}
-    result = evaluate([EvaluationScene(scene.scene_id, prompts, by_id, ground_truth, masks)])
+    surface = SurfaceTruth(0.875, 0.007, 0.125)
+    truth = replace(ground_truth, surface=surface)
+    item = EvaluationScene(scene.scene_id, prompts, by_id, truth, masks)
+    result = evaluate([replace(item, superpoints=scene.superpoint_ids)])
     stages = (StageRecord("link_points", "0123456789abcdef" * 4, 12.5, 345.0, 18),)
     training = tuple({"epoch": e, "loss": 1 / e, "seconds": 1.0} for e in range(1, 6))
     config = Experiment(fuse=FuseConfig(views="all"))
@@ -65,6 +68,14 @@ def test_every_query_is_there_escaped_and_no_tag_of_it_lives(html: str) -> None:
     assert any(shown in str(attrs["alt"]) for attrs in page.all("img"))
     assert [len(page.code), len(page.scripts)] == [3, 3 + 5 + 1 + 2]
     assert "alert(" not in "".join(page.code)
+
+
+def test_the_page_says_what_the_scans_allow(html: str) -> None:
+    text = Page(html).text
+    head = text.split("What ran")[1]  # From the page's links to that section's title.
+    for words in ("What the scans allow", "Superpoint ceiling", "87.5", "7 mm", "0.12 m"):
+        assert words in head
+    assert "Truth snapped to superpoints" in text
 
 
 def test_embedded_json_is_whole_and_cannot_end_its_script(html: str) -> None:

@@ -21,6 +21,19 @@ SMALL = GenerateConfig(
 TINY = GenerateConfig(
     train_rooms=1, val_rooms=1, views=2, height=32, width=48, vertex_spacing=0.25, seed=3
 )
+SCANNED = GenerateConfig(
+    train_rooms=0,
+    val_rooms=1,
+    views=5,
+    height=48,
+    width=72,
+    vertex_spacing=0.15,
+    seed=11,
+    scan="scanned",
+    scan_views=14,
+    clutter=24,
+    voxel=0.06,
+)
 
 
 def generate(root: Path, cfg: GenerateConfig) -> None:
