@@ -3,8 +3,7 @@
     python -m benchmarks.demo [--before 39aca72 1fe06f5] [--repeats 1]
 
 All versions make twelve training rooms and six evaluation rooms with 24 images each, and run from
-nothing to the report. The first versions' demo had clean rooms, as today's scene set demo_clean
-has, which is run here. 39aca72 is the first version whose demo asks a network, as the current demo
+nothing to the report. 39aca72 is the first version whose demo asks a network, as the current demo
 does; 1fe06f5 is the first version with a demo, whose teacher is an oracle that takes no time. The
 other versions are checked out from the project's history into separate folders and run with the
 installed packages.
@@ -73,7 +72,7 @@ def _times(folder: Path, before: Mapping[str, Path], repeats: int) -> dict[str, 
             start = time.perf_counter()
             _demo(trees[name], output)
             times[name].append(time.perf_counter() - start)
-            found = json.loads((output / _scene_set(trees[name]) / "metrics.json").read_text())
+            found = json.loads((output / "demo" / "metrics.json").read_text())
             told = f"{name}: {times[name][-1]:.0f} s, {found['num_queries']} queries"
             print(told, file=sys.stderr, flush=True)
     return times
@@ -82,12 +81,8 @@ def _times(folder: Path, before: Mapping[str, Path], repeats: int) -> dict[str, 
 def _demo(tree: Path, output: Path) -> None:
     environment = os.environ | {"MLLM3D_OUTPUT": str(output), "PYTHONPATH": str(tree)}
     command = [sys.executable, "-m", "luigi", "--module", "pipeline", "RunAll"]
-    command += ["--scene-set", _scene_set(tree)]
+    command += ["--scene-set", "demo"]
     subprocess.run(command, cwd=tree, env=environment, check=True, capture_output=True, text=True)
-
-
-def _scene_set(tree: Path) -> str:
-    return "demo_clean" if tree == _HERE else "demo"
 
 
 def _git(*words: str) -> None:

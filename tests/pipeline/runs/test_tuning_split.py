@@ -154,10 +154,13 @@ def test_packaged_sets_know_their_splits() -> None:
     assert large.split_of(large.scenes("tune")[3]) == "tune"
     assert large.scenes() == tuple(name for s in SPLITS for name in large.scenes(s))
     assert not set(demo.scenes()) & set(large.scenes())
-    for plan, clean in ((demo, load_plan("demo_clean")), (large, load_plan("demo_large_clean"))):
+    for clean, plan in (
+        (demo, load_plan("demo_scanned")),
+        (large, load_plan("demo_large_scanned")),
+    ):
         assert clean.dataset.by_split == plan.dataset.by_split
-        scanned = plan.experiment.generate.model_copy(update={"scan": "clean"})
-        assert scanned == clean.experiment.generate != plan.experiment.generate
+        as_clean = plan.experiment.generate.model_copy(update={"scan": "clean"})
+        assert as_clean == clean.experiment.generate != plan.experiment.generate
         assert clean.experiment.model_copy(update={"generate": plan.experiment.generate}) == (
             plan.experiment
         )
