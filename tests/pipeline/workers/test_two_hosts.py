@@ -24,8 +24,8 @@ from benchmarks.two_hosts import (
     wait_until,
 )
 from data.artifacts.store import sha256_of
-from tests.support.worlds.forked_runs import ForkedSharedRun
 from tests.support.warm import forker
+from tests.support.worlds.forked_runs import ForkedSharedRun
 
 LIMIT = 180.0
 """Seconds, three times what a recovery may take: a guard against hanging, no measurement."""
