@@ -75,7 +75,6 @@ MAY_RERUN: Mapping[str, set[str]] = {
 }
 # What no rule below makes a valid value of.
 VALUES: Mapping[str, Any] = {
-    "generate.scan": "clean",  # The demo's rooms are scanned.
     "prompts.bank": ["wall"],
     "prompts.rooms": {"loft": ["the beam"]},
     "teacher.options": {"a": 1},
