@@ -39,7 +39,8 @@ def test_a_run_that_is_told_to_stop_does_so_at_once_and_goes_on(
     run = pipeline.start()
     wait_for(lambda: bool(pipeline.answered()) or run.poll() is not None)
     run.send_signal(number)
-    assert run.wait(timeout=5) == INTERRUPTED
+    # The run ends 2 s after the signal; where other tests share the cores these become longer.
+    assert run.wait(timeout=15) == INTERRUPTED
     wait_for(lambda: not pipeline.processes(), 2)
     printed = (pipeline.folder / "log").read_text()
     assert printed.count("Stopped. Finished artifacts are kept") == 1 and "Traceback" not in printed
