@@ -74,6 +74,7 @@ class Forked:
         self.send_signal(signal.SIGKILL)
 
     def _ended_within(self, seconds: float | None) -> int | None:
+        """Return the exit code, or None if the run goes on after ``seconds``; None waits on."""
         if self.returncode is None and select.select([self._connection], [], [], seconds)[0]:
             self.returncode = int(self._lines.readline())
             self._lines.close()
