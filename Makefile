@@ -4,6 +4,10 @@ PYTHON ?= python3.11
 VENV := .venv
 BIN := $(VENV)/bin
 
+# Each process imports some hundred files of ours, and each test process rewrites those of tests; keep
+# what they compiled, whatever the caller's environment says.
+export PYTHONDONTWRITEBYTECODE :=
+
 .PHONY: demo test lint docs bench bench-quick format web clean
 
 demo: $(VENV)/.installed

@@ -8,9 +8,14 @@ import subprocess
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 
 from tests.support.cli import LUIGI, REPOSITORY, command, environment
+from tests.support.warm import Forked, forker
+
+LIMIT = 200.0
+"""Seconds: a guard against hanging."""
 
 
 def wait_for(condition: Callable[[], bool], seconds: float, what: str) -> None:
@@ -19,6 +24,22 @@ def wait_for(condition: Callable[[], bool], seconds: float, what: str) -> None:
     while not condition():
         assert time.monotonic() < deadline, f"waited {seconds} s for {what}"
         time.sleep(0.05)
+
+
+@dataclass(frozen=True)
+class Worker:
+    """A worker of a daemon, and the file of its output and errors."""
+
+    run: Forked
+    log: Path
+
+    def ended(self, code: int = 0) -> str:
+        """Return what it printed until it ended, with ``code`` and no traceback."""
+        ended = self.run.wait(timeout=LIMIT)
+        printed = self.log.read_text()
+        assert ended == code, printed
+        assert "Traceback" not in printed, printed
+        return printed
 
 
 class Luigid:
@@ -35,7 +56,7 @@ class Luigid:
             self.port: int = probe.getsockname()[1]
         self.url = f"http://127.0.0.1:{self.port}"
         self._daemon: subprocess.Popen[bytes] | None = None
-        self._workers: list[subprocess.Popen[str]] = []
+        self._workers: list[Worker] = []
 
     def start(self) -> None:
         """Start the daemon with the state saved at its last stop, and wait until it answers."""
@@ -64,16 +85,13 @@ class Luigid:
         """Return the daemon's output."""
         return (self.folder / "luigid.log").read_text()
 
-    def worker(self, *arguments: str, module: str = "pipeline") -> subprocess.Popen[str]:
-        """Return a luigi command that uses the daemon; ``stdout`` holds output and errors."""
-        worker = subprocess.Popen(
-            command(*arguments, "--scheduler-url", self.url, module=module),
-            cwd=self.folder,
-            env=environment(self.folder / "output", PYTHONPATH=str(REPOSITORY)),
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            text=True,
-        )
+    def worker(self, *arguments: str, module: str = "pipeline") -> Worker:
+        """Fork a luigi command that uses the daemon."""
+        line = command(*arguments, "--scheduler-url", self.url, module=module)
+        env = environment(self.folder / "output", PYTHONPATH=str(REPOSITORY))
+        log = self.folder / f"worker-{len(self._workers)}.log"
+        with open(log, "wb") as printed:
+            worker = Worker(forker().start(line, self.folder, env, printed.fileno()), log)
         self._workers.append(worker)
         return worker
 
@@ -81,8 +99,8 @@ class Luigid:
         """Kill the daemon and all workers."""
         self.kill()
         for worker in self._workers:
-            worker.kill()
-            worker.wait()
+            worker.run.kill()
+            worker.run.wait()
 
 
 @contextmanager

@@ -21,11 +21,9 @@ from pipeline.plan import load_plan
 from pipeline.process import slots
 from pipeline.workers.scheduler import RetryingScheduler
 from tests.support.cli import REPOSITORY, luigi
-from tests.support.luigid import Luigid, luigid, wait_for
+from tests.support.luigid import LIMIT, Luigid, luigid, wait_for
 
 TASKS = "tests.support.central_tasks"
-LONG = 200.0
-"""Seconds: a guard against hanging."""
 
 
 @pytest.fixture
@@ -39,17 +37,9 @@ def lines(path: Path) -> list[str]:
     return path.read_text().splitlines() if path.exists() else []
 
 
-def ended(worker: subprocess.Popen[str], code: int = 0) -> str:
-    """What a worker printed until it ended, with ``code`` and no traceback."""
-    printed, _ = worker.communicate(timeout=LONG)
-    assert worker.returncode == code, printed
-    assert "Traceback" not in printed, printed
-    return printed
-
-
 def test_where_no_scheduler_is_one_message_says_so(tmp_path: Path) -> None:
     away = Luigid(tmp_path)
-    printed = ended(away.worker("GenerateRooms", "--scene-set", "demo"), code=40)
+    printed = away.worker("GenerateRooms", "--scene-set", "demo").ended(code=40)
     assert printed.count("ERROR") == 1 and printed.count(away.url) == 1
     assert "no scheduler answers" in printed and "refused" in printed and "luigid.cfg" in printed
     assert not (tmp_path / "output").exists()
@@ -70,7 +60,7 @@ def test_something_else_that_answers_is_named(tmp_path: Path) -> None:
         threading.Thread(target=server.serve_forever, daemon=True).start()
         other = Luigid(tmp_path)
         other.url = f"http://127.0.0.1:{server.server_port}"
-        printed = ended(other.worker("GenerateRooms", "--scene-set", "demo"), code=40)
+        printed = other.worker("GenerateRooms", "--scene-set", "demo").ended(code=40)
         server.shutdown()
     assert printed.count("ERROR") == 1 and "<html>hello" in printed
 
@@ -82,7 +72,7 @@ def test_a_worker_in_a_long_native_call_is_not_taken_for_dead(tmp_path: Path) ->
     with luigid(tmp_path, worker_disconnect_delay=str(patience)) as daemon:
         workers = [daemon.worker(*line, module=TASKS) for _ in range(2)]
         for worker in workers:
-            ended(worker)
+            worker.ended()
         assert len(lines(tmp_path / "call.runs")) == 1
         assert "disconnected worker" not in daemon.log
 
@@ -93,14 +83,14 @@ def test_a_users_mistake_is_told_once_a_worker_and_can_be_mended_at_once(
     line = ("NeedsMistaken", "--folder", str(tmp_path), "--name", "after")
     workers = [daemon.worker(*line, module=TASKS) for _ in range(2)]
     for worker in workers:
-        printed = ended(worker, code=30)
+        printed = worker.ended(code=30)
         error, _, summary = printed.partition("\nfailed:\n")
         assert error.count("the mistake of a user") == 1
         assert summary.count("the mistake of a user") == 1
     # Each command may ask for it once; luigid tries nothing again by itself.
     assert 1 <= len(lines(tmp_path / "mistaken.runs")) <= 2
     (tmp_path / "mended").touch()
-    ended(daemon.worker(*line, module=TASKS))
+    daemon.worker(*line, module=TASKS).ended()
     assert (tmp_path / "after.done").exists() and len(lines(tmp_path / "after.runs")) == 1
 
 
@@ -109,12 +99,12 @@ def test_a_scheduler_that_is_killed_and_started_anew_is_waited_for(
 ) -> None:
     line = ("Link", "--folder", str(tmp_path), "--number", "5")
     workers = [daemon.worker(*line, module=TASKS) for _ in range(2)]
-    wait_for(lambda: len(lines(tmp_path / "links")) == 2, LONG, "the second task")
+    wait_for(lambda: len(lines(tmp_path / "links")) == 2, LIMIT, "the second task")
     daemon.kill()
     time.sleep(4)
     assert not (tmp_path / "state").exists()
     daemon.start()
-    printed = [ended(worker) for worker in workers]
+    printed = [worker.ended() for worker in workers]
     assert all(text.count("does not answer") == 1 for text in printed)
     assert all(text.count("answers again") == 1 for text in printed)
     # The chain is gone through once; the one at work when luigid was lost may be asked for again.
@@ -128,9 +118,9 @@ def test_a_scheduler_that_stays_away_ends_the_run_with_one_message(
     (tmp_path / "luigi.cfg").write_text("[core]\nrpc_retry_attempts=3\nrpc_retry_wait=1\n")
     line = ("Link", "--folder", str(tmp_path), "--number", "5")
     worker = daemon.worker(*line, module=TASKS)
-    wait_for(lambda: bool(lines(tmp_path / "links")), LONG, "a task")
+    wait_for(lambda: bool(lines(tmp_path / "links")), LIMIT, "a task")
     daemon.kill()
-    printed = ended(worker, code=40)
+    printed = worker.ended(code=40)
     assert printed.count("has not answered for 3 s") == 1 and printed.count("ERROR") == 1
 
 
@@ -228,5 +218,5 @@ def test_big_teachers_share_a_machine_as_its_own_config_allows(
     for process in both:
         process.start()
     for process in both:
-        process.join(LONG)
+        process.join(LIMIT)
     assert " ".join(lines(tmp_path / "held")) == expected

@@ -10,7 +10,6 @@ import os
 import re
 import signal
 import subprocess
-import sys
 from pathlib import Path
 
 import pytest
@@ -22,6 +21,8 @@ from pipeline.workers.worker import INTERRUPTED
 from tests.support import slurm_cluster
 from tests.support.slurm_cluster import wait_for
 from tests.support.tiny_set import ROOMS, STUDENT
+from tests.support.warm import forker
+from tests.support.worlds.forked_runs import start_forked
 
 # Pytest finds a module's fixtures by name.
 slurm_config = slurm_cluster.slurm_config
@@ -30,18 +31,19 @@ slurm_config = slurm_cluster.slurm_config
 SLOW = torture.TEACHER.replace(
     "        line = f", "        import time; time.sleep(0.5)\n        line = f"
 )
+ROOMS_ASKED = 3
 CONTENT = {
     "generated": True,
     "splits": {"train": "nvs_sem_train", "val": "nvs_sem_val"},
     "queries": {"train": "queries/train.json", "val": "queries/val.json"},
     "config": {
-        "generate": {**ROOMS, "train_rooms": 3, "val_rooms": 1},
+        "generate": {**ROOMS, "train_rooms": ROOMS_ASKED - 1, "val_rooms": 1},
         "teacher": {"class": "counting_teacher:CountingTeacher"},
         "student": STUDENT,
     },
 }
 WORDS = {"time": "Invalid --time specification", "partition": "invalid partition specified"}
-VIEWS = 4 * ROOMS["views"]
+VIEWS = ROOMS_ASKED * ROOMS["views"]
 
 
 class Cluster(Pipeline):
@@ -58,21 +60,30 @@ class Cluster(Pipeline):
         self.env["PYTHONPATH"] = os.pathsep.join(filter(None, path))
 
     def ask(self, *line: str) -> str:
+        """Ask Slurm."""
         done = subprocess.run(
             line, cwd=self.folder, env=self.env, capture_output=True, text=True, check=False
         )
         assert done.returncode == 0, done.stderr
         return done.stdout
 
+    def command(self, name: str, *options: str) -> subprocess.CompletedProcess[str]:
+        """Run a command of ours."""
+        line = ["python", "-m", "pipeline", name, "--scene-set", "tiny.yaml", *options]
+        return forker().run(line, self.folder, self.env)
+
     def submit(self, *options: str) -> Path:
-        """Submit four elements; the submission's folder."""
-        line = [sys.executable, "-m", "pipeline", "submit", "--scene-set", "tiny.yaml"]
-        self.ask(*line, "--partition", "rooms", "--cpus-per-task", "1", "--mem", "100", *options)
+        """Submit elements; the submission's folder."""
+        resources = ("--partition", "rooms", "--cpus-per-task", "1", "--mem", "100")
+        done = self.command("submit", *resources, *options)
+        assert done.returncode == 0, done.stdout
         return max((self.output / "tiny" / "slurm").iterdir())
 
     def status(self) -> str:
-        line = [sys.executable, "-m", "pipeline", "status", "--scene-set", "tiny.yaml"]
-        return self.ask(*line)
+        """Return what ``status`` prints."""
+        done = self.command("status")
+        assert done.returncode == 0, done.stdout
+        return done.stdout
 
     def job(self, folder: Path, of: str = "array_job") -> str:
         return str(json.loads((folder / "submission.json").read_text())[of])
@@ -119,7 +130,9 @@ def test_an_array_with_a_killed_and_a_warned_element_ends_as_a_local_run(
 ) -> None:
     local = Cluster(tmp_path / "local")
     cluster = Cluster(tmp_path / "it's a % cluster", slurm_config)
-    folder = cluster.submit("--array", "4", "--time", "30", "--sbatch-option", "comment=four rooms")
+    folder = cluster.submit(
+        "--array", "3", "--time", "30", "--sbatch-option", "comment=three rooms"
+    )
     assert cluster.job(folder) in cluster.status()
     wait_for(lambda: bool(cluster.answered()), 120, "the first view")
     wait_for(lambda: bool(cluster.runs_of(0)), 60, "element 0")
@@ -132,18 +145,18 @@ def test_an_array_with_a_killed_and_a_warned_element_ends_as_a_local_run(
         wait_for(lambda: note in notes(folder, f"element-{element}"), 60, f"{element}: {note}")
     assert "requeued 1 x" in cluster.status()
     wait_for(lambda: notes(folder, "rest")[-1:] == ["ended 0"], 240, "the rest")
-    for element in range(4):
+    for element in range(ROOMS_ASKED):
         told = notes(folder, f"element-{element}")
         starts = [note for note in told if note.startswith("started ")]
         assert told[-1] == "ended 0" and len(starts) == (2 if element < 2 else 1), told
     page = cluster.status()
     assert "results of this config: in place" in page
     done = [line.split() for line in page.splitlines() if line.startswith("element ")]
-    assert [row[2:4] for row in done] == [["1/1", "done"]] * 4
+    assert [row[2:4] for row in done] == [["1/1", "done"]] * ROOMS_ASKED
     # Each view was answered once, but for those that the two were on.
     again = sum(count - 1 for count in cluster.answered().values())
     assert len(cluster.answered()) == VIEWS and again <= 2 and not cluster.processes()
-    assert local.start().wait(timeout=240) == 0
+    assert start_forked(local).wait(timeout=240) == 0
     expected = checksums(local.output)
     assert len(expected) > 100 and checksums(cluster.output) == expected
 
@@ -172,15 +185,7 @@ def test_what_slurm_refuses_is_told_in_its_words(
 ) -> None:
     cluster = Cluster(tmp_path / "refused", slurm_config)
     key, _, value = option.partition("=")
-    line = [sys.executable, "-m", "pipeline", "submit", "--scene-set", "tiny.yaml", "--array", "1"]
-    done = subprocess.run(
-        [*line, f"--{key}", value],
-        cwd=cluster.folder,
-        env=cluster.env,
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    assert done.returncode == 1 and done.stderr.count("\n") == 1
-    assert "sbatch refused" in done.stderr and WORDS[key] in done.stderr
+    done = cluster.command("submit", "--array", "1", f"--{key}", value)
+    assert done.returncode == 1 and done.stdout.count("\n") == 1
+    assert "sbatch refused" in done.stdout and WORDS[key] in done.stdout
     assert not list(cluster.output.rglob("submission.json"))

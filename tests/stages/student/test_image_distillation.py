@@ -89,7 +89,7 @@ def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def test_the_loss_falls_to_almost_nothing(tmp_path: Path) -> None:
-    cfg = IMAGE.model_copy(update={"epochs": 25, "feature_dim": 32})
+    cfg = IMAGE.model_copy(update={"epochs": 25, "feature_dim": 32, "preset": "tiny"})
     _, log = outcome(train(tmp_path, SCENES[:1], cfg=cfg))
     assert log[0]["image"] > 0.5 and log[-1]["image"] < 0.15
 

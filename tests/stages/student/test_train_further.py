@@ -83,7 +83,7 @@ def test_the_starts_network_counts_and_a_head_for_images_is_drawn_anew(
     wider = STILL.model_copy(update={"feature_dim": 16, "preset": "minkunet14"})
     folder = finish(train(tmp_path / "a", wider, start=start))
     network = artifact.read_model(folder)[1]["network"]
-    assert network["feature_dim"] == 8 and network["preset"] == "tiny"
+    assert network["feature_dim"] == 8 and network["preset"] == "nano"
     weights, config = artifact.read_model(further)
     config["network"]["image_dim"] = 3
     weights |= {"image_head.weight": torch.ones(3, 8), "image_head.bias": torch.ones(3)}

@@ -16,7 +16,7 @@ from stages.student.training_samples import TrainingScene
 from tests.support.worlds.tiny_training import tiny_training_scene
 
 CFG = StudentConfig(
-    preset="tiny", voxel_size=0.2, feature_dim=8, epochs=4, batch_scenes=2, queries_per_scene=3
+    preset="nano", voxel_size=0.2, feature_dim=8, epochs=4, batch_scenes=2, queries_per_scene=3
 )
 
 
