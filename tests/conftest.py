@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import gc
 import re
 import shutil
 import sys
 from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 from hypothesis import HealthCheck, settings
@@ -45,13 +46,45 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     items.sort(key=lambda item: ranks.get(item.path.stem, len(ranks)))
 
 
+_TOGETHER = {
+    "test_nano_training": "test_distributed_training",  # One server of training processes.
+    "test_batch_norm": "test_distributed_training",
+    "test_remote_faults": "test_object_storage",  # One store.
+    "test_remote_artifacts": "test_object_storage",
+}
+"""Files whose tests are run by the process that runs another's, which has started what they need."""
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
+    """Deal files, or those that belong together, to the processes that test."""
+    from xdist.scheduler import LoadFileScheduling
+
+    class FilesTogether(LoadFileScheduling):
+        def _split_scope(self, nodeid: str) -> str:
+            stem = Path(nodeid.split("::", 1)[0]).stem
+            return _TOGETHER.get(stem, stem)
+
+    return FilesTogether(config, log)
+
+
 _FORKER = pytest.StashKey[Forker]()
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    """Let the processes that test share the process that forks runs."""
+    """Let the processes that test share the process that forks runs.
+
+    What is imported until all tests are found stays, so that no garbage is looked for among it.
+    """
+    gc.disable()
     if getattr(config.option, "numprocesses", None) and not hasattr(config, "workerinput"):
         config.stash[_FORKER] = share_forker()
+
+
+def pytest_collection_finish() -> None:
+    """Collect garbage from now on, but not among what stays."""
+    gc.freeze()
+    gc.enable()
 
 
 def pytest_unconfigure(config: pytest.Config) -> None:

@@ -67,7 +67,7 @@ class Cluster(Pipeline):
         assert done.returncode == 0, done.stderr
         return done.stdout
 
-    def command(self, name: str, *options: str) -> subprocess.CompletedProcess[str]:
+    def ours(self, name: str, *options: str) -> subprocess.CompletedProcess[str]:
         """Run a command of ours."""
         line = ["python", "-m", "pipeline", name, "--scene-set", "tiny.yaml", *options]
         return forker().run(line, self.folder, self.env)
@@ -75,13 +75,13 @@ class Cluster(Pipeline):
     def submit(self, *options: str) -> Path:
         """Submit elements; the submission's folder."""
         resources = ("--partition", "rooms", "--cpus-per-task", "1", "--mem", "100")
-        done = self.command("submit", *resources, *options)
+        done = self.ours("submit", *resources, *options)
         assert done.returncode == 0, done.stdout
         return max((self.output / "tiny" / "slurm").iterdir())
 
     def status(self) -> str:
         """Return what ``status`` prints."""
-        done = self.command("status")
+        done = self.ours("status")
         assert done.returncode == 0, done.stdout
         return done.stdout
 
@@ -185,7 +185,7 @@ def test_what_slurm_refuses_is_told_in_its_words(
 ) -> None:
     cluster = Cluster(tmp_path / "refused", slurm_config)
     key, _, value = option.partition("=")
-    done = cluster.command("submit", "--array", "1", f"--{key}", value)
+    done = cluster.ours("submit", "--array", "1", f"--{key}", value)
     assert done.returncode == 1 and done.stdout.count("\n") == 1
     assert "sbatch refused" in done.stdout and WORDS[key] in done.stdout
     assert not list(cluster.output.rglob("submission.json"))

@@ -27,7 +27,14 @@ from stages.student import distributed, train_student
 from tests.support.cli import luigi, tasks_done
 from tests.support.finished_run import LABELS_MADE, FinishedRun
 from tests.support.tiny_set import write_set
-from tests.support.worlds.rank_work import Troubled, breaks, start_warm, tells_and_waits
+from tests.support.warm import forkserver
+from tests.support.worlds.rank_work import (
+    Troubled,
+    breaks,
+    start_warm,
+    tells_and_waits,
+    train_endlessly,
+)
 from tests.support.worlds.training_runs import CFG, Killed, killer, outcome, train
 
 # Adam divides gradients by their size, those that are nothing but rounding, too: at its usual
@@ -163,23 +170,16 @@ def _is_running(pid: int) -> bool:
 
 @pytest.mark.skipif(sys.platform != "linux", reason="the parent-death signal is Linux's")
 def test_processes_end_when_their_parent_is_killed(tmp_path: Path) -> None:
-    code = (
-        "from pathlib import Path\n"
-        "from stages.student import train_student\n"
-        "from tests.support.worlds.rank_work import Endless\n"
-        "from tests.support.worlds.training_runs import CFG\n"
-        f"folder = Path({str(tmp_path)!r})\n"
-        "train_student.run(Endless(folder), CFG, folder, processes=2)\n"
-    )
-    parent = subprocess.Popen([sys.executable, "-c", code])
+    parent = forkserver().Process(target=train_endlessly, args=(tmp_path,))
+    parent.start()
     end = time.monotonic() + 120
     while len(list(tmp_path.glob("*.pid"))) < 2 and time.monotonic() < end:
-        assert parent.poll() is None
+        assert parent.is_alive()
         time.sleep(0.05)
     pids = [int(path.stem) for path in tmp_path.glob("*.pid")]
     assert len(pids) == 2 and parent.pid not in pids and all(_is_running(pid) for pid in pids)
-    os.kill(parent.pid, signal.SIGKILL)
-    parent.wait()
+    parent.kill()
+    parent.join()
     while any(_is_running(pid) for pid in pids) and time.monotonic() < end:
         time.sleep(0.05)
     assert not any(_is_running(pid) for pid in pids)

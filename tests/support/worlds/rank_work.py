@@ -21,8 +21,9 @@ from data.errors import DataError
 from data.parallel import THREAD_VARIABLES
 from data.types import Progress
 from models.sparse.unet import SharedBatchNorm, count_rows
+from stages.student import train_student
 from tests.support.warm import forkserver
-from tests.support.worlds.training_runs import Lazy
+from tests.support.worlds.training_runs import CFG, Lazy
 
 ROWS_OF_RANKS = {
     "unequal": ((5, True), (1, True), (7, True)),
@@ -146,3 +147,17 @@ class Endless(Lazy):
     def __getitem__(self, index: Any) -> Any:
         (self.folder / f"{os.getpid()}.pid").touch()
         time.sleep(600)
+
+
+def train_endlessly(folder: Path) -> None:
+    """Train in two processes that never end, forked from this one, which has imported all."""
+
+    def forked(
+        work: Callable[..., Any], given: Any, processes: int, join: bool, start_method: str
+    ) -> Any:
+        assert start_method == "spawn"
+        start: Any = start_processes
+        return start(work, given, processes, join=join, start_method="fork")
+
+    with patch("stages.student.distributed.start_processes", forked):
+        train_student.run(Endless(folder), CFG, folder, processes=2)
