@@ -8,6 +8,7 @@ imported the libraries find them in memory.
 from __future__ import annotations
 
 import contextlib
+import gc
 import importlib
 from collections.abc import Callable
 from pathlib import Path
@@ -26,7 +27,21 @@ def preload(step: Step, experiment: Experiment) -> None:
 
     It starts no thread, reads no data and does not initialise CUDA, so that the process can be
     forked. A failing import is ignored here; the step repeats it and reports the error.
+
+    What was imported stays for the life of the process. So garbage collection is off meanwhile, and
+    leaves it out afterwards: in each task it would walk these million objects and copy their pages.
     """
+    is_collecting = gc.isenabled()
+    gc.disable()
+    try:
+        _import_for(step, experiment)
+    finally:
+        gc.freeze()
+        if is_collecting:
+            gc.enable()
+
+
+def _import_for(step: Step, experiment: Experiment) -> None:
     package_versions()  # Every task stores them; reading them takes 0.1 s.
     for module in step.preload.modules:
         _quietly(importlib.import_module, module)
