@@ -52,7 +52,7 @@ _TOGETHER = {
     "test_remote_faults": "test_object_storage",  # One store.
     "test_remote_artifacts": "test_object_storage",
 }
-"""Files whose tests are run by the process that runs another's, which has started what they need."""
+"""Files whose tests the process takes that ran another's, which has started what they need."""
 
 
 @pytest.hookimpl(optionalhook=True)
