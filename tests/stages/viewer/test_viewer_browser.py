@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import re
 import signal
-import subprocess
-import sys
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -18,6 +17,7 @@ from data.types import Array
 from tests.support.asked_run import INJECTED, AskedRun, made_asked
 from tests.support.browser import Opened, chromium, opened
 from tests.support.cli import REPOSITORY, environment
+from tests.support.warm import Forked, forker
 
 pytest.importorskip("viser")
 
@@ -27,30 +27,28 @@ _PATIENCE = 90.0
 
 @dataclass(frozen=True)
 class Served:
-    process: subprocess.Popen[str]
+    """The command that serves the viewer, the page's address, and all that it printed."""
+
+    run: Forked
     address: str
+    log: Path
 
 
 @pytest.fixture(scope="module")
-def served(made_asked: AskedRun) -> Iterator[Served]:
-    line = [sys.executable, "-m", "pipeline", "view", "--scene-set", made_asked.scene_set]
-    process = subprocess.Popen(
-        [*line, "--no-browser"],
-        cwd=REPOSITORY,
-        env=environment(made_asked.output),
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-    )
+def served(made_asked: AskedRun, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
+    line = ["python", "-m", "pipeline", "view", "--scene-set", made_asked.scene_set]
+    log = tmp_path_factory.mktemp("view") / "log"
+    env = environment(made_asked.output)
+    with open(log, "wb") as printed:
+        run = forker().start([*line, "--no-browser"], REPOSITORY, env, printed.fileno())
     try:
-        assert process.stdout is not None
-        told = process.stdout.readline()
-        address = re.search(r"http://127\.0\.0\.1:\d+", told)
-        assert address is not None, told + process.stdout.read()
-        yield Served(process, address[0])
+        _until(lambda: "\n" in log.read_text() or run.poll() is not None)
+        address = re.search(r"http://127\.0\.0\.1:\d+", log.read_text())
+        assert address is not None, log.read_text()
+        yield Served(run, address[0], log)
     finally:
-        process.kill()
-        process.wait()
+        run.kill()
+        run.wait()
 
 
 @pytest.fixture(scope="module")
@@ -178,7 +176,6 @@ def test_no_share_button(seen: Opened) -> None:
 
 
 def test_ctrl_c_ends_it(served: Served) -> None:
-    served.process.send_signal(signal.SIGINT)
-    output, _ = served.process.communicate(timeout=_PATIENCE)
-    assert served.process.returncode == 0
-    assert output.split() == ["ended"]
+    served.run.send_signal(signal.SIGINT)
+    assert served.run.wait(_PATIENCE) == 0
+    assert served.log.read_text().partition("\n")[2].split() == ["ended"]
