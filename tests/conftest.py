@@ -14,12 +14,11 @@ import pytest
 from hypothesis import HealthCheck, settings
 
 from tests.support.cli import REPOSITORY
-from tests.support.finished_run import FinishedRun, made_once, run_all
-from tests.support.scans.scannetpp_tree import write_tree
 from tests.support.warm import Forker, share_forker
 
 if TYPE_CHECKING:
     from tests.support.faulty_store import FaultyStore
+    from tests.support.finished_run import FinishedRun
 
 settings.register_profile(
     "project",
@@ -105,6 +104,8 @@ def _own_output(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.fixture(scope="session")
 def tiny_run(tmp_path_factory: pytest.TempPathFactory) -> FinishedRun:
     """One RunAll of very small rooms, made once for all processes that test; only to read."""
+    from tests.support.finished_run import FinishedRun, made_once, run_all
+
     return FinishedRun(made_once(tmp_path_factory, "tiny_run", run_all))
 
 
@@ -134,6 +135,8 @@ def store(store_server: FaultyStore, monkeypatch: pytest.MonkeyPatch) -> FaultyS
 @pytest.fixture(scope="module")
 def whole(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A whole ScanNet++ tree of one small scene, to read."""
+    from tests.support.scans.scannetpp_tree import write_tree
+
     root = tmp_path_factory.mktemp("whole")
     write_tree(root)
     return root
