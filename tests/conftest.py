@@ -7,6 +7,7 @@ import re
 import shutil
 import sys
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -107,6 +108,15 @@ def tiny_run(tmp_path_factory: pytest.TempPathFactory) -> FinishedRun:
     from tests.support.finished_run import FinishedRun, made_once, run_all
 
     return FinishedRun(made_once(tmp_path_factory, "tiny_run", run_all))
+
+
+@pytest.fixture(scope="session")
+def smallest_run(tmp_path_factory: pytest.TempPathFactory) -> FinishedRun:
+    """One RunAll of two rooms, made once for all processes that test; only to read."""
+    from tests.support.finished_run import SMALLEST, FinishedRun, made_once, run_all
+
+    make = partial(run_all, config=SMALLEST)
+    return FinishedRun(made_once(tmp_path_factory, "smallest_run", make))
 
 
 @pytest.fixture(scope="session")

@@ -7,12 +7,13 @@ import shutil
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import pytest
 from filelock import FileLock
 
 from tests.support.cli import luigi
-from tests.support.tiny_set import write_set
+from tests.support.tiny_set import ROOMS, STUDENT, TEACHER, write_set
 
 ROOMS_MADE = ("generate_rooms",)
 """Stages to copy for a run that begins with ``PrepareScene``; and so on."""
@@ -70,9 +71,17 @@ def made_once(
     return folder
 
 
-def run_all(folder: Path) -> None:
-    """Run RunAll of the tiny set from nothing."""
-    scene_set = write_set(folder / "tiny.yaml")
+SMALLEST = {
+    "generate": {**ROOMS, "train_rooms": 1, "views": 3},
+    "teacher": TEACHER,
+    "student": {**STUDENT, "epochs": 1},
+}
+"""As little as there can be."""
+
+
+def run_all(folder: Path, **content: Any) -> None:
+    """Run RunAll of the tiny set, or of one with other ``content``, from nothing."""
+    scene_set = write_set(folder / "tiny.yaml", **content)
     run = luigi(folder, "RunAll", "--scene-set", scene_set)
     assert run.returncode == 0, run.stdout
     (folder / _PRINTED).write_text(run.stdout)

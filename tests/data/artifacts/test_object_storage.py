@@ -18,7 +18,7 @@ import pytest
 from pipeline.__main__ import main
 from tests.support.cli import command, environment, luigi, tasks_done
 from tests.support.faulty_store import BUCKET, CACHE, Fault, FaultyStore
-from tests.support.tiny_set import ROOMS, STUDENT, TEACHER, write_set
+from tests.support.finished_run import FinishedRun
 from tests.support.warm import forker
 
 QUICK = {"config_kwargs": {"retries": {"mode": "standard", "max_attempts": 2}}}
@@ -50,22 +50,13 @@ class World:
 
 
 @pytest.fixture(scope="module")
-def world(store_server: FaultyStore, tmp_path_factory: pytest.TempPathFactory) -> World:
+def world(
+    store_server: FaultyStore, smallest_run: FinishedRun, tmp_path_factory: pytest.TempPathFactory
+) -> World:
     root = tmp_path_factory.mktemp("bucket")
-    config = {
-        "generate": {**ROOMS, "train_rooms": 1, "views": 3},
-        "teacher": TEACHER,
-        "student": {**STUDENT, "epochs": 1},
-        "report": {"picture_width": 64, "view_width": 32},
-    }
-    scene_set = write_set(root / "tiny.yaml", config=config)
     store_server.clear()
-    made = World(store_server, root / "local", root / "remote", scene_set)
-    made.local.mkdir()
+    made = World(store_server, smallest_run.folder, root / "remote", smallest_run.scene_set)
     made.remote.mkdir()
-    done = luigi(made.local, "RunAll", "--scene-set", scene_set)
-    assert done.returncode == 0, done.stdout
-    assert not store_server.requests
     made.copy_scenes(made.remote)
     done = made.luigi(made.remote, "RunAll")
     assert done.returncode == 0, done.stdout

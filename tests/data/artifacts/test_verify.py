@@ -20,7 +20,7 @@ from data.artifacts.student import read_model
 from data.errors import ArtifactError
 from pipeline.__main__ import main
 from tests.support.cli import environment, luigi, tasks_done
-from tests.support.tiny_set import ROOMS, STUDENT, TEACHER, write_set
+from tests.support.finished_run import FinishedRun
 
 STAGES = {
     "generate_rooms",
@@ -51,19 +51,10 @@ class Run:
 
 
 @pytest.fixture(scope="module")
-def run(tmp_path_factory: pytest.TempPathFactory) -> Run:
-    """As little as there can be, run to the end; every test leaves it as it is."""
+def run(smallest_run: FinishedRun, tmp_path_factory: pytest.TempPathFactory) -> Run:
+    """A copy of as little as there can be; every test leaves it as it is."""
     folder = tmp_path_factory.mktemp("verify")
-    config = {
-        "generate": {**ROOMS, "train_rooms": 1, "views": 3},
-        "teacher": TEACHER,
-        "student": {**STUDENT, "epochs": 1},
-        "report": {"picture_width": 64, "view_width": 32},
-    }
-    scene_set = write_set(folder / "tiny.yaml", config=config)
-    done = luigi(folder, "RunAll", "--scene-set", scene_set)
-    assert done.returncode == 0, done.stdout
-    return Run(folder, scene_set)
+    return Run(folder, smallest_run.copy(folder))
 
 
 @pytest.fixture

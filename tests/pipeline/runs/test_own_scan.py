@@ -46,7 +46,7 @@ def own(tmp_path: Path, color_teacher: Path, monkeypatch: pytest.MonkeyPatch) ->
 
 OVERRIDES = (
     "teacher.name=custom,teacher.class=color_teacher:ColorTeacher,teacher.options={reach: 60},"
-    "prompts.bank=[],student.preset=tiny,student.voxel_size=0.1,student.epochs=40,"
+    "prompts.bank=[],student.preset=nano,student.voxel_size=0.1,student.epochs=20,student.lr=0.01,"
     "report.picture_width=64,report.view_width=32"
 )
 
