@@ -16,7 +16,7 @@ from torch import Tensor
 
 from models.lisa import trainee as trainee_module
 from models.lisa.trainee import NanoTrainee
-from stages.nano import prepare, train
+from stages.nano import train
 from stages.nano.batches import NO_COLOR, Batch
 from stages.nano.configs import NanoTrainConfig
 from tests.support.warm import forkserver
@@ -27,6 +27,7 @@ from tests.support.worlds.nano_world import (
     small_work,
     untrained,
     write_shard,
+    write_tokenizer,
 )
 
 
@@ -39,7 +40,8 @@ def batch(tmp_path_factory: pytest.TempPathFactory) -> Batch:
 
 @pytest.fixture(scope="module")
 def trainee() -> NanoTrainee:
-    return untrained()
+    with patch.object(trainee_module, "nano_config", small_config):
+        return untrained()
 
 
 def of_masks(batch: Batch, masks: Tensor, shown: list[bool]) -> Batch:
@@ -187,7 +189,7 @@ def go(folder: Path, inputs: Path, stop_at: int = 0, copy_at: int = 0) -> Traine
 def inputs(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("inputs")
     write_shard(folder / "shard")
-    prepare.run(folder / "tokenizer")
+    write_tokenizer(folder / "tokenizer")
     return folder
 
 
@@ -206,12 +208,13 @@ def _small_network(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_a_stopped_training_goes_on_to_the_same_bits(
-    inputs: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    trainee: NanoTrainee, inputs: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(train, "PROCESSES", 1)
     straight = go(tmp_path / "straight", inputs)
     assert straight.steps == [1, 2, 3, 4, 5]
     for step in (2, 4, 5):  # What is kept then: the step before, between stages or in the last.
+        monkeypatch.setattr(train, "_CHECKPOINT_STEPS", step - 1)
         folder = tmp_path / f"stopped {step}"
         with pytest.raises(Stopped):
             go(folder, inputs, stop_at=step)
@@ -220,8 +223,7 @@ def test_a_stopped_training_goes_on_to_the_same_bits(
         assert resumed.steps == list(range(step, 6))
         assert resumed.weights == straight.weights
         assert [line["step"] for line in resumed.noted] == [1, 2, 3, 4, 5]
-    with patch.object(trainee_module, "nano_config", small_config):
-        start = untrained().network.state_dict()
+    start = trainee.network.state_dict()
     found = torch.load(straight.folder / "trainee.pt", weights_only=True)
     assert any(not torch.equal(found[f"network.{name}"], p) for name, p in start.items())
     assert {path.name for path in straight.folder.iterdir()} == {"trainee.pt", "log.jsonl"}
