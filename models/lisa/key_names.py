@@ -7,7 +7,8 @@ matches applies, so specific rows come before general rows.
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Iterable
+from functools import cache
 
 _SAM = "model.visual_model"
 _HYPERNETWORK = "mask_decoder.output_hypernetworks_mlps.#"
@@ -106,23 +107,35 @@ def is_tower(name: str) -> bool:
     return name.startswith("vision_tower.")
 
 
-def _both_ways(key: str, table: Sequence[tuple[str, str]]) -> str | None:
+_Table = tuple[tuple[str, str], ...]
+
+
+def _both_ways(key: str, table: _Table) -> str | None:
     """Rename a key; None unless renaming back gives ``key``, which rejects partial matches."""
-    name = _rename(key, table)
-    swapped = [(ours, theirs) for theirs, ours in table]
-    return name if name is not None and _rename(name, swapped) == key else None
+    name = _rename(key, _rows(table))
+    return name if name is not None and _rename(name, _rows(table, back=True)) == key else None
 
 
-def _known(name: str, table: Sequence[tuple[str, str]]) -> str:
-    key = _rename(name, [(ours, theirs) for theirs, ours in table])
+def _known(name: str, table: _Table) -> str:
+    key = _rename(name, _rows(table, back=True))
     if key is None:
         raise KeyError(name)
     return key
 
 
-def _rename(name: str, table: Sequence[tuple[str, str]]) -> str | None:
-    for old, new in table:
-        match = re.match(re.escape(old).replace(r"\#", r"(\d+)") + r"(?=\.|$)", name)
+@cache
+def _rows(table: _Table, back: bool = False) -> tuple[tuple[re.Pattern[str], str], ...]:
+    """Return patterns of the starts of names, and their new starts; ``back`` swaps old and new."""
+    swapped = tuple((ours, theirs) for theirs, ours in table)
+    return tuple(
+        (re.compile(re.escape(old).replace(r"\#", r"(\d+)") + r"(?=\.|$)"), new)
+        for old, new in (swapped if back else table)
+    )
+
+
+def _rename(name: str, rows: Iterable[tuple[re.Pattern[str], str]]) -> str | None:
+    for pattern, new in rows:
+        match = pattern.match(name)
         if match:
             numbers = iter(match.groups())
             return re.sub("#", lambda _: next(numbers), new) + name[match.end() :]

@@ -105,7 +105,7 @@ def test_a_view_is_encoded_once_and_its_masks_are_asked_for_at_once() -> None:
     head = network.language_model.lm_head
     hooks.append(head.register_forward_hook(lambda *args: rows.append(len(args[1][0]))))
     try:
-        view = run.view(0)
+        view = run.teacher().encode_view(run.image(0), "img0")
         texts = [sample["question"] for sample in run.facts["samples"]]
         answers = run.teacher().answer(view, texts)
     finally:
@@ -122,7 +122,7 @@ def test_a_view_is_encoded_once_and_its_masks_are_asked_for_at_once() -> None:
 def test_a_view_leaves_nothing_behind() -> None:
     run = golden("v1")
     teacher = run.teacher()
-    view = run.view(0)
+    view = teacher.encode_view(run.image(0), "img0")
     held = [weakref.ref(tensor) for tensor in (view.sam_embedding, *view.prefix.keys)]
     answers = teacher.answer(view, ["the chair", "a lamp"])
     del view

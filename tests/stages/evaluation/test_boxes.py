@@ -170,7 +170,7 @@ def some_boxes(draw: st.DrawFn) -> Array:
     return stack(*found)
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=80, deadline=None)
 @given(some_boxes(), some_boxes())
 def test_iou_and_f1_agree_with_plain_loops(predicted: Array, true: Array) -> None:
     ious = box_ious(predicted, true)

@@ -210,7 +210,7 @@ def _naive(pairs: list[tuple[Any, Any]]) -> dict[str, Any]:
 
 
 @given(st.lists(_mask_pairs, min_size=1, max_size=12))
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=80, deadline=None)
 def test_agrees_with_sets_and_fractions(pairs: list[tuple[Any, Any]]) -> None:
     counts = _counts(*(_count(*pair) for pair in pairs))
     naive, figures, both = _naive(pairs), metrics.headline(counts), metrics.conventions(counts)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from unittest.mock import patch
@@ -16,7 +16,7 @@ from torch import Tensor
 
 from models.lisa import trainee as trainee_module
 from models.lisa.trainee import NanoTrainee
-from stages.nano import prepare, train
+from stages.nano import train
 from stages.nano.batches import NO_COLOR, Batch
 from stages.nano.configs import NanoTrainConfig
 from tests.support.warm import forkserver
@@ -27,6 +27,7 @@ from tests.support.worlds.nano_world import (
     small_work,
     untrained,
     write_shard,
+    write_tokenizer,
 )
 
 
@@ -39,7 +40,8 @@ def batch(tmp_path_factory: pytest.TempPathFactory) -> Batch:
 
 @pytest.fixture(scope="module")
 def trainee() -> NanoTrainee:
-    return untrained()
+    with patch.object(trainee_module, "nano_config", small_config):
+        return untrained()
 
 
 def of_masks(batch: Batch, masks: Tensor, shown: list[bool]) -> Batch:
@@ -166,16 +168,16 @@ class Stopped(Exception):
 CFG = NanoTrainConfig(tower_steps=1, joint_steps=2, wording_steps=2, batch=2, queries=2, lr=0.05)
 
 
-def go(folder: Path, inputs: Path, stop_at: int = 0, copy_at: int = 0) -> Trained:
-    """Train until done, or until a step is told; at another, copy the folder as it stands."""
+def go(folder: Path, inputs: Path, stop_at: int = 0, copy_at: Sequence[int] = ()) -> Trained:
+    """Train until done, or until a step is told; at others, copy the folder as it stands."""
     folder.mkdir(exist_ok=True)
     steps: list[int] = []
 
     def told(done: int, total: int) -> None:
         assert total == 5
         steps.append(done)
-        if done == copy_at:
-            shutil.copytree(folder, folder.with_name("copy"))
+        if done in copy_at:
+            shutil.copytree(folder, folder.with_name(f"at step {done}"))
         if done == stop_at:
             raise Stopped
 
@@ -187,41 +189,53 @@ def go(folder: Path, inputs: Path, stop_at: int = 0, copy_at: int = 0) -> Traine
 def inputs(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("inputs")
     write_shard(folder / "shard")
-    prepare.run(folder / "tokenizer")
+    write_tokenizer(folder / "tokenizer")
     return folder
 
 
-@pytest.fixture(autouse=True)
-def _every_step_kept(monkeypatch: pytest.MonkeyPatch) -> None:
-    # The other process does not see this, and need not: the first one writes the files.
-    monkeypatch.setattr(train, "_CHECKPOINT_STEPS", 1)
-    monkeypatch.setattr(train, "_LOG_STEPS", 1)
+@pytest.fixture(scope="module", autouse=True)
+def _small_network_and_every_step_kept() -> Iterator[None]:
+    """Training is of a small network, in the other process too, which finds its imports done.
+
+    That process keeps no steps, and need not: the first one writes the files.
+    """
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr(train, "_CHECKPOINT_STEPS", 1)
+        patched.setattr(train, "_LOG_STEPS", 1)
+        patched.setattr(train, "_work", small_work)
+        patched.setattr("torch.multiprocessing.get_context", lambda _: forkserver())
+        yield
 
 
-@pytest.fixture(autouse=True)
-def _small_network(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Training is of a small network, in the other process too, which finds its imports done."""
-    monkeypatch.setattr(train, "_work", small_work)
-    monkeypatch.setattr("torch.multiprocessing.get_context", lambda _: forkserver())
+@pytest.fixture(scope="module")
+def straight(inputs: Path, tmp_path_factory: pytest.TempPathFactory) -> Trained:
+    """A training in one process; beside it, to read, its folder as it stood at three steps."""
+    with patch.object(train, "PROCESSES", 1):
+        return go(tmp_path_factory.mktemp("one") / "straight", inputs, copy_at=(2, 4, 5))
 
 
 def test_a_stopped_training_goes_on_to_the_same_bits(
-    inputs: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    trainee: NanoTrainee,
+    straight: Trained,
+    inputs: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr(train, "PROCESSES", 1)
-    straight = go(tmp_path / "straight", inputs)
     assert straight.steps == [1, 2, 3, 4, 5]
     for step in (2, 4, 5):  # What is kept then: the step before, between stages or in the last.
         folder = tmp_path / f"stopped {step}"
-        with pytest.raises(Stopped):
-            go(folder, inputs, stop_at=step)
+        if step == 4:
+            with pytest.raises(Stopped):
+                go(folder, inputs, stop_at=step)
+        else:  # As if the machine had gone down.
+            shutil.copytree(straight.folder.with_name(f"at step {step}"), folder)
         assert not (folder / "trainee.pt").exists()
         resumed = go(folder, inputs)
         assert resumed.steps == list(range(step, 6))
         assert resumed.weights == straight.weights
         assert [line["step"] for line in resumed.noted] == [1, 2, 3, 4, 5]
-    with patch.object(trainee_module, "nano_config", small_config):
-        start = untrained().network.state_dict()
+    start = trainee.network.state_dict()
     found = torch.load(straight.folder / "trainee.pt", weights_only=True)
     assert any(not torch.equal(found[f"network.{name}"], p) for name, p in start.items())
     assert {path.name for path in straight.folder.iterdir()} == {"trainee.pt", "log.jsonl"}
@@ -230,21 +244,18 @@ def test_a_stopped_training_goes_on_to_the_same_bits(
 def test_two_processes_give_the_same_bits_whether_stopped_or_not(
     inputs: Path, tmp_path: Path
 ) -> None:
-    straight = go(tmp_path / "straight", inputs, copy_at=4)
-    assert (tmp_path / "copy" / "checkpoint.pt").exists()
-    resumed = go(tmp_path / "copy", inputs)  # As if the machine had gone down at step 4.
+    straight = go(tmp_path / "straight", inputs, copy_at=(4,))
+    assert (tmp_path / "at step 4" / "checkpoint.pt").exists()
+    resumed = go(tmp_path / "at step 4", inputs)  # As if the machine had gone down at step 4.
     assert straight.steps == [1, 2, 3, 4, 5] and resumed.steps == [4, 5]
     assert resumed.weights == straight.weights
     assert {path.name for path in resumed.folder.iterdir()} == {"trainee.pt", "log.jsonl"}
 
 
-def test_the_last_stage_leaves_vision_as_it_is(
-    inputs: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(train, "PROCESSES", 1)
-    go(tmp_path / "whole", inputs, copy_at=4)  # What is kept then is step 3, between stages.
-    before = torch.load(tmp_path / "copy" / "checkpoint.pt", weights_only=True)["trainee"]
-    after = torch.load(tmp_path / "whole" / "trainee.pt", weights_only=True)
+def test_the_last_stage_leaves_vision_as_it_is(straight: Trained) -> None:
+    kept = straight.folder.with_name("at step 4")  # That is step 3, between stages.
+    before = torch.load(kept / "checkpoint.pt", weights_only=True)["trainee"]
+    after = torch.load(straight.folder / "trainee.pt", weights_only=True)
     changed = {name for name, value in after.items() if not torch.equal(value, before[name])}
     seeing = tuple(f"network.{part}" for part in ("vision_tower", "image_encoder", "mask_decoder"))
     assert not any(name.startswith((*seeing, "dense", "paint")) for name in changed)

@@ -210,7 +210,7 @@ def test_damaged_points_are_refused(tmp_path: Path, change: dict[str, Any], hint
         read_labelled_points(tmp_path / "none.pth")
 
 
-@settings(max_examples=300, suppress_health_check=list(HealthCheck), deadline=None)
+@settings(max_examples=100, suppress_health_check=list(HealthCheck), deadline=None)
 @given(place=st.floats(0, 1), size=st.integers(0, 40), new=st.binary(max_size=8))
 def test_any_damage_to_the_pickle_is_read_or_refused(
     tmp_path_factory: pytest.TempPathFactory, place: float, size: int, new: bytes

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -9,7 +10,14 @@ import pytest
 from data.artifacts import student as artifact
 from stages.student import train_student
 from stages.student.train_student import CheckpointPace
-from tests.support.worlds.training_runs import CFG, Killed, Lazy, killer, outcome, train
+from tests.support.worlds.training_runs import CFG, Killed, Lazy, killer, outcome, shallow, train
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _shallow() -> Iterator[None]:
+    """Training is of a network of one level."""
+    with shallow():
+        yield
 
 
 def test_next_is_due_when_the_last_has_cost_a_fiftieth() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
@@ -21,8 +22,16 @@ from stages.network_configs import AugmentConfig, LossConfig
 from stages.student import predict_masks, train_student
 from tests.support.scans.tiny_scene import make_tiny_scene
 from tests.support.worlds.tiny_training import only_queries, tiny_training_scene
+from tests.support.worlds.training_runs import shallow
 
-CFG = StudentConfig(preset="tiny", voxel_size=0.2, feature_dim=8, epochs=1, batch_scenes=1)
+CFG = StudentConfig(preset="nano", voxel_size=0.2, feature_dim=8, epochs=1, batch_scenes=1)
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _shallow() -> Iterator[None]:
+    """The student is of one level."""
+    with shallow():
+        yield
 
 
 @pytest.fixture(scope="module")
@@ -36,9 +45,8 @@ def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_learns_the_tiny_room_and_predicts_its_objects(tmp_path: Path) -> None:
     cfg = CFG.model_copy(
         update={
-            "epochs": 30, "lr": 0.03, "batch_scenes": 1, "feature_dim": 16, "voxel_size": 0.13,
-            "queries_per_scene": 4, "augment": AugmentConfig(mirror=False),
-            "loss": LossConfig(absent=0.0),
+            "epochs": 30, "lr": 0.03, "feature_dim": 32, "queries_per_scene": 4,
+            "augment": AugmentConfig(mirror=False), "loss": LossConfig(absent=0.0),
         }
     )  # fmt: skip
     training = tiny_training_scene()

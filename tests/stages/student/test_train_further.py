@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,7 @@ import yaml
 from data.artifacts import store
 from data.artifacts import student as artifact
 from data.errors import ArtifactError, UserError
-from tests.support.worlds.training_runs import CFG, Killed, killer, outcome, train
+from tests.support.worlds.training_runs import CFG, Killed, killer, outcome, shallow, train
 
 FURTHER = CFG.model_copy(update={"supervision": "oracle", "epochs": 2, "lr": 1e-3, "seed": 5})
 STILL = FURTHER.model_copy(update={"epochs": 1, "lr": 1e-30, "weight_decay": 0.0})
@@ -23,6 +24,13 @@ STILL = FURTHER.model_copy(update={"epochs": 1, "lr": 1e-30, "weight_decay": 0.0
 def finish(folder: Path, fingerprint: str = "f" * 64) -> Path:
     (folder / store.METADATA).write_text(json.dumps({"fingerprint": fingerprint}))
     return folder
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _shallow() -> Iterator[None]:
+    """Training is of a network of one level."""
+    with shallow():
+        yield
 
 
 @pytest.fixture(scope="module")

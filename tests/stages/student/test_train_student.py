@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,14 @@ from data.artifacts import student as artifact
 from models.student import Student
 from stages.network_configs import SelfTrainingConfig
 from stages.student import sample_loader, train_student
-from tests.support.worlds.training_runs import CFG, Killed, Lazy, killer, outcome, train
+from tests.support.worlds.training_runs import CFG, Killed, Lazy, killer, outcome, shallow, train
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _shallow() -> Iterator[None]:
+    """Training is of a network of one level."""
+    with shallow():
+        yield
 
 
 @pytest.fixture(scope="module")
@@ -35,11 +43,15 @@ def test_files_and_log(finished: Path) -> None:
     assert artifact.read_log(finished)[0]["epoch"] == 1
 
 
-@pytest.mark.parametrize("step", [1, 4, 5])  # Two steps an epoch: first, ends an epoch, amid one.
-def test_killed_and_resumed_equals_uninterrupted(finished: Path, tmp_path: Path, step: int) -> None:
-    with pytest.raises(Killed):
-        train(tmp_path / "a", progress=killer(step))
-    assert not (tmp_path / "a" / artifact.MODEL).exists()
+# Two steps an epoch: the first one, one that ends an epoch, one amid an epoch.
+@pytest.mark.parametrize("steps", [(1, 4), (5,)])
+def test_killed_and_resumed_equals_uninterrupted(
+    finished: Path, tmp_path: Path, steps: tuple[int, ...]
+) -> None:
+    for step in steps:
+        with pytest.raises(Killed):
+            train(tmp_path / "a", progress=killer(step))
+        assert not (tmp_path / "a" / artifact.MODEL).exists()
     assert outcome(train(tmp_path / "a")) == outcome(finished)
 
 

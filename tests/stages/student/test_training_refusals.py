@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -15,7 +16,14 @@ from data.errors import ArtifactError, UserError
 from models import student
 from stages.student import train_student
 from tests.support.worlds.tiny_training import tiny_training_scene
-from tests.support.worlds.training_runs import CFG, train
+from tests.support.worlds.training_runs import CFG, shallow, train
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _shallow() -> Iterator[None]:
+    """Training is of a network of one level."""
+    with shallow():
+        yield
 
 
 @pytest.mark.parametrize("damage", ["no labels", "no token", "no scene"])

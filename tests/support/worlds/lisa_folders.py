@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import json
 import shutil
+from collections import ChainMap
 from collections.abc import Mapping
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -21,11 +23,14 @@ TOKENIZER_FILES = ("tokenizer.model", "added_tokens.json", "tokenizer_config.jso
 
 
 def golden_tensors(name: str) -> dict[str, Tensor]:
-    """Return all tensors of a golden checkpoint by published key."""
-    tensors: dict[str, Tensor] = {}
-    for shard in sorted(golden(name).checkpoint.glob("pytorch_model-*.bin")):
-        tensors |= torch.load(shard, weights_only=True)
-    return tensors
+    """Return all tensors of a golden checkpoint by published key, in a new dict."""
+    return dict(_tensors(name))
+
+
+@cache
+def _tensors(name: str) -> Mapping[str, Tensor]:
+    shards = sorted(golden(name).checkpoint.glob("pytorch_model-*.bin"))
+    return ChainMap(*(torch.load(shard, weights_only=True) for shard in shards))
 
 
 def copy_golden(

@@ -73,7 +73,9 @@ class Golden:
     def teacher(self, loaded: LoadedLisa | None = None, **changed: Any) -> LisaTeacher:
         return LisaTeacher(loaded or self.loaded, self.settings(**changed), "lisa")
 
+    @cache
     def view(self, image: int) -> LisaView:
+        """Return an encoded image, the same one each time; no test may change it."""
         return self.teacher().encode_view(self.image(image), f"img{image}")
 
     def prompt_ids(self, question: str) -> list[int]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from functools import cache
 from pathlib import Path
@@ -41,11 +41,26 @@ def office() -> Snapshots:
 
 
 @cache
-def answers() -> AnswerFormat:
-    """Return the form of answers under a tokenizer that is trained here."""
+def _tokenizer() -> Mapping[str, bytes]:
+    """Train a tokenizer; returns its files by name."""
     with tempfile.TemporaryDirectory() as folder:
         prepare.run(Path(folder))
-        return AnswerFormat(LisaTokenizer.from_folder(Path(folder)))
+        return {path.name: path.read_bytes() for path in Path(folder).iterdir()}
+
+
+def write_tokenizer(folder: Path) -> Path:
+    """Write the files of the tokenizer that is trained here."""
+    folder.mkdir(exist_ok=True)
+    for name, content in _tokenizer().items():
+        (folder / name).write_bytes(content)
+    return folder
+
+
+@cache
+def answers() -> AnswerFormat:
+    """Return the form of answers under the tokenizer that is trained here."""
+    with tempfile.TemporaryDirectory() as folder:
+        return AnswerFormat(LisaTokenizer.from_folder(write_tokenizer(Path(folder))))
 
 
 def write_shard(folder: Path) -> Path:

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from data.artifacts.soft_masks import PseudoLabels
+from data.geometry.superpoints import neighbours_of
 from data.types import Array
 from stages.student.training_samples import CompactScene, QueryViews, TrainingScene
 from tests.support.scans.tiny_scene import make_tiny_prompts, make_tiny_scene
@@ -22,6 +23,7 @@ def tiny_training_scene(scene_id: str = "00000000aa", token_dim: int = 8) -> Tra
     others nothing.
     """
     scene, truth = make_tiny_scene(scene_id)
+    scene = replace(scene, neighbours=neighbours_of(scene))
     prompts, truths = make_tiny_prompts(scene_id)
     soft = np.stack([truth.mask(t.object_ids) for t in truths]).astype(np.float32)
     views = np.zeros((len(prompts), len(scene.views), token_dim), np.float32)

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 from unittest.mock import patch
 
 from data.artifacts import student as artifact
+from models.sparse.unet import PRESETS, Layout
 from stages.configs import StudentConfig
 from stages.student import train_student
 from stages.student.training_samples import TrainingScene
@@ -18,6 +20,15 @@ from tests.support.worlds.tiny_training import tiny_training_scene
 CFG = StudentConfig(
     preset="nano", voxel_size=0.2, feature_dim=8, epochs=4, batch_scenes=2, queries_per_scene=3
 )
+
+_SHALLOW = Layout(8, 3, ((16, 1),), ((8, 1),))
+
+
+@contextmanager
+def shallow() -> Iterator[None]:
+    """Let the preset of ``CFG`` have one level, with layers of every kind, inside the block."""
+    with patch.dict(PRESETS, {CFG.preset: _SHALLOW}):
+        yield
 
 
 class Lazy(Sequence[TrainingScene]):
