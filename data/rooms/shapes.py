@@ -13,7 +13,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from functools import lru_cache
+from functools import cached_property, lru_cache
 
 import numpy as np
 
@@ -220,16 +220,16 @@ class Zone:
             self.z1,
         )
 
+    @cached_property
+    def outline(self) -> tuple[tuple[float, float], ...]:
+        """The corners (x, y) on the floor."""
+        x, y, c, s, a, b = self.x, self.y, self.cosine, self.sine, self.half_x, self.half_y
+        signed = ((-a, -b), (a, -b), (a, b), (-a, b))
+        return tuple((x + c * u - s * v, y + s * u + c * v) for u, v in signed)
+
     def corners(self) -> Array:
         """Return the corners on the floor, (4, 2)."""
-        local = np.array([[-1, -1], [1, -1], [1, 1], [-1, 1]]) * [self.half_x, self.half_y]
-        return np.stack(
-            [
-                self.x + self.cosine * local[:, 0] - self.sine * local[:, 1],
-                self.y + self.sine * local[:, 0] + self.cosine * local[:, 1],
-            ],
-            axis=1,
-        )
+        return np.array(self.outline)
 
     def holds(self, x: Array, y: Array) -> Array:
         """(n,) bool: floor positions inside the zone."""
@@ -252,9 +252,8 @@ def overlap(a: Zone, b: Zone) -> bool:
             ((zone.cosine, zone.sine), zone.half_x),
             ((-zone.sine, zone.cosine), zone.half_y),
         ):
-            corners = other.corners()
-            along = (corners[:, 0] - zone.x) * axis[0] + (corners[:, 1] - zone.y) * axis[1]
-            if along.min() >= half - slack or along.max() <= -half + slack:
+            along = [(x - zone.x) * axis[0] + (y - zone.y) * axis[1] for x, y in other.outline]
+            if min(along) >= half - slack or max(along) <= -half + slack:
                 return False
     return True
 
@@ -286,12 +285,12 @@ class Model:
     textures: tuple[Texture, ...]
     tops: tuple[Top, ...]
 
-    @property
+    @cached_property
     def low(self) -> Array:
         """Smallest corner (3,) of its bounding box, metres, local frame."""
         return np.asarray(self.surface.vertices.min(axis=0))
 
-    @property
+    @cached_property
     def high(self) -> Array:
         """Largest corner (3,) of its bounding box, metres, local frame."""
         return np.asarray(self.surface.vertices.max(axis=0))
