@@ -12,7 +12,6 @@ from functools import cached_property
 
 import numpy as np
 
-from data.geometry.raycast import Raycaster
 from data.rooms.catalog import CATEGORIES, build
 from data.rooms.shapes import Model, Zone, overlap
 from data.types import Array
@@ -476,15 +475,3 @@ def scanner_stands(
     floor = free_floor(size, placed, rng, 16, 0.1, 0.3)
     heights = [np.full((len(floor), 1), min(z, size[2] - 0.2)) for z in _HEIGHTS]
     return np.concatenate([np.concatenate([floor, z], axis=1) for z in heights])
-
-
-def seen_from(starts: Array, normals: Array, caster: Raycaster, stands: Array) -> Array:
-    """(V,) bool: surface points that face and are visible from one of ``stands`` (n, 3)."""
-    seen = np.zeros(len(starts), bool)
-    for stand in stands:
-        unseen = np.flatnonzero(~seen)
-        to_stand = stand - starts[unseen]
-        facing = (to_stand * normals[unseen]).sum(axis=1) > 0
-        rows, rays = unseen[facing], to_stand[facing]
-        seen[rows] = ~caster.occluded(starts[rows], rays, 0.999)
-    return seen
