@@ -26,7 +26,7 @@ def look_at(eye: Array, target: Array) -> Array:
 
     The camera looks at ``target`` (3,).
     """
-    return _looking_at(eye[None], target[None])[0]
+    return np.asarray(_looking_at(eye[None], target[None])[0])
 
 
 def _looking_at(eyes: Array, targets: Array) -> Array:
