@@ -50,7 +50,8 @@ def layout(repository: Path = REPOSITORY) -> Layout:
             if name != module.name:
                 importers[name].add(module.name)
     folders = Counter(m.folder for m in trees if not m.is_init)
-    tests = Counter(m.folder for m, _ in _trees(repository, "tests") if not m.is_init)
+    paths = (path.relative_to(repository) for path in (repository / "tests").rglob("*.py"))
+    tests = Counter(path.parent.as_posix() for path in paths if path.name != "__init__.py")
     return Layout(modules, folders, tests, dict(importers))
 
 

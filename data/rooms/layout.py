@@ -8,10 +8,10 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 
-from data.geometry.raycast import Raycaster
 from data.rooms.catalog import CATEGORIES, build
 from data.rooms.shapes import Model, Zone, overlap
 from data.types import Array
@@ -63,20 +63,20 @@ class Placed:
 
     def zone(self, low: Array, high: Array) -> Zone:
         """Return the zone of a box in the model's frame, given by two corners (3,)."""
-        middle = self.to_room(((low + high) / 2)[None])[0]
-        half = (high - low) / 2
+        x, y, _ = ((low + high) / 2).tolist()
+        half_x, half_y, _ = ((high - low) / 2).tolist()
         return Zone(
-            float(middle[0]),
-            float(middle[1]),
-            float(half[0]),
-            float(half[1]),
+            self.x + (self.cosine * x - self.sine * y),
+            self.y + (self.sine * x + self.cosine * y),
+            half_x,
+            half_y,
             self.cosine,
             self.sine,
             float(self.z + low[2]),
             float(self.z + high[2]),
         )
 
-    @property
+    @cached_property
     def body(self) -> Zone:
         """The bounding box of the model, as a zone."""
         return self.zone(self.model.low, self.model.high)
@@ -125,8 +125,8 @@ class Furnisher:
 
     def _fits(self, item: Placed) -> bool:
         body = item.body
-        corners = body.corners()
-        inside = (corners >= -1e-6).all() and (corners <= np.array(self.size[:2]) + 1e-6).all()
+        width, depth = self.size[0] + 1e-6, self.size[1] + 1e-6
+        inside = all(-1e-6 <= x <= width and -1e-6 <= y <= depth for x, y in body.outline)
         if not inside or body.z1 > self.size[2] - 0.05:
             return False
         if item.support >= 0:
@@ -475,15 +475,3 @@ def scanner_stands(
     floor = free_floor(size, placed, rng, 16, 0.1, 0.3)
     heights = [np.full((len(floor), 1), min(z, size[2] - 0.2)) for z in _HEIGHTS]
     return np.concatenate([np.concatenate([floor, z], axis=1) for z in heights])
-
-
-def seen_from(starts: Array, normals: Array, caster: Raycaster, stands: Array) -> Array:
-    """(V,) bool: surface points that face and are visible from one of ``stands`` (n, 3)."""
-    seen = np.zeros(len(starts), bool)
-    for stand in stands:
-        unseen = np.flatnonzero(~seen)
-        to_stand = stand - starts[unseen]
-        facing = (to_stand * normals[unseen]).sum(axis=1) > 0
-        rows, rays = unseen[facing], to_stand[facing]
-        seen[rows] = ~caster.occluded(starts[rows], rays, 0.999)
-    return seen

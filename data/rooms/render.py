@@ -14,7 +14,9 @@ import numpy as np
 
 from data.compiled import compiled
 from data.geometry.cameras import pixel_centers, unproject
+from data.rooms import room as rooms
 from data.rooms.room import Mesh, Room
+from data.rooms.shapes import face_normals
 from data.rooms.textures import TextureTable, albedo_at, material
 from data.types import Array, Camera
 
@@ -201,7 +203,7 @@ def _face_table(mesh: Mesh) -> Array:
     """
     corners, light = mesh.vertices[mesh.triangles], mesh.light[mesh.triangles]
     first, second = corners[:, 1] - corners[:, 0], corners[:, 2] - corners[:, 0]
-    normal = np.cross(first, second)
+    normal = face_normals(corners)
     area = np.maximum((normal * normal).sum(axis=1), 1e-30)[:, None]
     to_second, to_third = np.cross(second, normal) / area, np.cross(normal, first) / area
     rows = [normal, (normal * corners[:, 0]).sum(axis=1)[:, None]]
@@ -218,7 +220,8 @@ def _turned(rotation: Array, rows: Array) -> Array:
 
 
 def warm() -> None:
-    """Load this module's compiled loops, or compile them; cast no ray and start no thread."""
+    """Load the compiled loops of rooms, or compile them; cast no ray and start no thread."""
+    rooms.warm()
     numbers, point = np.zeros(1, np.int64), np.zeros((1, 3))
     frames, rows = np.ones((1, 5)), TextureTable([material("red")]).rows
     _shade(frames, rows, point, numbers, numbers, point, np.empty((1, 3), np.uint8))

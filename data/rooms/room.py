@@ -11,10 +11,11 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from data.compiled import compiled
 from data.geometry.raycast import Raycaster
 from data.rooms.clutter import scatter
-from data.rooms.layout import Placed, furnish, scanner_stands, seen_from
-from data.rooms.shapes import Surface, box, merge, rectangle
+from data.rooms.layout import Placed, furnish, scanner_stands
+from data.rooms.shapes import Surface, box, face_normals, merge, rectangle
 from data.rooms.textures import Texture, TextureTable, material
 from data.types import Array
 
@@ -91,22 +92,83 @@ def surface_starts(vertices: Array, normals: Array, triangles: Array) -> Array:
     return np.asarray(vertices + along + _OFFSET * normals)
 
 
-def _ambient(starts: Array, normals: Array, face_normals: Array, caster: Raycaster) -> Array:
+def _seen_from(starts: Array, normals: Array, caster: Raycaster, stands: Array) -> Array:
+    """(V,) bool: surface points that face and are visible from one of ``stands`` (n, 3)."""
+    seen = np.zeros(len(starts), bool)
+    for stand in stands:
+        rows, rays = _facing(starts, normals, np.flatnonzero(~seen), stand)
+        seen[rows] = ~caster.occluded(rays[:, :3], rays[:, 3:], 0.999)
+    return seen
+
+
+@compiled
+def _facing(starts: Array, normals: Array, rows: Array, stand: Array) -> tuple[Array, Array]:
+    """Return the ``rows`` of starts that face a stand, and their rays to it (n, 6) float32."""
+    chosen, rays = np.empty(len(rows), np.int64), np.empty((len(rows), 6), np.float32)
+    count = 0
+    for row in rows:
+        x, y, z = starts[row, 0], starts[row, 1], starts[row, 2]
+        dx, dy, dz = stand[0] - x, stand[1] - y, stand[2] - z
+        if dx * normals[row, 0] + dy * normals[row, 1] + dz * normals[row, 2] > 0:
+            chosen[count] = row
+            rays[count, 0], rays[count, 1], rays[count, 2] = x, y, z
+            rays[count, 3], rays[count, 4], rays[count, 5] = dx, dy, dz
+            count += 1
+    return chosen[:count], rays[:count]
+
+
+def _ambient(starts: Array, normals: Array, faces: Array, caster: Raycaster) -> Array:
     """Compute the ambient light (V,) in 0..1: the openness of the space above each point.
 
     Rays that leave the closed room or hit a surface from behind are not counted.
     """
     ambient, total = np.zeros(len(starts)), np.full(len(starts), 1e-9)
     for direction in sphere_directions(_DIRECTIONS):
-        cosine = _dot(normals, direction)
-        rows = np.flatnonzero(cosine > 0.05)
-        rays = np.broadcast_to(direction, (len(rows), 3))
-        distance, triangle = caster.cast(starts[rows], rays)
-        outside = (triangle >= 0) & (_dot(face_normals[triangle], direction) < 0)
-        away = np.where(outside, np.minimum(distance / _REACH, 1.0), 0.0)
-        ambient[rows] += cosine[rows] * away
-        total[rows] += cosine[rows] * outside
+        rows, cosines, origins = _lit_along(starts, normals, direction)
+        distance, triangle = caster.cast(origins, np.broadcast_to(direction, origins.shape))
+        _add_openness(rows, cosines, direction, faces, distance, triangle, ambient, total)
     return np.asarray(ambient / total)
+
+
+@compiled
+def _lit_along(starts: Array, normals: Array, direction: Array) -> tuple[Array, Array, Array]:
+    """Return rows (n,) of points that face a direction, the angles' cosines, and the points."""
+    rows, cosines = np.empty(len(starts), np.int64), np.empty(len(starts))
+    origins = np.empty((len(starts), 3), np.float32)
+    dx, dy, dz = direction[0], direction[1], direction[2]
+    count = 0
+    for row in range(len(starts)):
+        cosine = normals[row, 0] * dx + normals[row, 1] * dy + normals[row, 2] * dz
+        if cosine > 0.05:
+            rows[count], cosines[count] = row, cosine
+            for axis in range(3):
+                origins[count, axis] = starts[row, axis]
+            count += 1
+    return rows[:count], cosines[:count], origins[:count]
+
+
+@compiled
+def _add_openness(
+    rows: Array,
+    cosines: Array,
+    direction: Array,
+    faces: Array,
+    distance: Array,
+    triangle: Array,
+    ambient: Array,
+    total: Array,
+) -> None:
+    """Add each ray's part to the ``ambient`` light of its row, and its weight to ``total``."""
+    dx, dy, dz = direction[0], direction[1], direction[2]
+    for i in range(len(rows)):
+        face = triangle[i]
+        if face < 0:
+            continue
+        normal = faces[face]
+        if normal[0] * dx + normal[1] * dy + normal[2] * dz < 0:
+            away = min(np.float32(distance[i] / np.float32(_REACH)), np.float32(1))
+            ambient[rows[i]] += cosines[i] * away
+            total[rows[i]] += cosines[i]
 
 
 def _from_point(
@@ -127,14 +189,14 @@ def _from_point(
 def bake(
     starts: Array,
     normals: Array,
-    face_normals: Array,
+    faces: Array,
     caster: Raycaster,
     light: Light,
     from_room: Array,
 ) -> Array:
     """Compute the light (V, 3) that reaches surface points ``starts`` with ``normals`` (V, 3)."""
     bounced = 1 + _BOUNCE * np.maximum(-normals[:, 2], 0)
-    ambient = _ambient(starts, normals, face_normals, caster) * bounced
+    ambient = _ambient(starts, normals, faces, caster) * bounced
     total = ambient[:, None] * _AMBIENT
     for x, y in light.lamps:
         for dx, dy in ((-0.2, -0.1), (0.2, 0.1), (-0.1, 0.2), (0.1, -0.2)):
@@ -381,13 +443,12 @@ def _visible_mesh(
     textures[whole.triangles] = np.concatenate([ids for _, ids in surfaces])[:, None]
     caster = Raycaster(vertices, whole.triangles)
     starts = surface_starts(vertices, whole.normals, whole.triangles)
-    is_seen = seen_from(starts, whole.normals, caster, stands)
+    is_seen = _seen_from(starts, whole.normals, caster, stands)
     is_used = is_seen.copy()
     for _ in range(_RINGS):
         kept_triangles = whole.triangles[is_used[whole.triangles].any(axis=1)]
         is_used[kept_triangles] = True
-    corners = vertices[whole.triangles]
-    faces = np.cross(corners[:, 1] - corners[:, 0], corners[:, 2] - corners[:, 0])
+    faces = face_normals(vertices[whole.triangles])
     brightness = bake(starts[is_used], whole.normals[is_used], faces, caster, light, from_room)
     triangles = (np.cumsum(is_used) - 1)[kept_triangles]
     mesh = Mesh(
@@ -399,3 +460,13 @@ def _visible_mesh(
         brightness,
     )
     return mesh, Raycaster(mesh.vertices, mesh.triangles)
+
+
+def warm() -> None:
+    """Load the compiled loops that make a room, or compile them; cast no ray."""
+    box((0.0, 0.0, 0.0), (1.0, 1.0, 1.0), 1.0)
+    rows, points = np.zeros(1, np.int64), np.zeros((1, 3))
+    _facing(points, points, rows, points[0])
+    _lit_along(points, points, points[0])
+    numbers, distance = np.zeros(1), np.zeros(1, np.float32)
+    _add_openness(rows, numbers, points[0], points, distance, rows, numbers, numbers)

@@ -26,24 +26,33 @@ def look_at(eye: Array, target: Array) -> Array:
 
     The camera looks at ``target`` (3,).
     """
-    forward = _unit(target - eye)
-    right = _unit(np.array([forward[1], -forward[0], 0.0]))
-    down = np.array(
+    return np.asarray(_looking_at(eye[None], target[None])[0])
+
+
+def _looking_at(eyes: Array, targets: Array) -> Array:
+    """Return the poses (C, 4, 4) of ``look_at`` for eyes and targets (C, 3)."""
+    forward = _unit(targets - eyes)
+    level = np.stack([forward[:, 1], -forward[:, 0], np.zeros(len(forward))], axis=1)
+    right = _unit(level)
+    down = np.stack(
         [
-            forward[1] * right[2] - forward[2] * right[1],
-            forward[2] * right[0] - forward[0] * right[2],
-            forward[0] * right[1] - forward[1] * right[0],
-        ]
+            forward[:, 1] * right[:, 2] - forward[:, 2] * right[:, 1],
+            forward[:, 2] * right[:, 0] - forward[:, 0] * right[:, 2],
+            forward[:, 0] * right[:, 1] - forward[:, 1] * right[:, 0],
+        ],
+        axis=1,
     )
-    pose = np.eye(4)
+    poses = np.tile(np.eye(4), (len(eyes), 1, 1))
     for row, axis in enumerate((right, down, forward)):
-        pose[row, :3] = axis
-        pose[row, 3] = -(axis[0] * eye[0] + axis[1] * eye[1] + axis[2] * eye[2])
-    return pose
+        poses[:, row, :3] = axis
+        along = axis[:, 0] * eyes[:, 0] + axis[:, 1] * eyes[:, 1] + axis[:, 2] * eyes[:, 2]
+        poses[:, row, 3] = -along
+    return poses
 
 
 def _unit(v: Array) -> Array:
-    return np.asarray(v / np.sqrt(v[0] * v[0] + v[1] * v[1] + v[2] * v[2]))
+    x, y, z = v[:, :1], v[:, 1:2], v[:, 2:]
+    return np.asarray(v / np.sqrt(x * x + y * y + z * z))
 
 
 def _positions(room: Room, rng: np.random.Generator) -> Array:
@@ -101,7 +110,7 @@ def choose_poses(room: Room, count: int) -> list[Array]:
     aims = aims + rng.uniform(-0.6, 0.6, size=aims.shape).round(3) * [1, 1, 0.4]
     is_far = ((aims - positions[stands])[:, :2] ** 2).sum(axis=1) > 0.25
     stands, aims = stands[is_far], aims[is_far]
-    poses = np.stack([look_at(positions[s], aim) for s, aim in zip(stands, aims)])
+    poses = _looking_at(positions[stands], aims)
     in_view = _in_view(poses, points) & visible[stands]
     square_distances = ((points[None] - positions[:, None]) ** 2).sum(axis=2)
     nearness = np.minimum(1.0, _GOOD_DISTANCE / np.sqrt(np.maximum(square_distances, 1e-6)))

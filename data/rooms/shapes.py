@@ -13,16 +13,16 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from functools import lru_cache
+from functools import cached_property, lru_cache
 
 import numpy as np
 
+from data.compiled import compiled
 from data.geometry.meshes import unique_rows
 from data.rooms.textures import Texture, material
 from data.types import Array
 
 Vector = tuple[float, float, float]
-_FACES = ((0, 1, 2), (1, 2, 0), (2, 0, 1))
 
 
 @dataclass(frozen=True, eq=False)
@@ -60,7 +60,7 @@ def merge(surfaces: Sequence[Surface]) -> Surface:
 
 
 def _steps(length: float, spacing: float) -> int:
-    return max(1, int(np.ceil(length / spacing - 1e-9)))
+    return max(1, math.ceil(length / spacing - 1e-9))
 
 
 def _quads(rows: int, columns: int) -> Array:
@@ -95,20 +95,57 @@ def rectangle(corner: Vector, u: Vector, v: Vector, spacing: float) -> Surface:
 
 def box(low: Vector, high: Vector, spacing: float) -> Surface:
     """Build a closed box with hard edges (sides do not share vertices)."""
-    sides = []
-    size = np.subtract(high, low)
-    for u, v, w in _FACES:
-        first, second = np.zeros(3), np.zeros(3)
-        first[u], second[v] = size[u], size[v]
-        top, bottom = np.array(low, float), np.array(low, float)
-        top[w] = high[w]
-        sides.append(rectangle(_vector(top), _vector(first), _vector(second), spacing))
-        sides.append(rectangle(_vector(bottom), _vector(second), _vector(first), spacing))
-    return merge(sides)
+    corner, size = _vector(low), _vector(np.subtract(high, low))
+    opposite = _vector(high)
+    rows = [_steps(abs(length), spacing) + 1 for length in size]
+    return Surface(*_box(corner, opposite, size, (rows[0], rows[1], rows[2])))
 
 
-def _vector(array: Array) -> Vector:
+def _vector(array: Array | Vector) -> Vector:
     return float(array[0]), float(array[1]), float(array[2])
+
+
+@compiled
+def _box(
+    low: Vector, high: Vector, size: Vector, rows: tuple[int, int, int]
+) -> tuple[Array, Array, Array]:
+    """Return vertices, normals and triangles of the six rectangles of a box.
+
+    ``rows`` are the numbers of vertices along the edges of each direction.
+    """
+    across = rows[0] * rows[1] + rows[1] * rows[2] + rows[2] * rows[0]
+    quads = sum([(rows[k] - 1) * (rows[(k + 1) % 3] - 1) for k in range(3)])
+    vertices, normals = np.empty((2 * across, 3)), np.zeros((2 * across, 3))
+    triangles = np.empty((4 * quads, 3), np.int64)
+    start, face = 0, 0
+    for w in range(2, 5):
+        for side in range(2):
+            u, v = ((w + 1) % 3, (w + 2) % 3) if side == 0 else ((w + 2) % 3, (w + 1) % 3)
+            normal = size[u] * size[v] * (1.0 if side == 0 else -1.0)
+            normal /= np.sqrt(normal * normal)
+            level = (high if side == 0 else low)[w % 3]
+            num_rows, num_columns = rows[u], rows[v]
+            half = (num_rows - 1) * (num_columns - 1)
+            for i in range(num_rows):
+                s = i * (1.0 / (num_rows - 1)) if i < num_rows - 1 else 1.0
+                for j in range(num_columns):
+                    t = j * (1.0 / (num_columns - 1)) if j < num_columns - 1 else 1.0
+                    row = start + i * num_columns + j
+                    # Adding 0.0 turns -0.0 into 0.0.
+                    vertices[row, u] = np.rint((low[u] + s * size[u] + 0.0) * 1e5) / 1e5
+                    vertices[row, v] = np.rint((low[v] + t * size[v] + 0.0) * 1e5) / 1e5
+                    vertices[row, w % 3] = np.rint((level + 0.0) * 1e5) / 1e5
+                    normals[row, w % 3] = normal
+                    if i < num_rows - 1 and j < num_columns - 1:
+                        a, b = row, row + num_columns
+                        triangles[face, 0], triangles[face, 1] = a, b
+                        triangles[face, 2] = b + 1
+                        triangles[face + half, 0], triangles[face + half, 1] = a, b + 1
+                        triangles[face + half, 2] = a + 1
+                        face += 1
+            start += num_rows * num_columns
+            face += half
+    return vertices, normals, triangles
 
 
 def rounded_box(low: Vector, high: Vector, roundness: float, spacing: float) -> Surface:
@@ -132,6 +169,13 @@ def lathe(profile: Sequence[tuple[float, float]], spacing: float, sides: int = 0
     The body is closed if the profile starts and ends at radius 0. Corners of the profile stay
     sharp. With ``sides`` 0 the spacing decides the number of sides, at least 12.
     """
+    body = _lathe(tuple(profile), spacing, sides)
+    return Surface(body.vertices.copy(), body.normals.copy(), body.triangles)
+
+
+@lru_cache(maxsize=16)
+def _lathe(profile: tuple[tuple[float, float], ...], spacing: float, sides: int) -> Surface:
+    """Return the body of ``lathe``; several of a model's parts are often alike."""
     widest = max(radius for radius, _ in profile)
     count = sides or max(12, _steps(2 * np.pi * widest, spacing))
     angle = 2 * np.pi * np.arange(count + 1) / count
@@ -168,15 +212,21 @@ def weld(surface: Surface, keep_normals: bool = False) -> Surface:
     first, kinds = unique_rows(key)
     triangles = kinds[surface.triangles]
     corners = surface.vertices[first][triangles]
-    cross = np.cross(corners[:, 1] - corners[:, 0], corners[:, 2] - corners[:, 0])
+    cross = face_normals(corners)
     solid = (cross * cross).sum(axis=1) > 1e-16
     return Surface(surface.vertices[first], surface.normals[first], triangles[solid])
+
+
+def face_normals(corners: Array) -> Array:
+    """Return the normals (n, 3) of triangles (n, 3, 3), twice their area long."""
+    (a, b, c), (d, e, f) = ((corners[:, k] - corners[:, 0]).T for k in (1, 2))
+    return np.stack([b * f - c * e, c * d - a * f, a * e - b * d], axis=1)
 
 
 def with_normals(vertices: Array, triangles: Array) -> Surface:
     """Make a surface whose vertex normals are area-weighted means of its triangles' normals."""
     corners = vertices[triangles]
-    cross = np.cross(corners[:, 1] - corners[:, 0], corners[:, 2] - corners[:, 0])
+    cross = face_normals(corners)
     normals = np.zeros_like(vertices)
     for corner in range(3):
         for axis in range(3):
@@ -220,16 +270,16 @@ class Zone:
             self.z1,
         )
 
+    @cached_property
+    def outline(self) -> tuple[tuple[float, float], ...]:
+        """The corners (x, y) on the floor."""
+        x, y, c, s, a, b = self.x, self.y, self.cosine, self.sine, self.half_x, self.half_y
+        signed = ((-a, -b), (a, -b), (a, b), (-a, b))
+        return tuple((x + c * u - s * v, y + s * u + c * v) for u, v in signed)
+
     def corners(self) -> Array:
         """Return the corners on the floor, (4, 2)."""
-        local = np.array([[-1, -1], [1, -1], [1, 1], [-1, 1]]) * [self.half_x, self.half_y]
-        return np.stack(
-            [
-                self.x + self.cosine * local[:, 0] - self.sine * local[:, 1],
-                self.y + self.sine * local[:, 0] + self.cosine * local[:, 1],
-            ],
-            axis=1,
-        )
+        return np.array(self.outline)
 
     def holds(self, x: Array, y: Array) -> Array:
         """(n,) bool: floor positions inside the zone."""
@@ -252,9 +302,8 @@ def overlap(a: Zone, b: Zone) -> bool:
             ((zone.cosine, zone.sine), zone.half_x),
             ((-zone.sine, zone.cosine), zone.half_y),
         ):
-            corners = other.corners()
-            along = (corners[:, 0] - zone.x) * axis[0] + (corners[:, 1] - zone.y) * axis[1]
-            if along.min() >= half - slack or along.max() <= -half + slack:
+            along = [(x - zone.x) * axis[0] + (y - zone.y) * axis[1] for x, y in other.outline]
+            if min(along) >= half - slack or max(along) <= -half + slack:
                 return False
     return True
 
@@ -286,12 +335,12 @@ class Model:
     textures: tuple[Texture, ...]
     tops: tuple[Top, ...]
 
-    @property
+    @cached_property
     def low(self) -> Array:
         """Smallest corner (3,) of its bounding box, metres, local frame."""
         return np.asarray(self.surface.vertices.min(axis=0))
 
-    @property
+    @cached_property
     def high(self) -> Array:
         """Largest corner (3,) of its bounding box, metres, local frame."""
         return np.asarray(self.surface.vertices.max(axis=0))

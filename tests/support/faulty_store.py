@@ -70,9 +70,12 @@ class FaultyStore:
 
     def objects(self, prefix: str = "") -> dict[str, bytes]:
         """Return all objects of the bucket below a prefix, without the proxy."""
+        return {name: self.get(name) for name in self.names(prefix)}
+
+    def names(self, prefix: str = "") -> list[str]:
+        """Return the names of all objects of the bucket below a prefix, without the proxy."""
         pages = self.client.get_paginator("list_objects_v2").paginate(Bucket=BUCKET, Prefix=prefix)
-        names = [one["Key"] for page in pages for one in page.get("Contents", [])]
-        return {name: self.get(name) for name in names}
+        return [one["Key"] for page in pages for one in page.get("Contents", [])]
 
     def get(self, name: str) -> bytes:
         """Read one object without the proxy."""
@@ -89,7 +92,7 @@ class FaultyStore:
     def clear(self) -> None:
         """Remove objects, recorded requests and faults."""
         self.faults.clear()
-        names = [{"Key": name} for name in self.objects()]
+        names = [{"Key": name} for name in self.names()]
         if names:
             self.client.delete_objects(Bucket=BUCKET, Delete={"Objects": names})
         self.requests.clear()

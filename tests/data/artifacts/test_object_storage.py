@@ -205,7 +205,7 @@ def test_killed_and_failing_runs_go_on_from_the_views_that_are_there(
     store = world.store
     before = store.objects()
     good = {n: c for n, c in before.items() if not n.endswith("metadata.json")}
-    for name in store.objects("runs/tiny/run_teacher"):
+    for name in store.names("runs/tiny/run_teacher"):
         store.delete(name)
     shutil.copytree(world.remote, tmp_path / "copy")
     store.requests.clear()
@@ -229,7 +229,7 @@ def test_killed_and_failing_runs_go_on_from_the_views_that_are_there(
     assert len(told) == 1 and "views/c/2" in told[0] and "run the same" in told[0]
     assert not store.paths("PUT", rf"{first}/.*views/c/0")
     assert store.paths("PUT", rf"{first}/.*views/c/1")
-    assert not [name for name in store.objects(f"runs/tiny/run_teacher/{first}") if "meta" in name]
+    assert not [name for name in store.names(f"runs/tiny/run_teacher/{first}") if "meta" in name]
     store.faults.clear()
     store.requests.clear()
     done = world.luigi(tmp_path / "copy", "RunTeacher")

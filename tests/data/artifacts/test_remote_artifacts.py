@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from data.artifacts import links as links_module
 from data.artifacts import teacher, zarr_groups
 from data.artifacts.cleanup import check_remote_artifact
 from data.artifacts.links import ViewLinks, read_links, write_links
@@ -62,16 +63,20 @@ def test_reading_gives_what_was_written_in_one_request_an_object_while_there_is_
     assert len(store.paths("GET", "list-type")) == 1
 
 
-def test_links_in_a_bucket_are_those_on_disk(store: FaultyStore, tmp_path: Path) -> None:
+def test_links_in_a_bucket_are_those_on_disk(
+    store: FaultyStore, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(links_module, "_CHUNK", 1 << 8)
+    monkeypatch.setattr(links_module, "_SHARD", 1 << 12)
     rng = np.random.default_rng(3)
     views = []
     for name in VIEWS:
-        ids = np.flatnonzero(rng.random(900_000) < 0.5).astype(np.int32)  # More than one shard.
+        ids = np.flatnonzero(rng.random(3_600) < 0.5).astype(np.int32)  # More than one shard.
         views.append(ViewLinks(name, ids, rng.random((len(ids), 2)).astype(np.float32)))
     place = RemoteFolder(f"{CACHE}/links")
-    write_links(place, VIEWS, 900_000, views)
+    write_links(place, VIEWS, 3_600, views)
     tmp_path.joinpath("links").mkdir()
-    write_links(tmp_path / "links", VIEWS, 900_000, views)
+    write_links(tmp_path / "links", VIEWS, 3_600, views)
     here = {
         str(p.relative_to(tmp_path)): p.read_bytes() for p in tmp_path.rglob("*") if p.is_file()
     }

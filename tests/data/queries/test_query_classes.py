@@ -97,7 +97,7 @@ def test_numbers_need_a_label_table(tmp_path: Path) -> None:
         read_classes(tmp_path / "none.txt")
 
 
-@settings(max_examples=150, suppress_health_check=list(HealthCheck), deadline=None)
+@settings(max_examples=80, suppress_health_check=list(HealthCheck), deadline=None)
 @given(place=st.integers(0, 200), size=st.integers(0, 9), new=st.binary(max_size=4))
 @pytest.mark.parametrize("which", ["classes.txt", "labels.tsv", "mapping.tsv"])
 def test_any_damage_is_read_or_refused(

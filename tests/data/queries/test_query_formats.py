@@ -165,7 +165,7 @@ def _expected_ids(value: Any, loose: bool) -> list[int] | None:
 
 
 @pytest.mark.parametrize("name", NAMES)
-@settings(max_examples=110, suppress_health_check=list(HealthCheck), deadline=None)
+@settings(max_examples=60, suppress_health_check=list(HealthCheck), deadline=None)
 @given(value=WILD)
 def test_whatever_stands_in_a_field_is_read_or_refused(
     tmp_path_factory: pytest.TempPathFactory, name: FormatName, value: Any

@@ -179,7 +179,7 @@ def kept(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-@settings(max_examples=400)
+@settings(max_examples=100)
 @given(st.integers(0, 2**31), st.integers(1, 12), st.booleans())
 def test_damaged_poses_are_harmless_or_one_clear_error(
     kept: Path, seed: int, count: int, cut: bool
@@ -206,7 +206,7 @@ VALUES = st.recursive(
 )
 
 
-@settings(max_examples=300)
+@settings(max_examples=100)
 @given(st.sampled_from(["aligned_pose", "intrinsic", None]), VALUES)
 def test_any_json_value_is_harmless_or_one_clear_error(
     kept: Path, key: str | None, value: object

@@ -114,7 +114,7 @@ def scenes(draw: st.DrawFn) -> tuple[Array, list[KnownObject]]:
     return picture([draw(st.sampled_from((0, 0, 2, 3, 4, 5, 9, 60))) for _ in known]), known
 
 
-@settings(max_examples=150)
+@settings(max_examples=100)
 @given(scenes(), st.integers(0, 10**6))
 def test_whatever_is_asked_is_true(scene: tuple[Array, list[KnownObject]], seed: int) -> None:
     for query in ask_many(*scene, times=40, seed=seed):

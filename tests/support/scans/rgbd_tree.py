@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import functools
+import io
 from pathlib import Path
 
 import numpy as np
@@ -26,18 +28,34 @@ def write_tree(folder: Path, with_mesh: bool = True) -> Path:
     scene = room()[0]
     for name in ("color", "depth", "pose"):
         (folder / name).mkdir(parents=True)
-    caster = Raycaster(scene.cloud.points, scene.triangles)
-    for index, view in enumerate(scene.views):
-        depth, triangle = caster.render(PINHOLE, view.world_to_camera)
-        picture = scene.cloud.colors[scene.triangles[triangle, 0]]  # each box has one colour
-        Image.fromarray(picture).save(folder / "color" / f"frame{index}.jpg", quality=95)
-        millimetres = np.rint(depth * 1000).astype(np.uint16)
-        Image.fromarray(millimetres).save(folder / "depth" / f"frame{index}.png")
+    for name, content in _pictures().items():
+        (folder / name).write_bytes(content)
+    for index in range(len(scene.views)):
         (folder / "pose" / f"frame{index}.txt").write_text(matrix_text(camera_to_world(index)))
     (folder / INTRINSICS).write_text(matrix_text(scannet_K()))
     if with_mesh:
         write_mesh(folder / MESH, scene.cloud.points, scene.triangles)
     return folder
+
+
+@functools.cache
+def _pictures() -> dict[str, bytes]:
+    """The files of colour and depth, which are drawn once."""
+    scene, files = room()[0], {}
+    caster = Raycaster(scene.cloud.points, scene.triangles)
+    for index, view in enumerate(scene.views):
+        depth, triangle = caster.render(PINHOLE, view.world_to_camera)
+        picture = scene.cloud.colors[scene.triangles[triangle, 0]]  # each box has one colour
+        millimetres = np.rint(depth * 1000).astype(np.uint16)
+        files[f"color/frame{index}.jpg"] = _encoded(picture, "JPEG", quality=95)
+        files[f"depth/frame{index}.png"] = _encoded(millimetres, "PNG")
+    return files
+
+
+def _encoded(pixels: Array, kind: str, **options: int) -> bytes:
+    stream = io.BytesIO()
+    Image.fromarray(pixels).save(stream, kind, **options)
+    return stream.getvalue()
 
 
 def distance_to_room(points: Array) -> Array:

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import functools
+import io
 import json
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from PIL import Image
@@ -99,8 +101,20 @@ def write_mesh(
     vertex["red"], vertex["green"], vertex["blue"] = np.asarray(colors).T
     face = np.zeros(len(triangles), [("vertex_indices", "i4", (3,))])
     face["vertex_indices"] = triangles
-    elements = [PlyElement.describe(vertex, "vertex"), PlyElement.describe(face, "face")]
-    PlyData(elements, text=text).write(str(path))
+    path.write_bytes(_ply(vertex.dtype, vertex.tobytes(), len(face), face.tobytes(), text))
+
+
+@functools.lru_cache(maxsize=8)
+def _ply(fields: np.dtype[Any], vertices: bytes, num_faces: int, faces: bytes, text: bool) -> bytes:
+    """The file of a mesh: plyfile writes face by face, and most trees have the room's mesh."""
+    face = np.frombuffer(faces, [("vertex_indices", "i4", (3,))], num_faces)
+    elements = [
+        PlyElement.describe(np.frombuffer(vertices, fields), "vertex"),
+        PlyElement.describe(face, "face"),
+    ]
+    stream = io.BytesIO()
+    PlyData(elements, text=text).write(stream)
+    return stream.getvalue()
 
 
 def _write_cameras(folder: Path) -> None:
