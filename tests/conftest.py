@@ -60,12 +60,13 @@ def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
     """Deal files, or those that belong together, to the processes that test."""
     from xdist.scheduler import LoadFileScheduling
 
-    class FilesTogether(LoadFileScheduling):
-        def _split_scope(self, nodeid: str) -> str:
-            stem = Path(nodeid.split("::", 1)[0]).stem
-            return _TOGETHER.get(stem, stem)
+    def group(nodeid: str) -> str:
+        stem = Path(nodeid.split("::", 1)[0]).stem
+        return _TOGETHER.get(stem, stem)
 
-    return FilesTogether(config, log)
+    scheduler = LoadFileScheduling(config, log)
+    scheduler._split_scope = group
+    return scheduler
 
 
 _FORKER = pytest.StashKey[Forker]()

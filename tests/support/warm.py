@@ -32,7 +32,7 @@ import threading
 import traceback
 from collections.abc import Mapping, Sequence
 from functools import cache
-from multiprocessing.context import BaseContext
+from multiprocessing.context import ForkServerContext
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -173,7 +173,7 @@ def forker() -> Forker:
     return made
 
 
-def forkserver() -> BaseContext:
+def forkserver() -> ForkServerContext:
     """Return a start method like "spawn" without repeated imports: a process with imports forks."""
     multiprocessing.set_forkserver_preload(["stages.student.train_student", "stages.nano.train"])
     return multiprocessing.get_context("forkserver")
