@@ -8,7 +8,7 @@ import os
 import signal
 import sys
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sized
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from typing import Any, TypeVar
@@ -65,10 +65,11 @@ def mapped(
     """Yield ``function(item)`` in the order of the items, ``num_threads()`` at once by default.
 
     At most that many results exist before they are consumed. An error of a call is raised when
-    its result is due, after the calls that have started have ended.
+    its result is due, after the calls that have started have ended. A single item is computed in
+    the caller's thread.
     """
     threads = num_threads() if threads is None else threads
-    if threads <= 1:
+    if threads <= 1 or (isinstance(items, Sized) and len(items) <= 1):
         yield from map(function, items)
         return
     with ThreadPoolExecutor(threads) as pool:

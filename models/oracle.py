@@ -55,11 +55,14 @@ def smooth_noise(rng: np.random.Generator, height: int, width: int) -> NDArray[n
     return np.asarray(across[0] @ bumps @ across[1].T)
 
 
+@lru_cache(maxsize=16)
 def _bumps_at(size: int, count: int) -> NDArray[np.float64]:
     """Return unit rows (size, count), the weights of ``count`` bumps on ``size`` cells."""
     offset = np.arange(size)[:, None] / _NOISE_CELLS + 1 - np.arange(count)[None]
     weights = np.exp(-0.5 * (offset / 0.6) ** 2)
-    return np.asarray(weights / np.linalg.norm(weights, axis=1, keepdims=True))
+    weights /= np.linalg.norm(weights, axis=1, keepdims=True)
+    weights.flags.writeable = False
+    return weights
 
 
 def ragged(distance: FloatArray, reach: float, rng: np.random.Generator) -> FloatArray:

@@ -103,9 +103,14 @@ def sample_bilinear(grids: Array, sampling: Sampling) -> Array:
     return values
 
 
+_FEW_LINKS = 1024
+"""Number of links that one thread samples sooner than it would start another."""
+
+
 def shares(count: int) -> list[tuple[int, int]]:
-    """Split the links 0..count into (start, end) ranges, one for each thread."""
-    borders = np.linspace(0, count, num_threads() + 1).astype(int).tolist()
+    """Split the links 0..count into (start, end) ranges, one for each thread that pays off."""
+    parts = max(1, min(num_threads(), count // _FEW_LINKS))
+    borders = np.linspace(0, count, parts + 1).astype(int).tolist()
     return list(zip(borders, borders[1:]))
 
 

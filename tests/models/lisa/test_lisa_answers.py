@@ -14,14 +14,19 @@ from benchmarks.reference import lisa_slow
 from models.lisa.checkpoint import load_lisa
 from models.lisa.generation import Stop, _Batch, decode
 from models.lisa.prompts import build_prompt
-from models.lisa.teacher import LisaTeacher
+from models.lisa.teacher import FullAnswer, LisaTeacher
 from tests.support.worlds.lisa_golden import NAMES, TOLERANCE, Golden, far, golden
 
 IMAGES = [(name, image) for name in NAMES for image in range(golden(name).num_images)]
 
 
-def _logits_of(teacher: LisaTeacher, run: Golden, view: Any, texts: list[str]) -> list[Tensor]:
-    """Per text (steps, vocabulary): what the output layer gave, steps of dropped rows put right."""
+def _answered(
+    teacher: LisaTeacher, run: Golden, view: Any, texts: list[str]
+) -> tuple[list[FullAnswer], list[Tensor]]:
+    """Per text the answer, and (steps, vocabulary): what the output layer gave.
+
+    Steps of dropped rows are put right.
+    """
     steps: list[Tensor] = []
     head = run.loaded.network.language_model.lm_head
     hook = head.register_forward_hook(lambda *args: steps.append(args[2]))
@@ -41,7 +46,7 @@ def _logits_of(teacher: LisaTeacher, run: Golden, view: Any, texts: list[str]) -
         assert not later
         for row, values in zip(rows, given, strict=True):
             logits[row].append(values)
-    return [torch.stack(row) for row in logits]
+    return answers, [torch.stack(row) for row in logits]
 
 
 @pytest.mark.parametrize(("name", "image"), IMAGES)
@@ -51,8 +56,9 @@ def test_answers_equal_the_golden_runs(name: str, image: int, batched: bool) -> 
     teacher, view, samples = run.teacher(), run.view(image), run.samples(image)
     questions = [sample["question"] for sample in samples.values()]
     asked = [questions] if batched else [[question] for question in questions]
-    answers = [answer for group in asked for answer in teacher.answers_in_full(view, group)]
-    logits = [row for group in asked for row in _logits_of(teacher, run, view, group)]
+    answered = [_answered(teacher, run, view, group) for group in asked]
+    answers = [answer for group, _ in answered for answer in group]
+    logits = [row for _, rows in answered for row in rows]
     for (number, sample), answer, steps in zip(samples.items(), answers, logits, strict=True):
         assert answer.output_ids.tolist() == run.array(number, "output_ids").tolist()
         assert answer.text == sample["answer"]
@@ -186,8 +192,7 @@ def test_answers_equal_the_slow_path(name: str, image: int) -> None:
     questions = [sample["question"] for sample in run.samples(image).values()]
     texts = [*questions, "the door", "Is there anything to sit on, or to rest at, in this room?"]
     teacher, view = run.teacher(max_new_tokens=12), run.view(image)
-    answers = teacher.answers_in_full(view, texts)
-    logits = _logits_of(teacher, run, view, texts)
+    answers, logits = _answered(teacher, run, view, texts)
     for text, answer, steps in zip(texts, answers, logits, strict=True):
         prompt = build_prompt(text, run.facts["conv_type"], run.facts["use_im_start_end"])
         slow = lisa_slow.answer(run.loaded, run.image(image), prompt, 12)

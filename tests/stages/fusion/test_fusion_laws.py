@@ -5,6 +5,7 @@ from __future__ import annotations
 import tempfile
 from collections.abc import Sequence
 from dataclasses import replace
+from functools import cache
 from pathlib import Path
 
 import numpy as np
@@ -34,6 +35,24 @@ STEP = 1 / 255 + 1e-6
 """Labels are stored in steps, and a last bit may tip one over."""
 
 
+class Cases:
+    """Random cases and copies of their caches, each written once; only to read."""
+
+    def __init__(self, folders: pytest.TempPathFactory) -> None:
+        self._folders = folders
+
+    @cache
+    def case(self, seed: int) -> tuple[Scene, FakeLinks, TeacherCache]:
+        return random_case(self._folders.mktemp("case") / "cache", seed)
+
+    @cache
+    def copy(
+        self, seed: int, views: tuple[int, ...], queries: tuple[int, ...] | None = None
+    ) -> TeacherCache:
+        folder = self._folders.mktemp("copy") / "cache"
+        return copied(folder, self.case(seed)[2], views, queries)
+
+
 def _same(found: PseudoLabels, wanted: PseudoLabels, queries: Sequence[int] | None = None) -> None:
     """``found`` holds what ``wanted`` holds for these queries of it, by default all."""
     rows = list(range(len(wanted.soft)) if queries is None else queries)
@@ -44,14 +63,19 @@ def _same(found: PseudoLabels, wanted: PseudoLabels, queries: Sequence[int] | No
         assert np.abs(one - wanted.soft[other]).mean() < 0.1 / 255, "steps tip over rarely"
 
 
+@pytest.fixture(scope="module")
+def cases(tmp_path_factory: pytest.TempPathFactory) -> Cases:
+    return Cases(tmp_path_factory)
+
+
 @pytest.mark.parametrize("cfg", WHOLE)
 @pytest.mark.parametrize("seed", [3, 8])
-def test_the_order_of_views_changes_nothing(tmp_path: Path, cfg: FuseConfig, seed: int) -> None:
-    scene, links, cache = random_case(tmp_path / "a", seed)
+def test_the_order_of_views_changes_nothing(cases: Cases, cfg: FuseConfig, seed: int) -> None:
+    scene, links, cache = cases.case(seed)
     labels = fuse_masks.run(scene, links, cache, cfg)
     order = [int(view) for view in np.random.default_rng(seed).permutation(7)]
     views = [replace(links.views[view], view_id=f"view{k}") for k, view in enumerate(order)]
-    mixed = fuse_masks.run(scene, FakeLinks(views, 30), copied(tmp_path / "b", cache, order), cfg)
+    mixed = fuse_masks.run(scene, FakeLinks(views, 30), cases.copy(seed, tuple(order)), cfg)
     _same(mixed, labels)
     np.testing.assert_allclose(mixed.view_weights, labels.view_weights[:, order], atol=1e-5)
     np.testing.assert_array_equal(mixed.view_tokens, labels.view_tokens[:, order])
@@ -62,16 +86,16 @@ def test_the_order_of_views_changes_nothing(tmp_path: Path, cfg: FuseConfig, see
 @pytest.mark.parametrize("cfg", WHOLE)
 @pytest.mark.parametrize("place", [0, 4, 7])
 def test_a_view_that_sees_nothing_changes_nothing(
-    tmp_path: Path, cfg: FuseConfig, place: int
+    cases: Cases, cfg: FuseConfig, place: int
 ) -> None:
-    scene, links, cache = random_case(tmp_path / "a", seed=4)
+    scene, links, cache = cases.case(4)
     labels = fuse_masks.run(scene, links, cache, cfg)
     order = [*range(place), -1, *range(place, 7)]
     empty = ViewLinks("", np.zeros(0, np.int32), np.zeros((0, 2), np.float32))
     seen = [*links.views[:place], empty, *links.views[place:]]
     views = [replace(view, view_id=f"view{k}") for k, view in enumerate(seen)]
     longer = flat_scene(30, 8, 40, 60)
-    more = fuse_masks.run(longer, FakeLinks(views, 30), copied(tmp_path / "b", cache, order), cfg)
+    more = fuse_masks.run(longer, FakeLinks(views, 30), cases.copy(4, tuple(order)), cfg)
     _same(more, labels)
     assert not more.view_weights[:, place].any()
     kept = np.delete(more.view_weights, place, axis=1)
@@ -79,11 +103,11 @@ def test_a_view_that_sees_nothing_changes_nothing(
 
 
 @pytest.mark.parametrize("cfg", WHOLE)
-def test_queries_do_not_see_each_other(tmp_path: Path, cfg: FuseConfig) -> None:
-    scene, links, cache = random_case(tmp_path / "a", seed=5)
+def test_queries_do_not_see_each_other(cases: Cases, cfg: FuseConfig) -> None:
+    scene, links, cache = cases.case(5)
     whole = fuse_masks.run(scene, links, cache, cfg)
-    for number, queries in enumerate(([0], [2, 0], [3, 1, 2])):
-        some = copied(tmp_path / str(number), cache, range(7), queries)
+    for queries in ((0,), (2, 0), (3, 1, 2)):
+        some = cases.copy(5, tuple(range(7)), queries)
         labels = fuse_masks.run(scene, links, some, cfg, competing=np.zeros(len(queries), bool))
         _same(labels, whole, queries)
 

@@ -13,7 +13,7 @@ from PIL import Image, ImageSequence
 from data.artifacts.soft_masks import Predictions
 from data.artifacts.teacher import MASK
 from data.types import Array, Prompt
-from stages.report import animation
+from stages.report import animation, scan_renderer
 from stages.report.animation import SIZE, AnimatedQuery, Candidate, candidates, choose, run
 from stages.report.scan_renderer import render_orbit
 from tests.support.scans.tiny_scene import make_tiny_prompts, make_tiny_scene
@@ -87,8 +87,10 @@ def shot(tmp_path_factory: pytest.TempPathFactory) -> AnimatedQuery:
 
 @pytest.fixture(scope="module", autouse=True)
 def _fewer_pictures() -> Iterator[None]:
+    """A turn takes few pictures, and a ray is cast for a pixel, not for each sample of it."""
     with pytest.MonkeyPatch.context() as patched:
         patched.setattr(animation, "STEPS", 6)
+        patched.setattr(scan_renderer, "_SUPERSAMPLE", 1)
         yield
 
 
