@@ -23,7 +23,7 @@ THREAD_VARIABLES = (
 _PR_SET_PDEATHSIG = 1
 
 
-def die_with_parent() -> None:
+def set_parent_death_signal() -> None:
     """Set the parent-death signal: the kernel kills this process when its parent dies (Linux).
 
     Without it a killed run leaves workers behind that compete with the next run for its files.

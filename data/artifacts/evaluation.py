@@ -48,10 +48,10 @@ class QueryRow:
 
     ``group`` ("unique" or "multiple") and ``official`` are set where the benchmark's convention
     (``stages.evaluation.benchmarks``) scores boxes: ``official`` holds, by source, the IoU of
-    boxes (``box_iou``) or their F1 (``f1_25``, ``f1_50``). ``said`` is the answer in words,
-    ``said_by`` the views that gave it, and ``right`` the correct answers in words; ``right`` is
-    empty for a query without answers in words. ``snapped`` are the scores against the truth snapped
-    to superpoints (``stages.evaluation.scan_quality``).
+    boxes (``box_iou``) or their F1 (``f1_25``, ``f1_50``). ``answer`` is the answer in words,
+    ``answer_views`` the views that gave it, and ``right`` the correct answers in words, empty for a
+    query without any. ``snapped`` are the scores against the truth snapped to superpoints
+    (``stages.evaluation.scan_quality``).
     """
 
     prompt_id: str
@@ -63,8 +63,8 @@ class QueryRow:
     scores: Mapping[str, Score]
     group: str = ""
     official: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
-    said: str = ""
-    said_by: tuple[str, ...] = ()
+    answer: str = ""
+    answer_views: tuple[str, ...] = ()
     right: tuple[str, ...] = ()
     snapped: Mapping[str, Score] = field(default_factory=dict)
 
@@ -106,7 +106,7 @@ def read_evaluation(folder: Path) -> Evaluation:
 def _row(entry: Mapping[str, Any]) -> QueryRow:
     scores = {source: Score(**entry["scores"][source]) for source in SOURCES}
     snapped = {source: Score(**score) for source, score in entry.get("snapped", {}).items()}
-    lists = {name: tuple(entry[name]) for name in ("said_by", "right")}
+    lists = {name: tuple(entry[name]) for name in ("answer_views", "right")}
     return QueryRow(**{**entry, **lists, "scores": scores, "snapped": snapped})
 
 

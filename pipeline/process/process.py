@@ -7,10 +7,10 @@ import sys
 
 import luigi
 
-from data.parallel import THREAD_VARIABLES, die_with_parent
+from data.parallel import THREAD_VARIABLES, set_parent_death_signal
 
 __all__ = (
-    "die_with_parent",
+    "set_parent_death_signal",
     "is_central",
     "limit_threads",
     "num_cores",

@@ -11,9 +11,9 @@ from pydantic import TypeAdapter
 
 from pipeline.scene_sets import Dataset
 from pipeline.steps.declaration import Input, Part, Preload, Step, declare
-from pipeline.steps.given import Given
-from pipeline.steps.questions import Questions, questions_given
+from pipeline.steps.questions import Questions, read_questions
 from pipeline.steps.scans import has_places
+from pipeline.steps.step_inputs import StepInputs
 
 if TYPE_CHECKING:
     from data.artifacts.answers import AnswerInWords, RoomChoice
@@ -45,50 +45,50 @@ def masks_by_source(student: Predictions, labels: PseudoLabels) -> Masks:
     }
 
 
-def masks_given(given: Given, scene: str) -> Masks:
+def read_masks(inputs: StepInputs, scene: str) -> Masks:
     """``masks_by_source`` for a step's inputs "masks" and "labels"."""
-    return masks_by_source(given.read("masks", scene=scene), given.read("labels", scene=scene))
+    return masks_by_source(inputs.read("masks", scene=scene), inputs.read("labels", scene=scene))
 
 
-def make_teacher_metrics(given: Given, folder: Path) -> None:
+def make_teacher_metrics(inputs: StepInputs, folder: Path) -> None:
     """Compare the teacher's masks of one scene with ground truth, in 2D."""
     from data.artifacts.teacher_2d import write_teacher_2d
     from stages.teacher import evaluate_teacher_2d as stage
 
     teacher_2d = stage.run(
-        given.read("scene", "scene"),
-        given.read("scene", "truth"),
-        questions_given(given).of(given.scene),
-        given.read("prompts", "truths"),
-        given.read("teacher"),
-        given.config,
-        given.progress(),
+        inputs.read("scene", "scene"),
+        inputs.read("scene", "truth"),
+        read_questions(inputs).of(inputs.scene),
+        inputs.read("prompts", "truths"),
+        inputs.read("teacher"),
+        inputs.config,
+        inputs.progress(),
     )
     write_teacher_2d(folder, teacher_2d)
 
 
-def make_answers(given: Given, folder: Path) -> None:
+def make_answers(inputs: StepInputs, folder: Path) -> None:
     """Write the teacher's answer in words to each query of one scene."""
     from data.artifacts.answers import write_answers
     from stages.evaluation import answer_questions as stage
 
-    prompts = questions_given(given).of(given.scene)
-    inputs = given.read("teacher"), given.read("labels"), given.read("masks")
-    write_answers(folder, stage.run(prompts, *inputs))
+    prompts = read_questions(inputs).of(inputs.scene)
+    artifacts = inputs.read("teacher"), inputs.read("labels"), inputs.read("masks")
+    write_answers(folder, stage.run(prompts, *artifacts))
 
 
-def make_room_choices(given: Given, folder: Path) -> None:
+def make_room_choices(inputs: StepInputs, folder: Path) -> None:
     """Choose a room for every search of the validation places."""
     from data.artifacts.answers import write_rooms
     from stages.evaluation import hierarchical_search as stage
 
-    scores = {name: _scores(given, name) for name in given.scenes("masks")}
-    write_rooms(folder, stage.run_find_rooms(questions_given(given).searches_in("val"), scores))
+    scores = {name: _scores(inputs, name) for name in inputs.scenes("masks")}
+    write_rooms(folder, stage.run_find_rooms(read_questions(inputs).searches_in("val"), scores))
 
 
-def _scores(given: Given, scene: str) -> dict[str, dict[str, float]]:
+def _scores(inputs: StepInputs, scene: str) -> dict[str, dict[str, float]]:
     """Confidence of each source in each prompt of a scene, by source and prompt id."""
-    predictions, labels = given.read("masks", scene=scene), given.read("labels", scene=scene)
+    predictions, labels = inputs.read("masks", scene=scene), inputs.read("labels", scene=scene)
     fusion_only = dict(zip(labels.prompt_ids, labels.scores().tolist(), strict=True))
     student, together = (
         dict(zip(predictions.prompt_ids, predictions.score(source).tolist(), strict=True))
@@ -105,10 +105,10 @@ class Searches:
     choices: Mapping[tuple[str, str], RoomChoice]
 
     @classmethod
-    def given(cls, given: Given, questions: Questions) -> Searches:
+    def read(cls, inputs: StepInputs, questions: Questions) -> Searches:
         """Those of a step's inputs "prompts" and "rooms"; none for a set without places."""
-        searches = questions.searches_in("val") if given.has("rooms") else []
-        return cls(searches, given.read("rooms") if searches else {})
+        searches = questions.searches_in("val") if inputs.has("rooms") else []
+        return cls(searches, inputs.read("rooms") if searches else {})
 
     def found_in(self, scene_id: str, source: str) -> list[Prompt]:
         """Searches for which a source chose a scene, as prompts of that scene.
@@ -153,37 +153,37 @@ class Shown(NamedTuple):
     truths: Mapping[str, Array]
 
 
-def search_result(given: Given, searches: Searches) -> SearchResult | None:
+def search_result(inputs: StepInputs, searches: Searches) -> SearchResult | None:
     """Scores of all searches in the validation places; None where there are none."""
     from stages.evaluation import hierarchical_search as stage
 
     if not searches.searches:
         return None
-    truths = given.read("prompts", "truths")
+    truths = inputs.read("prompts", "truths")
     return stage.run_search_rows(
-        searches.searches, truths, searches.choices, _searched_rooms(given)
+        searches.searches, truths, searches.choices, _searched_rooms(inputs)
     )
 
 
-def _searched_rooms(given: Given) -> Iterator[SearchedRoom]:
+def _searched_rooms(inputs: StepInputs) -> Iterator[SearchedRoom]:
     from stages.evaluation.hierarchical_search import SearchedRoom
     from stages.evaluation.scan_quality import SuperpointTruth
 
-    for name in given.scenes("masks"):
-        truth, scene = given.read("scene", "truth", name), given.read("scene", "scene", name)
+    for name in inputs.scenes("masks"):
+        truth, scene = inputs.read("scene", "truth", name), inputs.read("scene", "scene", name)
         snapped = SuperpointTruth(truth, scene.superpoint_ids).snapped()
-        yield SearchedRoom(name, truth, masks_given(given, name), snapped)
+        yield SearchedRoom(name, truth, read_masks(inputs, name), snapped)
 
 
-def evaluation_scenes(given: Given, questions: Questions) -> Iterator[EvaluationScene]:
+def evaluation_scenes(inputs: StepInputs, questions: Questions) -> Iterator[EvaluationScene]:
     """Answers and ground truth of each validation scene, one scene at a time."""
     from stages.evaluation.evaluate import EvaluationScene
 
-    truths = given.read("prompts", "truths")
-    for name in given.scenes("masks"):
-        truth = given.read("scene", "truth", name)
-        teacher_2d = given.read("teacher_2d", scene=name)
-        masks = masks_given(given, name)
+    truths = inputs.read("prompts", "truths")
+    for name in inputs.scenes("masks"):
+        truth = inputs.read("scene", "truth", name)
+        teacher_2d = inputs.read("teacher_2d", scene=name)
+        masks = read_masks(inputs, name)
         yield EvaluationScene(name, questions.of(name), truths, truth, masks, teacher_2d)
 
 
@@ -194,42 +194,42 @@ def asked_by(dataset: Dataset) -> QuerySource:
     return TypeAdapter(QuerySource).validate_python(dataset.scene_set.asked)
 
 
-def with_scans(given: Given, scenes: Iterator[EvaluationScene]) -> Iterator[EvaluationScene]:
+def with_scans(inputs: StepInputs, scenes: Iterator[EvaluationScene]) -> Iterator[EvaluationScene]:
     """The scenes with their superpoints, and with their points where boxes are scored.
 
     Reads one scene at a time. Raises DataError for a damaged ``axisAlignment``.
     """
-    needs_boxes = bool(asked_by(given.dataset).convention.boxes)
+    needs_boxes = bool(asked_by(inputs.dataset).convention.boxes)
     for item in scenes:
-        scene = given.read("scene", "scene", item.scene_id)
-        scan = _box_scan(given, scene) if needs_boxes else None
+        scene = inputs.read("scene", "scene", item.scene_id)
+        scan = _box_scan(inputs, scene) if needs_boxes else None
         yield replace(item, scan=scan, superpoints=scene.superpoint_ids)
 
 
-def _box_scan(given: Given, scene: Scene) -> BoxScan:
+def _box_scan(inputs: StepInputs, scene: Scene) -> BoxScan:
     from stages.evaluation.metrics import BoxScan
 
     alignment = None
-    if given.dataset.scene_set.asked["dataset"] == "scannet":
+    if inputs.dataset.scene_set.asked["dataset"] == "scannet":
         from data.readers.scannet import read_axis_alignment
 
-        alignment = read_axis_alignment(given.dataset.root, scene.scene_id)
+        alignment = read_axis_alignment(inputs.dataset.root, scene.scene_id)
     return BoxScan.make(scene.cloud.points, scene.triangles, alignment)
 
 
-def make_metrics(given: Given, folder: Path) -> None:
+def make_metrics(inputs: StepInputs, folder: Path) -> None:
     """Write the metrics of the validation split."""
     from data.artifacts.evaluation import Evaluation, write_evaluation
     from stages.evaluation import answer_questions
     from stages.evaluation import evaluate as stage
 
-    questions = questions_given(given)
-    searched = search_result(given, Searches.given(given, questions))
-    scenes = with_scans(given, evaluation_scenes(given, questions))
+    questions = read_questions(inputs)
+    searched = search_result(inputs, Searches.read(inputs, questions))
+    scenes = with_scans(inputs, evaluation_scenes(inputs, questions))
     more = searched.rows if searched else ()
-    evaluation = stage.run(scenes, queries=asked_by(given.dataset), search_rows=more)
-    truths = given.read("prompts", "truths")
-    answered = answer_questions.run_scores(evaluation.rows, _answers(given), truths)
+    evaluation = stage.run(scenes, queries=asked_by(inputs.dataset), search_rows=more)
+    truths = inputs.read("prompts", "truths")
+    answered = answer_questions.run_scores(evaluation.rows, _answers(inputs), truths)
     sections = {
         **({"search": searched.metrics} if searched else {}),
         **({"qa": answered.metrics} if answered.metrics else {}),
@@ -237,9 +237,9 @@ def make_metrics(given: Given, folder: Path) -> None:
     write_evaluation(folder, Evaluation(answered.rows, {**evaluation.summary, **sections}))
 
 
-def _answers(given: Given) -> dict[str, AnswerInWords]:
+def _answers(inputs: StepInputs) -> dict[str, AnswerInWords]:
     """Answers in words for all validation scenes, by prompt id."""
-    answers = (given.read("answers", scene=name) for name in given.scenes("answers"))
+    answers = (inputs.read("answers", scene=name) for name in inputs.scenes("answers"))
     return {prompt_id: answer for of_scene in answers for prompt_id, answer in of_scene.items()}
 
 
@@ -303,7 +303,7 @@ EVALUATE_TEACHER_2D = declare(
 EVALUATE = declare(
     Step(
         name="evaluate",
-        version=5,
+        version=6,
         summary="Metrics of student, lifted labels and teacher over the validation split.",
         make="pipeline.steps.answers:make_metrics",
         config=lambda plan: plan.scene_set.asked,

@@ -72,8 +72,8 @@ class Input:
     """Artifacts of another step that a step reads.
 
     Attributes:
-        name: name under which ``Given.read`` reads the input, and its name in the fingerprint. An
-            input of many scenes has one entry ``<name> <scene>`` in the fingerprint for each scene.
+        name: name under which ``StepInputs.read`` reads the input, and its name in the fingerprint.
+            An input of many scenes has one entry ``<name> <scene>`` there for each scene.
         step: the step that makes the artifacts.
         parts: the parts of the artifact that are read.
         scenes: the scenes whose artifacts are read, see ``Scenes``.
@@ -135,7 +135,7 @@ class Step:
         name: name of the step and of its folder; an identifier in lower case.
         version: from 1 on; raise it whenever the same inputs would give other bytes, only then.
         summary: one sentence that says what the step makes; the help text of its task.
-        make: ``module:function`` that makes the artifact. It is called with a ``Given``, which
+        make: ``module:function`` that makes the artifact. It is called with a ``StepInputs``, which
             reads the inputs, and the folder to write to. "" for an artifact that a Luigi task of
             its own makes.
         section: the step's section of the config, "" for none.

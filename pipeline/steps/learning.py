@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING, Any
 
 from data.errors import ConfigError
 from pipeline.steps.declaration import Input, Origin, Part, Preload, Source, Step, declare
-from pipeline.steps.given import Given
-from pipeline.steps.questions import Questions, questions_given
+from pipeline.steps.questions import Questions, read_questions
 from pipeline.steps.scans import BANK, bank_identity
+from pipeline.steps.step_inputs import StepInputs
 from pipeline.steps.teaching import learns_features
 from stages.teacher.identity import text_identity
 
@@ -37,7 +37,7 @@ def _asks_by_views(plan: Plan) -> bool:
     return not asks_by_words(plan)
 
 
-def make_labels(given: Given, folder: Path) -> None:
+def make_labels(inputs: StepInputs, folder: Path) -> None:
     """Fuse the teacher's masks of many views into soft labels of points."""
     import numpy as np
 
@@ -45,30 +45,30 @@ def make_labels(given: Given, folder: Path) -> None:
     from data.queries.prompts import BANK_TASK
     from stages.fusion import fuse_masks as stage
 
-    prompts = questions_given(given).asked(given.scene)
+    prompts = read_questions(inputs).asked(inputs.scene)
     labels = stage.run(
-        given.read("scene"),
-        given.read("links"),
-        given.read("teacher"),
-        given.config,
+        inputs.read("scene"),
+        inputs.read("links"),
+        inputs.read("teacher"),
+        inputs.config,
         np.array([prompt.task == BANK_TASK for prompt in prompts], bool),
-        given.progress(),
-        given.device_if_gpu,
+        inputs.progress(),
+        inputs.device_if_gpu,
     )
     write_pseudo(folder, labels)
 
 
-def make_oracle_labels(given: Given, folder: Path) -> None:
+def make_oracle_labels(inputs: StepInputs, folder: Path) -> None:
     """Write the ground truth of one scene as soft labels, for the upper bound."""
     from data.artifacts.soft_masks import write_pseudo
     from stages.fusion import oracle_labels as stage
 
-    questions = questions_given(given)
+    questions = read_questions(inputs)
     labels = stage.run(
-        given.read("labels"),
-        given.read("scene"),
-        questions.asked(given.scene),
-        questions.truths(given.read("prompts", "truths"), given.scene),
+        inputs.read("labels"),
+        inputs.read("scene"),
+        questions.asked(inputs.scene),
+        questions.truths(inputs.read("prompts", "truths"), inputs.scene),
     )
     write_pseudo(folder, labels)
 
@@ -76,8 +76,8 @@ def make_oracle_labels(given: Given, folder: Path) -> None:
 class _TrainingScenes(Sequence[Any]):
     """The training scenes; each access reads the scene from its artifacts."""
 
-    def __init__(self, given: Given) -> None:
-        self._given, self._names = given, given.scenes("labels")
+    def __init__(self, inputs: StepInputs) -> None:
+        self._inputs, self._names = inputs, inputs.scenes("labels")
         self._questions: Questions | None = None
 
     def __len__(self) -> int:
@@ -86,77 +86,81 @@ class _TrainingScenes(Sequence[Any]):
     def __getitem__(self, index: Any) -> Any:
         from stages.student.training_samples import TrainingScene
 
-        given, name = self._given, self._names[index]
+        inputs, name = self._inputs, self._names[index]
         if self._questions is None:
-            self._questions = questions_given(given)
+            self._questions = read_questions(inputs)
         return TrainingScene(
-            given.read("scene", scene=name),
+            inputs.read("scene", scene=name),
             self._questions.asked(name),
-            given.read("labels", scene=name),
-            given.read("features", scene=name) if given.has("features") else None,
+            inputs.read("labels", scene=name),
+            inputs.read("features", scene=name) if inputs.has("features") else None,
         )
 
 
-def make_student(given: Given, folder: Path) -> None:
+def make_student(inputs: StepInputs, folder: Path) -> None:
     """Train the student, or continue from the last checkpoint in the folder."""
     from stages.student import train_student as stage
 
-    show, scenes = given.progress(alone=True), _TrainingScenes(given)
-    stage.run(scenes, given.config, folder, given.device, show, processes=given.processes)
+    show, scenes = inputs.progress(alone=True), _TrainingScenes(inputs)
+    stage.run(scenes, inputs.config, folder, inputs.device, show, processes=inputs.processes)
 
 
-def make_finetuned(given: Given, folder: Path) -> None:
+def make_finetuned(inputs: StepInputs, folder: Path) -> None:
     """Fine-tune another student on ground truth, or continue from the folder's last checkpoint."""
     from stages.student import train_student as stage
 
-    cfg: StudentConfig = given.section("finetune").applied_to(given.config)
-    show, scenes, start = given.progress(alone=True), _TrainingScenes(given), given.folder("start")
-    stage.run(scenes, cfg, folder, given.device, show, start, given.processes)
+    cfg: StudentConfig = inputs.section("finetune").applied_to(inputs.config)
+    show, scenes, start = (
+        inputs.progress(alone=True),
+        _TrainingScenes(inputs),
+        inputs.folder("start"),
+    )
+    stage.run(scenes, cfg, folder, inputs.device, show, start, inputs.processes)
 
 
-def make_text_student(given: Given, folder: Path) -> None:
+def make_text_student(inputs: StepInputs, folder: Path) -> None:
     """Train the adapter from words to query tokens on the tokens of all training scenes."""
     from data.artifacts.student import write_text_student
     from stages.student import distil_text as stage
 
-    questions = questions_given(given)
-    scenes = [_text_scene(given, questions, name) for name in given.scenes("labels")]
-    teacher, show = given.section("teacher"), given.progress(alone=True)
-    write_text_student(folder, stage.run(scenes, given.config, teacher, given.device, show))
+    questions = read_questions(inputs)
+    scenes = [_text_scene(inputs, questions, name) for name in inputs.scenes("labels")]
+    teacher, show = inputs.section("teacher"), inputs.progress(alone=True)
+    write_text_student(folder, stage.run(scenes, inputs.config, teacher, inputs.device, show))
 
 
-def _text_scene(given: Given, questions: Questions, name: str) -> Any:
+def _text_scene(inputs: StepInputs, questions: Questions, name: str) -> Any:
     from stages.student.distil_text import TextScene
 
-    labels = given.read("labels", scene=name)
+    labels = inputs.read("labels", scene=name)
     texts = {prompt.prompt_id: prompt.text for prompt in questions.asked(name)}
     sentences = tuple(texts[prompt_id] for prompt_id in labels.prompt_ids)
-    views = given.read("scene", scene=name).views
+    views = inputs.read("scene", scene=name).views
     return TextScene(name, sentences, labels.query_tokens, tuple(views))
 
 
-def make_predictions(given: Given, folder: Path) -> None:
+def make_predictions(inputs: StepInputs, folder: Path) -> None:
     """Predict the student's masks for one scene's queries and the bank's categories."""
     from data.artifacts.soft_masks import write_predictions
     from stages.student import predict_masks as stage
 
-    cfg, device, student = given.config, given.device, given.folder("student")
-    scene = given.read("scene")
-    if given.has("text"):
-        prompts = questions_given(given).asked(given.scene)
+    cfg, device, student = inputs.config, inputs.device, inputs.folder("student")
+    scene = inputs.read("scene")
+    if inputs.has("text"):
+        prompts = read_questions(inputs).asked(inputs.scene)
         prompt_ids = tuple(prompt.prompt_id for prompt in prompts)
-        tokens = _word_tokens(given, [prompt.text for prompt in prompts], device)
+        tokens = _word_tokens(inputs, [prompt.text for prompt in prompts], device)
         predictions = stage.run_by_words(scene, prompt_ids, tokens, student, cfg, device)
     else:
-        predictions = stage.run(scene, given.read("labels"), student, cfg, device)
+        predictions = stage.run(scene, inputs.read("labels"), student, cfg, device)
     write_predictions(folder, predictions)
 
 
-def _word_tokens(given: Given, words: Sequence[str], device: str) -> Any:
+def _word_tokens(inputs: StepInputs, words: Sequence[str], device: str) -> Any:
     from stages.student.text_encoding import encode_queries
 
-    configs = given.section("text"), given.section("teacher")
-    return encode_queries(given.read("text"), words, *configs, device)
+    configs = inputs.section("text"), inputs.section("teacher")
+    return encode_queries(inputs.read("text"), words, *configs, device)
 
 
 def _finetuning(plan: Plan) -> StudentConfig:

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from data.queries.hierarchical_search import Search
     from data.types import Prompt, PromptTruth, Split
     from pipeline.plan import Plan
-    from pipeline.steps.given import Given
+    from pipeline.steps.step_inputs import StepInputs
 
 
 @dataclass(frozen=True)
@@ -77,10 +77,10 @@ class Questions:
         return {**all_truths, **truths_in_room(searches, dict(all_truths), scene_id)}
 
 
-def questions_given(given: Given) -> Questions:
+def read_questions(inputs: StepInputs) -> Questions:
     """The queries in a step's input "prompts"; the step must declare the section ``prompts``."""
-    prompts, searches = given.read("prompts", "prompts"), given.read("prompts", "searches")
-    return Questions(given.dataset, prompts, searches, given.section("prompts").bank)
+    prompts, searches = inputs.read("prompts", "prompts"), inputs.read("prompts", "searches")
+    return Questions(inputs.dataset, prompts, searches, inputs.section("prompts").bank)
 
 
 def questions_of(plan: Plan) -> Questions:

@@ -7,11 +7,11 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from pipeline.steps.answers import Searches, evaluation_scenes, has_truth, masks_given
+from pipeline.steps.answers import Searches, evaluation_scenes, has_truth, read_masks
 from pipeline.steps.declaration import Input, Preload, Step, declare
-from pipeline.steps.given import Given
 from pipeline.steps.learning import answering_student
-from pipeline.steps.questions import Questions, questions_given
+from pipeline.steps.questions import Questions, read_questions
+from pipeline.steps.step_inputs import StepInputs
 
 if TYPE_CHECKING:
     from pipeline.plan import Plan
@@ -29,76 +29,76 @@ def has_no_truth(plan: Plan) -> bool:
     return not has_truth(plan)
 
 
-def make_report(given: Given, folder: Path) -> None:
+def make_report(inputs: StepInputs, folder: Path) -> None:
     """Write ``report.html``, its overview picture, and ``metrics.json`` or ``answers.json``."""
     from data.artifacts.evaluation import write_report
     from stages.report import report as stage
 
-    show, cfg = given.progress(alone=True), given.config
-    if given.has("evaluation"):
-        write_report(folder, stage.run(report_inputs(given), cfg, show))
+    show, cfg = inputs.progress(alone=True), inputs.config
+    if inputs.has("evaluation"):
+        write_report(folder, stage.run(report_inputs(inputs), cfg, show))
         return
-    scenes = partial(_answered_scenes, given, questions_given(given))
-    write_report(folder, stage.run_answers(scenes, _record(given), cfg, show))
+    scenes = partial(_answered_scenes, inputs, read_questions(inputs))
+    write_report(folder, stage.run_answers(scenes, _record(inputs), cfg, show))
 
 
-def report_inputs(given: Given) -> ReportInputs:
+def report_inputs(inputs: StepInputs) -> ReportInputs:
     """Inputs of the report page of one experiment."""
     from stages.report.inputs import ReportInputs
 
-    scenes = partial(_report_scenes, given, questions_given(given))
-    return ReportInputs(given.read("evaluation"), scenes, _record(given))
+    scenes = partial(_report_scenes, inputs, read_questions(inputs))
+    return ReportInputs(inputs.read("evaluation"), scenes, _record(inputs))
 
 
-def _report_scenes(given: Given, questions: Questions) -> Iterator[ReportScene]:
+def _report_scenes(inputs: StepInputs, questions: Questions) -> Iterator[ReportScene]:
     from stages.report.inputs import ReportScene
 
-    searches = Searches.given(given, questions)
-    for item in evaluation_scenes(given, questions):
+    searches = Searches.read(inputs, questions)
+    for item in evaluation_scenes(inputs, questions):
         name = item.scene_id
-        scene = given.read("scene", "scene", name)
+        scene = inputs.read("scene", "scene", name)
         targets = {p.prompt_id: item.truths[p.prompt_id].object_ids for p in item.prompts}
         truths = {prompt: item.ground_truth.mask(ids) for prompt, ids in targets.items()}
         searched = searches.shown(name, item.masks, item.ground_truth, item.truths)
         masks = {source: {**item.masks[source], **searched.masks[source]} for source in item.masks}
-        views, labels = given.read("teacher", scene=name), given.read("labels", scene=name)
+        views, labels = inputs.read("teacher", scene=name), inputs.read("labels", scene=name)
         yield ReportScene(scene, masks, {**truths, **searched.truths}, views, labels)
 
 
-def _answered_scenes(given: Given, questions: Questions) -> Iterator[AnsweredScene]:
+def _answered_scenes(inputs: StepInputs, questions: Questions) -> Iterator[AnsweredScene]:
     from stages.report.inputs import AnsweredScene
 
-    for name in given.scenes("masks"):
-        predictions = given.read("masks", scene=name)
+    for name in inputs.scenes("masks"):
+        predictions = inputs.read("masks", scene=name)
         scores = dict(
             zip(predictions.prompt_ids, predictions.score("together").tolist(), strict=True)
         )
-        answers = given.read("answers", scene=name)
+        answers = inputs.read("answers", scene=name)
         texts = {key: answer.answer for key, answer in answers.items()}
-        views, labels = given.read("teacher", scene=name), given.read("labels", scene=name)
-        scene, masks = given.read("scene", "scene", name), masks_given(given, name)
+        views, labels = inputs.read("teacher", scene=name), inputs.read("labels", scene=name)
+        scene, masks = inputs.read("scene", "scene", name), read_masks(inputs, name)
         yield AnsweredScene(scene, questions.of(name), masks, scores, texts, views, labels)
 
 
-def _record(given: Given) -> RunRecord:
+def _record(inputs: StepInputs) -> RunRecord:
     from stages.report.inputs import RunRecord
 
     return RunRecord(
-        given.dataset.scene_set.title,
-        given.section("teacher").name,
-        given.experiment,
-        _stage_records(given),
-        given.read("student", "log"),
-        given.config_of("student").get("supervision") == "oracle",
+        inputs.dataset.scene_set.title,
+        inputs.section("teacher").name,
+        inputs.experiment,
+        _stage_records(inputs),
+        inputs.read("student", "log"),
+        inputs.config_of("student").get("supervision") == "oracle",
     )
 
 
-def _stage_records(given: Given) -> list[StageRecord]:
+def _stage_records(inputs: StepInputs) -> list[StageRecord]:
     """Time and memory of each step of this run, from its artifacts' metadata."""
     from stages.report.inputs import StageRecord
 
     records = []
-    for step, contents in given.costs().items():
+    for step, contents in inputs.costs().items():
         if step.in_report:
             seconds = sum(content["wall_seconds"] for content in contents)
             memory = max(content["peak_memory_mb"] for content in contents)
@@ -119,7 +119,7 @@ def _val_without_truth(name: str, step: str, part: str, known_by: str) -> Input:
 REPORT = declare(
     Step(
         name="report",
-        version=4,
+        version=5,
         summary="report.html with metrics.json, or with answers.json where there is no truth.",
         make="pipeline.steps.report:make_report",
         section="report",

@@ -12,7 +12,7 @@ from data.queries.formats import DEFAULT_FORMAT, FORMATS, SENTENCES
 from data.types import SPLITS
 from pipeline.scene_sets import Dataset, digest
 from pipeline.steps.declaration import Input, Part, Preload, Source, Step, declare
-from pipeline.steps.given import LOG, Given
+from pipeline.steps.step_inputs import LOG, StepInputs
 
 if TYPE_CHECKING:
     from pipeline.plan import Plan
@@ -89,30 +89,30 @@ def bank_identity(plan: Plan, scene_id: str | None = None) -> dict[str, str]:
 BANK = Source(bank_identity, {"bank": "prompts.bank"})
 
 
-def make_room(given: Given, folder: Path) -> None:
+def make_room(inputs: StepInputs, folder: Path) -> None:
     """Generate one room, a scene folder of the generated data set."""
     from stages.scene import generate_rooms as stage
 
-    split = given.dataset.split_of(given.scene)
-    number = given.dataset.scenes(split).index(given.scene)
-    stage.run_room(given.dataset.root, split, number, given.config)
+    split = inputs.dataset.split_of(inputs.scene)
+    number = inputs.dataset.scenes(split).index(inputs.scene)
+    stage.run_room(inputs.dataset.root, split, number, inputs.config)
 
 
-def make_rooms_index(given: Given, folder: Path) -> None:
+def make_rooms_index(inputs: StepInputs, folder: Path) -> None:
     """Write the files that cover all rooms: splits, metadata and queries."""
     from stages.scene import generate_rooms as stage
 
-    stage.run_index(given.dataset.root, given.config)
+    stage.run_index(inputs.dataset.root, inputs.config)
 
 
-def make_scene(given: Given, folder: Path) -> None:
+def make_scene(inputs: StepInputs, folder: Path) -> None:
     """Convert a scan to ``scene.h5``."""
     from data.artifacts.scene import write_scene
     from stages.scene import prepare_scene as stage
 
-    dataset = given.dataset
-    scan = dataset.reader.read_scan(dataset.root, given.scene, given.config.camera)
-    prepared = stage.run(scan, given.config, given.progress())
+    dataset = inputs.dataset
+    scan = dataset.reader.read_scan(dataset.root, inputs.scene, inputs.config.camera)
+    prepared = stage.run(scan, inputs.config, inputs.progress())
     write_scene(
         folder,
         prepared.cloud,
@@ -121,18 +121,18 @@ def make_scene(given: Given, folder: Path) -> None:
         prepared.views,
         prepared.depths,
         prepared.truth,
-        given.scene,
+        inputs.scene,
         dataset.root,
         prepared.annotation_sha256,
         prepared.neighbours,
     )
 
 
-def make_prompts(given: Given, folder: Path) -> None:
+def make_prompts(inputs: StepInputs, folder: Path) -> None:
     """Convert query files to prompts and, in a file apart, their ground truth."""
     from data.artifacts.prompts import write_prompts
 
-    made = prepared_prompts(given.dataset, given.config)
+    made = prepared_prompts(inputs.dataset, inputs.config)
     for scene in made.unreadable:
         LOG.warning(
             "PreparePrompts: queries of %s are left out: its annotation cannot be read", scene
@@ -178,13 +178,13 @@ def prepared_prompts(dataset: Dataset, cfg: PromptsConfig) -> PreparedPrompts:
     )
 
 
-def make_links(given: Given, place: StoragePath) -> None:
+def make_links(inputs: StepInputs, place: StoragePath) -> None:
     """Write the visible points of each view."""
     from data.artifacts.links import write_links
     from stages.scene import link_points as stage
 
-    scene = given.read("views")
-    links = stage.run(scene, given.config, given.progress(), given.device_if_gpu)
+    scene = inputs.read("views")
+    links = stage.run(scene, inputs.config, inputs.progress(), inputs.device_if_gpu)
     write_links(place, [view.view_id for view in scene.views], len(scene.cloud), links)
 
 

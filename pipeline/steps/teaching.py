@@ -10,9 +10,9 @@ from typing import TYPE_CHECKING, Any
 from data.artifacts.object_store import StoragePath
 from data.errors import ArtifactError
 from pipeline.steps.declaration import Input, Part, Preload, Source, Step, declare
-from pipeline.steps.given import LOG, Given
-from pipeline.steps.questions import questions_given
+from pipeline.steps.questions import read_questions
 from pipeline.steps.scans import BANK, queries_identity, scene_views
+from pipeline.steps.step_inputs import LOG, StepInputs
 from stages.teacher.identity import no_features
 
 if TYPE_CHECKING:
@@ -29,14 +29,14 @@ def learns_features(plan: Plan) -> bool:
     return plan.learns_features
 
 
-def make_teacher_masks(given: Given, place: StoragePath) -> None:
+def make_teacher_masks(inputs: StepInputs, place: StoragePath) -> None:
     """Fill the scene's teacher cache; continues after the views of an interrupted attempt."""
     from data.artifacts.teacher import TeacherWriter
     from stages.teacher import run_teacher as stage
 
-    scene = given.read("views", "scene")
-    questions = questions_given(given)
-    prompts = questions.asked(given.scene)
+    scene = inputs.read("views", "scene")
+    questions = read_questions(inputs)
+    prompts = questions.asked(inputs.scene)
     writer = TeacherWriter(
         place,
         [view.view_id for view in scene.views],
@@ -44,22 +44,22 @@ def make_teacher_masks(given: Given, place: StoragePath) -> None:
     )
 
     def teacher() -> Any:
-        if not given.has("truth"):
+        if not inputs.has("truth"):
             from stages.teacher.make_teacher import make_teacher
 
-            return make_teacher(given.config, given.device)
+            return make_teacher(inputs.config, inputs.device)
         from stages.teacher.oracle import make_oracle
 
-        truths = questions.truths(given.read("truths"), given.scene)
+        truths = questions.truths(inputs.read("truths"), inputs.scene)
         prompt_truths = [
             truths[prompt.prompt_id] for prompt in prompts if prompt.prompt_id in truths
         ]
-        return make_oracle(scene, given.read("truth"), prompts, prompt_truths, given.config)
+        return make_oracle(scene, inputs.read("truth"), prompts, prompt_truths, inputs.config)
 
-    report = stage.run(scene, prompts, teacher, writer, given.progress())
+    report = stage.run(scene, prompts, teacher, writer, inputs.progress())
     if report.failed:
         first = "; ".join(f"view {view}: {reason}" for view, reason in report.failures[:3])
-        LOG.warning("RunTeacher %s: %d answers failed; %s", given.scene, report.failed, first)
+        LOG.warning("RunTeacher %s: %d answers failed; %s", inputs.scene, report.failed, first)
 
 
 def views_done(folder: Path) -> tuple[int, int] | None:
@@ -81,15 +81,15 @@ def views_done(folder: Path) -> tuple[int, int] | None:
     return sum(name.isdecimal() for name in names), int(total)
 
 
-def make_features(given: Given, folder: Path) -> None:
+def make_features(inputs: StepInputs, folder: Path) -> None:
     """Write the teacher's image features, averaged on superpoints."""
     from data.artifacts.embeddings import write_features
     from stages.teacher import lift_features as stage
     from stages.teacher.make_teacher import make_teacher
 
-    teacher = make_teacher(given.config, given.device)
-    scene, links = given.read("scene"), given.read("links")
-    write_features(folder, stage.run(scene, links, teacher, given.progress()))
+    teacher = make_teacher(inputs.config, inputs.device)
+    scene, links = inputs.read("scene"), inputs.read("links")
+    write_features(folder, stage.run(scene, links, teacher, inputs.progress()))
 
 
 def _teacher_config(plan: Plan) -> Mapping[str, Any]:

@@ -201,7 +201,7 @@ class Ablation(AblationTask):
 
     def run(self) -> None:
         """Copy the finished files."""
-        process.die_with_parent()
+        process.set_parent_death_signal()
         output = self.plan.output
         if self.split == "val":
             latest_results.publish(output, self.reported())
@@ -308,5 +308,5 @@ class ErrorCurves(ErrorCurvesTask):
 
     def run(self) -> None:
         """Copy the finished files."""
-        process.die_with_parent()
+        process.set_parent_death_signal()
         latest_results.publish(self.plan.output, self.measured(), _CURVE_POINTER, _CURVE_NAMES)

@@ -15,9 +15,9 @@ from data.types import Split
 from pipeline.plan import Plan
 from pipeline.process import progress
 from pipeline.steps import STEPS
-from pipeline.steps.given import Given
 from pipeline.steps.questions import questions_of
 from pipeline.steps.report import report_inputs
+from pipeline.steps.step_inputs import StepInputs
 from pipeline.tasks.arms import SYSTEM, Arm, ArmRun
 
 if TYPE_CHECKING:
@@ -123,8 +123,8 @@ def report(key: ArtifactKey, plan: Plan, ablation: Path, device: str) -> None:
 
     with writing(key) as folder:
         if folder is not None:
-            given = Given(plan, STEPS["report"], None, device)
-            inputs = replace(report_inputs(given), ablation=read_ablation(ablation))
+            inputs = StepInputs(plan, STEPS["report"], None, device)
+            inputs = replace(report_inputs(inputs), ablation=read_ablation(ablation))
             show = progress.reporter("AblationReport", alone=True)
             write_report(folder, stage.run(inputs, plan.experiment.report, show))
 

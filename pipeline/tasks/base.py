@@ -98,7 +98,7 @@ class ArtifactTask(ReadableTask):
 
     def run(self) -> None:
         """Make the artifact in this process: set threads, hold GPUs, write the log."""
-        process.die_with_parent()
+        process.set_parent_death_signal()
         key = self.key()
         if key is not None:
             cores = process.num_cores()

@@ -64,7 +64,7 @@ class ConvertReason3D(ReadableTask):
 
     def run(self) -> None:
         """Convert every query file; DataError for a folder without one, or a damaged file."""
-        process.die_with_parent()
+        process.set_parent_death_signal()
         source, folder = Path(self.input), Path(self.output)
         if source.resolve() == folder.resolve():
             raise ConfigError(

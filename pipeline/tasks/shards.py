@@ -108,7 +108,7 @@ class CacheTeacherMasks(PipelineTask):
 
     def run(self) -> None:
         """Fill the caches scene by scene; errors of broken scenes are raised at the end."""
-        process.die_with_parent()
+        process.set_parent_death_signal()
         process.limit_threads(process.num_cores())
         log = task_log.log_path(self.plan.output, "cache_teacher_masks", self.unit())
         with task_log.kept(log, str(self)), slots.hold_gpus(self.num_gpus()):

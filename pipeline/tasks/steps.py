@@ -18,7 +18,7 @@ from pipeline.plan import Plan, load_plan
 from pipeline.process import process, slots
 from pipeline.steps import STEPS, Input, Step
 from pipeline.steps.declaration import ON_DECLARED, load
-from pipeline.steps.given import Given
+from pipeline.steps.step_inputs import StepInputs
 from pipeline.tasks.base import ArtifactTask
 from pipeline.tasks.preload import preload
 from stages.network_configs import check_processes
@@ -217,7 +217,7 @@ def run_step(
     key = plan.key(step.name, scene)
     with writing_anywhere(key, step.resumable) as folder:
         if folder is not None:
-            load(step.make)(Given(plan, step, scene, device, processes), folder)
+            load(step.make)(StepInputs(plan, step, scene, device, processes), folder)
 
 
 class RunAll(PipelineTask):
@@ -243,5 +243,5 @@ class RunAll(PipelineTask):
 
     def run(self) -> None:
         """Copy the finished report's files."""
-        process.die_with_parent()
+        process.set_parent_death_signal()
         latest_results.publish(self.plan.output, self.plan.key("report"))

@@ -87,7 +87,7 @@ class TransferTask(PipelineTask):
 
     def run(self) -> None:
         """Copy the finished report's files."""
-        process.die_with_parent()
+        process.set_parent_death_signal()
         self.folder.mkdir(parents=True, exist_ok=True)
         latest_results.publish(self.folder, self.reported())
 

@@ -168,14 +168,14 @@ def run_scores(
 def _with_answer(row: QueryRow, answer: AnswerInWords | None, right: tuple[str, ...]) -> QueryRow:
     if answer is None:
         return replace(row, right=right)
-    return replace(row, said=answer.answer, said_by=answer.view_ids, right=right)
+    return replace(row, answer=answer.answer, answer_views=answer.view_ids, right=right)
 
 
 def _metrics(rows: Sequence[QueryRow]) -> dict[str, Any]:
     """Average over questions, as fractions; None for no question."""
     count = len(rows)
-    matches = sum(exact_match(row.said, row.right) for row in rows)
-    overlap = sum(token_f1(row.said, row.right) for row in rows)
+    matches = sum(exact_match(row.answer, row.right) for row in rows)
+    overlap = sum(token_f1(row.answer, row.right) for row in rows)
     return {
         "num_questions": count,
         "exact_match": matches / count if count else None,

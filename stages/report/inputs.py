@@ -75,14 +75,14 @@ class AnsweredScene:
     """A scene without ground truth: its queries, masks by source and prompt id, and scores.
 
     Sources are those of an evaluation. ``scores`` by prompt id, in [0, 1], are the confidence of
-    the answer of "together" that the object exists; ``said`` holds the answers in words.
+    the answer of "together" that the object exists; ``answers`` holds the answers in words.
     """
 
     scene: Scene
     prompts: Sequence[Prompt]
     masks: Mapping[str, Mapping[str, Array]]
     scores: Mapping[str, float]
-    said: Mapping[str, str] = field(default_factory=dict)
+    answers: Mapping[str, str] = field(default_factory=dict)
     teacher: TeacherCache | None = None
     labels: PseudoLabels | None = None
 

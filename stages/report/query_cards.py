@@ -38,8 +38,8 @@ class ViewThumbnail:
     """One view of one query.
 
     ``weight`` is the view's share of the fused label, 0 for a dropped view, and ``reason`` tells
-    why it was dropped. ``answer`` holds the teacher's words; ``mask`` is "said" for a mask of the
-    answer, "held back" for the mask of an answer without [SEG], "" for none. ``picture`` is a
+    why it was dropped. ``answer`` holds the teacher's words; ``mask`` is "answered" for a mask of
+    the answer, "withheld" for the mask of an answer without [SEG], "" for none. ``picture`` is a
     WebP, empty where the image cannot be read (``missing``) or where the page's limit is reached.
     """
 
@@ -132,7 +132,7 @@ def _thumbnails_of_view(
             float(labels.view_weights[row, view]),
             labels.drop_reasons[row][view],
             f"failed: {answer}" if failed else answer,
-            ("said" if has_mask else "held back") if drawn else "",
+            ("answered" if has_mask else "withheld") if drawn else "",
             missing=image is None,
         )
         if image is not None:

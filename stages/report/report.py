@@ -122,8 +122,8 @@ _ANSWER_MODES = Modes(
 class AnswerRow:
     """One answer: score, number of points, and centre and size of its box in metres.
 
-    The box is in the frame of the scan; centre and size are None where nothing was found. ``said``
-    is the teacher's answer in words.
+    The box is in the frame of the scan; centre and size are None where nothing was found.
+    ``answer`` is the teacher's answer in words.
     """
 
     prompt_id: str
@@ -133,7 +133,7 @@ class AnswerRow:
     num_points: int
     centre: tuple[float, ...] | None
     size: tuple[float, ...] | None
-    said: str = ""
+    answer: str = ""
 
 
 def run_answers(
@@ -189,8 +189,8 @@ def answer_rows(item: AnsweredScene) -> list[AnswerRow]:
         score = round(float(item.scores.get(prompt.prompt_id, 0.0)), 4)
         count = int(np.count_nonzero(mask))
         names = prompt.prompt_id, prompt.scene_id, prompt.text
-        said = item.said.get(prompt.prompt_id, "")
-        rows.append(AnswerRow(*names, score, count, centre, size, said))
+        answer = item.answers.get(prompt.prompt_id, "")
+        rows.append(AnswerRow(*names, score, count, centre, size, answer))
     return rows
 
 

@@ -34,7 +34,7 @@ from torch.multiprocessing.spawn import (
 )
 
 from data.errors import ConfigError, UserError
-from data.parallel import THREAD_VARIABLES, die_with_parent
+from data.parallel import THREAD_VARIABLES, set_parent_death_signal
 from data.types import Progress, silent
 
 
@@ -186,7 +186,7 @@ def _work(
     arguments: tuple[Any, ...],
 ) -> None:
     """Run ``work`` in a spawned process; a UserError is sent to the parent."""
-    die_with_parent()
+    set_parent_death_signal()
     _quieten()
     os.environ |= {"RANK": str(rank), "LOCAL_RANK": str(rank), "WORLD_SIZE": str(processes)}
     on_gpu = torch.device(device).type == "cuda"

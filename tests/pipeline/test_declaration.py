@@ -17,7 +17,7 @@ from pipeline.__main__ import main
 from pipeline.plan import Plan, load_plan
 from pipeline.steps import STEPS, Input, Part, Source, Step, declare
 from pipeline.steps.declaration import load, problems, section_model
-from pipeline.steps.given import Given
+from pipeline.steps.step_inputs import StepInputs
 from pipeline.tasks.steps import task_of
 from tests.support.cli import REPOSITORY, luigi, tasks_done
 from tests.support.tiny_set import ROOMS, write_set
@@ -40,14 +40,14 @@ def read_count(folder):
     return json.loads((folder / "count.json").read_text())["count"]
 
 
-def count_points(given, folder):
-    points = len(given.read("scene").cloud)
-    content = {"count": points / given.config.unit}
+def count_points(inputs, folder):
+    points = len(inputs.read("scene").cloud)
+    content = {"count": points / inputs.config.unit}
     (folder / "count.json").write_text(json.dumps(content))
 
 
-def total(given, folder):
-    counts = [given.read("count", scene=name) for name in given.scenes("count")]
+def total(inputs, folder):
+    counts = [inputs.read("count", scene=name) for name in inputs.scenes("count")]
     (folder / "total.json").write_text(json.dumps(sum(counts)))
 
 
@@ -210,18 +210,18 @@ def plan_of_demo() -> Plan:
 def test_a_step_gets_what_it_declared_and_nothing_else() -> None:
     plan = plan_of_demo()
     scene, *_ = plan.scenes("val")
-    given = Given(plan, STEPS["fuse_masks"], scene, "cpu")
-    assert given.folder("scene") == plan.key("prepare_scene", scene).folder
-    assert given.config == plan.experiment.fuse
+    inputs = StepInputs(plan, STEPS["fuse_masks"], scene, "cpu")
+    assert inputs.folder("scene") == plan.key("prepare_scene", scene).folder
+    assert inputs.config == plan.experiment.fuse
     with pytest.raises(LookupError, match="reads an input 'masks' that its declaration"):
-        given.folder("masks")
+        inputs.folder("masks")
     with pytest.raises(LookupError, match="reads part 'truth' of its input scene"):
-        given.read("scene", "truth")
+        inputs.read("scene", "truth")
     with pytest.raises(LookupError, match="does not declare that it reads 'student'"):
-        given.section("student")
+        inputs.section("student")
     with pytest.raises(LookupError, match="does not declare that it reads all sections"):
-        _ = given.experiment
-    whole = Given(plan, STEPS["evaluate"], None, "cpu")
+        _ = inputs.experiment
+    whole = StepInputs(plan, STEPS["evaluate"], None, "cpu")
     assert whole.scenes("masks") == plan.scenes("val")
     with pytest.raises(LookupError, match="works on the whole set"):
         _ = whole.scene
@@ -232,10 +232,10 @@ def test_a_step_gets_what_it_declared_and_nothing_else() -> None:
 def test_an_inactive_truth_cannot_be_read_by_force() -> None:
     """``run_teacher`` declares truth for the oracle; under a LISA it is out of its reach."""
     plan = plan_of_demo()
-    given = Given(plan, STEPS["run_teacher"], plan.scenes()[0], "cpu")
-    assert not given.has("truth")
+    inputs = StepInputs(plan, STEPS["run_teacher"], plan.scenes()[0], "cpu")
+    assert not inputs.has("truth")
     with pytest.raises(LookupError, match="'truth'"):
-        given.read("truth")
+        inputs.read("truth")
 
 
 def test_all_that_declarations_name_exists() -> None:

@@ -18,8 +18,8 @@ from data.types import Array
 from pipeline.plan import Plan, load_plan
 from pipeline.steps import STEPS
 from pipeline.steps.answers import evaluation_scenes, with_scans
-from pipeline.steps.given import Given
-from pipeline.steps.questions import questions_given
+from pipeline.steps.questions import read_questions
+from pipeline.steps.step_inputs import StepInputs
 from tests.support.scans.scannet_tree import INFO, SCENE, root_of, write_tree
 from tests.support.scans.scannetpp_tree import group_points, room
 from tests.support.tiny_set import STUDENT, run_whole, write_set
@@ -144,8 +144,8 @@ def test_a_run_on_scannet_is_scored_by_scanrefers_rule_in_the_aligned_frame(
     found = evaluation.summary["benchmark"]
     assert found["convention"] == "scanrefer" and found["dataset"] == "scannet"
     assert (found["num_scenes"], found["num_scenes_aligned"]) == (1, 1)
-    given = Given(plan, STEPS["evaluate"], None, "cpu")
-    (item,) = with_scans(given, evaluation_scenes(given, questions_given(given)))
+    inputs = StepInputs(plan, STEPS["evaluate"], None, "cpu")
+    (item,) = with_scans(inputs, evaluation_scenes(inputs, read_questions(inputs)))
     assert item.scan is not None and item.scan.is_aligned
     np.testing.assert_allclose(item.scan.points, turned_points(), rtol=1e-12)
     place = {group: k for k, group in enumerate((31, 30, 5, 2))}

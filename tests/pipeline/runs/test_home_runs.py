@@ -94,9 +94,9 @@ def test_questions_have_answers_with_views_behind_them(made: Made) -> None:
     asked = [row for row in rows if row["task"] == "qa"]
     assert len(asked) == 4 and all(row["right"] for row in asked)
     # The oracle says "It is [SEG]." of what it sees, which names nothing, else that none is there.
-    assert {row["said"] for row in asked} <= {"", "none"}
+    assert {row["answer"] for row in asked} <= {"", "none"}
     absent = [row for row in asked if row["target_count"] == "zero"]
-    assert all(row["said"] == "none" == row["right"][0] for row in absent)
+    assert all(row["answer"] == "none" == row["right"][0] for row in absent)
     assert qa["unanswerable"]["exact_match"] == (1.0 if absent else None)
 
 

@@ -24,8 +24,8 @@ from data.types import SPLITS, Split
 from pipeline.plan import Plan, load_plan
 from pipeline.scene_sets import load_scene_set, packaged_sets
 from pipeline.steps import STEPS
-from pipeline.steps.given import Given
 from pipeline.steps.report import _stage_records
+from pipeline.steps.step_inputs import StepInputs
 from pipeline.tasks.steps import RunAll, run_step, task_of
 from stages.configs import GenerateConfig
 from stages.scene.generate_rooms import run_room, scene_ids
@@ -232,9 +232,9 @@ def test_a_run_makes_tuning_rooms_and_leaves_them_alone(
     }
     assert asked == set(SPLITS), "but for the asking all stages work on them"
     done = {"wall_seconds": 1.0, "peak_memory_mb": 1.0, "fingerprint": "f"}
-    monkeypatch.setattr("pipeline.steps.given.read_metadata", lambda folder: done)
-    given = Given(plan, STEPS["report"], None, "cpu")
-    counts = {record.stage: record.count for record in _stage_records(given)}
+    monkeypatch.setattr("pipeline.steps.step_inputs.read_metadata", lambda folder: done)
+    inputs = StepInputs(plan, STEPS["report"], None, "cpu")
+    counts = {record.stage: record.count for record in _stage_records(inputs)}
     assert (counts["generate_rooms"], counts["prepare_scene"], counts["run_teacher"]) == (5, 3, 3)
     assert counts["answer_questions"] == len(plan.scenes("val")), "all that ran is told of"
     assert "oracle_labels" not in counts and "find_rooms" not in counts

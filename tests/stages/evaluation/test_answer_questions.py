@@ -102,8 +102,8 @@ def test_exact_match_and_f1_are_means_over_the_questions() -> None:
         },
         "unanswerable": {"num_questions": 1, "exact_match": 1.0, "token_f1": 1.0},
     }
-    assert (result.rows[0].said, result.rows[0].said_by) == ("the red chair", ("v0",))
-    assert result.rows[3].said == "the door" and result.rows[4].said == ""
+    assert (result.rows[0].answer, result.rows[0].answer_views) == ("the red chair", ("v0",))
+    assert result.rows[3].answer == "the door" and result.rows[4].answer == ""
     assert answer_questions.run_scores(rows[3:4], said, truths).metrics is None
 
 

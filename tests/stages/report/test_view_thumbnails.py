@@ -43,7 +43,7 @@ def test_the_heaviest_kept_and_the_most_believed_dropped_are_shown(
     assert [view.view_id for view in thumbnails.views] == ["view0", "view2", "view1", "view4"]
     assert [round(view.weight, 2) for view in thumbnails.views] == [0.6, 0.3, 0, 0]
     assert [view.reason for view in thumbnails.views] == ["", "", "reason 1", "reason 4"]
-    assert thumbnails.views[3].answer == "it is 4" and thumbnails.views[3].mask == "said"
+    assert thumbnails.views[3].answer == "it is 4" and thumbnails.views[3].mask == "answered"
 
 
 def test_the_mask_is_tinted_on_the_small_image_and_nothing_else(
@@ -63,7 +63,7 @@ def test_an_image_that_is_gone_leaves_its_words(made: dict[str, ViewThumbnails])
 
 
 def test_where_room_is_short_each_query_has_its_first_picture() -> None:
-    view = ViewThumbnail("v", 0.5, "", "yes", "said", b"1234567890")
+    view = ViewThumbnail("v", 0.5, "", "yes", "answered", b"1234567890")
     two, one = ViewThumbnails((view, view), 2, 2), ViewThumbnails(
         (replace(view, picture=b"12345"),), 1, 2
     )

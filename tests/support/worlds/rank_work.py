@@ -89,7 +89,7 @@ def warm_rank(
     """
     os.environ |= environment
     torch.set_num_threads(int(environment["OMP_NUM_THREADS"]))
-    with patch("stages.student.distributed.die_with_parent", lambda: None):
+    with patch("stages.student.distributed.set_parent_death_signal", lambda: None):
         work(rank, *given)
 
 

@@ -102,7 +102,7 @@ def report_of(folder: Path) -> ReportInputs:
     student = {**shown, names[2]: truth.mask([12]), names[4]: truth.mask([11])}
     masks = {"student": student, "fusion_only": shown, "together": shown}
     result = evaluate([EvaluationScene(scene.scene_id, prompts, by_id, truth, masks)])
-    rows = tuple(replace(row, said=ATTACK, said_by=("a",)) for row in result.rows)
+    rows = tuple(replace(row, answer=ATTACK, answer_views=("a",)) for row in result.rows)
     teacher = teacher_of(scene, prompts, folder / "cache", ATTACK)
     item = ReportScene(scene, masks, shown, teacher, labels_of(scene, prompts))
     stages = (StageRecord("train_student", "0123456789abcdef" * 4, 95.0, 512.0),)

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 LOG = logging.getLogger("luigi-interface.stages")
 
 
-class Given:
+class StepInputs:
     """Config and inputs of a running step.
 
     Raises LookupError for an input, part or section that the step's declaration does not name.
