@@ -8,7 +8,7 @@ BIN := $(VENV)/bin
 # what they compiled, whatever the caller's environment says.
 export PYTHONDONTWRITEBYTECODE :=
 
-.PHONY: demo test lint docs bench bench-quick format web clean
+.PHONY: demo test lint style types docs bench bench-quick format web clean
 
 demo: $(VENV)/.installed
 	$(BIN)/luigi --module pipeline RunAll --scene-set demo
@@ -16,12 +16,16 @@ demo: $(VENV)/.installed
 test: $(VENV)/.installed
 	$(BIN)/python -m pytest -n auto --dist loadfile --no-loadscope-reorder
 
-lint: $(VENV)/.installed
+lint: style types
+
+style: $(VENV)/.installed
 	$(BIN)/black --check -q -l 100 --exclude '/\.venv|build|output/' .
 	$(BIN)/isort --check -q data models stages pipeline configs tests benchmarks mllm3d_command.py
 	$(BIN)/flake8
-	$(BIN)/mypy
 	$(BIN)/lint-imports --config setup.cfg
+
+types: $(VENV)/.installed
+	$(BIN)/mypy
 
 format: $(VENV)/.installed
 	$(BIN)/isort -q data models stages pipeline configs tests benchmarks mllm3d_command.py
@@ -44,11 +48,12 @@ web:
 .PHONY: venv
 venv: $(VENV)/.installed
 
-# The last command compiles the loops that the first run would compile.
+# Modules are compiled when they are first imported: most never are, and compiling all takes longer
+# than fetching them. The last command compiles the loops that the first run would compile.
 $(VENV)/.installed: setup.cfg pyproject.toml requirements.txt
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install -q --upgrade pip
-	$(BIN)/python -m pip install -q -r requirements.txt
+	$(BIN)/python -m pip install -q --no-compile -r requirements.txt
 	$(BIN)/python -m pip install -q --no-deps -e .
 	$(BIN)/python -c "from pipeline.tasks.preload import load_loops; load_loops()"
 	touch $@

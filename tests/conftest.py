@@ -46,13 +46,12 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     items.sort(key=lambda item: ranks.get(item.path.stem, len(ranks)))
 
 
+_FORK_SERVER = "test_distributed_training"
 _TOGETHER = {
-    "test_nano_training": "test_distributed_training",  # One server of training processes.
-    "test_batch_norm": "test_distributed_training",
-    "test_remote_faults": "test_object_storage",  # One store.
-    "test_remote_artifacts": "test_object_storage",
+    name: _FORK_SERVER
+    for name in ("test_nano_training", "test_batch_norm", "test_rooms_files", "test_store")
 }
-"""Files whose tests the process takes that ran another's, which has started what they need."""
+"""Files whose tests go to the process that ran another's, and so has started a fork server."""
 
 
 @pytest.hookimpl(optionalhook=True)

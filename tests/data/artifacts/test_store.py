@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import json
-import multiprocessing
 import os
 import platform
 import signal
@@ -23,10 +22,11 @@ from data.artifacts import store
 from data.artifacts.metadata import WRITER_FILE
 from data.artifacts.store import ArtifactKey, canonical_json, fingerprint, is_complete, writing
 from data.errors import ArtifactError
+from tests.support.warm import forkserver
 
 CONFIG = {"lr": 0.1, "layers": [1, 2], "name": "a"}
 INPUTS = {"scene": "1" * 64}
-SPAWN = multiprocessing.get_context("spawn")
+OTHER = forkserver()
 json_values = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False) | st.text(),
     lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(), inner, max_size=3),
@@ -208,7 +208,7 @@ def starts(key: ArtifactKey) -> list[str]:
 
 def test_of_two_processes_one_computes(tmp_path: Path) -> None:
     key = key_in(tmp_path)
-    processes = [SPAWN.Process(target=slow_write, args=(key, 0.3)) for _ in range(2)]
+    processes = [OTHER.Process(target=slow_write, args=(key, 0.3)) for _ in range(2)]
     for process in processes:
         process.start()
     for process in processes:
@@ -219,7 +219,7 @@ def test_of_two_processes_one_computes(tmp_path: Path) -> None:
 
 def test_a_killed_writer_leaves_an_incomplete_folder_and_no_lock(tmp_path: Path) -> None:
     key = key_in(tmp_path)
-    process = SPAWN.Process(target=slow_write, args=(key, 60.0))
+    process = OTHER.Process(target=slow_write, args=(key, 60.0))
     process.start()
     deadline = time.monotonic() + 30
     while not (key.folder / "half").exists() and time.monotonic() < deadline:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import multiprocessing
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -19,6 +18,7 @@ from data.errors import DataError
 from data.rooms.catalog import LABELS
 from stages.scene.generate_rooms import run_index, run_room, scene_ids
 from tests.support.scans.rooms_fixture import SCANNED, TINY, generate, tree_hashes
+from tests.support.warm import forkserver
 
 
 @pytest.fixture(scope="module")
@@ -159,9 +159,7 @@ def test_same_bytes_in_other_processes_with_other_thread_counts(tmp_path: Path) 
     command = [sys.executable, "-c", code, str(tmp_path / "one")]
     repository = Path(__file__).resolve().parents[3]
     subprocess.run(command, check=True, env=environment, cwd=repository)
-    process = multiprocessing.get_context("spawn").Process(
-        target=_write_two, args=(str(tmp_path / "two"),)
-    )
+    process = forkserver().Process(target=_write_two, args=(str(tmp_path / "two"),))
     process.start()
     process.join()
     assert process.exitcode == 0
