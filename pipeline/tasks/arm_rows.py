@@ -123,10 +123,10 @@ def report(key: ArtifactKey, plan: Plan, ablation: Path, device: str) -> None:
 
     with writing(key) as folder:
         if folder is not None:
-            inputs = StepInputs(plan, STEPS["report"], None, device)
-            inputs = replace(report_inputs(inputs), ablation=read_ablation(ablation))
+            inputs = report_inputs(StepInputs(plan, STEPS["report"], None, device))
+            with_ablation = replace(inputs, ablation=read_ablation(ablation))
             show = progress.reporter("AblationReport", alone=True)
-            write_report(folder, stage.run(inputs, plan.experiment.report, show))
+            write_report(folder, stage.run(with_ablation, plan.experiment.report, show))
 
 
 def error_curves(
