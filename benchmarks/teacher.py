@@ -29,7 +29,7 @@ _CHECKPOINTS = {"lisa_nano": NANO, "golden": _GOLDEN / "checkpoint"}
 _MAX_NEW_TOKENS = 16
 _TOLERANCE = 1e-4
 # Few queries, lest the allocator's own wobble hide what a view would leave behind.
-_FEW_VIEWS, _MANY_VIEWS, _MEMORY_QUERIES = 10, 60, 4
+_MEMORY_QUERIES = 4
 _MEMORY_MARGIN = 1.25
 _QUESTIONS = (
     "Where is the {} in this image? Please output segmentation mask.",
@@ -48,20 +48,20 @@ def run(scale: Scale, folder: Path, repeats: int) -> list[Row]:
         return [
             one
             for name, checkpoint in _CHECKPOINTS.items()
-            for one in _rows(name, load_lisa(checkpoint), scale.queries, repeats)
+            for one in _rows(name, load_lisa(checkpoint), scale, repeats)
         ]
     finally:
         torch.set_num_threads(threads)
 
 
-def _rows(name: str, loaded: LoadedLisa, num_queries: int, repeats: int) -> list[Row]:
+def _rows(name: str, loaded: LoadedLisa, scale: Scale, repeats: int) -> list[Row]:
     settings = LisaSettings(question_form="raw", max_new_tokens=_MAX_NEW_TOKENS, whole_answer=True)
     teacher = LisaTeacher(loaded, settings, "lisa")
     with Image.open(_GOLDEN / "images" / "img0.png") as file:
         image = np.asarray(file.convert("RGB"))
     texts = [
         _QUESTIONS[n % len(_QUESTIONS)].format(_THINGS[n % len(_THINGS)])
-        for n in range(num_queries)
+        for n in range(scale.queries)
     ]
 
     def ours() -> Iterator[FullAnswer]:
@@ -77,9 +77,11 @@ def _rows(name: str, loaded: LoadedLisa, num_queries: int, repeats: int) -> list
     if not rows:
         return []
     asked = texts[:_MEMORY_QUERIES]
-    few, many = (_memory(teacher, image, asked, views) for views in (_FEW_VIEWS, _MANY_VIEWS))
-    limit = f"limit of memory, {_MEMORY_MARGIN} x that of {_FEW_VIEWS}"
-    label = f"teacher ({name}), {_MANY_VIEWS} views: {limit}"
+    num_many = scale.views + 10
+    num_few = num_many // 6
+    few, many = (_memory(teacher, image, asked, views) for views in (num_few, num_many))
+    limit = f"limit of memory, {_MEMORY_MARGIN} x that of {num_few}"
+    label = f"teacher ({name}), {num_many} views: {limit}"
     return [*rows, row(label, many, _MEMORY_MARGIN * few, "MB", 1, 1)]
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import gc
 import json
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -26,14 +25,6 @@ from benchmarks.reference import (
 from benchmarks.table import table
 
 TINY = SCALES["tiny"]
-
-
-@pytest.fixture(scope="module", autouse=True)
-def _small_heap() -> Iterator[None]:
-    """Benchmarks collect garbage before each timing: imported packages are left out of it."""
-    gc.freeze()
-    yield
-    gc.unfreeze()
 
 
 @pytest.mark.parametrize("name", command.NAMES)
