@@ -66,7 +66,7 @@ def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
     parser.add_argument("names", nargs="*", metavar="name", help=", ".join(NAMES))
     parser.add_argument("--repeats", type=int, default=5, help="repeats of each timing")
-    parser.add_argument("--quick", action="store_true", help="small inputs, under a minute")
+    parser.add_argument("--quick", action="store_true", help="small inputs")
     parser.add_argument("--output", type=Path, default=RESULTS, help="where the rows go (JSON)")
     options = parser.parse_args(arguments)
     unknown = sorted(set(options.names) - set(NAMES))

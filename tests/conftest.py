@@ -56,7 +56,9 @@ _TOGETHER = {
 
 @pytest.hookimpl(optionalhook=True)
 def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
-    """Deal files, or those that belong together, to the processes that test."""
+    """Where files are dealt to the processes that test, deal those that belong together to one."""
+    if config.getvalue("dist") != "loadfile":
+        return None
     from xdist.scheduler import LoadFileScheduling
 
     def group(nodeid: str) -> str:

@@ -21,16 +21,11 @@ _GOOD_DISTANCE = 2.5
 _SAME_PLACE = 1.6
 
 
-def look_at(eye: Array, target: Array) -> Array:
-    """Return world_to_camera (4, 4), OpenCV axes, of an upright camera at ``eye`` (3,).
+def look_at(eyes: Array, targets: Array) -> Array:
+    """Return world_to_camera (C, 4, 4), OpenCV axes, of upright cameras at ``eyes`` (C, 3).
 
-    The camera looks at ``target`` (3,).
+    Each camera looks at its target (C, 3).
     """
-    return np.asarray(_looking_at(eye[None], target[None])[0])
-
-
-def _looking_at(eyes: Array, targets: Array) -> Array:
-    """Return the poses (C, 4, 4) of ``look_at`` for eyes and targets (C, 3)."""
     forward = _unit(targets - eyes)
     level = np.stack([forward[:, 1], -forward[:, 0], np.zeros(len(forward))], axis=1)
     right = _unit(level)
@@ -110,7 +105,7 @@ def choose_poses(room: Room, count: int) -> list[Array]:
     aims = aims + rng.uniform(-0.6, 0.6, size=aims.shape).round(3) * [1, 1, 0.4]
     is_far = ((aims - positions[stands])[:, :2] ** 2).sum(axis=1) > 0.25
     stands, aims = stands[is_far], aims[is_far]
-    poses = _looking_at(positions[stands], aims)
+    poses = look_at(positions[stands], aims)
     in_view = _in_view(poses, points) & visible[stands]
     square_distances = ((points[None] - positions[:, None]) ** 2).sum(axis=2)
     nearness = np.minimum(1.0, _GOOD_DISTANCE / np.sqrt(np.maximum(square_distances, 1e-6)))

@@ -29,7 +29,7 @@ def preload(step: Step, experiment: Experiment) -> None:
     forked. A failing import is ignored here; the step repeats it and reports the error.
 
     What was imported stays for the life of the process. So garbage collection is off meanwhile, and
-    leaves it out afterwards: in each task it would walk these million objects and copy their pages.
+    leaves it out afterwards: in each task it would walk all these objects and copy their pages.
     """
     is_collecting = gc.isenabled()
     gc.disable()

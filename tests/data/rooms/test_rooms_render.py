@@ -65,7 +65,7 @@ def test_vertices_look_in_pictures_as_they_are_coloured(
     errors = []
     for vertex in rng.permutation(len(mesh.vertices))[:60]:
         eye = mesh.vertices[vertex] + 0.05 * mesh.normals[vertex] + [0.003, 0.002, 0.001]
-        picture = Renderer(room, narrow)(look_at(eye, mesh.vertices[vertex]))
+        picture = Renderer(room, narrow)(look_at(eye[None], mesh.vertices[vertex][None])[0])
         owners = picture.object_ids[2, 2]
         if owners == mesh.vertex_objects[vertex] and abs(picture.depth[2, 2] - 0.05) < 0.004:
             error = np.abs(picture.image[2, 2].astype(int) - colors[vertex].astype(int)).max()

@@ -22,8 +22,8 @@ from data.types import Array
 
 def poses_along_x(count: int) -> Array:
     """Cameras a centimetre apart along x that look along y."""
-    eyes = [np.array([0.01 * k, 0.0, 1.0]) for k in range(count)]
-    return np.stack([look_at(eye, eye + [0, 1.0, 0]) for eye in eyes])
+    eyes = np.array([[0.01 * k, 0.0, 1.0] for k in range(count)])
+    return look_at(eyes, eyes + [0, 1.0, 0])
 
 
 def test_a_random_walk_has_mean_0_and_on_average_mean_square_1() -> None:
@@ -86,7 +86,7 @@ def test_motion_is_the_derivative_of_the_poses() -> None:
 
 def test_no_hand_moves_faster_than_half_a_metre_a_second() -> None:
     eyes = np.array([[0.0, 0, 1], [3.0, 0, 1]])
-    true = np.stack([look_at(eyes[0], eyes[0] + [1.0, 0, 0]), look_at(eyes[1], eyes[0])])
+    true = look_at(eyes[:2], np.stack([eyes[0] + [1.0, 0, 0], eyes[0]]))
     turn, shift = Walk(true, true, np.arange(2), np.arange(2)).motion(0)
     assert np.linalg.norm(shift) == pytest.approx(0.5)
     assert np.rad2deg(np.linalg.norm(turn)) <= 40 + 1e-9
