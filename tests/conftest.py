@@ -83,8 +83,13 @@ def pytest_configure(config: pytest.Config) -> None:
         config.stash[_FORKER] = share_forker()
 
 
-def pytest_collection_finish() -> None:
-    """Collect garbage from now on, seldom, and not among what stays."""
+def pytest_collection_finish(session: pytest.Session) -> None:
+    """Collect garbage from now on, seldom, and not among what stays.
+
+    Where several processes test, each computes with one thread: they share the cores.
+    """
+    if hasattr(session.config, "workerinput") and "torch" in sys.modules:
+        sys.modules["torch"].set_num_threads(1)
     gc.freeze()
     gc.set_threshold(20_000, 20, 20)
     gc.enable()

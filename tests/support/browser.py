@@ -20,7 +20,7 @@ from PIL import Image
 
 from data.types import Array
 
-_NAMES = ("chromium", "chromium-browser", "google-chrome")
+_NAMES = ("chromium-headless-shell", "chromium", "chromium-browser", "google-chrome")
 # WebGL 2 is drawn by the CPU, and the rest without WebGL. No name is looked up and no address but
 # this machine's is reached.
 _OPTIONS = (

@@ -13,6 +13,7 @@ from tests.support import warm
 
 REPOSITORY = warm.REPOSITORY
 LUIGI = Path(sys.executable).parent / "luigi"
+ONE_PROCESS = REPOSITORY / "configs" / "one_process.cfg"
 _READ_LATE = ("AWS", "FSSPEC", "LUIGI", "MLLM3D", "PYTHONPATH")
 """Beginnings of the names of variables that a run reads when it needs them."""
 
@@ -30,15 +31,22 @@ def command(*arguments: str, module: str = "pipeline") -> list[str]:
 
 
 def luigi(
-    folder: Path, *arguments: str, module: str = "pipeline", **extra: str
+    folder: Path,
+    *arguments: str,
+    module: str = "pipeline",
+    one_process: bool = True,
+    **extra: str,
 ) -> subprocess.CompletedProcess[str]:
     """Run a command to its end in ``folder``; ``stdout`` holds its output and errors together.
 
     The run is forked from a process that has imported the packages it needs. It starts in a new
-    process if ``extra`` holds variables that packages read at import.
+    process if ``extra`` holds variables that packages read at import. Unless ``one_process``, each
+    task has a process of its own, as a user's run has.
     """
     if any(not name.startswith(_READ_LATE) for name in extra):
         return cold_luigi(folder, *arguments, module=module, **extra)
+    if one_process:
+        extra = {"LUIGI_CONFIG_PATH": str(ONE_PROCESS), **extra}
     env = environment(folder / "output", **extra)
     return warm.forker().run(command(*arguments, module=module), folder, env)
 

@@ -122,7 +122,8 @@ def test_a_new_learning_rate_reruns_what_depends_on_it_and_going_back_nothing(
 
 def test_the_same_config_gives_the_same_bits(finished: Finished, tmp_path: Path) -> None:
     scene_set = write_set(tmp_path / "tiny.yaml")
-    run = luigi(tmp_path, "PredictMasks", "--scene-set", scene_set, "--workers", "1")
+    asked = ("PredictMasks", "--scene-set", scene_set, "--workers", "2")
+    run = luigi(tmp_path, *asked, one_process=False)
     assert run.returncode == 0, run.stdout
     for pattern in ("train_student/*/model.safetensors", "generate_rooms/*/data/*/scans/*.ply"):
         ours = sorted((tmp_path / "output/tiny").glob(pattern))

@@ -233,6 +233,7 @@ def test_every_task_has_a_log_and_failures_are_told(tmp_path: Path) -> None:
     ran = luigi(
         tmp_path,
         *("RunTeacher", "--scene-set", scene_set, "--overrides", "teacher.class=broken:Broken"),
+        one_process=False,
         PYTHONPATH=os.pathsep.join([str(tmp_path), os.environ.get("PYTHONPATH", "")]),
     )
     assert ran.returncode == 30
