@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import shutil
 import statistics
+from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 
@@ -30,30 +31,34 @@ _SMALL = Size(3000, 2, _FEW, 96, 144, (18, 27))
 
 
 def run(scale: Scale, folder: Path, repeats: int) -> list[Row]:
-    """Measure exponents by quantity and stage, and memory as scenes are added."""
+    """Measure exponents by quantity and stage, and memory as scenes are added.
+
+    Without repeats nothing is timed, and only the largest size is run.
+    """
     rows: list[Row] = []
     points, views, queries = scale.growth_points, scale.growth_views, scale.growth_queries
     few = points // 10
+    steps = _STEPS if repeats else _STEPS[-1:]
     sizes = {
-        "points": [_size(scale, count, _FEW, _FEW) for count in _decade(points)],
-        "views": [_size(scale, few, count, _FEW) for count in _decade(views)],
-        "queries": [_size(scale, few, _FEW, count) for count in _decade(queries)],
+        "points": [_size(scale, count, _FEW, _FEW) for count in _decade(points, steps)],
+        "views": [_size(scale, few, count, _FEW) for count in _decade(views, steps)],
+        "queries": [_size(scale, few, _FEW, count) for count in _decade(queries, steps)],
     }
     for axis, of_axis in sizes.items():
         grown = [int(getattr(size, axis)) for size in of_axis]
         for stage, seconds in _stages(of_axis, folder / axis, repeats).items():
             rows += _exponent(axis, stage, grown, seconds, repeats)
-    grown = _decade(points // 4)
+    grown = _decade(points // 4, steps)
     rows += _exponent("points", "student", grown, networks.student_seconds(grown, repeats), repeats)
-    for axis, grown in (("views", _decade(views)), ("queries", _decade(queries))):
+    for axis, grown in (("views", _decade(views, steps)), ("queries", _decade(queries, steps))):
         asked = [(n, _FEW) if axis == "views" else (1, n) for n in grown]
         seconds = networks.teacher_seconds(asked, repeats)
         rows += _exponent(axis, "teacher", grown, seconds, repeats)
-    return rows + _scenes(scale, folder, repeats)
+    return rows + _scenes(scale, folder, repeats, steps)
 
 
-def _decade(most: int) -> list[int]:
-    return [max(1, round(most * step)) for step in _STEPS]
+def _decade(most: int, steps: Sequence[float]) -> list[int]:
+    return [max(1, round(most * step)) for step in steps]
 
 
 def _size(scale: Scale, points: int, views: int, queries: int) -> Size:
@@ -86,7 +91,7 @@ def _exponent(
     return [row(name, max(slope, 0.01), _LIMIT, "", 1, repeats)]
 
 
-def _scenes(scale: Scale, folder: Path, repeats: int) -> list[Row]:
+def _scenes(scale: Scale, folder: Path, repeats: int, steps: Sequence[float]) -> list[Row]:
     """Schedule and evaluate many scenes: time, and memory of the most and the fewest."""
     inputs = chain.make_inputs(_SMALL)
     chain.run(inputs, folder / "one")
@@ -99,7 +104,7 @@ def _scenes(scale: Scale, folder: Path, repeats: int) -> list[Row]:
         require(len(found.rows) == count * len(prompts), "growth: queries without a score")
         return [len(found.rows)]
 
-    counts = _decade(scale.growth_scenes)
+    counts = _decade(scale.growth_scenes, steps)
     seconds = [median_seconds(partial(score, count), repeats) for count in counts]
     rows = _exponent("scenes", "evaluate", counts, seconds, repeats)
     if not repeats:

@@ -101,6 +101,13 @@ def pytest_unconfigure(config: pytest.Config) -> None:
         config.stash[_FORKER].end()
 
 
+@pytest.fixture(autouse=True, scope="module")
+def _frozen() -> None:
+    """Look for no garbage among what the files before imported and made."""
+    gc.collect()
+    gc.freeze()
+
+
 @pytest.fixture(autouse=True)
 def _own_output(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """No test writes outside its temporary folder, or reads the user's datasets."""

@@ -31,6 +31,11 @@ _OPTIONS = (
     "--host-resolver-rules=MAP * ~NOTFOUND, EXCLUDE 127.0.0.1",
     "--disable-background-networking",
 )
+_FRAMES = """
+window.requestAnimationFrame = call => setTimeout(() => call(performance.now()), 100);
+window.cancelAnimationFrame = clearTimeout;
+"""
+"""Ten frames a second, because the CPU draws them: a viewer draws again while nothing changes."""
 _LOCAL = ("file:", "data:", "blob:", "about:", "http://127.0.0.1", "ws://127.0.0.1")
 
 
@@ -120,6 +125,7 @@ def opened(
     """Open ``url`` in a new window; ``scheme`` is light or dark."""
     size = {"width": width, "height": height}
     context = browser.new_context(viewport=size, color_scheme=scheme)
+    context.add_init_script(_FRAMES)
     seen = Opened(context.new_page())
     seen.page.on("pageerror", lambda error: seen.errors.append(str(error)))
     seen.page.on("console", seen.hear)

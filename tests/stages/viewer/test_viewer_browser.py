@@ -64,14 +64,20 @@ def window(browser: Any) -> Iterator[Opened]:
         yield found
 
 
-@pytest.fixture
-def seen(window: Opened, served: Served) -> Iterator[Opened]:
-    """The viewer, opened anew."""
+@pytest.fixture(scope="module")
+def viewer(window: Opened, served: Served) -> Opened:
+    """The viewer, opened once: its scripts take seconds to start."""
     window.go(served.address)
     _until(lambda: window.page.locator("textarea").count() > 1)
     _until(lambda: not re.search(r"Starting|Loading|Reading", _status(window)))
-    yield window
-    assert not window.errors and not window.asked
+    return window
+
+
+@pytest.fixture
+def seen(viewer: Opened) -> Iterator[Opened]:
+    """The viewer as the test before left it; nothing may go wrong in it."""
+    yield viewer
+    assert not viewer.errors and not viewer.asked
 
 
 def _until(is_so: Callable[[], bool]) -> None:
