@@ -34,6 +34,9 @@ from data.types import (
     View,
 )
 
+_PACKED = {"compression": "gzip", "compression_opts": 1, "shuffle": True}
+"""How arrays are compressed: the same values always give the same bytes, as LZF's need not."""
+
 
 class _DeferredErrorFile(io.RawIOBase):
     """A file whose writes never raise; ``error`` is the first error of the disk, if any."""
@@ -156,10 +159,10 @@ def write_scene(
             ("triangles", triangles.astype(np.int32)),
             ("superpoint_ids", superpoint_ids.astype(np.int32)),
         ):
-            file.create_dataset(name, data=array, compression="lzf")
+            file.create_dataset(name, data=array, **_PACKED)
         if neighbours is not None:
             for name in _NEIGHBOURS:
-                file.create_dataset(name, data=getattr(neighbours, name), compression="lzf")
+                file.create_dataset(name, data=getattr(neighbours, name), **_PACKED)
         for index, (view, depth) in enumerate(zip(views, depths, strict=True)):
             group = file.create_group(f"views/{index:04d}")
             _write_view(group, view, depth, image_root)
@@ -186,7 +189,7 @@ def _write_view(group: h5py.Group, view: View, depth: Array, image_root: Path) -
         lens.attrs["is_distorted"] = view.is_distorted
     group["world_to_camera"] = view.world_to_camera
     millimetres = np.clip(np.rint(depth * 1000), 0, 65535).astype(np.uint16)
-    group.create_dataset("depth", data=millimetres, compression="lzf")
+    group.create_dataset("depth", data=millimetres, **_PACKED)
 
 
 def _write_camera(group: h5py.Group, camera: Camera) -> None:

@@ -125,7 +125,11 @@ def test_the_same_config_gives_the_same_bits(finished: Finished, tmp_path: Path)
     asked = ("PredictMasks", "--scene-set", scene_set, "--workers", "2")
     run = luigi(tmp_path, *asked, one_process=False)
     assert run.returncode == 0, run.stdout
-    for pattern in ("train_student/*/model.safetensors", "generate_rooms/*/data/*/scans/*.ply"):
+    for pattern in (
+        "generate_rooms/*/data/*/scans/*.ply",
+        "prepare_scene/*/*/scene.h5",
+        "train_student/*/model.safetensors",
+    ):
         ours = sorted((tmp_path / "output/tiny").glob(pattern))
         theirs = [finished.results / path.relative_to(tmp_path / "output/tiny") for path in ours]
         assert ours and [p.read_bytes() for p in ours] == [p.read_bytes() for p in theirs]

@@ -16,8 +16,10 @@ from unittest.mock import MagicMock
 
 import luigi
 import pytest
+import torch
 
 import pipeline
+from pipeline.process.process import limit_threads
 from pipeline.workers.worker import INTERRUPTED, WarmWorker
 from tests.support.cli import environment
 
@@ -239,16 +241,18 @@ print(torch.get_num_threads())
 """
 
 
-def test_torch_imported_before_is_told_its_number_of_threads() -> None:
+def test_torch_imported_before_is_told_its_number_of_threads(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    before = torch.get_num_threads()
     unset = {name: value for name, value in os.environ.items() if "NUM_THREADS" not in name}
-    done = subprocess.run(
-        [sys.executable, "-c", "import torch; torch.set_num_threads(2)" + _THREADS],
-        env=unset,
-        capture_output=True,
-        text=True,
-        check=True,
-    )
-    assert done.stdout.split() == ["1"]
+    monkeypatch.setattr(os, "environ", unset)
+    try:
+        torch.set_num_threads(2)
+        limit_threads(1)
+        assert torch.get_num_threads() == 1
+    finally:
+        torch.set_num_threads(before)
 
 
 def test_the_users_number_of_threads_is_kept(tmp_path: Path) -> None:
