@@ -25,7 +25,7 @@ style: $(VENV)/.installed
 	$(BIN)/lint-imports --config setup.cfg
 
 types: $(VENV)/.installed
-	$(BIN)/mypy
+	$(BIN)/mypy --num-workers auto
 
 format: $(VENV)/.installed
 	$(BIN)/isort -q data models stages pipeline configs tests benchmarks mllm3d_command.py

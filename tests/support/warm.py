@@ -96,14 +96,15 @@ class Forker:
 
     def _begin(self, address: str) -> None:
         env = {k: v for k, v in os.environ.items() if not k.startswith(("LUIGI", "MLLM3D"))}
+        home = self._folder.name
         path = os.pathsep.join(filter(None, [str(REPOSITORY), env.get("PYTHONPATH", "")]))
         with socket.socket(socket.AF_UNIX) as listening:
             listening.bind(address)
             listening.listen(64)
             self._process = subprocess.Popen(
                 [sys.executable, "-u", "-m", "tests.support.warm", str(listening.fileno())],
-                cwd=self._folder.name,
-                env={**env, "HOME": self._folder.name, "PYTHONPATH": path},
+                cwd=home,
+                env={**env, "HOME": home, "PYTHONPATH": path, "OMP_NUM_THREADS": "1"},
                 stdin=subprocess.PIPE,
                 stdout=subprocess.DEVNULL,
                 pass_fds=[listening.fileno()],

@@ -15,7 +15,7 @@ from data.artifacts.evaluation import SOURCES
 from data.artifacts.prompts import read_prompts
 from data.artifacts.soft_masks import read_predictions
 from pipeline.plan import load_plan
-from tests.support.cli import luigi, tasks_done
+from tests.support.cli import forking_luigi, luigi, tasks_done
 from tests.support.finished_run import FinishedRun
 from tests.support.tiny_set import write_set
 
@@ -123,7 +123,7 @@ def test_a_new_learning_rate_reruns_what_depends_on_it_and_going_back_nothing(
 def test_the_same_config_gives_the_same_bits(finished: Finished, tmp_path: Path) -> None:
     scene_set = write_set(tmp_path / "tiny.yaml")
     asked = ("PredictMasks", "--scene-set", scene_set, "--workers", "2")
-    run = luigi(tmp_path, *asked, one_process=False)
+    run = forking_luigi(tmp_path, *asked)
     assert run.returncode == 0, run.stdout
     for pattern in (
         "generate_rooms/*/data/*/scans/*.ply",

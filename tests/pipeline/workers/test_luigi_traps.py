@@ -9,7 +9,6 @@ import os
 import signal
 import subprocess
 import sys
-from functools import partial
 from pathlib import Path
 
 import luigi as luigi_package
@@ -21,12 +20,12 @@ from data.errors import ConfigError
 from pipeline.tasks.steps import PipelineTask, SceneTask
 from pipeline.workers import worker
 from stages.configs import Experiment
-from tests.support import cli
-from tests.support.cli import REPOSITORY, command, environment, tasks_done
+from tests.support.cli import REPOSITORY, command, environment
+from tests.support.cli import forking_luigi as luigi
+from tests.support.cli import tasks_done
 from tests.support.luigid import luigid, wait_for
 from tests.support.warm import forker
 
-luigi = partial(cli.luigi, one_process=False)
 TRAPS = "tests.support.luigi_traps"
 PATH = {"PYTHONPATH": str(REPOSITORY)}
 TASKS = [getattr(pipeline, name) for name in pipeline.__all__ if name != "STEP_TASKS"]

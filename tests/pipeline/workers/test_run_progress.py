@@ -23,7 +23,7 @@ from pipeline.tasks.base import ArtifactTask
 from pipeline.workers import run_progress
 from pipeline.workers.run_progress import RunDisplay, RunProgress, TaskState, summary
 from tests.pipeline.runs.test_shards import tiny
-from tests.support.cli import command, environment, luigi, tasks_done
+from tests.support.cli import command, environment, forking_luigi, tasks_done
 
 
 class Stage(ArtifactTask):
@@ -230,10 +230,9 @@ class Broken:
 def test_every_task_has_a_log_and_failures_are_told(tmp_path: Path) -> None:
     scene_set = tiny(tmp_path)
     (tmp_path / "broken.py").write_text(BROKEN)
-    ran = luigi(
+    ran = forking_luigi(
         tmp_path,
         *("RunTeacher", "--scene-set", scene_set, "--overrides", "teacher.class=broken:Broken"),
-        one_process=False,
         PYTHONPATH=os.pathsep.join([str(tmp_path), os.environ.get("PYTHONPATH", "")]),
     )
     assert ran.returncode == 30
