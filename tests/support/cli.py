@@ -14,8 +14,8 @@ from tests.support import warm
 REPOSITORY = warm.REPOSITORY
 LUIGI = Path(sys.executable).parent / "luigi"
 _ONE_PROCESS = REPOSITORY / "configs" / "one_process.cfg"
-_READ_LATE = ("AWS", "FSSPEC", "LUIGI", "MLLM3D", "OMP_NUM_THREADS", "PYTHONPATH")
-"""Beginnings of the names of variables that a run reads when it needs them.
+_READ_LATE = ("AWS", "FSSPEC", "HF_HUB", "LUIGI", "MLLM3D", "OMP_NUM_THREADS", "PYTHONPATH")
+"""Beginnings of the names of variables that a forked run reads.
 
 The forking process computes with one thread; a run whose threads are not set so sets its own.
 """

@@ -224,9 +224,7 @@ def _begin(
     own: Any = sys.modules["__main__"]
     own.__spec__, own.__file__ = None, str(Path(sys.executable).with_name("luigi"))
     random.seed()
-    fsspec: Any = sys.modules.get("fsspec.config")
-    if fsspec is not None:  # It has read the environment of another.
-        fsspec.set_conf_env(fsspec.conf)
+    _read_environment_again(env)
     sys.argv = ["pipeline", *line[3:]] if line[0] == "python" else list(line)
     _read_luigi_config()
     _exit(_code_of(line))
@@ -257,6 +255,17 @@ def _exit(code: int) -> NoReturn:
     sys.stdout.flush()
     sys.stderr.flush()
     os._exit(code)
+
+
+def _read_environment_again(env: dict[str, str]) -> None:
+    """Tell packages that have read another environment what they would find in this one."""
+    fsspec: Any = sys.modules.get("fsspec.config")
+    if fsspec is not None:
+        fsspec.set_conf_env(fsspec.conf)
+    hub: Any = sys.modules.get("huggingface_hub.constants")
+    if hub is not None:
+        hub.HF_HUB_OFFLINE = env.get("HF_HUB_OFFLINE") == "1"
+        hub.HF_HUB_CACHE = env.get("HF_HUB_CACHE", hub.HF_HUB_CACHE)
 
 
 def _read_luigi_config() -> None:
