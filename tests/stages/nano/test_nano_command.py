@@ -21,7 +21,7 @@ from tests.support.worlds.nano_world import office
 
 OVERRIDES = (
     "pictures.shards=1,pictures.rooms_per_shard=1,pictures.views=2,pictures.vertex_spacing=0.3,"
-    "train.tower_steps=1,train.joint_steps=1,train.wording_steps=1,train.batch=1,train.queries=2,"
+    "train.tower_steps=1,train.joint_steps=1,train.wording_steps=1,train.batch=2,train.queries=2,"
     "exam.rooms=1,exam.views=1,exam.questions=2"
 )
 
