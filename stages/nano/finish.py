@@ -28,10 +28,10 @@ from models.lisa.tokenizer import LisaTokenizer
 from models.lisa.trainee import CLIP_SIZE, NanoTrainee, nano_network
 from models.teacher import AnyTeacher, TeacherAnswer
 from stages.evaluation.metrics import auc
+from stages.nano import train as training
 from stages.nano.batches import COLOR_IDS, LABEL_IDS
 from stages.nano.configs import NanoConfig
 from stages.nano.prepare import exam_pictures
-from stages.nano.train import PROCESSES
 
 _ASKED = ("name", "need", "color", "on", "all", "both")
 
@@ -228,7 +228,7 @@ def write_card(folder: Path, metrics: Mapping[str, Any], cfg: NanoConfig, comman
         "that no demo room can have; sentences of `data/rooms/teacher_questions.py` and "
         "`loose_sentences.py`. No photograph, no text and no weights of others, so no licence of "
         "others: MIT, as the project.",
-        f"- **Training**: {steps:,} steps of {PROCESSES * train.batch} pictures with "
+        f"- **Training**: {steps:,} steps of {training.PROCESSES * train.batch} pictures with "
         f"{train.queries} questions each, on CPU. Everything here, this card included, was made "
         f"by\n\n      {command}",
         "- **Answers**: `It is the red chair, [SEG].` or `It is the red chair, not in this "

@@ -7,9 +7,9 @@ from __future__ import annotations
 
 import pipeline  # noqa: F401 - Luigi finds its tasks.
 from models.lisa import trainee
-from stages.nano import finish, train
+from stages.nano import train
 from tests.support.worlds.nano_world import small_config, small_work
 
 trainee.nano_config = small_config
 train._work = small_work
-finish.PROCESSES = train.PROCESSES = 1
+train.PROCESSES = 1
