@@ -20,9 +20,7 @@ from data.errors import ConfigError
 from pipeline.tasks.steps import PipelineTask, SceneTask
 from pipeline.workers import worker
 from stages.configs import Experiment
-from tests.support.cli import REPOSITORY, command, environment
-from tests.support.cli import forking_luigi as luigi
-from tests.support.cli import tasks_done
+from tests.support.cli import REPOSITORY, command, environment, forking_luigi, tasks_done
 from tests.support.luigid import luigid, wait_for
 from tests.support.warm import forker
 
@@ -70,20 +68,20 @@ def processes_naming(folder: Path) -> set[int]:
 def test_runs_from_any_folder_without_a_scheduler_and_twice_does_nothing(
     tmp_path: Path, tiny_set: str
 ) -> None:
-    first = luigi(tmp_path, "GenerateRooms", "--scene-set", tiny_set)
+    first = forking_luigi(tmp_path, "GenerateRooms", "--scene-set", tiny_set)
     assert first.returncode == 0, first.stdout
     assert tasks_done(first.stdout) == {"GenerateRoom": 2, "GenerateRooms": 1}
     assert "\r" not in first.stdout  # A file holds lines, no bars that are drawn again.
     (made,) = (p for p in (tmp_path / "output/tiny/generate_rooms").iterdir() if p.is_dir())
     assert (made / "metadata.json").is_file()
-    again = luigi(tmp_path, "GenerateRooms", "--scene-set", tiny_set)
+    again = forking_luigi(tmp_path, "GenerateRooms", "--scene-set", tiny_set)
     assert again.returncode == 0 and not tasks_done(again.stdout)
     assert "GenerateRooms: nothing to do" in again.stdout and f"results: {made}" in again.stdout
 
 
 def test_a_users_own_luigi_cfg_wins(tmp_path: Path) -> None:
     (tmp_path / "luigi.cfg").write_text("[retcode]\ntask_failed=77\n")
-    run = luigi(tmp_path, "WritesNothing", "--folder", str(tmp_path), module=TRAPS, **PATH)
+    run = forking_luigi(tmp_path, "WritesNothing", "--folder", str(tmp_path), module=TRAPS, **PATH)
     assert run.returncode == 77, run.stdout
 
 
@@ -92,7 +90,7 @@ def test_a_users_own_luigi_cfg_wins(tmp_path: Path) -> None:
     [("WritesNothing", 30), ("RaisesInRequires", 35), ("NeedsMissingInput", 20)],
 )
 def test_what_goes_wrong_exits_non_zero(tmp_path: Path, task: str, code: int) -> None:
-    run = luigi(tmp_path, task, "--folder", str(tmp_path), module=TRAPS, **PATH)
+    run = forking_luigi(tmp_path, task, "--folder", str(tmp_path), module=TRAPS, **PATH)
     assert run.returncode == code, run.stdout
 
 
@@ -108,7 +106,7 @@ def test_what_goes_wrong_exits_non_zero(tmp_path: Path, task: str, code: int) ->
 def test_a_users_mistake_is_one_message_before_any_work(
     tmp_path: Path, arguments: tuple[str, ...], names: tuple[str, ...]
 ) -> None:
-    run = luigi(tmp_path, "RunAll", *arguments)
+    run = forking_luigi(tmp_path, "RunAll", *arguments)
     assert run.returncode != 0
     assert "Traceback" not in run.stdout
     assert run.stdout.count("ERROR") == 1
@@ -118,7 +116,7 @@ def test_a_users_mistake_is_one_message_before_any_work(
 
 
 def test_an_unknown_scene_is_refused_before_any_work(tmp_path: Path, tiny_set: str) -> None:
-    run = luigi(tmp_path, "PrepareScene", "--scene-set", tiny_set, "--scene", "nowhere")
+    run = forking_luigi(tmp_path, "PrepareScene", "--scene-set", tiny_set, "--scene", "nowhere")
     assert run.returncode != 0 and "nowhere" in run.stdout and "Traceback" not in run.stdout
 
 
@@ -219,7 +217,7 @@ def test_luigid_makes_again_what_was_deleted_a_moment_ago(tmp_path: Path, tiny_s
     rooms = tmp_path / "output/tiny/generate_rooms"
     with luigid(tmp_path) as daemon:
         for _ in range(2):
-            run = luigi(
+            run = forking_luigi(
                 tmp_path, "GenerateRooms", "--scene-set", tiny_set, "--scheduler-url", daemon.url
             )
             assert run.returncode == 0, run.stdout
