@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes
+import multiprocessing
 import os
 import time
 from pathlib import Path
@@ -14,7 +15,7 @@ from pipeline.tasks.base import ReadableTask
 
 
 class Noted(ReadableTask):
-    """A task that writes ``<name>.done``, and adds a line to ``<name>.runs`` at every run."""
+    """A task that writes ``<name>.done``; each run adds its worker's id to ``<name>.runs``."""
 
     folder = luigi.Parameter()
     name = luigi.Parameter()
@@ -23,8 +24,9 @@ class Noted(ReadableTask):
         return luigi.LocalTarget(str(Path(self.folder) / f"{self.name}.done"))
 
     def note(self) -> None:
+        worker = os.getppid() if multiprocessing.parent_process() else os.getpid()
         with open(Path(self.folder) / f"{self.name}.runs", "a") as runs:
-            runs.write(f"{os.getpid()}\n")
+            runs.write(f"{worker}\n")
 
     def finish(self) -> None:
         Path(self.output().path).write_text("done")

@@ -77,18 +77,19 @@ def test_a_worker_in_a_long_native_call_is_not_taken_for_dead(tmp_path: Path) ->
         assert "disconnected worker" not in daemon.log
 
 
-def test_a_users_mistake_is_told_once_a_worker_and_can_be_mended_at_once(
+def test_a_users_mistake_is_told_once_a_run_and_can_be_mended_at_once(
     daemon: Luigid, tmp_path: Path
 ) -> None:
     line = ("NeedsMistaken", "--folder", str(tmp_path), "--name", "after")
     workers = [daemon.worker(*line, module=TASKS) for _ in range(2)]
-    for worker in workers:
-        printed = worker.ended(code=30)
-        error, _, summary = printed.partition("\nfailed:\n")
-        assert error.count("the mistake of a user") == 1
-        assert summary.count("the mistake of a user") == 1
-    # Each command may ask for it once; luigid tries nothing again by itself.
-    assert 1 <= len(lines(tmp_path / "mistaken.runs")) <= 2
+    printed = [worker.ended(code=30).partition("\nfailed:\n") for worker in workers]
+    assert all(summary.count("the mistake of a user") == 1 for _, _, summary in printed)
+    # Each command may ask for it once; luigid tries nothing again by itself. The second may ask
+    # between the first's failure and its end: the first then runs it again and fails again.
+    runs = [int(worker) for worker in lines(tmp_path / "mistaken.runs")]
+    assert 1 <= len(runs) <= 2
+    told = sorted(errors.count("the mistake of a user") for errors, _, _ in printed)
+    assert told == ([1, 1] if len(set(runs)) == len(runs) else [1, 2])
     (tmp_path / "mended").touch()
     daemon.worker(*line, module=TASKS).ended()
     assert (tmp_path / "after.done").exists() and len(lines(tmp_path / "after.runs")) == 1
