@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 
 settings.register_profile(
     "project",
+    max_examples=50,
     deadline=None,
     derandomize=True,
     database=None,
@@ -32,12 +33,13 @@ settings.load_profile("project")
 
 
 _LONGEST = (
-    *("test_slurm", "test_two_hosts", "test_stopping", "test_distributed_training"),
-    *("test_ablation_run", "test_central", "test_object_storage", "test_viewer_browser"),
+    *("test_two_hosts", "test_distributed_training", "test_ablation_run", "test_slurm"),
+    *("test_stopping", "test_central", "test_object_storage", "test_viewer_browser"),
     *("test_warm_worker", "test_train_student", "test_remote_faults", "test_report_browser"),
     *("test_own_scan", "test_verify", "test_nano_command", "test_label_free", "test_pipeline"),
     *("test_compare_browser", "test_image_distillation", "test_nano_training", "test_benchmarks"),
 )
+"""The files that take longest. Those that wait for hosts or for Slurm run beside some that compute."""
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from pathlib import Path
 from typing import Any
 
@@ -32,6 +33,13 @@ class ReadableTask(luigi.Task):
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
+
+    @classmethod
+    @functools.cache
+    def get_params(cls) -> list[tuple[str, luigi.Parameter]]:
+        """The declared parameters by name. Luigi would look for them again for every task."""
+        params: list[tuple[str, luigi.Parameter]] = super().get_params()
+        return params
 
     def on_failure(self, exception: BaseException) -> Any:
         """The message of a UserError; Luigi's traceback for any other exception."""

@@ -88,7 +88,7 @@ def finishes(run: SharedRun, check: Callable[[], bool], what: str) -> None:
 
 
 def test_one_of_two_hosts_is_killed_and_the_other_finishes(run: SharedRun, local: Pipeline) -> None:
-    run.start_luigid()
+    run.start_luigid(worker_disconnect_delay="10")
     recovery = kill_and_recover(run)
     printed = run.log(recovery.left)
     assert recovery.code == 0, printed
