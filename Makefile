@@ -48,13 +48,15 @@ web:
 .PHONY: venv
 venv: $(VENV)/.installed
 
-# Modules are compiled when they are first imported: most never are, and compiling all takes longer
-# than fetching them. The last command compiles the loops that the first run would compile.
+# requirements.txt names every package, so none is looked for. Modules are compiled when they are first
+# imported: most never are, and compiling all takes longer than fetching them. The last command compiles
+# the loops that the first run would compile.
 $(VENV)/.installed: setup.cfg pyproject.toml requirements.txt
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install -q --upgrade pip
-	$(BIN)/python -m pip install -q --no-compile -r requirements.txt
+	$(BIN)/python -m pip install -q --no-compile --no-deps -r requirements.txt
 	$(BIN)/python -m pip install -q --no-deps -e .
+	$(BIN)/python -m pip check
 	$(BIN)/python -c "from pipeline.tasks.preload import load_loops; load_loops()"
 	touch $@
 

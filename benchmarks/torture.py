@@ -42,6 +42,7 @@ TEACHER = '''
 """A teacher that masks what is dark, and notes down every view it answers for."""
 
 import os
+import time
 from pathlib import Path
 
 import numpy as np
@@ -56,6 +57,7 @@ class CountingTeacher:
         return MaskGrid(height // 4, width // 4, (width / 4, height / 4))
 
     def encode_view(self, image, view_id):
+        time.sleep(float(os.environ["TORTURE_PAUSE"]))
         line = f"{image[::7, ::7].sum()} {view_id}\\n".encode()
         note = os.open(os.environ["TORTURE_NOTES"], os.O_APPEND | os.O_CREAT | os.O_WRONLY)
         os.write(note, line)
@@ -109,10 +111,11 @@ class Process(Protocol):
 class Pipeline:
     """Runs in one folder, and the processes and files that they leave."""
 
-    def __init__(self, folder: Path, scene_set: str = SCENE_SET) -> None:
-        self.folder = folder
-        folder.mkdir(parents=True)
-        (folder / "tiny.yaml").write_text(scene_set)
+    def __init__(self, folder: Path, pause: float = 0.0) -> None:
+        """Prepare runs in ``folder``; the teacher waits ``pause`` seconds before each view."""
+        self.folder, self.pause = folder, pause
+        folder.mkdir(parents=True, exist_ok=True)
+        (folder / "tiny.yaml").write_text(SCENE_SET)
         (folder / "counting_teacher.py").write_text(TEACHER)
         self.output, self.notes = folder / "output", folder / "notes"
 
@@ -133,6 +136,7 @@ class Pipeline:
         """The environment of such a run."""
         path = os.pathsep.join([str(self.folder), os.environ.get("PYTHONPATH", "")])
         here = {"MLLM3D_OUTPUT": str(self.output), "TORTURE_NOTES": str(self.notes)}
+        here["TORTURE_PAUSE"] = str(self.pause)
         return {**here, "PYTHONPATH": path.rstrip(os.pathsep)}
 
     def processes(self) -> list[int]:
@@ -180,12 +184,28 @@ def link_of(pid: int, name: str) -> str:
 
 
 def torture(
-    folder: Path, kills: int, seed: int, longest: float = 8.0, kind: type[Pipeline] = Pipeline
+    folder: Path,
+    kills: int,
+    seed: int,
+    longest: float = 8.0,
+    kind: type[Pipeline] = Pipeline,
+    untouched: Pipeline | None = None,
 ) -> Outcome:
-    """Kill ``kills`` times, then let a run finish; the folder is removed after success."""
+    """Kill ``kills`` times, then let a run finish; the folder is removed after success.
+
+    Args:
+        folder: folder of all runs.
+        kills: number of kills.
+        seed: seed of moments and victims.
+        longest: seconds from the start of a run to the latest kill.
+        kind: how runs start.
+        untouched: a finished run to compare with; made first if None.
+    """
     rng, outcome, start = random.Random(seed), Outcome(), time.monotonic()
-    untouched, tortured = kind(folder / "untouched"), kind(folder / "tortured")
-    _finish(untouched, outcome, "the untouched run")
+    if untouched is None:
+        untouched = kind(folder / "untouched")
+        _finish(untouched, outcome, "the untouched run")
+    tortured = kind(folder / "tortured")
     outcome.views = len(untouched.answered())
     while sum(outcome.kills.values()) < kills and not outcome.wrong:
         run = tortured.start()

@@ -21,25 +21,15 @@ from pathlib import Path
 
 from filelock import FileLock, Timeout
 
-from benchmarks.torture import SCENE_SET, Pipeline, Process, link_of, living
+from benchmarks.torture import Pipeline, Process, link_of, living
 
 HOSTS = ("one", "two")
 REPOSITORY = Path(__file__).resolve().parent.parent
 LUIGID_CFG = REPOSITORY / "configs" / "luigid.cfg"
 _HEAD = "10.231.0.1"
 _PORT = 8082
-_TEACHER = '''
-"""The counting teacher, at a second a view: long enough to be killed in the middle."""
-
-import time
-
-from counting_teacher import CountingTeacher
-
-class SlowTeacher(CountingTeacher):
-    def encode_view(self, image, view_id):
-        time.sleep(1.0)
-        return super().encode_view(image, view_id)
-'''
+_PAUSE = 1.0
+"""Seconds that the teacher waits at each view: long enough to be killed in the middle."""
 
 
 class NoNamespacesError(Exception):
@@ -109,8 +99,7 @@ class SharedRun:
     """A luigid and the hosts' RunAll, all on the output folder of one ``Pipeline``."""
 
     def __init__(self, network: Network, folder: Path) -> None:
-        self.network, self.pipeline = network, Pipeline(folder, _scene_set())
-        (folder / "slow_teacher.py").write_text(_TEACHER)
+        self.network, self.pipeline = network, Pipeline(folder, pause=_PAUSE)
         self.started: list[Process] = []
 
     @property
@@ -226,21 +215,10 @@ def wait_until(condition: Callable[[], bool], seconds: float, what: str) -> floa
     return time.monotonic() - start
 
 
-def local_run(folder: Path) -> Pipeline:
-    """Return the same run on one machine's workers, for comparison; it is not started."""
-    pipeline = Pipeline(folder, _scene_set())
-    (folder / "slow_teacher.py").write_text(_TEACHER)
-    return pipeline
-
-
 def made(output: Path) -> Mapping[str, Mapping[str, object]]:
     """Return every artifact's ``metadata.json`` by its folder below ``output``."""
     paths = output.rglob("metadata.json")
     return {str(p.parent.relative_to(output)): json.loads(p.read_text()) for p in paths}
-
-
-def _scene_set() -> str:
-    return SCENE_SET.replace("counting_teacher:CountingTeacher", "slow_teacher:SlowTeacher")
 
 
 def _is_locked(folder: Path) -> bool:

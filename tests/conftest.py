@@ -18,6 +18,7 @@ from tests.support.cli import REPOSITORY
 from tests.support.warm import Forker, share_forker
 
 if TYPE_CHECKING:
+    from benchmarks.torture import Pipeline
     from tests.support.faulty_store import FaultyStore
     from tests.support.finished_run import FinishedRun
 
@@ -39,7 +40,7 @@ _LONGEST = (
     *("test_own_scan", "test_verify", "test_nano_command", "test_label_free", "test_pipeline"),
     *("test_compare_browser", "test_image_distillation", "test_nano_training", "test_benchmarks"),
 )
-"""The files that take longest. Those that wait for hosts or for Slurm run beside some that compute."""
+"""The files that take longest; those that wait for others stand beside some that compute."""
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
@@ -133,6 +134,16 @@ def smallest_run(tmp_path_factory: pytest.TempPathFactory) -> FinishedRun:
 
     make = partial(run_all, config=SMALLEST)
     return FinishedRun(made_once(tmp_path_factory, "smallest_run", make))
+
+
+@pytest.fixture(scope="session")
+def untouched(tmp_path_factory: pytest.TempPathFactory) -> Pipeline:
+    """The run of ``benchmarks.torture``, made in one process for all that test; only to read."""
+    from benchmarks.torture import Pipeline
+    from tests.support.finished_run import made_once
+    from tests.support.worlds.forked_runs import run_untouched
+
+    return Pipeline(made_once(tmp_path_factory, "untouched", run_untouched))
 
 
 @pytest.fixture(scope="session")

@@ -13,7 +13,11 @@ from tests.support import warm
 
 REPOSITORY = warm.REPOSITORY
 LUIGI = Path(sys.executable).parent / "luigi"
-_ONE_PROCESS = REPOSITORY / "configs" / "one_process.cfg"
+ONE_PROCESS = {
+    "LUIGI_CONFIG_PATH": str(REPOSITORY / "configs" / "one_process.cfg"),
+    "OMP_NUM_THREADS": "1",
+}
+"""Environment of a run whose tasks run one after the other in its process, with one thread."""
 _READ_LATE = ("AWS", "FSSPEC", "HF_HUB", "LUIGI", "MLLM3D", "OMP_NUM_THREADS", "PYTHONPATH")
 """Beginnings of the names of variables that a forked run reads.
 
@@ -41,8 +45,7 @@ def luigi(
     Its tasks run one after the other in one process with one thread, which takes two thirds of
     the CPU time of ``forking_luigi`` on very small rooms.
     """
-    extra = {"LUIGI_CONFIG_PATH": str(_ONE_PROCESS), "OMP_NUM_THREADS": "1", **extra}
-    return forking_luigi(folder, *arguments, module=module, **extra)
+    return forking_luigi(folder, *arguments, module=module, **{**ONE_PROCESS, **extra})
 
 
 def forking_luigi(

@@ -13,51 +13,30 @@ import subprocess
 from pathlib import Path
 
 import pytest
-import yaml
 
 from benchmarks import torture
 from benchmarks.torture import Pipeline
 from pipeline.workers.worker import INTERRUPTED
 from tests.support import slurm_cluster
 from tests.support.slurm_cluster import wait_for
-from tests.support.tiny_set import ROOMS, STUDENT
 from tests.support.warm import forker
-from tests.support.worlds.forked_runs import start_forked
 
 # Pytest finds a module's fixtures by name.
 slurm_config = slurm_cluster.slurm_config
 
-# Views take long enough to be killed between.
-SLOW = torture.TEACHER.replace(
-    "        line = f", "        import time; time.sleep(0.5)\n        line = f"
-)
 ROOMS_ASKED = 3
-CONTENT = {
-    "generated": True,
-    "splits": {"train": "nvs_sem_train", "val": "nvs_sem_val"},
-    "queries": {"train": "queries/train.json", "val": "queries/val.json"},
-    "config": {
-        "generate": {**ROOMS, "train_rooms": ROOMS_ASKED - 1, "val_rooms": 1},
-        "teacher": {"class": "counting_teacher:CountingTeacher"},
-        "student": STUDENT,
-    },
-}
 WORDS = {"time": "Invalid --time specification", "partition": "invalid partition specified"}
-VIEWS = ROOMS_ASKED * ROOMS["views"]
+VIEWS = 12
 
 
 class Cluster(Pipeline):
     """Runs of a folder whose name has to be quoted, and commands about them."""
 
-    def __init__(self, folder: Path, slurm_config: Path | None = None) -> None:
-        super().__init__(folder)
-        (folder / "tiny.yaml").write_text(yaml.safe_dump(CONTENT))
-        (folder / "counting_teacher.py").write_text(SLOW)
+    def __init__(self, folder: Path, slurm_config: Path) -> None:
+        # Views take long enough to be killed between.
+        super().__init__(folder, pause=0.5)
         self.env = {name: value for name, value in os.environ.items() if "SLURM" not in name}
-        self.env |= {"MLLM3D_OUTPUT": str(self.output), "TORTURE_NOTES": str(self.notes)}
-        self.env |= {"SLURM_CONF": str(slurm_config), "HOME": str(folder)}
-        path = [str(folder), os.environ.get("PYTHONPATH", "")]
-        self.env["PYTHONPATH"] = os.pathsep.join(filter(None, path))
+        self.env |= {"SLURM_CONF": str(slurm_config), "HOME": str(folder), **self.environment()}
 
     def ask(self, *line: str) -> str:
         """Ask Slurm."""
@@ -126,9 +105,8 @@ def checksums(output: Path) -> dict[str, str]:
 
 
 def test_an_array_with_a_killed_and_a_warned_element_ends_as_a_local_run(
-    slurm_config: Path, tmp_path: Path
+    slurm_config: Path, tmp_path: Path, untouched: Pipeline
 ) -> None:
-    local = Cluster(tmp_path / "local")
     cluster = Cluster(tmp_path / "it's a % cluster", slurm_config)
     folder = cluster.submit(
         "--array", "3", "--time", "30", "--sbatch-option", "comment=three rooms"
@@ -156,8 +134,7 @@ def test_an_array_with_a_killed_and_a_warned_element_ends_as_a_local_run(
     # Each view was answered once, but for those that the two were on.
     again = sum(count - 1 for count in cluster.answered().values())
     assert len(cluster.answered()) == VIEWS and again <= 2 and not cluster.processes()
-    assert start_forked(local).wait(timeout=240) == 0
-    expected = checksums(local.output)
+    expected = checksums(untouched.output)
     assert len(expected) > 100 and checksums(cluster.output) == expected
 
 

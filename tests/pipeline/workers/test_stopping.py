@@ -11,7 +11,7 @@ import pytest
 
 from benchmarks.torture import Pipeline, torture
 from pipeline.workers.worker import INTERRUPTED
-from tests.support.worlds.forked_runs import ForkedPipeline, start_forked
+from tests.support.worlds.forked_runs import ForkedPipeline
 
 
 def wait_for(condition: Callable[[], bool], seconds: float = 180) -> None:
@@ -21,21 +21,23 @@ def wait_for(condition: Callable[[], bool], seconds: float = 180) -> None:
     assert condition()
 
 
-def test_a_run_that_is_killed_again_and_again_ends_as_an_untouched_one(tmp_path: Path) -> None:
-    outcome = torture(tmp_path / "runs", kills=3, seed=5, longest=5, kind=ForkedPipeline)
+def test_a_run_that_is_killed_again_and_again_ends_as_an_untouched_one(
+    tmp_path: Path, untouched: Pipeline
+) -> None:
+    outcome = torture(
+        tmp_path / "runs", kills=3, seed=5, longest=5, kind=ForkedPipeline, untouched=untouched
+    )
     assert outcome.wrong == []
-    assert sum(outcome.kills.values()) == 3 and outcome.runs >= 5
+    assert sum(outcome.kills.values()) == 3 and outcome.runs >= 4
     assert outcome.files > 200 and outcome.views == 12 and outcome.compared >= 1
     assert 0 <= outcome.views_again <= 2 * 3
 
 
-@pytest.mark.parametrize(
-    ("number", "kind"), [(signal.SIGINT, Pipeline), (signal.SIGTERM, ForkedPipeline)]
-)
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_a_run_that_is_told_to_stop_does_so_at_once_and_goes_on(
-    tmp_path: Path, number: signal.Signals, kind: type[Pipeline]
+    tmp_path: Path, number: signal.Signals
 ) -> None:
-    pipeline = kind(tmp_path / "run")
+    pipeline = ForkedPipeline(tmp_path / "run")
     run = pipeline.start()
     wait_for(lambda: bool(pipeline.answered()) or run.poll() is not None)
     run.send_signal(number)
@@ -49,7 +51,7 @@ def test_a_run_that_is_told_to_stop_does_so_at_once_and_goes_on(
         f"{marked.parent.relative_to(pipeline.output)}/"
         for marked in pipeline.output.rglob("metadata.json")
     )
-    assert start_forked(pipeline).wait(timeout=240) == 0
+    assert pipeline.start().wait(timeout=240) == 0
     after = pipeline.digests()
     finished = [
         name for name in done if name.endswith((".ply", ".h5", ".json")) and name.startswith(whole)

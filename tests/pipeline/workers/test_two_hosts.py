@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import subprocess
 from collections import Counter
 from collections.abc import Callable, Iterator
@@ -17,14 +16,12 @@ from benchmarks.two_hosts import (
     Network,
     NoNamespacesError,
     SharedRun,
-    local_run,
     made,
     shared_run,
     two_hosts,
     wait_until,
 )
 from data.artifacts.store import sha256_of
-from tests.support.warm import forker
 from tests.support.worlds.forked_runs import ForkedSharedRun
 
 LIMIT = 180.0
@@ -49,16 +46,6 @@ def run(network: Network, tmp_path: Path) -> Iterator[SharedRun]:
     assert not any(shared.processes(host) for host in ("head", *HOSTS))
 
 
-@pytest.fixture(scope="module")
-def local(network: Network, tmp_path_factory: pytest.TempPathFactory) -> Pipeline:
-    """The same run, finished by one machine alone (nobody's, where there are no namespaces)."""
-    pipeline = local_run(tmp_path_factory.mktemp("local") / "run")
-    env = {**os.environ, **pipeline.environment()}
-    done = forker().run(pipeline.command(), pipeline.folder, env)
-    assert done.returncode == 0, done.stdout
-    return pipeline
-
-
 def tasks_done(run: SharedRun) -> Counter[str]:
     """How often each task ended well, by its log, which both hosts write."""
     logs = sorted(run.output.rglob("logs/*/*.log"))
@@ -66,10 +53,10 @@ def tasks_done(run: SharedRun) -> Counter[str]:
     return Counter(ends)
 
 
-def check_outcome(run: SharedRun, local: Pipeline) -> None:
-    """The shared output is the local one, whole, with nothing half-written or locked."""
-    assert set(made(run.output)) == set(made(local.output)) and len(made(run.output)) > 20
-    assert run.pipeline.digests() == local.digests() and len(local.digests()) > 200
+def check_outcome(run: SharedRun, untouched: Pipeline) -> None:
+    """The shared output is that of one machine, whole, with nothing half-written or locked."""
+    assert set(made(run.output)) == set(made(untouched.output)) and len(made(run.output)) > 20
+    assert run.pipeline.digests() == untouched.digests() and len(untouched.digests()) > 200
     for folder, content in made(run.output).items():
         files = content["files"]
         assert isinstance(files, dict) and files
@@ -87,13 +74,15 @@ def finishes(run: SharedRun, check: Callable[[], bool], what: str) -> None:
         pytest.fail("\n".join([str(error), *(run.log(host)[-2000:] for host in HOSTS)]))
 
 
-def test_one_of_two_hosts_is_killed_and_the_other_finishes(run: SharedRun, local: Pipeline) -> None:
+def test_one_of_two_hosts_is_killed_and_the_other_finishes(
+    run: SharedRun, untouched: Pipeline
+) -> None:
     run.start_luigid(worker_disconnect_delay="10")
     recovery = kill_and_recover(run)
     printed = run.log(recovery.left)
     assert recovery.code == 0, printed
     assert recovery.taken_up < LIMIT
-    check_outcome(run, local)
+    check_outcome(run, untouched)
     assert "Traceback" not in printed and "Traceback" not in run.log(recovery.lost)
     # Both took part, and each says who made what; the lost task's is the survivor's.
     makers = Counter(content["host"] for content in made(run.output).values())
@@ -107,7 +96,7 @@ def test_one_of_two_hosts_is_killed_and_the_other_finishes(run: SharedRun, local
 
 
 def test_a_host_that_loses_its_network_and_returns_does_no_harm(
-    run: SharedRun, local: Pipeline
+    run: SharedRun, untouched: Pipeline
 ) -> None:
     luigid = run.start_luigid(worker_disconnect_delay="4")
     workers = {host: run.start_worker(host) for host in HOSTS}
@@ -124,7 +113,7 @@ def test_a_host_that_loses_its_network_and_returns_does_no_harm(
     printed = "".join(map(run.log, HOSTS))
     assert set(codes.values()) == {0}, printed
     assert luigid.poll() is None
-    check_outcome(run, local)
+    check_outcome(run, untouched)
     assert "Traceback" not in printed
     assert run.log(lost).count("does not answer") == 1
     assert run.log(lost).count("answers again") == 1

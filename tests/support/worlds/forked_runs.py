@@ -6,9 +6,11 @@ A run that is forked is killed at its work, not in the seconds of its imports.
 from __future__ import annotations
 
 import os
+from pathlib import Path
 
 from benchmarks.torture import Pipeline
 from benchmarks.two_hosts import SharedRun
+from tests.support.cli import ONE_PROCESS
 from tests.support.warm import Forked, forker
 
 
@@ -17,6 +19,14 @@ def start_forked(pipeline: Pipeline) -> Forked:
     with open(pipeline.folder / "log", "ab") as log:
         env = {**os.environ, **pipeline.environment()}
         return forker().start(pipeline.command(), pipeline.folder, env, log.fileno())
+
+
+def run_untouched(folder: Path) -> None:
+    """Run the pipeline to its end in ``folder``, in one process with one thread."""
+    pipeline = Pipeline(folder)
+    env = {**os.environ, **pipeline.environment(), **ONE_PROCESS}
+    done = forker().run(pipeline.command(), folder, env)
+    assert done.returncode == 0, done.stdout
 
 
 class ForkedPipeline(Pipeline):
