@@ -10,10 +10,10 @@ export PYTHONDONTWRITEBYTECODE :=
 
 .PHONY: demo test lint style types docs bench bench-quick format web clean
 
-demo: $(VENV)/.installed
+demo: $(VENV)/.compiled
 	$(BIN)/luigi --module pipeline RunAll --scene-set demo
 
-test: $(VENV)/.installed
+test: $(VENV)/.compiled
 	$(BIN)/python -m pytest -n auto --dist loadfile --no-loadscope-reorder
 
 lint: style types
@@ -35,10 +35,10 @@ format: $(VENV)/.installed
 docs: $(VENV)/.installed
 	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --quiet --strict
 
-bench: $(VENV)/.installed
+bench: $(VENV)/.compiled
 	$(BIN)/python -m benchmarks
 
-bench-quick: $(VENV)/.installed
+bench-quick: $(VENV)/.compiled
 	$(BIN)/python -m benchmarks --quick --repeats 1 --output $$(mktemp)
 
 # The 3D part of the report, after a change in web/; needs Node.js and npm's registry.
@@ -46,17 +46,20 @@ web:
 	cd web && npm ci --ignore-scripts && npm run --silent build
 
 .PHONY: venv
-venv: $(VENV)/.installed
+venv: $(VENV)/.compiled
 
 # requirements.txt names every package, so none is looked for. Modules are compiled when they are first
-# imported: most never are, and compiling all takes longer than fetching them. The last command compiles
-# the loops that the first run would compile.
+# imported: most never are, and compiling all takes longer than fetching them.
 $(VENV)/.installed: setup.cfg pyproject.toml requirements.txt
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install -q --upgrade pip
 	$(BIN)/python -m pip install -q --no-compile --no-deps -r requirements.txt
 	$(BIN)/python -m pip install -q --no-deps -e .
 	$(BIN)/python -m pip check
+	touch $@
+
+# The loops that the first run would compile.
+$(VENV)/.compiled: $(VENV)/.installed
 	$(BIN)/python -c "from pipeline.tasks.preload import load_loops; load_loops()"
 	touch $@
 

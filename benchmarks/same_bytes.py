@@ -85,9 +85,9 @@ def _parts(value: Any) -> Iterator[bytes]:
 
 
 def _uncompressed_hdf(content: bytes) -> bytes:
-    """Join names, attributes, types, storage settings and values of an HDF5 file.
+    """Join names, attributes, types, chunks and values of an HDF5 file.
 
-    Compressed bytes may differ for the same values: LZF starts with an uninitialised table, and
+    The same values may be compressed to other bytes: LZF starts with an uninitialised table, and
     any table gives a valid stream.
     """
     import h5py
@@ -101,7 +101,6 @@ def _uncompressed_hdf(content: bytes) -> bytes:
         parts.append(repr((name, told)).encode())
         if isinstance(node, h5py.Dataset):
             parts.append(repr((str(node.dtype), node.shape, node.chunks)).encode())
-            parts.append(repr(node.compression).encode())
             values = np.asarray(node[()])
             is_text = values.dtype.hasobject
             parts.append(repr(values.tolist()).encode() if is_text else values.tobytes())

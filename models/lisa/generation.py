@@ -71,14 +71,14 @@ def _free_bytes(device: torch.device) -> int | None:
     return torch.cuda.mem_get_info(device)[0] if device.type == "cuda" else None
 
 
-class PreallocatedLayer(DynamicLayer):  # type: ignore[no-untyped-call]  # Of transformers.
+class PreallocatedLayer(DynamicLayer):  # type: ignore[misc]  # Of transformers.
     """Keys and values (R, heads, L, head size) of one layer, preallocated for L up to ``most``.
 
     Each of the R rows starts with a copy of its prefix, keys and values (1, heads, P, head size).
     """
 
     def __init__(self, keys: Sequence[Tensor], values: Sequence[Tensor], most: int) -> None:
-        super().__init__()  # type: ignore[no-untyped-call]
+        super().__init__()
         self.dtype, self.device = keys[0].dtype, keys[0].device
         self._rooms = [_room(starts, most) for starts in (keys, values)]
         self._rows, self._length = len(keys), keys[0].shape[2]

@@ -108,7 +108,7 @@ class LisaConfig:
     @property
     def embedding_dim(self) -> int:
         """Length C of a [SEG] embedding, equal to the channels of SAM's image embedding."""
-        return cast(SamPromptEncoderConfig, self.sam.prompt_encoder_config).hidden_size
+        return int(cast(SamPromptEncoderConfig, self.sam.prompt_encoder_config).hidden_size)
 
     @property
     def sam_size(self) -> int:

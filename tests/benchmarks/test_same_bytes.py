@@ -102,7 +102,7 @@ def test_a_changed_byte_is_found(
 def test_what_an_hdf_file_holds_is_compared(before: Digests, tmp_path: Path) -> None:
     brighter = DEPTH.copy()
     brighter[3, 4] += 1
-    others = (hdf(brighter), hdf(DEPTH, "frame1"), hdf(DEPTH, compression="gzip"))
+    others = (hdf(brighter), hdf(DEPTH, "frame1"))
     for number, content in enumerate((hdf(DEPTH), *others)):
         artifact(tmp_path / str(number), SCENE, content, "0123456789ab")
         found = digests(tmp_path / str(number))[0]
@@ -110,6 +110,8 @@ def test_what_an_hdf_file_holds_is_compared(before: Digests, tmp_path: Path) -> 
 
 
 def test_one_array_in_other_compressed_bytes_is_the_same(before: Digests, tmp_path: Path) -> None:
+    artifact(tmp_path / "gzip", SCENE, hdf(DEPTH, compression="gzip"), "0123456789ab")
+    assert digests(tmp_path / "gzip")[0][SCENE] == before[SCENE]
     stream = io.BytesIO()
     with h5py.File(stream, "w") as file:
         file.attrs["view_id"] = "frame0"
