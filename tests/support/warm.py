@@ -296,10 +296,12 @@ def _serve(listening: socket.socket) -> None:
     """Fork a command for each connection; return when the starting process closes stdin."""
     paths = os.environ.get("PYTHONPATH", "").split(os.pathsep)
     own_path = [one for one in sys.path[1:] if one not in paths]
+    gc.disable()
     _import_all()
     _keep_at_exit()
     gc.collect()
     gc.freeze()
+    gc.enable()
     signal.signal(signal.SIGCHLD, _reap)
     while True:
         if sys.stdin in select.select([listening, sys.stdin], [], [])[0]:
