@@ -301,6 +301,7 @@ def _serve(listening: socket.socket) -> None:
     _keep_at_exit()
     gc.collect()
     gc.freeze()
+    gc.set_threshold(20_000, 20, 20)
     gc.enable()
     signal.signal(signal.SIGCHLD, _reap)
     while True:
