@@ -38,8 +38,9 @@ docs: $(VENV)/.installed
 bench: $(VENV)/.compiled
 	$(BIN)/python -m benchmarks
 
+# NAMES: only these benchmarks.
 bench-quick: $(VENV)/.compiled
-	$(BIN)/python -m benchmarks --quick --repeats 1 --output $$(mktemp)
+	$(BIN)/python -m benchmarks --quick --repeats 1 --output $$(mktemp) $(NAMES)
 
 # The 3D part of the report, after a change in web/; needs Node.js and npm's registry.
 web:

@@ -135,9 +135,12 @@ class Pipeline:
     def environment(self) -> dict[str, str]:
         """The environment of such a run."""
         path = os.pathsep.join([str(self.folder), os.environ.get("PYTHONPATH", "")])
-        here = {"MLLM3D_OUTPUT": str(self.output), "TORTURE_NOTES": str(self.notes)}
-        here["TORTURE_PAUSE"] = str(self.pause)
-        return {**here, "PYTHONPATH": path.rstrip(os.pathsep)}
+        return {
+            "MLLM3D_OUTPUT": str(self.output),
+            "TORTURE_NOTES": str(self.notes),
+            "TORTURE_PAUSE": str(self.pause),
+            "PYTHONPATH": path.rstrip(os.pathsep),
+        }
 
     def processes(self) -> list[int]:
         """Return every living process that was started in this folder."""

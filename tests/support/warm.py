@@ -298,7 +298,7 @@ def _serve(listening: socket.socket) -> None:
     own_path = [one for one in sys.path[1:] if one not in paths]
     gc.disable()
     _import_all()
-    _keep_at_exit()
+    _skip_finalizers_at_exit()
     gc.collect()
     gc.freeze()
     gc.set_threshold(20_000, 20, 20)
@@ -319,8 +319,11 @@ def _serve(listening: socket.socket) -> None:
         connection.close()
 
 
-def _keep_at_exit() -> None:
-    """Let no forked process free, when it ends, what packages registered; torch takes 0.1 s."""
+def _skip_finalizers_at_exit() -> None:
+    """Let forked processes end without the finalizers that packages have registered so far.
+
+    torch registers one for each library of operators. Python lists finalizers in private only.
+    """
     registry: Any = weakref.finalize._registry  # type: ignore[attr-defined]
     for entry in registry.values():
         entry.atexit = False

@@ -14,13 +14,6 @@ from tests.support.cli import ONE_PROCESS
 from tests.support.warm import Forked, forker
 
 
-def start_forked(pipeline: Pipeline) -> Forked:
-    """Fork one RunAll in a pipeline's folder; its output goes to a log."""
-    with open(pipeline.folder / "log", "ab") as log:
-        env = {**os.environ, **pipeline.environment()}
-        return forker().start(pipeline.command(), pipeline.folder, env, log.fileno())
-
-
 def run_untouched(folder: Path) -> None:
     """Run the pipeline to its end in ``folder``, in one process with one thread."""
     pipeline = Pipeline(folder)
@@ -34,7 +27,9 @@ class ForkedPipeline(Pipeline):
 
     def start(self) -> Forked:
         """Fork one RunAll; its output goes to a log."""
-        return start_forked(self)
+        with open(self.folder / "log", "ab") as log:
+            env = {**os.environ, **self.environment()}
+            return forker().start(self.command(), self.folder, env, log.fileno())
 
 
 class ForkedSharedRun(SharedRun):
