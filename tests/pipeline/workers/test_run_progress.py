@@ -9,10 +9,8 @@ import os
 import pty
 import re
 import struct
-import subprocess
 import termios
 from pathlib import Path
-from typing import Any
 
 import luigi as luigi_package
 import pytest
@@ -24,6 +22,7 @@ from pipeline.workers import run_progress
 from pipeline.workers.run_progress import RunDisplay, RunProgress, TaskState, summary
 from tests.pipeline.runs.test_shards import tiny
 from tests.support.cli import command, environment, forking_luigi, tasks_done
+from tests.support.warm import forker
 
 
 class Stage(ArtifactTask):
@@ -255,9 +254,8 @@ def on_a_terminal(folder: Path, *arguments: str) -> str:
     """What a run draws on a terminal 110 columns wide."""
     ours, theirs = pty.openpty()
     fcntl.ioctl(theirs, termios.TIOCSWINSZ, struct.pack("HHHH", 40, 110, 0, 0))
-    streams: dict[str, Any] = dict.fromkeys(("stdin", "stdout", "stderr"), theirs)
     env = environment(folder / "output", TERM="xterm")
-    process = subprocess.Popen(command(*arguments), cwd=folder, env=env, **streams)
+    run = forker().start(command(*arguments), folder, env, theirs)
     os.close(theirs)
     drawn = b""
     while True:
@@ -269,7 +267,7 @@ def on_a_terminal(folder: Path, *arguments: str) -> str:
             break
         drawn += part
     os.close(ours)
-    assert process.wait(timeout=60) == 0, drawn.decode()
+    assert run.wait(timeout=60) == 0, drawn.decode()
     return drawn.decode()
 
 
