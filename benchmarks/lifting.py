@@ -16,6 +16,7 @@ from data.artifacts.teacher import FILE, MASK, NO_SEG, TeacherCache, TeacherWrit
 from data.types import Array, Scene, silent
 from stages.configs import FuseConfig, LinkConfig
 from stages.fusion import fuse_masks
+from stages.fusion.sample_masks import LiftedViews
 from stages.fusion.votes import Votes
 from stages.scene import link_points
 
@@ -35,7 +36,8 @@ def run(scale: Scale, folder: Path, repeats: int) -> list[Row]:
     cfg = FuseConfig()
 
     def ours() -> Iterator[Votes]:
-        yield fuse_masks.collect_votes(scene, links, cache, weights, cfg, silent)
+        views = LiftedViews(scene, links, cache, cfg)
+        yield fuse_masks.collect_votes(views, len(scene.cloud), cache, weights, cfg, silent)
 
     def theirs() -> Iterator[Array]:
         yield _vote(scene, links, cache, weights, cfg)

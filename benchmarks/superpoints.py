@@ -30,7 +30,7 @@ def run(scale: Scale, folder: Path, repeats: int) -> list[Row]:
     lists: list[list[Any]] = [part.tolist() for part in mesh]
 
     def ours() -> Iterator[Array]:
-        yield superpoints.superpoints(*mesh, *settings)
+        yield superpoints.superpoints(cloud, triangles, superpoints.Cutting(*settings))
 
     def plain() -> Iterator[list[int]]:
         yield reference.superpoints(lists[0], lists[1], lists[2], *settings)

@@ -88,6 +88,11 @@ class PrepareConfig(StageConfig):
     """Threshold of the graph over-segmentation; a larger value gives larger superpoints."""
     superpoint_min_points: Count = 20
     """Superpoints with fewer points are merged with their closest neighbour."""
+    superpoint_color: NonNegative = 0.0
+    """Weight of colour in the over-segmentation: of the squared CIELAB difference of a mesh edge's
+    ends, whose colours are averaged with their neighbours' twice; 0 for none."""
+    superpoint_smoothing: Annotated[int, Field(ge=0, le=20)] = 0
+    """Rounds of averaging normals over the mesh before it is cut; a sensor's noise needs one."""
 
 
 class PromptsConfig(StageConfig):
@@ -149,20 +154,33 @@ class FuseConfig(StageConfig):
     """Weight of a prior vote for 0, in views; it lowers the labels of points with few votes."""
     no_seg_weight: NonNegative = 0.2
     """Weight against the points it sees of a view whose presence ([SEG] probability) is 0."""
+    edge_trust: Fraction = 1.0
+    """Weight of a view's vote at points within a mask cell of an edge of depth, where a coarse mask
+    may cover both sides; 1 for the same weight as elsewhere."""
+    trusted_distance: NonNegative = 0.0
+    """Distance in metres beyond which the weight of a view's vote falls as 1 / distance; 0 for the
+    same weight at any distance."""
     superpoints: bool = True
     """Average labels inside superpoints, weighted by confidence."""
     neighbours: Fraction = 0.7
     """Largest share of a superpoint's label that comes from adjacent superpoints; 0 for none."""
+    neighbour_rounds: Count = 5
+    """Rounds of diffusion between adjacent superpoints: how many pieces far a label reaches."""
+    neighbour_strength: Positive = 0.3
+    """Sum of a superpoint's affinities at which its neighbours have half of ``neighbours``."""
     rivals: NonNegative = 1.5
     """Halve a superpoint's label where the claim of a competing background category is this many
     times larger; 0 turns it off."""
     rival_cosine: Annotated[float, Field(ge=-1, le=1)] = 0.4
     """Background categories compete only if the cosine of their token and the query's is lower."""
-    threshold: Literal["half", "expected_dice"] = "expected_dice"
+    threshold: Literal["half", "expected_dice", "otsu"] = "expected_dice"
     """Threshold of the labels: ``half`` is 1/2, ``expected_dice`` the threshold whose mask has the
-    largest expected Dice overlap."""
+    largest expected Dice overlap, ``otsu`` the one that parts labels best into high and low."""
     presence: Fraction = 0.15
     """Queries whose largest label is lower have no object."""
+    support: Fraction = 0.0
+    """An answer that fewer than this share of the views that see it support with their masks, or
+    just one of four or more, is no answer; 0 withholds none."""
 
 
 class PredictConfig(StageConfig):

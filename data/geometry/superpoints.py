@@ -5,8 +5,9 @@ as in ScanNet's segmentator: edges are taken in order of weight and join two pie
 is at most each piece's largest edge plus ``threshold / size``; then pieces below a minimal size
 join the neighbour across their lightest edge. The weight of an edge is 1 - cos of the angle
 between its normals, squared where the surface is convex (edges within an object are mostly
-convex, borders between objects mostly concave). Unlike the original, coincident vertices count
-as connected, so that meshes whose faces do not share vertices keep their neighbours; coincident
+convex, borders between objects mostly concave). Unlike the original, the squared difference of the ends' colours can be added, for
+flat things that lie on a wall, and normals can be averaged first, for a sensor's noise; coincident
+vertices count as connected, so that meshes whose faces do not share vertices keep their neighbours; coincident
 vertices are found by hashing their coordinates.
 
 Edges are grouped by their lower vertex, so that only short lists are sorted. Weights are
@@ -18,6 +19,8 @@ generated room is many, and both must give the same neighbours.
 """
 
 from __future__ import annotations
+
+from typing import NamedTuple
 
 import numpy as np
 from scipy import sparse
@@ -121,6 +124,75 @@ def mesh_edges(points: Array, triangles: Array) -> Array:
         found = f"{triangles.min()} to {triangles.max()}"
         raise ValueError(f"triangles of {len(points)} points have vertices {found}")
     return np.asarray(_edges(triangles, _twins(np.ascontiguousarray(points, np.float32))))
+
+
+class Cutting(NamedTuple):
+    """How a mesh is cut into superpoints.
+
+    Attributes:
+        threshold: scale of the pieces; a larger value gives larger pieces.
+        min_points: pieces with fewer points join a neighbour if they have one.
+        color: weight of the squared CIELAB difference of an edge's ends; 0 for none. Colours are
+            averaged with those of the adjacent vertices twice before.
+        smoothing: rounds of averaging normals with those of the adjacent vertices.
+    """
+
+    threshold: float
+    min_points: int
+    color: float = 0.0
+    smoothing: int = 0
+
+
+_COLOR_ROUNDS = 2
+
+
+def averaged(values: Array, edges: Array, rounds: int) -> Array:
+    """Average values (N, C) of vertices with those of the adjacent ones; returns (N, C) float32."""
+    values = np.asarray(values, np.float32)
+    for _ in range(rounds):
+        values = np.asarray(_with_adjacent(values, edges))
+    return values
+
+
+def color_weights(colors: Array, edges: Array) -> Array:
+    """Return the squared CIELAB difference (E,) float32 of the averaged colours of edges' ends.
+
+    ``colors`` (N, 3) are sRGB in 8 bits.
+    """
+    import cv2
+
+    scaled = np.asarray(colors, np.float32)[None] / np.float32(255)
+    lab = np.asarray(cv2.cvtColor(scaled, cv2.COLOR_RGB2Lab))[0]
+    return np.asarray(_squared_steps(averaged(lab, edges, _COLOR_ROUNDS), edges))
+
+
+@compiled
+def _with_adjacent(values: Array, edges: Array) -> Array:
+    sums, counts = values.astype(np.float64), np.ones(len(values))
+    for i in range(len(edges)):
+        a, b = edges[i, 0], edges[i, 1]
+        counts[a] += 1
+        counts[b] += 1
+        for k in range(values.shape[1]):
+            sums[a, k] += values[b, k]
+            sums[b, k] += values[a, k]
+    means = np.empty(values.shape, np.float32)
+    for i in range(len(values)):
+        for k in range(values.shape[1]):
+            means[i, k] = sums[i, k] / counts[i]
+    return means
+
+
+@compiled
+def _squared_steps(values: Array, edges: Array) -> Array:
+    squares = np.empty(len(edges), np.float32)
+    for i in range(len(edges)):
+        total = np.float32(0)
+        for k in range(values.shape[1]):
+            step = values[edges[i, 0], k] - values[edges[i, 1], k]
+            total += step * step
+        squares[i] = total
+    return squares
 
 
 def edge_weights(points: Array, normals: Array, edges: Array) -> Array:
@@ -242,28 +314,28 @@ _DIGIT_MASK = np.uint64((1 << _DIGIT) - 1)
 _NAN = np.uint64(0x7FC00000)
 
 
-def superpoints(
-    points: Array,
-    normals: Array,
-    triangles: Array,
-    threshold: float,
-    min_points: int,
-) -> Array:
+def superpoints(cloud: PointCloud, triangles: Array, cutting: Cutting) -> Array:
     """Over-segment a mesh: superpoint ids (N,) int32, 0..S-1 in order of first point.
 
-    Args:
-        points: (N, 3) float32 metres.
-        normals: (N, 3) float32 unit.
-        triangles: (F, 3) int32.
-        threshold: scale of the pieces; a larger value gives larger pieces.
-        min_points: pieces with fewer points join a neighbour if they have one.
+    ``triangles`` (F, 3) int32 index the cloud's points.
 
     Raises:
         ValueError: a triangle's vertex does not exist.
     """
-    edges = mesh_edges(points, triangles)
-    ends, costs = _taken(edges, _by_weight(edge_weights(points, normals, edges)))
-    return np.asarray(_segment(ends, costs, len(points), float(threshold), min_points))
+    edges, normals = mesh_edges(cloud.points, triangles), cloud.normals
+    if cutting.smoothing > 0:
+        normals = _unit(averaged(normals, edges, cutting.smoothing))
+    weights = edge_weights(cloud.points, normals, edges)
+    if cutting.color > 0:
+        weights += np.float32(cutting.color) * color_weights(cloud.colors, edges)
+    ends, costs = _taken(edges, _by_weight(weights))
+    limits = float(cutting.threshold), cutting.min_points
+    return np.asarray(_segment(ends, costs, len(cloud), *limits))
+
+
+def _unit(vectors: Array) -> Array:
+    lengths = np.linalg.norm(vectors, axis=1, keepdims=True)
+    return np.asarray(vectors / np.where(lengths > 0, lengths, 1), np.float32)
 
 
 def compact_segments(segment_ids: Array) -> Array:
@@ -373,4 +445,5 @@ def _numbered(parent: Array) -> Array:
 def warm() -> None:
     """Load the compiled loops of superpoints, or compile them."""
     corners = np.eye(3, dtype=np.float32)
-    superpoints(corners, corners, np.array([[0, 1, 2]], np.int32), 1.0, 1)
+    cloud = PointCloud(corners, np.zeros((3, 3), np.uint8), corners)
+    superpoints(cloud, np.array([[0, 1, 2]], np.int32), Cutting(1.0, 1, 1.0, 1))

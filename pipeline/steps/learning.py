@@ -263,7 +263,7 @@ FUSE_MASKS = declare(
         uses_gpu=True,
         preload=Preload(
             ("stages.fusion.fuse_masks", "data.artifacts.soft_masks", "data.artifacts.teacher"),
-            ("stages.fusion.votes",),
+            ("stages.fusion.votes", "stages.fusion.evidence"),
         ),
     )
 )

@@ -23,9 +23,13 @@ The confidence of a point is n / (n + 1) |2 q - 1| with n = sum_v (w_v + n_v) vi
 the vote without prior: it grows with the number of views and with their agreement. It is 0 only
 where n is 0: such a point is unlabelled, not negative.
 
+Every vote and every weight in these sums is multiplied by the trust in the link of view and point
+(``stages.fusion.link_trust``).
+
 Space. Points take the label of their superpoint, labels diffuse between adjacent superpoints,
 and labels are halved where a competing category claims the superpoint. The threshold of each
-query is chosen without labels (``stages.fusion.thresholds``).
+query is chosen without labels (``stages.fusion.thresholds``), and answers that hardly any view
+supports are withheld (``stages.fusion.evidence``).
 """
 
 from __future__ import annotations
@@ -41,14 +45,14 @@ from data.artifacts.teacher import FAILED, TeacherCache
 from data.geometry.superpoints import affinity_matrix, neighbours_of
 from data.types import Array, Neighbours, Progress, Scene, silent
 from stages.configs import FuseConfig
-from stages.fusion.sample_masks import check_links, lifted_views
-from stages.fusion.thresholds import choose_thresholds
+from stages.fusion.evidence import count_support, supported
+from stages.fusion.sample_masks import LiftedViews, check_links
+from stages.fusion.thresholds import NONE, choose_thresholds
 from stages.fusion.votes import Votes, agreement, sum_votes
 
-_ROUNDS = 5
-_STRONG = 0.3
-"""Sum of affinities at which neighbours contribute half of their largest share."""
 _LEAST_PEAK = 0.3
+_OTSU_POWER = 0.5
+"""``otsu``: a superpoint of n points has weight n to this power, so that walls do not decide all."""
 
 
 def smooth_superpoints(
@@ -71,19 +75,20 @@ def smooth_superpoints(
     return smooth, shared
 
 
-def diffuse(labels: Array, neighbours: Neighbours, share: float) -> Array:
+def diffuse(labels: Array, neighbours: Neighbours, cfg: FuseConfig) -> Array:
     """Diffuse labels (S, Q) between adjacent superpoints; returns (S, Q) float32.
 
-    Runs five rounds of x = (1 - a) labels + a W x, where W is the affinity matrix with rows
-    that sum to 1. The weight a is nearly ``share`` for superpoints with large affinities and
-    less for others; a superpoint without neighbours keeps its label.
+    Runs ``cfg.neighbour_rounds`` rounds of x = (1 - a) labels + a W x, where W is the affinity
+    matrix with rows that sum to 1. The weight a is nearly ``cfg.neighbours`` for superpoints with
+    large affinities and less for others, half of it where they sum to ``cfg.neighbour_strength``;
+    a superpoint without neighbours keeps its label.
     """
     affinity = affinity_matrix(neighbours)
     total = np.asarray(affinity.sum(axis=1)).ravel()
-    pull = (share * total / (total + _STRONG))[:, None]
+    pull = (cfg.neighbours * total / (total + cfg.neighbour_strength))[:, None]
     mixing = sparse.diags(1 / np.where(total > 0, total, 1)) @ affinity
     moved = labels
-    for _ in range(_ROUNDS):
+    for _ in range(cfg.neighbour_rounds):
         moved = (1 - pull) * labels + pull * (mixing @ moved)
     return np.asarray(moved, np.float32)
 
@@ -251,7 +256,8 @@ def run(
     and cache have the same views and points.
     """
     _check(scene, links, cache)
-    gates, votes = _weigh_and_vote(scene, links, cache, cfg, progress, device)
+    views = LiftedViews(scene, links, cache, cfg)
+    gates, votes = _weigh_and_vote(views, len(scene.cloud), cache, cfg, progress, device)
     soft, confidence = decide(votes, cfg)
     tokens = np.array([gate.center for gate in gates], np.float32).reshape(-1, cache.embedding_dim)
     if cfg.superpoints:
@@ -261,6 +267,11 @@ def run(
     weights = _weights(gates, cache)
     totals = weights.sum(axis=0)
     stored = (weights / np.where(totals > 0, totals, 1)).T.astype(np.float32)
+    thresholds = _thresholds(scene, soft, cfg)
+    if cfg.support > 0:
+        answers = np.ascontiguousarray((soft >= thresholds[:, None]).T)
+        counts = count_support(views, answers, weights)
+        thresholds[~supported(counts, cfg.support)] = NONE
     return PseudoLabels(
         scene.scene_id,
         cache.prompt_ids,
@@ -270,10 +281,18 @@ def run(
         stored,
         tuple(reasons(gate, stored[q], cache, q, cfg) for q, gate in enumerate(gates)),
         tokens,
-        choose_thresholds(soft, cfg.threshold, cfg.presence),
+        thresholds,
         np.ascontiguousarray(cache.seg_embeddings.transpose(1, 0, 2), np.float32),
         np.ascontiguousarray(view_confidence(cache).T, np.float32),
     )
+
+
+def _thresholds(scene: Scene, soft: Array, cfg: FuseConfig) -> Array:
+    """Choose (Q,) thresholds of labels (Q, N); ``otsu`` weighs superpoints, not points."""
+    if cfg.threshold != "otsu" or not cfg.superpoints:
+        return choose_thresholds(soft, cfg.threshold, cfg.presence)
+    _, first, sizes = np.unique(scene.superpoint_ids, return_index=True, return_counts=True)
+    return choose_thresholds(soft[:, first], "otsu", cfg.presence, sizes**_OTSU_POWER)
 
 
 def _check(scene: Scene, links: Links, cache: TeacherCache) -> None:
@@ -283,8 +302,8 @@ def _check(scene: Scene, links: Links, cache: TeacherCache) -> None:
 
 
 def _weigh_and_vote(
-    scene: Scene,
-    links: Links,
+    views: LiftedViews,
+    num_points: int,
     cache: TeacherCache,
     cfg: FuseConfig,
     progress: Progress,
@@ -293,23 +312,23 @@ def _weigh_and_vote(
     """Weigh views and sum votes; with ``agreement``, a first vote measures the 3D agreement."""
     gates = weigh_views(cache, cfg)
     twice = cfg.views == "filtered" and cfg.agreement
-    before, total = twice * len(scene.views), (1 + twice) * len(scene.views)
+    num_views = len(cache.view_ids)
+    before, total = twice * num_views, (1 + twice) * num_views
     if twice:
         weights = _weights(gates, cache)
 
         def half(done: int, _: int) -> None:
             progress(done, total)
 
-        first = collect_votes(scene, links, cache, weights, cfg, half, device)
-        lifted = lifted_views(scene, links, cache)
-        support = agreement(lifted, weights, first.masks, first.mask_weights, device)
+        first = collect_votes(views, num_points, cache, weights, cfg, half, device)
+        support = agreement(views, weights, first.masks, first.mask_weights, device)
         gates = weigh_views(cache, cfg, support)
     weights = _weights(gates, cache)
 
     def rest(done: int, _: int) -> None:
         progress(before + done, total)
 
-    return gates, collect_votes(scene, links, cache, weights, cfg, rest, device)
+    return gates, collect_votes(views, num_points, cache, weights, cfg, rest, device)
 
 
 def _weights(gates: list[ViewWeights], cache: TeacherCache) -> Array:
@@ -319,8 +338,8 @@ def _weights(gates: list[ViewWeights], cache: TeacherCache) -> Array:
 
 
 def collect_votes(
-    scene: Scene,
-    links: Links,
+    views: LiftedViews,
+    num_points: int,
     cache: TeacherCache,
     weights: Array,
     cfg: FuseConfig,
@@ -329,8 +348,7 @@ def collect_votes(
 ) -> Votes:
     """Sum the votes of all views over the points they see; ``weights`` is (V, Q)."""
     doubt = np.where(cache.status == FAILED, 0, 1 - cache.presence) * np.float32(cfg.no_seg_weight)
-    lifted = lifted_views(scene, links, cache)
-    return sum_votes(lifted, len(scene.cloud), weights, doubt, progress, device)
+    return sum_votes(views, num_points, weights, doubt, progress, device)
 
 
 def decide(votes: Votes, cfg: FuseConfig) -> tuple[Array, Array]:
@@ -359,7 +377,7 @@ def _consistent(
     labels = np.ascontiguousarray(soft[:, first].T)
     if cfg.neighbours > 0:
         near = neighbours_of(scene)
-        labels = diffuse(labels, near, cfg.neighbours)
+        labels = diffuse(labels, near, cfg)
     if cfg.rivals > 0 and competing is not None and competing.any():
         labels = halve_contested_labels(labels, tokens, competing, cfg.rivals, cfg.rival_cosine)
     return np.ascontiguousarray(labels[ids].T, np.float32), confidence

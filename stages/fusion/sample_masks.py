@@ -17,8 +17,12 @@ from data.artifacts.teacher import TeacherCache
 from data.compiled import compiled
 from data.parallel import mapped, num_threads
 from data.types import Array, Scene
+from stages.configs import FuseConfig
+from stages.fusion.link_trust import FULL, link_trust
 
-_TILE = 64
+STEP = np.float32(1 / FULL)
+"""Weight of one step of trust."""
+TILE = 64
 """Links per tile; the values of a tile stay in the L1 cache between sampling and adding."""
 
 
@@ -40,7 +44,8 @@ class LiftedView(NamedTuple):
     """The masks of one view and the points it sees.
 
     ``point_ids`` (L,) int32 are ascending; ``grid`` (h, w, Q) float32 holds mask logits, which
-    are valid only for the queries with a mask, marked in ``drawn`` (Q,) bool.
+    are valid only for the queries with a mask, marked in ``drawn`` (Q,) bool. ``trust`` (L,) uint8
+    weighs the view's vote at each link, in steps of 1/255.
     """
 
     view_index: int
@@ -48,6 +53,7 @@ class LiftedView(NamedTuple):
     sampling: Sampling
     grid: Array
     drawn: Array
+    trust: Array
 
 
 def check_links(scene: Scene, links: Links) -> None:
@@ -60,28 +66,49 @@ def check_links(scene: Scene, links: Links) -> None:
         )
 
 
-def lifted_views(scene: Scene, links: Links, cache: TeacherCache) -> Iterator[LiftedView]:
-    """Yield every view in order; memory holds one view per thread.
+class LiftedViews:
+    """The views of a scene in order; memory holds one view per thread, and the trust in all links.
 
-    Raises ValueError for links whose point ids are not ascending or not below the number of
-    points.
+    It can be iterated several times; the trust in a view's links is computed the first time.
+    Iterating raises ValueError for links whose point ids are not ascending or not below the number
+    of points.
     """
 
-    def read(index: int) -> LiftedView:
-        seen, view = links.view(index), scene.views[index]
-        _check_ascending(seen.point_ids, len(scene.cloud), view.view_id)
+    def __init__(self, scene: Scene, links: Links, cache: TeacherCache, cfg: FuseConfig) -> None:
+        self._scene, self._links, self._cache, self._cfg = scene, links, cache, cfg
+        self._trusts: dict[int, Array] = {}
+
+    def __iter__(self) -> Iterator[LiftedView]:
+        yield from mapped(self._read, range(len(self._scene.views)))
+
+    def _read(self, index: int) -> LiftedView:
+        seen, view = self._links.view(index), self._scene.views[index]
+        _check_ascending(seen.point_ids, len(self._scene.cloud), view.view_id)
         sampling = Sampling(
             np.ascontiguousarray(seen.uv, np.float32),
             np.asarray((view.camera.width, view.camera.height), np.float32),
-            np.asarray(cache.mask_extent, np.float64),
+            np.asarray(self._cache.mask_extent, np.float64),
         )
-        drawn = np.asarray(cache.drawn[index])
+        drawn = np.asarray(self._cache.drawn[index])
         grid = np.zeros((1, 1, len(drawn)), np.float32)
         if drawn.any():
-            grid = channels_last(cache.mask_logits(index))
-        return LiftedView(index, seen.point_ids, sampling, grid, drawn)
+            grid = channels_last(self._cache.mask_logits(index))
+        if index not in self._trusts:
+            self._trusts[index] = _trust(self._scene, index, seen.point_ids, sampling, self._cfg)
+        return LiftedView(index, seen.point_ids, sampling, grid, drawn, self._trusts[index])
 
-    yield from mapped(read, range(len(scene.views)))
+
+def _trust(
+    scene: Scene, index: int, point_ids: Array, sampling: Sampling, cfg: FuseConfig
+) -> Array:
+    """Return the trust (L,) in a view at its links; the depth map is read only where it is needed."""
+    if cfg.edge_trust == 1 and cfg.trusted_distance == 0:
+        return np.full(len(point_ids), FULL, np.uint8)
+    pose = scene.views[index].world_to_camera
+    away = np.linalg.norm(scene.cloud.points[point_ids] @ pose[:3, :3].T + pose[:3, 3], axis=1)
+    cell = float(np.max(sampling.size / sampling.extent))
+    depth = scene.depths[index] if cfg.edge_trust < 1 else np.zeros((1, 1), np.float32)
+    return link_trust(depth, sampling.uv, away, cell, cfg.edge_trust, cfg.trusted_distance)
 
 
 def _check_ascending(point_ids: Array, num_points: int, view_id: str) -> None:
@@ -169,17 +196,21 @@ def add_votes(
     uv: Array,
     size: Array,
     extent: Array,
+    trust: Array,
     weights: Array,
     first: int,
     end: int,
 ) -> None:
-    """Add ``weights`` (Q,) times the probabilities at the links first..end to ``votes`` (N, Q)."""
-    tile = np.empty((_TILE, len(weights)), np.float32)
-    for start in range(first, end, _TILE):
-        probs = tile[: min(_TILE, end - start)]
+    """Add the weighted probabilities at the links first..end to ``votes`` (N, Q).
+
+    They are weighted by the link's ``trust`` (L,) and the query's ``weights`` (Q,).
+    """
+    tile = np.empty((TILE, len(weights)), np.float32)
+    for start in range(first, end, TILE):
+        probs = tile[: min(TILE, end - start)]
         sample(probs, grid, uv, size, extent, start)
         squash(probs.reshape(-1))
         for i in range(len(probs)):
-            point = point_ids[start + i]
+            point, share = point_ids[start + i], trust[start + i] * STEP
             for k in range(len(weights)):
-                votes[point, k] += weights[k] * probs[i, k]
+                votes[point, k] += share * weights[k] * probs[i, k]

@@ -19,9 +19,9 @@ def choose_thresholds(
 ) -> Array:
     """Choose (Q,) float32 thresholds for ``probs`` (Q, N).
 
-    A query none of whose probabilities reaches ``presence`` gets ``NONE``. ``rule`` is "half" or
-    "expected_dice" (see the function of that name, also for ``weights``). With ``sharpness`` above
-    0, "expected_dice" first sharpens the probabilities.
+    A query none of whose probabilities reaches ``presence`` gets ``NONE``. ``rule`` is "half",
+    "expected_dice" or "otsu" (see the functions of these names, also for ``weights``). With
+    ``sharpness`` above 0, "expected_dice" first sharpens the probabilities.
     """
     chosen = np.full(len(probs), 0.5 if rule == "half" else NONE, np.float32)
     for query, row in enumerate(probs):
@@ -31,6 +31,8 @@ def choose_thresholds(
         elif rule == "expected_dice":
             sharp = sharpen(row, sharpness) if sharpness > 0 else row
             chosen[query] = row[sharp >= expected_dice(sharp, weights)].min()
+        elif rule == "otsu":
+            chosen[query] = otsu(row, weights)
     return chosen
 
 
@@ -78,3 +80,24 @@ def expected_dice(probs: Array, weights: Array | None = None) -> float:
         ordered, masses = probs[order].astype(np.float64), weights[order].astype(np.float64)
         sums, counts = np.cumsum(ordered * masses), np.cumsum(masses)
     return float(ordered[np.argmax(2 * sums / (counts + sums[-1]))])
+
+
+def otsu(probs: Array, weights: Array | None = None) -> float:
+    """Return the threshold that best parts ``probs`` into two groups (Otsu 1979).
+
+    It is the smallest value of the upper group where the variance between the groups, w0 w1
+    (m1 - m0)^2, is largest; of equal variances the one with the smaller upper group. Unlike the
+    expected Dice it does not take the values for calibrated: where votes agree, labels come in two
+    heaps, whatever their heights. ``probs`` is (N,), N > 0; ``weights`` (N,) is the number of
+    points that each probability stands for, 1 by default.
+    """
+    order = np.argsort(-probs, kind="stable")
+    ordered = probs[order].astype(np.float64)
+    masses = np.ones(len(probs)) if weights is None else weights[order].astype(np.float64)
+    ends = np.flatnonzero(np.diff(ordered) < 0)  # The last of each value but the smallest.
+    if not len(ends):
+        return float(ordered[0])
+    mass, total = np.cumsum(masses), np.cumsum(masses * ordered)
+    upper, lower = mass[ends], mass[-1] - mass[ends]
+    apart = total[ends] / upper - (total[-1] - total[ends]) / lower
+    return float(ordered[ends[np.argmax(upper * lower * apart**2)]])

@@ -1,8 +1,9 @@
 """Sum the weighted masks of all views at every point, and measure how well each mask agrees.
 
-A view's weights for and against a query are the same for all points it sees. So only the masks
-are accumulated view by view; the views that see a point are recorded as bits, and their weights
-are summed at the end, point by point in the order of the views.
+A view's weights for and against a query are the same for all points it sees, but for the trust in
+the link (``stages.fusion.link_trust``). So only the masks are accumulated view by view; the trust
+of each view in a point is recorded, 0 where it does not see it, and the weights are summed at the
+end, point by point in the order of the views.
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ import numpy as np
 from data.compiled import compiled
 from data.parallel import mapped
 from data.types import Array, Progress
-from stages.fusion.sample_masks import LiftedView, add_votes, sample, shares, squash
+from stages.fusion.sample_masks import STEP, LiftedView, add_votes, sample, shares, squash
 
 _TINY = np.float32(1e-6)
 _LEAST_SUPPORT = 1e-3
@@ -24,14 +25,13 @@ _LEAST_SUPPORT = 1e-3
 _TILE = 64
 _CHUNK = 1 << 14
 """Links per partial sum of overlaps; fixed, so that the number of threads changes no sum."""
-_WORD = 64
 
 
 class Votes(NamedTuple):
     """Sums over views, (N, Q) float32 each.
 
     ``masks`` sums weight times mask, ``mask_weights`` the weights of the masks, ``against`` the
-    weights of views without [SEG].
+    weights of views without [SEG]; all are weighted by the trust in the links.
     """
 
     masks: Array
@@ -64,18 +64,17 @@ def sum_votes(
     weights, doubt = (np.ascontiguousarray(part, np.float32) for part in (weights, doubt))
     num_views, num_queries = weights.shape
     masks = np.zeros((num_points, num_queries), np.float32)
-    seen = np.zeros((num_points, -(-num_views // _WORD)), np.uint64)
+    trust = np.zeros((num_points, num_views), np.uint8)
     for view in lifted:
         view_weights = weights[view.view_index] * view.drawn
         if view_weights.any():
             _in_parts(partial(_add, masks, view, view_weights), len(view.point_ids))
-        word, bit = divmod(view.view_index, _WORD)
-        _record_seen(seen, view.point_ids, word, bit)
+        trust[view.point_ids, view.view_index] = view.trust
         progress(view.view_index + 1, num_views)
     mask_weights, against = (np.empty_like(masks) for _ in range(2))
 
     def total(part: tuple[int, int]) -> None:
-        _sum_seen(mask_weights, against, seen, weights, doubt, *part)
+        _sum_trusted(mask_weights, against, trust, weights, doubt, *part)
 
     _in_parts(total, num_points)
     return Votes(masks, mask_weights, against)
@@ -88,12 +87,11 @@ def warm() -> None:
     """
     ids, grid = np.zeros(1, np.int32), np.zeros((1, 1, 1), np.float32)
     row, matrix = np.zeros(1, np.float32), np.zeros((1, 1), np.float32)
-    seen = np.zeros((1, 1), np.uint64)
+    steps = np.zeros(1, np.uint8)
     sampling = (np.zeros((1, 2), np.float32), np.ones(2, np.float32), np.ones(2))
-    add_votes(matrix, ids, grid, *sampling, row, 0, 1)
-    _record_seen(seen, ids, 0, 0)
-    _sum_seen(matrix.copy(), matrix.copy(), seen, matrix, matrix, 0, 1)
-    _overlaps(matrix, matrix, row, row, ids, grid, *sampling, 0, 1)
+    add_votes(matrix, ids, grid, *sampling, steps, row, 0, 1)
+    _sum_trusted(matrix.copy(), matrix.copy(), steps[None], matrix, matrix, 0, 1)
+    _overlaps(matrix, matrix, row, row, ids, grid, *sampling, steps, 0, 1)
 
 
 def _in_parts(work: Callable[[tuple[int, int]], None], count: int) -> None:
@@ -102,33 +100,28 @@ def _in_parts(work: Callable[[tuple[int, int]], None], count: int) -> None:
 
 
 def _add(masks: Array, view: LiftedView, weights: Array, part: tuple[int, int]) -> None:
-    add_votes(masks, view.point_ids, view.grid, *view.sampling, weights, *part)
+    add_votes(masks, view.point_ids, view.grid, *view.sampling, view.trust, weights, *part)
 
 
 @compiled
-def _record_seen(seen: Array, point_ids: Array, word: int, bit: int) -> None:
-    for i in range(len(point_ids)):
-        seen[point_ids[i], word] |= np.uint64(1) << np.uint64(bit)
-
-
-@compiled
-def _sum_seen(
+def _sum_trusted(
     mask_weights: Array,
     against: Array,
-    seen: Array,
+    trust: Array,
     weights: Array,
     doubt: Array,
     first: int,
     end: int,
 ) -> None:
-    """Fill rows first..end of both sums (N, Q) over the views whose bits are set in ``seen``."""
+    """Fill rows first..end of both sums (N, Q) over the views, weighted by ``trust`` (N, V)."""
     for i in range(first, end):
         mask_weights[i], against[i] = np.float32(0), np.float32(0)
         for view in range(len(weights)):
-            if (seen[i, view // _WORD] >> np.uint64(view % _WORD)) & np.uint64(1):
+            if trust[i, view]:
+                share = trust[i, view] * STEP
                 for k in range(weights.shape[1]):
-                    mask_weights[i, k] += weights[view, k]
-                    against[i, k] += doubt[view, k]
+                    mask_weights[i, k] += share * weights[view, k]
+                    against[i, k] += share * doubt[view, k]
 
 
 def agreement(
@@ -140,8 +133,8 @@ def agreement(
 ) -> Array:
     """Return (V, Q), the soft IoU of each view's lifted mask and the mean of the other views'.
 
-    The mean is weighted by ``weights``. Only points that another view with a weight sees count;
-    without such points the agreement is 1.
+    The mean is weighted by ``weights`` and trust, the overlap by the view's trust in its links.
+    Only points that another view with a weight sees count; without such points the agreement is 1.
 
     Args:
         lifted: the views.
@@ -170,7 +163,7 @@ def _overlap(votes: Array, mask_weights: Array, view: LiftedView, own: Array) ->
     ``own`` (Q,) float32 are the weights of the view, which are subtracted from the sums.
     """
     count, drawn = len(view.point_ids), view.drawn.astype(np.float32)
-    links = (view.point_ids, view.grid, *view.sampling)
+    links = (view.point_ids, view.grid, *view.sampling, view.trust)
 
     def of_chunk(start: int) -> Array:
         end = min(start + _CHUNK, count)
@@ -190,6 +183,7 @@ def _overlaps(
     uv: Array,
     size: Array,
     extent: Array,
+    trust: Array,
     first: int,
     end: int,
 ) -> Array:
@@ -201,12 +195,12 @@ def _overlaps(
         sample(probs, grid, uv, size, extent, start)
         squash(probs.reshape(-1))
         for i in range(len(probs)):
-            point = point_ids[start + i]
+            point, share = point_ids[start + i], trust[start + i] * STEP
             for k in range(len(own)):
-                mine = probs[i, k] * drawn[k]
-                others = mask_weights[point, k] - own[k]
-                counts = np.float32(1) if others > _TINY else np.float32(0)
-                mean = (votes[point, k] - own[k] * mine) / max(others, _TINY)
+                mine, weight = probs[i, k] * drawn[k], share * own[k]
+                others = mask_weights[point, k] - weight
+                counts = share if others > _TINY else np.float32(0)
+                mean = (votes[point, k] - weight * mine) / max(others, _TINY)
                 mean = min(max(mean, np.float32(0)), np.float32(1))
                 sums[0, k] += counts * min(mine, mean)
                 sums[1, k] += counts * max(mine, mean)

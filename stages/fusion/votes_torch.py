@@ -12,6 +12,7 @@ from torch import Tensor
 from torch.nn.functional import grid_sample
 
 from data.types import Array, Progress
+from stages.fusion.link_trust import FULL
 from stages.fusion.sample_masks import LiftedView
 
 
@@ -33,9 +34,10 @@ def sum_votes_torch(
         points = _tensor(view.point_ids, device).long()
         own = view_weights[view.view_index]
         # Point ids of a view are distinct, so plain indexing adds every link.
-        masks[points] += own * _probabilities(view, device)
-        mask_weights[points] += own
-        against[points] += view_doubt[view.view_index]
+        trust = _trust(view, device)
+        masks[points] += trust * own * _probabilities(view, device)
+        mask_weights[points] += trust * own
+        against[points] += trust * view_doubt[view.view_index]
         progress(view.view_index + 1, len(weights))
     return masks.cpu().numpy(), mask_weights.cpu().numpy(), against.cpu().numpy()
 
@@ -57,12 +59,15 @@ class OverlapsTorch:
         ``own`` (Q,) float32 are the weights of the view.
         """
         points = _tensor(view.point_ids, self._device).long()
-        weight, mine = _tensor(own, self._device), _probabilities(view, self._device)
+        trust, mine = _trust(view, self._device), _probabilities(view, self._device)
+        weight = trust * _tensor(own, self._device)
         others = self._mask_weights[points] - weight
         counts = others > self._tiny
         mean = (self._votes[points] - weight * mine) / torch.where(counts, others, 1)
         mean = mean.clamp(0, 1)
-        extremes = torch.stack([torch.minimum(mine, mean), torch.maximum(mine, mean)]) * counts
+        extremes = torch.stack([torch.minimum(mine, mean), torch.maximum(mine, mean)]) * (
+            counts * trust
+        )
         sums: Array = extremes.sum(dim=1, dtype=torch.float64).cpu().numpy()
         return sums
 
@@ -80,6 +85,11 @@ def _probabilities(view: LiftedView, device: str) -> Tensor:
         images, positions[None, None], padding_mode="border", align_corners=False
     )  # (1, Q, 1, L)
     return torch.sigmoid(logits[0, :, 0].T) * _tensor(view.drawn, device)
+
+
+def _trust(view: LiftedView, device: str) -> Tensor:
+    """Return the trust (L, 1) float32 in the links of a view."""
+    return _tensor(view.trust, device)[:, None].float() / FULL
 
 
 def _tensor(array: Array, device: str) -> Tensor:

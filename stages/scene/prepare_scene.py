@@ -11,7 +11,13 @@ from dataclasses import dataclass
 import numpy as np
 
 from data.geometry.raycast import Raycaster
-from data.geometry.superpoints import REACH, compact_segments, superpoints, touching_superpoints
+from data.geometry.superpoints import (
+    REACH,
+    Cutting,
+    compact_segments,
+    superpoints,
+    touching_superpoints,
+)
 from data.geometry.visibility import Tolerance, Visibility
 from data.parallel import mapped
 from data.types import Array, GroundTruth, Neighbours, PointCloud, Progress, Scan, View, silent
@@ -96,13 +102,13 @@ def _superpoint_ids(scan: Scan, cfg: PrepareConfig) -> Array:
     num_segments = len(np.unique(scan.segment_ids))
     if len(scan.cloud) > _REAL_SEGMENT * num_segments:
         return compact_segments(scan.segment_ids)
-    return superpoints(
-        scan.cloud.points,
-        scan.cloud.normals,
-        scan.triangles,
+    cutting = Cutting(
         cfg.superpoint_threshold,
         cfg.superpoint_min_points,
+        cfg.superpoint_color,
+        cfg.superpoint_smoothing,
     )
+    return superpoints(scan.cloud, scan.triangles, cutting)
 
 
 def _select(scan: Scan, caster: Raycaster, max_views: int) -> tuple[View, ...]:

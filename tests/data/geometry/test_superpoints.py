@@ -2,28 +2,46 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from data.geometry import superpoints as module
 from data.geometry.meshes import vertex_normals
 from data.geometry.superpoints import (
+    Cutting,
     _by_weight,
     _taken,
+    averaged,
+    color_weights,
     compact_segments,
     edge_weights,
     mesh_edges,
-    superpoints,
 )
-from data.types import Array
+from data.types import Array, PointCloud
 from tests.support.scans.tiny_scene import box_mesh, make_tiny_scene
 
 
+def superpoints(
+    points: Array, normals: Array, triangles: Array, threshold: float, min_points: int
+) -> Array:
+    """Superpoints of a mesh by its geometry alone."""
+    cloud = PointCloud(points, np.zeros((len(points), 3), np.uint8), normals)
+    return module.superpoints(cloud, triangles, Cutting(threshold, min_points))
+
+
 def reference(
-    points: Array, normals: Array, triangles: Array, k: float, smallest: int
+    points: Array,
+    normals: Array,
+    triangles: Array,
+    k: float,
+    smallest: int,
+    more: Callable[[int, int], float] = lambda i, j: 0.0,
 ) -> list[int]:
-    """The same rule on dicts and sets, one edge at a time."""
+    """The same rule on dicts and sets, one edge at a time; ``more`` is added to its weight."""
     edges = set()
     for a, b, c in triangles.tolist():
         for i, j in ((a, b), (b, c), (c, a)):
@@ -39,7 +57,8 @@ def reference(
         weight = float(np.float32(1) - np.float32(normals[i] @ normals[j]))
         if normals[j] @ (points[j] - points[i]) > 0:
             weight = float(np.float32(weight) * np.float32(weight))
-        weighted.append((max(weight, 0.0), i, j))
+        weight = float(np.float32(max(weight, 0.0)) + np.float32(more(i, j)))
+        weighted.append((weight, i, j))
     weighted.sort()
     pieces = {i: {i} for i in range(len(points))}
     limit = {i: k for i in range(len(points))}
@@ -230,3 +249,92 @@ def test_a_whole_threshold_is_no_integer_arithmetic(threshold: float) -> None:
     points, normals, triangles = bumpy_grid(1)
     expected = reference(points, normals, triangles, 1.0, 2)
     assert superpoints(points, normals, triangles, threshold, 2).tolist() == expected
+
+
+def cielab(colors: Array) -> Array:
+    """CIELAB (N, 3) of sRGB in 8 bits, by the definitions of IEC 61966-2-1 and CIE 15."""
+    scaled = colors.astype(np.float64) / 255
+    linear = np.where(scaled > 0.04045, ((scaled + 0.055) / 1.055) ** 2.4, scaled / 12.92)
+    xyz = (
+        linear
+        @ np.array(
+            [
+                [0.4124564, 0.3575761, 0.1804375],
+                [0.2126729, 0.7151522, 0.0721750],
+                [0.0193339, 0.1191920, 0.9503041],
+            ]
+        ).T
+        / np.array([0.95047, 1, 1.08883])
+    )
+    f = np.where(xyz > (6 / 29) ** 3, np.cbrt(xyz), xyz / (3 * (6 / 29) ** 2) + 4 / 29)
+    a, b = 500 * (f[:, 0] - f[:, 1]), 200 * (f[:, 1] - f[:, 2])
+    return np.stack([116 * f[:, 1] - 16, a, b], axis=1)
+
+
+def plain_average(values: Array, edges: Array, rounds: int) -> Array:
+    for _ in range(rounds):
+        near = [[i] for i in range(len(values))]
+        for a, b in edges.tolist():
+            near[a].append(b)
+            near[b].append(a)
+        values = np.array([values[rows].mean(axis=0) for rows in near])
+    return values
+
+
+def test_colours_and_averages_equal_their_definitions() -> None:
+    points, normals, triangles = bumpy_grid(3)
+    edges = mesh_edges(points, triangles)
+    colors = np.random.default_rng(3).integers(0, 256, (len(points), 3)).astype(np.uint8)
+    found = averaged(normals, edges, 3)
+    np.testing.assert_allclose(found, plain_average(normals, edges, 3), atol=1e-6)
+    assert averaged(normals, edges, 0).tobytes() == normals.tobytes()
+    lab = plain_average(cielab(colors), edges, 2)
+    wanted = np.sum((lab[edges[:, 0]] - lab[edges[:, 1]]) ** 2, axis=1)
+    # OpenCV's conversion is exact to a few hundredths.
+    np.testing.assert_allclose(color_weights(colors, edges), wanted, rtol=0.02, atol=0.5)
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_colour_and_smoothing_equal_the_reference(seed: int) -> None:
+    points, normals, triangles = bumpy_grid(seed)
+    edges = mesh_edges(points, triangles)
+    colors = np.random.default_rng(seed).integers(0, 256, (len(points), 3)).astype(np.uint8)
+    smooth = averaged(normals, edges, 1)
+    smooth = (smooth / np.linalg.norm(smooth, axis=1, keepdims=True)).astype(np.float32)
+    steps = np.float32(0.001) * color_weights(colors, edges)
+    by_edge = {tuple(edge): step for edge, step in zip(edges.tolist(), steps, strict=True)}
+    wanted = reference(points, smooth, triangles, 0.1, 1, lambda i, j: by_edge[i, j])
+    cloud = PointCloud(points, colors, normals)
+    found = module.superpoints(cloud, triangles, Cutting(0.1, 1, 0.001, 1))
+    assert found.tolist() == wanted and 1 < found.max() < len(points) - 1
+
+
+def test_a_picture_on_a_wall_is_a_piece_of_its_own_by_its_colour_alone() -> None:
+    x, y = np.meshgrid(np.arange(20), np.arange(20), indexing="ij")
+    points = np.stack([x, y, 0 * x], axis=-1).reshape(-1, 3).astype(np.float32) * np.float32(0.03)
+    index = np.arange(400).reshape(20, 20)
+    corners = [index[:-1, :-1], index[1:, :-1], index[1:, 1:]]
+    others = [index[:-1, :-1], index[1:, 1:], index[:-1, 1:]]
+    triangles = np.concatenate(
+        [np.stack([c.ravel() for c in three], 1) for three in (corners, others)]
+    ).astype(np.int32)
+    picture = ((x >= 5) & (x < 14) & (y >= 6) & (y < 15)).ravel()
+    colors = np.where(picture[:, None], [150, 60, 50], [220, 215, 205]).astype(np.uint8)
+    cloud = PointCloud(points, colors, np.tile(np.array([0, 0, 1], np.float32), (400, 1)))
+    assert module.superpoints(cloud, triangles, Cutting(0.05, 20)).max() == 0
+    ids = module.superpoints(cloud, triangles, Cutting(0.05, 8, 0.004))
+    inside = [np.bincount(ids[part], minlength=ids.max() + 1) for part in (picture, ~picture)]
+    best = inside[0] > inside[1]  # The best union of pieces, nearly the picture.
+    overlap = inside[0][best].sum() / (picture.sum() + inside[1][best].sum())
+    assert overlap > 0.7
+
+
+def test_smoothing_makes_one_piece_of_a_noisy_plane() -> None:
+    points, _, triangles = bumpy_grid(0, size=20)
+    points[:, 2] = np.random.default_rng(0).normal(0, 0.4, len(points))
+    cloud = PointCloud(points, np.zeros((400, 3), np.uint8), vertex_normals(points, triangles))
+    pieces = [
+        module.superpoints(cloud, triangles, Cutting(0.02, 1, 0, rounds)).max() + 1
+        for rounds in (0, 2, 6)
+    ]
+    assert pieces[0] > pieces[1] > pieces[2]

@@ -8,6 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from data.types import Array, Neighbours
+from stages.configs import FuseConfig
 from stages.fusion.fuse_masks import diffuse, halve_contested_labels, smooth_superpoints
 
 
@@ -52,19 +53,22 @@ def test_superpoints_equal_plain_loops() -> None:
         assert shared[query, point] == pytest.approx(wanted, abs=1e-6)
 
 
-@pytest.mark.parametrize("share", [0.0, 0.5, 1.0])
-def test_five_rounds_of_a_dense_solve(share: float) -> None:
+@pytest.mark.parametrize(
+    ("share", "rounds", "strength"), [(0.0, 5, 0.3), (0.5, 5, 0.3), (1.0, 5, 0.3), (0.9, 20, 0.1)]
+)
+def test_rounds_of_a_dense_solve(share: float, rounds: int, strength: float) -> None:
     near, dense = random_neighbours(1, 12)
     labels = np.random.default_rng(2).random((12, 3)).astype(np.float32)
     total = dense.sum(axis=1, dtype=np.float64)
-    pull = share * total / (total + 0.3)
+    pull = share * total / (total + strength)
     wanted = labels.astype(np.float64)
-    for _ in range(5):
+    for _ in range(rounds):
         mean = np.zeros((12, 3))
         for row in np.flatnonzero(total):
             mean[row] = np.average(wanted, axis=0, weights=dense[row])
         wanted = (1 - pull)[:, None] * labels + pull[:, None] * mean
-    np.testing.assert_allclose(diffuse(labels, near, share), wanted, atol=1e-5)
+    cfg = FuseConfig(neighbours=share, neighbour_rounds=rounds, neighbour_strength=strength)
+    np.testing.assert_allclose(diffuse(labels, near, cfg), wanted, atol=1e-5)
 
 
 def test_two_that_touch_by_hand() -> None:
@@ -74,7 +78,7 @@ def test_two_that_touch_by_hand() -> None:
     x0, x1 = 1.0, 0.0
     for _ in range(5):
         x0, x1 = 0.6 + 0.4 * x1, 0.4 * x0
-    moved = diffuse(labels, near, 0.8)
+    moved = diffuse(labels, near, FuseConfig(neighbours=0.8))
     np.testing.assert_allclose(moved[:, 0], [x0, x1, 0.25], atol=1e-6)
     assert moved.dtype == np.float32 and moved[0, 0] < 1
 
@@ -83,23 +87,25 @@ def test_two_that_touch_by_hand() -> None:
 def test_laws_of_diffusion(seed: int, share: float, level: float, num: int) -> None:
     near, dense = random_neighbours(seed, num)
     labels = np.random.default_rng(seed).random((num, 2)).astype(np.float32)
-    moved = diffuse(labels, near, share)
+    moved = diffuse(labels, near, FuseConfig(neighbours=share))
     assert moved.shape == (num, 2) and np.all((moved >= -1e-6) & (moved <= 1 + 1e-6))
     assert np.all(moved >= labels.min(axis=0) - 1e-6)
     assert np.all(moved <= labels.max(axis=0) + 1e-6)
     alone = ~dense.any(axis=1)
     np.testing.assert_array_equal(moved[alone], labels[alone])
     constant = np.full((num, 2), level, np.float32)
-    np.testing.assert_allclose(diffuse(constant, near, share), constant, atol=1e-6)
-    one = diffuse(labels[:, :1], near, share)
+    np.testing.assert_allclose(
+        diffuse(constant, near, FuseConfig(neighbours=share)), constant, atol=1e-6
+    )
+    one = diffuse(labels[:, :1], near, FuseConfig(neighbours=share))
     np.testing.assert_allclose(one, moved[:, :1], atol=1e-6)
 
 
 def test_nothing_to_diffuse() -> None:
     none = Neighbours(np.zeros((0, 2), np.int32), np.zeros(0, np.float32), 2)
     labels = np.array([[0.1], [0.9]], np.float32)
-    np.testing.assert_array_equal(diffuse(labels, none, 0.7), labels)
-    assert diffuse(np.zeros((2, 0), np.float32), none, 0.7).shape == (2, 0)
+    np.testing.assert_array_equal(diffuse(labels, none, FuseConfig(neighbours=0.7)), labels)
+    assert diffuse(np.zeros((2, 0), np.float32), none, FuseConfig(neighbours=0.7)).shape == (2, 0)
 
 
 LABELS = np.array(

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from data.artifacts.soft_masks import read_pseudo, write_pseudo
 from stages.configs import FuseConfig
 from stages.fusion import fuse_masks
-from stages.fusion.thresholds import NONE, choose_thresholds, expected_dice, sharpen
+from stages.fusion.thresholds import NONE, choose_thresholds, expected_dice, otsu, sharpen
 from tests.support.worlds.teacher_world import finish, random_case
 
 
@@ -86,7 +86,7 @@ def test_what_none_reaches() -> None:
     assert not (probs >= dice[:, None])[:2].any(), "such queries have no object"
 
 
-@pytest.mark.parametrize("rule", ["half", "expected_dice"])
+@pytest.mark.parametrize("rule", ["half", "expected_dice", "otsu"])
 def test_zeros_and_nothing_have_no_object(rule: str) -> None:
     for shape in ((2, 3), (2, 0)):
         chosen = choose_thresholds(np.zeros(shape, np.float32), rule, 0)
@@ -103,3 +103,34 @@ def test_no_point_crosses_its_threshold_on_the_disk(tmp_path: Path, seed: int) -
     np.testing.assert_array_equal(again.answers(), labels.answers())
     np.testing.assert_array_equal(again.scores(), labels.scores())
     assert labels.answers()[:3].any(axis=1).all() and not labels.answers()[3].any()
+
+
+@given(st.lists(st.integers(0, 255), min_size=2, max_size=40).filter(lambda v: len(set(v)) > 1))
+def test_otsu_parts_with_the_largest_variance_between_groups(levels: list[int]) -> None:
+    probs = np.array(levels, np.float32) / np.float32(255)
+
+    def between(threshold: float) -> float:
+        upper = probs.astype(np.float64) >= threshold
+        means = probs[upper].mean(dtype=np.float64), probs[~upper].mean(dtype=np.float64)
+        return float(upper.sum() * (~upper).sum() * (means[0] - means[1]) ** 2)
+
+    best = max(between(float(value)) for value in np.unique(probs)[1:])
+    assert between(otsu(probs)) == pytest.approx(best, rel=1e-9)
+
+
+@given(
+    st.lists(st.tuples(st.integers(0, 255), st.integers(1, 5)), min_size=1, max_size=20),
+)
+def test_otsus_weights_stand_for_points(cells: list[tuple[int, int]]) -> None:
+    probs, counts = (np.array(part) for part in zip(*cells))
+    probs = (probs / 255).astype(np.float32)
+    assert otsu(probs, counts) == pytest.approx(otsu(np.repeat(probs, counts)))
+    assert otsu(probs, np.ones(len(probs))) == otsu(probs)
+
+
+def test_otsu_by_hand() -> None:
+    """Two heaps of unequal height and size; the threshold is the lowest of the upper one."""
+    probs = np.array([[0.02, 0.3, 0.04, 0.26, 0.03, 0.02, 0.05]], np.float32)
+    assert choose_thresholds(probs, "otsu", 0)[0] == np.float32(0.26)
+    assert choose_thresholds(probs, "otsu", 0.5)[0] == NONE
+    assert otsu(np.full(3, 0.4, np.float32)) == pytest.approx(0.4)

@@ -14,7 +14,7 @@ from data.types import Array
 from stages.configs import FuseConfig
 from stages.fusion import fuse_masks
 from stages.fusion.fuse_masks import view_confidence, weigh_views
-from stages.fusion.sample_masks import LiftedView, Sampling, lifted_views
+from stages.fusion.sample_masks import LiftedView, LiftedViews, Sampling
 from stages.fusion.votes import agreement
 from tests.support.worlds.teacher_world import FakeLinks, flat_scene, random_case, write_cache
 
@@ -35,7 +35,11 @@ def _lifted(said: list[Said]) -> list[LiftedView]:
         size = np.array([max(len(ids), 1), 1])
         sampling = Sampling(uv.astype(np.float32), size.astype(np.float32), size.astype(float))
         drawn = np.ones(probs.shape[1], bool)
-        views.append(LiftedView(index, ids.astype(np.int32), sampling, grid, drawn))
+        views.append(
+            LiftedView(
+                index, ids.astype(np.int32), sampling, grid, drawn, np.full(len(ids), 255, np.uint8)
+            )
+        )
     return views
 
 
@@ -202,7 +206,9 @@ def test_best_takes_one_view_and_all_takes_what_is_drawn(tmp_path: Path, seed: i
 
 def test_support_scales_weights_of_filtered_views_alone(tmp_path: Path) -> None:
     scene, links, cache = random_case(tmp_path)
-    assert [view.view_index for view in lifted_views(scene, links, cache)] == list(range(7))
+    assert [view.view_index for view in LiftedViews(scene, links, cache, FuseConfig())] == list(
+        range(7)
+    )
     support = np.random.default_rng(0).random((7, 4))
     cfg = FuseConfig(token_gate=False, gate_floor=0)
     for query, gate in enumerate(weigh_views(cache, cfg, support)[:3]):

@@ -15,7 +15,7 @@ from data.parallel import THREAD_VARIABLES
 from data.types import Array, silent
 from stages.configs import FuseConfig
 from stages.fusion import fuse_masks
-from stages.fusion.sample_masks import LiftedView, Sampling, lifted_views, squash
+from stages.fusion.sample_masks import LiftedView, LiftedViews, Sampling, squash
 from stages.fusion.votes import Votes, agreement, sum_votes
 from stages.fusion.votes_torch import OverlapsTorch, sum_votes_torch
 from tests.support.worlds.teacher_world import FakeLinks, random_case
@@ -39,7 +39,9 @@ def random_views(
         uv[1::5] = 0
         sampling = Sampling(uv, SIZE, np.array([grid[1], 0.9 * grid[0]]))
         logits = rng.normal(0, 6, (*grid, num_queries)).astype(np.float32)
-        views.append(LiftedView(index, ids, sampling, logits, rng.random(num_queries) < 0.67))
+        drawn = rng.random(num_queries) < 0.67
+        trust = rng.choice([0, 1, 100, 255], len(ids)).astype(np.uint8)
+        views.append(LiftedView(index, ids, sampling, logits, drawn, trust))
     return views
 
 
@@ -48,13 +50,14 @@ def plain_sums(views: list[LiftedView], num_points: int, weights: Array, doubt: 
     sums = np.zeros((3, num_points, weights.shape[1]))
     for view in views:
         x, y = (view.sampling.uv / SIZE * view.sampling.extent - 0.5).T
+        trust = view.trust / 255
         for query in range(weights.shape[1]):
             grid = view.grid[..., query].astype(np.float64)
             logits = map_coordinates(grid, [y, x], order=1, mode="nearest")
             probs = view.drawn[query] / (1 + np.exp(-logits))
-            sums[0, view.point_ids, query] += weights[view.view_index, query] * probs
-        sums[1, view.point_ids] += weights[view.view_index]
-        sums[2, view.point_ids] += doubt[view.view_index]
+            sums[0, view.point_ids, query] += trust * weights[view.view_index, query] * probs
+        sums[1, view.point_ids] += trust[:, None] * weights[view.view_index]
+        sums[2, view.point_ids] += trust[:, None] * doubt[view.view_index]
     return sums
 
 
@@ -159,12 +162,12 @@ def test_links_out_of_order_or_range_are_refused(tmp_path: Path, ids: list[int])
     wrong = ViewLinks("view2", np.array(ids, np.int32), np.zeros((2, 2), np.float32))
     spoiled = FakeLinks([*links.views[:2], wrong, *links.views[3:]], 30)
     with pytest.raises(ValueError, match="view2: links are not ascending points of 30"):
-        list(lifted_views(scene, spoiled, cache))
+        list(LiftedViews(scene, spoiled, cache, FuseConfig()))
 
 
 def test_queries_without_a_mask_have_no_probability(tmp_path: Path) -> None:
     scene, links, cache = random_case(tmp_path)
-    for view in lifted_views(scene, links, cache):
+    for view in LiftedViews(scene, links, cache, FuseConfig()):
         weights = np.ones(cache.drawn.shape)
         probs = sum_votes([view], len(scene.cloud), weights, 0 * weights, lambda *_: None).masks
         assert not probs[:, ~cache.drawn[view.view_index]].any()
