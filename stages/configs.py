@@ -210,6 +210,11 @@ class PredictConfig(StageConfig):
     """Student alone: queries whose largest probability is lower have no object."""
     presence_together: Fraction = 0.3
     """Student combined with labels: queries whose largest score is lower have no object."""
+    student_share: Fraction = 0.5
+    """Student combined with labels: exponent of the student's probability in the combined one; that
+    of the label is one minus it. Lower it where the student is worse than the labels."""
+    student_share_of_score: Fraction = 0.5
+    """The same exponent in the score, which decides whether there is an object."""
 
 
 class JudgeConfig(StageConfig):

@@ -5,10 +5,10 @@ as in ScanNet's segmentator: edges are taken in order of weight and join two pie
 is at most each piece's largest edge plus ``threshold / size``; then pieces below a minimal size
 join the neighbour across their lightest edge. The weight of an edge is 1 - cos of the angle
 between its normals, squared where the surface is convex (edges within an object are mostly
-convex, borders between objects mostly concave). Unlike the original, the squared difference of the ends' colours can be added, for
-flat things that lie on a wall, and normals can be averaged first, for a sensor's noise; coincident
-vertices count as connected, so that meshes whose faces do not share vertices keep their neighbours; coincident
-vertices are found by hashing their coordinates.
+convex, borders between objects mostly concave). Coincident vertices, found by hashing their
+coordinates, count as connected, so that meshes whose faces do not share vertices keep their
+neighbours. Two things can be added to the original (``Cutting``): the squared difference of the
+ends' colours in the weight, for flat things on a wall, and averaged normals, for a sensor's noise.
 
 Edges are grouped by their lower vertex, so that only short lists are sorted. Weights are
 computed in float32, each operation rounded, in the order of the code; the dot product of rows of

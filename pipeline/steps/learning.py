@@ -354,7 +354,7 @@ DISTIL_TEXT = declare(
 PREDICT_MASKS = declare(
     Step(
         name="predict_masks",
-        version=6,
+        version=7,
         summary="The student's masks on the original points.",
         make="pipeline.steps.learning:make_predictions",
         section="predict",

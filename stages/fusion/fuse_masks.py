@@ -52,7 +52,7 @@ from stages.fusion.votes import Votes, agreement, sum_votes
 
 _LEAST_PEAK = 0.3
 _OTSU_POWER = 0.5
-"""``otsu``: a superpoint of n points has weight n to this power, so that walls do not decide all."""
+"""``otsu``: a superpoint of n points has weight n to this power, so that walls do not decide."""
 
 
 def smooth_superpoints(

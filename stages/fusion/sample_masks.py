@@ -101,7 +101,7 @@ class LiftedViews:
 def _trust(
     scene: Scene, index: int, point_ids: Array, sampling: Sampling, cfg: FuseConfig
 ) -> Array:
-    """Return the trust (L,) in a view at its links; the depth map is read only where it is needed."""
+    """Return the trust (L,) in a view at its links; reads its depth only where that is needed."""
     if cfg.edge_trust == 1 and cfg.trusted_distance == 0:
         return np.full(len(point_ids), FULL, np.uint8)
     pose = scene.views[index].world_to_camera

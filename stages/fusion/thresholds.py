@@ -58,9 +58,14 @@ def rescale_by_threshold(soft: Array, thresholds: Array) -> Array:
     return np.where(thresholds[:, None] > 1, 0, raised).astype(np.float32)
 
 
-def geometric_mean(probs: Array, labels: Array) -> Array:
-    """Combine probabilities and labels of one shape, in [0, 1], by their geometric mean."""
-    return np.asarray(np.sqrt(probs * labels), np.float32)
+def geometric_mean(probs: Array, labels: Array, share: float = 0.5) -> Array:
+    """Combine probabilities and labels of one shape, in [0, 1], by their geometric mean.
+
+    The probabilities have exponent ``share``, the labels one minus it.
+    """
+    if share == 0.5:
+        return np.asarray(np.sqrt(probs * labels), np.float32)
+    return np.asarray(probs**share * labels ** (1 - share), np.float32)
 
 
 def expected_dice(probs: Array, weights: Array | None = None) -> float:

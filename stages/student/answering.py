@@ -26,7 +26,7 @@ from data.geometry.voxels import mean_by_group
 from data.types import Array, Scene
 from models.student import Pooling, Student
 from stages.configs import PredictConfig
-from stages.fusion.thresholds import choose_thresholds
+from stages.fusion.thresholds import NONE, choose_thresholds, geometric_mean
 from stages.student.training_samples import find_parts, floor_height, voxel_inputs
 
 
@@ -189,6 +189,10 @@ def student_cloud(scene: Scene) -> tuple[Array, Array, Array]:
     return points, cloud.colors, cloud.normals
 
 
+_ROUNDING = 1e-6
+"""The label at the threshold, averaged over its superpoint, may be a little less than one half."""
+
+
 class SceneMasks:
     """Converts the probabilities of one scene's superpoints to masks of its points."""
 
@@ -205,28 +209,37 @@ class SceneMasks:
         return mean_by_group(values.T, self._ids, len(self._sizes)).T
 
     def predictions(
-        self, prompt_ids: tuple[str, ...], own: Array, combined: Array | None = None
+        self, prompt_ids: tuple[str, ...], own: Array, labels: Array | None = None
     ) -> Predictions:
         """Make predictions from the student's probabilities ``own`` (Q, S).
 
-        ``combined`` (Q, S) are the probabilities combined with labels; None without labels.
+        ``labels`` (Q, S) are those of fusion, scaled so that their threshold is one half; None
+        without labels. The answer together ends within what the student or the labels hold:
+        large superpoints of which each is unsure could reach the threshold of both together.
         """
-        own = self.smoothed(own)
-        masks = together_masks = self._masks(own, self.thresholds(own))
+        raw, own = own, self.smoothed(own)
+        of_student = own >= self.thresholds(own)[:, None]
+        masks = together = of_student[:, self._ids]
         scores = [own.max(1, initial=0)] * 2
-        if combined is not None:
-            combined = self.smoothed(combined)
-            chosen = self._thresholds(combined, self._cfg.presence_together, 0)
-            together_masks = self._masks(combined, chosen)
-            scores[1] = combined.max(1, initial=0)
+        if labels is not None:
+            combined = self._combined(raw, labels, self._cfg.student_share)
+            scored = self._combined(raw, labels, self._cfg.student_share_of_score)
+            scores[1] = scored.max(1, initial=0)
+            chosen = self._thresholds(combined, 0, 0)
+            chosen[scores[1] < self._cfg.presence_together] = NONE
+            either = of_student | (labels >= 0.5 - _ROUNDING)
+            together = ((combined >= chosen[:, None]) & either)[:, self._ids]
         return Predictions(
             self._scene_id,
             prompt_ids,
             own[:, self._ids],
             masks,
-            together_masks,
+            together,
             np.stack(scores, axis=1),
         )
+
+    def _combined(self, own: Array, labels: Array, share: float) -> Array:
+        return self.smoothed(geometric_mean(own, labels, share))
 
     def smoothed(self, probs: Array) -> Array:
         """Smooth (Q, S) within objects, in steps of 1/255 as stored; 0 for empty superpoints."""
@@ -240,6 +253,3 @@ class SceneMasks:
     def _thresholds(self, probs: Array, presence: float, sharpness: float) -> Array:
         rule, weights = self._cfg.threshold, self._sizes**self._cfg.size_power
         return choose_thresholds(probs, rule, presence, weights, sharpness)
-
-    def _masks(self, probs: Array, thresholds: Array) -> Array:
-        return np.asarray(probs >= thresholds[:, None])[:, self._ids]

@@ -1,9 +1,9 @@
 """Stage: answer a scene's queries by a trained student with masks on the original points.
 
 There are two answers: the student's alone, and its geometric mean with the labels of fusion,
-which are scaled so that each query's threshold becomes one half. Both are smoothed within objects
-(``stages.student.answering``). Queried by words, the student needs no image and no mask of the
-scene, and there is only its own answer.
+which are scaled so that each query's threshold becomes one half, within what either holds. Both
+are smoothed within objects (``stages.student.answering``). Queried by words, the student needs no
+image and no mask of the scene, and there is only its own answer.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from data.artifacts.soft_masks import Predictions, PseudoLabels
 from data.types import Array, Scene
 from models.student import Student
 from stages.configs import PredictConfig
-from stages.fusion.thresholds import geometric_mean, rescale_by_threshold
+from stages.fusion.thresholds import rescale_by_threshold
 from stages.student.answering import (
     Answers,
     SceneMasks,
@@ -60,8 +60,7 @@ def run(
     labels = masks.superpoint_means(
         rescale_by_threshold(pseudo_labels.soft, pseudo_labels.thresholds)
     )
-    combined = geometric_mean(answers.probs, labels)
-    return masks.predictions(pseudo_labels.prompt_ids, answers.probs, combined)
+    return masks.predictions(pseudo_labels.prompt_ids, answers.probs, labels)
 
 
 def run_by_words(

@@ -20,7 +20,9 @@ from stages.configs import PredictConfig, StudentConfig
 from stages.fusion import thresholds
 from stages.network_configs import AugmentConfig, LossConfig
 from stages.student import predict_masks, train_student
+from stages.student.answering import SceneMasks
 from tests.support.scans.tiny_scene import make_tiny_scene
+from tests.support.worlds.teacher_world import flat_scene
 from tests.support.worlds.tiny_training import only_queries, tiny_training_scene
 from tests.support.worlds.training_runs import shallow
 
@@ -105,6 +107,49 @@ def test_together_is_a_geometric_mean(finished: Path) -> None:
         largest = [found.probs[query].max(), mean.max()]
         assert found.scores[query] == pytest.approx(largest, abs=4e-3)
     assert np.array_equal(found.score("together"), found.scores[:, 1])
+
+
+@pytest.mark.parametrize(("share", "of_score"), [(0.0, 0.5), (0.25, 0.3), (1.0, 0.0)])
+def test_shares_weigh_student_and_labels(finished: Path, share: float, of_score: float) -> None:
+    training = tiny_training_scene()
+    soft = np.random.default_rng(1).random((5, 4)).astype("f4")[:, training.scene.superpoint_ids]
+    labels = replace(training.labels, soft=soft, thresholds=np.full(5, 0.5, np.float32))
+    cfg = PredictConfig(
+        threshold="half",
+        presence_together=0.3,
+        object_share=0.0,
+        student_share=share,
+        student_share_of_score=of_score,
+    )
+    found = predict_masks.run(training.scene, labels, finished, cfg)
+    probs = found.probs.astype(np.float64)
+    mean, score = (probs**part * soft ** (1 - part) for part in (share, of_score))
+    np.testing.assert_allclose(found.score("together"), score.max(axis=1), atol=4e-3)
+    either = found.masks | (soft >= 0.5)
+    wanted = (mean >= 0.5) & either & (score.max(axis=1) >= 0.3)[:, None]
+    clear = (np.abs(mean - 0.5) > 4e-3) & (np.abs(score.max(axis=1) - 0.3) > 4e-3)[:, None]
+    assert np.array_equal(found.together[clear], wanted[clear]) and clear.mean() > 0.5
+
+
+def test_together_ends_within_what_student_or_labels_hold() -> None:
+    """Thirty superpoints of 200 points and six of 1,000, of which neither answer holds one.
+
+    Their labels are 0.15 where the threshold is 0.208, so 0.36 of one half after scaling. With the
+    student's 0.39 the geometric mean is 0.37, and the mask of the largest expected Dice of such
+    means holds them.
+    """
+    sizes = np.repeat([200, 1000], [30, 6])
+    ids = np.repeat(np.arange(36), sizes).astype(np.int32)
+    scene = replace(flat_scene(len(ids), 1, 4, 4), superpoint_ids=ids)
+    cfg = PredictConfig(object_share=0)
+    soft = np.repeat([0.6, 0.25, 0.15], [15, 15, 6]).astype(np.float32)[None]
+    probs = np.repeat([0.9, 0.45, 0.39], [15, 15, 6]).astype(np.float32)[None]
+    labels = thresholds.rescale_by_threshold(soft, np.array([0.208], np.float32))
+    masks = SceneMasks(scene, np.zeros((36, 1)), cfg)
+    means = thresholds.geometric_mean(probs, labels)
+    assert (means >= masks._thresholds(means, 0, 0)).all(), "the means alone hold all"
+    found = masks.predictions(("q",), probs, labels)
+    assert found.together[0].tolist() == (scene.superpoint_ids < 30).tolist()
 
 
 def test_objects_pull_their_parts_together(finished: Path) -> None:
