@@ -212,7 +212,8 @@ class PredictConfig(StageConfig):
     """Student combined with labels: queries whose largest score is lower have no object."""
     student_share: Fraction = 0.5
     """Student combined with labels: exponent of the student's probability in the combined one; that
-    of the label is one minus it. Lower it where the student is worse than the labels."""
+    of the label is one minus it. Lower it where the student is worse than the labels. Below 1/2,
+    ``object_share`` is lower in proportion for the combined one."""
     student_share_of_score: Fraction = 0.5
     """The same exponent in the score, which decides whether there is an object."""
 

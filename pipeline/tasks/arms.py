@@ -19,7 +19,9 @@ Scored = Literal["labels", "student", "together", "teacher_2d"]
 SYSTEM = "FE"
 """The arm that is the system's answer, chosen on the tuning split (``Ablation --split tune``)."""
 
+_EQUAL_LINKS: Mapping[str, Any] = {"edge_trust": 1.0, "trusted_distance": 0.0, "support": 0.0}
 _PLAIN: Mapping[str, Any] = {
+    **_EQUAL_LINKS,
     "token_gate": False,
     "agreement": False,
     "rivals": 0,
@@ -32,7 +34,13 @@ _RAW: Mapping[str, Any] = {
     "threshold": "half",
     "presence": 0,
 }
-_FILTERED: Mapping[str, Any] = {**_RAW, "views": "filtered", "agreement": True, "rivals": 0}
+_FILTERED: Mapping[str, Any] = {
+    **_EQUAL_LINKS,
+    **_RAW,
+    "views": "filtered",
+    "agreement": True,
+    "rivals": 0,
+}
 
 
 @dataclass(frozen=True)

@@ -239,11 +239,16 @@ class SceneMasks:
         )
 
     def _combined(self, own: Array, labels: Array, share: float) -> Array:
-        return self.smoothed(geometric_mean(own, labels, share))
+        """Combine, and smooth less where the student, whose features make objects, counts less."""
+        return self.smoothed(geometric_mean(own, labels, share), min(1.0, 2 * share))
 
-    def smoothed(self, probs: Array) -> Array:
-        """Smooth (Q, S) within objects, in steps of 1/255 as stored; 0 for empty superpoints."""
-        mean = smooth_objects(probs, self._objects, self._sizes, self._cfg.object_share)
+    def smoothed(self, probs: Array, part: float = 1.0) -> Array:
+        """Smooth (Q, S) within objects, in steps of 1/255 as stored; 0 for empty superpoints.
+
+        The weight of an object's mean is ``part`` times ``predict.object_share``.
+        """
+        share = part * self._cfg.object_share
+        mean = smooth_objects(probs, self._objects, self._sizes, share)
         return np.asarray(np.rint(mean * (self._sizes > 0) * 255) / np.float32(255), np.float32)
 
     def thresholds(self, own: Array) -> Array:

@@ -16,8 +16,10 @@ from pipeline.tasks.arm_rows import leaf_key, own_keys
 from pipeline.tasks.arms import ARMS, SYSTEM, chosen, runs
 from tests.support.tiny_set import ROOMS, STUDENT, write_set
 
-PLAIN = {"token_gate": False, "agreement": False, "prior": 0, "no_seg_weight": 0}
+LINKS = {"edge_trust": 1.0, "trusted_distance": 0.0, "support": 0.0}
+PLAIN = {**LINKS, "token_gate": False, "agreement": False, "prior": 0, "no_seg_weight": 0}
 RAW = {"superpoints": False, "neighbours": 0, "threshold": "half", "presence": 0}
+FILTERED = {**LINKS, **RAW, "views": "filtered", "agreement": True, "rivals": 0}
 
 
 @pytest.fixture
@@ -64,8 +66,8 @@ def test_a_layer_is_laid_over_overrides_and_the_text_means_the_same() -> None:
         ("A", {**PLAIN, **RAW, "views": "best", "rivals": 0}),
         ("B", {**PLAIN, **RAW, "views": "all", "rivals": 0}),
         ("B+", {**PLAIN, "views": "all", "rivals": 0}),
-        ("C", {**RAW, "views": "filtered", "agreement": True, "token_gate": False, "rivals": 0}),
-        ("D", {**RAW, "views": "filtered", "agreement": True, "token_gate": True, "rivals": 0}),
+        ("C", {**FILTERED, "token_gate": False}),
+        ("D", {**FILTERED, "token_gate": True}),
         ("E", {}),
         ("F0", {}),
         ("I", {}),
