@@ -154,16 +154,17 @@ def test_packaged_sets_know_their_splits() -> None:
     assert large.split_of(large.scenes("tune")[3]) == "tune"
     assert large.scenes() == tuple(name for s in SPLITS for name in large.scenes(s))
     assert not set(demo.scenes()) & set(large.scenes())
-    for clean, plan in (
-        (demo, load_plan("demo_scanned")),
-        (large, load_plan("demo_large_scanned")),
-    ):
+    scanned = load_plan("demo_scanned"), load_plan("demo_large_scanned")
+    for section in ("prepare", "fuse", "predict"):  # What scans need is the same for both.
+        first, second = (getattr(plan.experiment, section) for plan in scanned)
+        assert first == second != getattr(demo.experiment, section)
+    for clean, plan in zip((demo, large), scanned, strict=True):
         assert clean.dataset.by_split == plan.dataset.by_split
         as_clean = plan.experiment.generate.model_copy(update={"scan": "clean"})
         assert as_clean == clean.experiment.generate != plan.experiment.generate
-        assert clean.experiment.model_copy(update={"generate": plan.experiment.generate}) == (
-            plan.experiment
-        )
+        sections = ("generate", "prepare", "fuse", "predict")
+        scans = {section: getattr(plan.experiment, section) for section in sections}
+        assert clean.experiment.model_copy(update=scans) == plan.experiment
 
 
 def on_disk(roots: tuple[Path, Path], tmp_path: Path, shared: Split | None = None) -> Plan:

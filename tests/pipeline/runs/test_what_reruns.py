@@ -42,10 +42,11 @@ LISA = {"lift_features", *ASKED}
 MAY_RERUN: Mapping[str, set[str]] = {
     "generate": ALL,
     "prepare": ALL - {"generate_room", "prepare_prompts"},
-    "prepare.superpoint_threshold": ALL
-    - {"generate_room", "prepare_prompts", "link_points", "run_teacher"},
-    "prepare.superpoint_min_points": ALL
-    - {"generate_room", "prepare_prompts", "link_points", "run_teacher"},
+    **{
+        f"prepare.superpoint_{name}": ALL
+        - {"generate_room", "prepare_prompts", "link_points", "run_teacher"}
+        for name in ("threshold", "min_points", "color", "smoothing")
+    },
     "prompts": {
         "prepare_prompts",
         "oracle_labels",
