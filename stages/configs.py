@@ -180,7 +180,7 @@ class FuseConfig(StageConfig):
     """Queries whose largest label is lower have no object."""
     support: Fraction = 0.0
     """An answer that fewer than this share of the views that see it support with their masks, or
-    just one of four or more, is no answer; 0 withholds none."""
+    just one of four or more, is no answer; 0 counts no views."""
 
 
 class PredictConfig(StageConfig):

@@ -149,8 +149,14 @@ _COLOR_ROUNDS = 2
 def averaged(values: Array, edges: Array, rounds: int) -> Array:
     """Average values (N, C) of vertices with those of the adjacent ones; returns (N, C) float32."""
     values = np.asarray(values, np.float32)
+    if rounds == 0:
+        return values
+    ends = np.concatenate([edges, edges[:, ::-1]])
+    shape = (len(values), len(values))
+    adjacent = sparse.coo_matrix((np.ones(len(ends)), (ends[:, 0], ends[:, 1])), shape).tocsr()
+    counts = 1 + np.diff(adjacent.indptr)[:, None]
     for _ in range(rounds):
-        values = np.asarray(_with_adjacent(values, edges))
+        values = np.asarray((values + adjacent @ values) / counts, np.float32)
     return values
 
 
@@ -163,36 +169,9 @@ def color_weights(colors: Array, edges: Array) -> Array:
 
     scaled = np.asarray(colors, np.float32)[None] / np.float32(255)
     lab = np.asarray(cv2.cvtColor(scaled, cv2.COLOR_RGB2Lab))[0]
-    return np.asarray(_squared_steps(averaged(lab, edges, _COLOR_ROUNDS), edges))
-
-
-@compiled
-def _with_adjacent(values: Array, edges: Array) -> Array:
-    sums, counts = values.astype(np.float64), np.ones(len(values))
-    for i in range(len(edges)):
-        a, b = edges[i, 0], edges[i, 1]
-        counts[a] += 1
-        counts[b] += 1
-        for k in range(values.shape[1]):
-            sums[a, k] += values[b, k]
-            sums[b, k] += values[a, k]
-    means = np.empty(values.shape, np.float32)
-    for i in range(len(values)):
-        for k in range(values.shape[1]):
-            means[i, k] = sums[i, k] / counts[i]
-    return means
-
-
-@compiled
-def _squared_steps(values: Array, edges: Array) -> Array:
-    squares = np.empty(len(edges), np.float32)
-    for i in range(len(edges)):
-        total = np.float32(0)
-        for k in range(values.shape[1]):
-            step = values[edges[i, 0], k] - values[edges[i, 1], k]
-            total += step * step
-        squares[i] = total
-    return squares
+    smooth = averaged(lab, edges, _COLOR_ROUNDS)
+    steps = smooth[edges[:, 0]] - smooth[edges[:, 1]]
+    return np.asarray(np.einsum("ec,ec->e", steps, steps))
 
 
 def edge_weights(points: Array, normals: Array, edges: Array) -> Array:

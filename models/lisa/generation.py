@@ -71,7 +71,7 @@ def _free_bytes(device: torch.device) -> int | None:
     return torch.cuda.mem_get_info(device)[0] if device.type == "cuda" else None
 
 
-class PreallocatedLayer(DynamicLayer):  # type: ignore[misc]  # Untyped base.
+class PreallocatedLayer(DynamicLayer):  # type: ignore[misc]  # transformers is not followed.
     """Keys and values (R, heads, L, head size) of one layer, preallocated for L up to ``most``.
 
     Each of the R rows starts with a copy of its prefix, keys and values (1, heads, P, head size).

@@ -1,4 +1,4 @@
-"""Withhold answers that hardly any view supports.
+"""Find the answers that hardly any view supports, and that are none.
 
 A hallucinated mask in one view of many can be the peak of a query's labels, and thresholds, being
 relative, then make an answer of it. So views are counted: those that see a tenth of the answer's

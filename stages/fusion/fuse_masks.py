@@ -28,8 +28,8 @@ Every vote and every weight in these sums is multiplied by the trust in the link
 
 Space. Points take the label of their superpoint, labels diffuse between adjacent superpoints,
 and labels are halved where a competing category claims the superpoint. The threshold of each
-query is chosen without labels (``stages.fusion.thresholds``), and answers that hardly any view
-supports are withheld (``stages.fusion.evidence``).
+query is chosen without labels (``stages.fusion.thresholds``), and an answer that hardly any view
+supports is none (``stages.fusion.evidence``).
 """
 
 from __future__ import annotations

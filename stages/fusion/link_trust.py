@@ -22,23 +22,23 @@ _EDGE = 0.05
 
 
 def link_trust(
-    depth: Array, uv: Array, point_depths: Array, cell: float, edge: float, near: float
+    depth: Array | None, uv: Array, distances: Array, cell: float, edge: float, near: float
 ) -> Array:
     """Return the trust (L,) uint8 in a view's mask at each link, in steps of 1/255.
 
     Args:
-        depth: (H, W) float32 metres, 0 where no surface was hit.
+        depth: (H, W) float32 metres, 0 where no surface was hit; None looks for no edges.
         uv: (L, 2) pixels of the links, in the depth map's image.
-        point_depths: (L,) distances of the points from the camera, metres.
+        distances: (L,) of the points from the camera, metres.
         cell: edge of a mask cell, pixels.
-        edge: trust within a cell of an edge, 0 to 1; 1 looks for no edges.
+        edge: trust within a cell of an edge, 0 to 1.
         near: metres up to which the trust is full; beyond, it falls as 1 / distance. 0 for any.
     """
     trust = np.ones(len(uv))
-    if edge < 1:
+    if depth is not None:
         trust[_steps(depth, uv, cell) > _EDGE] = edge
     if near > 0:
-        trust *= np.minimum(1, near / np.maximum(point_depths, 1e-6))
+        trust *= np.minimum(1, near / np.maximum(distances, 1e-6))
     return np.rint(trust * FULL).astype(np.uint8)
 
 

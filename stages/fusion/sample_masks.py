@@ -105,10 +105,10 @@ def _trust(
     if cfg.edge_trust == 1 and cfg.trusted_distance == 0:
         return np.full(len(point_ids), FULL, np.uint8)
     pose = scene.views[index].world_to_camera
-    away = np.linalg.norm(scene.cloud.points[point_ids] @ pose[:3, :3].T + pose[:3, 3], axis=1)
+    distances = np.linalg.norm(scene.cloud.points[point_ids] @ pose[:3, :3].T + pose[:3, 3], axis=1)
     cell = float(np.max(sampling.size / sampling.extent))
-    depth = scene.depths[index] if cfg.edge_trust < 1 else np.zeros((1, 1), np.float32)
-    return link_trust(depth, sampling.uv, away, cell, cfg.edge_trust, cfg.trusted_distance)
+    depth = scene.depths[index] if cfg.edge_trust < 1 else None
+    return link_trust(depth, sampling.uv, distances, cell, cfg.edge_trust, cfg.trusted_distance)
 
 
 def _check_ascending(point_ids: Array, num_points: int, view_id: str) -> None:

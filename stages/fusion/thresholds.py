@@ -63,7 +63,7 @@ def geometric_mean(probs: Array, labels: Array, share: float = 0.5) -> Array:
 
     The probabilities have exponent ``share``, the labels one minus it.
     """
-    if share == 0.5:
+    if share == 0.5:  # The square root is exact where both are equal.
         return np.asarray(np.sqrt(probs * labels), np.float32)
     return np.asarray(probs**share * labels ** (1 - share), np.float32)
 

@@ -329,7 +329,7 @@ def test_a_picture_on_a_wall_is_a_piece_of_its_own_by_its_colour_alone() -> None
     assert overlap > 0.7
 
 
-def test_smoothing_makes_one_piece_of_a_noisy_plane() -> None:
+def test_smoothing_makes_fewer_pieces_of_a_noisy_plane() -> None:
     points, _, triangles = bumpy_grid(0, size=20)
     points[:, 2] = np.random.default_rng(0).normal(0, 0.4, len(points))
     cloud = PointCloud(points, np.zeros((400, 3), np.uint8), vertex_normals(points, triangles))

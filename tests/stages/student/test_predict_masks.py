@@ -131,6 +131,25 @@ def test_shares_weigh_student_and_labels(finished: Path, share: float, of_score:
     assert np.array_equal(found.together[clear], wanted[clear]) and clear.mean() > 0.5
 
 
+def test_a_share_below_one_half_smooths_less(finished: Path) -> None:
+    """At a share of 1/4, half of an object's smoothing; all superpoints are one object here."""
+    training = tiny_training_scene()
+    ids = training.scene.superpoint_ids
+    soft = np.random.default_rng(2).random((5, 4)).astype("f4")[:, ids]
+    labels = replace(training.labels, soft=soft, thresholds=np.full(5, 0.5, np.float32))
+    cfg = PredictConfig(object_share=0.0, student_share_of_score=0.25)
+    probs = predict_masks.run(training.scene, labels, finished, cfg).probs.astype(np.float64)
+    whole = cfg.model_copy(update={"object_share": 1.0, "object_cosine": -1.0})
+    found = predict_masks.run(training.scene, labels, finished, whole)
+    combined = probs**0.25 * soft**0.75
+    weights = np.sqrt(np.bincount(ids))[ids] / np.bincount(ids)[ids]
+    for query in range(4):
+        mean = np.average(combined[query], weights=weights)
+        largest = (combined[query].max() + mean) / 2
+        assert found.score("together")[query] == pytest.approx(largest, abs=8e-3)
+        assert combined[query].max() - mean > 0.03
+
+
 def test_together_ends_within_what_student_or_labels_hold() -> None:
     """Thirty superpoints of 200 points and six of 1,000, of which neither answer holds one.
 
