@@ -93,6 +93,33 @@ class Plan:
         return self.experiment.student.supervision == "oracle"
 
     @property
+    def teacher_warning(self) -> str:
+        """What readers of the results must know of the teacher; "" where there is nothing."""
+        name = self.experiment.teacher.name
+        if name == "oracle":
+            return (
+                "Oracle teacher: these are not label-free results. The 2D masks come from ground "
+                "truth with errors added on purpose."
+            )
+        if name == "lisa_nano" and not self.scene_set.generated:
+            return (
+                "Teacher lisa_nano has only seen rendered rooms: on photographs its masks mean "
+                "nothing, however sure they are. Use teacher.name=lisa with teacher.lisa.weights, "
+                "see docs/teachers.md."
+            )
+        return ""
+
+    @cached_property
+    def has_student(self) -> bool:
+        """Whether a student answers: one that is named or asked by words, or one of enough scenes.
+
+        Without one, the fused labels are the answer.
+        """
+        cfg = self.experiment
+        needed = cfg.finetune.start or cfg.predict.student or cfg.predict.tokens == "text"
+        return bool(needed) or len(self.scenes("train")) >= cfg.student.least_scenes
+
+    @property
     def learns_features(self) -> bool:
         """Whether the student also learns from the teacher's image features."""
         return self.experiment.student.loss.image > 0

@@ -87,6 +87,9 @@ class SelfTrainingConfig(StageConfig):
 class StudentConfig(StageConfig):
     """The sparse 3D U-Net and its training."""
 
+    least_scenes: Count = 1
+    """Fewest training scenes with which a student is trained; with fewer, the fused labels are the
+    answer. A student of a few scans copies its labels, a little worse everywhere."""
     preset: Literal["nano", "tiny", "minkunet14", "minkunet34"] = "tiny"
     """Size of the backbone; ``nano`` is for trials of a pipeline and learns little."""
     voxel_size: Annotated[float, Field(ge=0.005, le=0.5)] = 0.1

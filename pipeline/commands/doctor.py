@@ -69,6 +69,8 @@ def _examine(options: Namespace) -> None:
     diagnosis = diagnose(
         plan, options.scene or _spread(plan.scenes(), options.scenes), _progress_logger()
     )
+    if plan.teacher_warning:
+        diagnosis.notes.append(plan.teacher_warning)
     print("\n".join(_page(plan, diagnosis)))
     if diagnosis.findings:
         raise Failure(f"{len(diagnosis.findings)} findings: correct them before a long run")

@@ -25,6 +25,8 @@ def _plan(options: Namespace) -> None:
     print(f"{plan.scene_set.title}: {plan.output}")
     if plan.cache is not None:
         print(f"caches of teacher and links: {plan.cache}")
+    if plan.teacher_warning:
+        print(f"warning: {plan.teacher_warning}")
     print("\n".join(_page(artifacts, finished)))
     if not is_done and not any(artifact.runs for artifact in artifacts):
         print(f"RunAll would only put the results in place at {plan.output}")

@@ -44,6 +44,8 @@ def _query(options: Namespace) -> None:
     from pipeline.process.process import limit_threads, num_cores, resolved
 
     limit_threads(num_cores())
+    if plan.teacher_warning:
+        print(f"warning: {plan.teacher_warning}")
     engine = make_engine(plan, resolved(options.device))
     answers = engine.ask(options.scene, texts)
     _write(options.out, engine.prepare(options.scene), answers)
@@ -115,6 +117,13 @@ def check_student(plan: Plan) -> None:
     from data.artifacts.store import is_complete
     from pipeline.steps import STEPS
 
+    if not plan.has_student:
+        count, least = len(plan.scenes("train")), plan.experiment.student.least_scenes
+        raise UserError(
+            f"this run has no student that could answer new sentences: {count} training scenes, and "
+            f"student.least_scenes is {least}. Add the sentences to the queries and run RunAll "
+            "again, or train one nevertheless: --overrides student.least_scenes=1"
+        )
     training_task = STEPS[plan.student().stage].task_name
     keys = {training_task: plan.student(), "DistilText": plan.text()}
     missing = [task for task, key in keys.items() if not is_complete(key)]

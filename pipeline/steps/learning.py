@@ -24,6 +24,11 @@ def learns_truth(plan: Plan) -> bool:
     return plan.learns_truth
 
 
+def has_student(plan: Plan) -> bool:
+    """Whether a student answers; without one, the fused labels do."""
+    return plan.has_student
+
+
 def _label_free(plan: Plan) -> bool:
     return not plan.learns_truth
 
@@ -140,10 +145,16 @@ def _text_scene(inputs: StepInputs, questions: Questions, name: str) -> Any:
 
 
 def make_predictions(inputs: StepInputs, folder: Path) -> None:
-    """Predict the student's masks for one scene's queries and the bank's categories."""
+    """Predict the student's masks for one scene's queries and the bank's categories.
+
+    Without a student, the masks are those of the labels.
+    """
     from data.artifacts.soft_masks import write_predictions
     from stages.student import predict_masks as stage
 
+    if not inputs.has("student"):
+        write_predictions(folder, stage.run_without_student(inputs.read("labels")))
+        return
     cfg, device, student = inputs.config, inputs.device, inputs.folder("student")
     scene = inputs.read("scene")
     if inputs.has("text"):
@@ -163,8 +174,13 @@ def _word_tokens(inputs: StepInputs, words: Sequence[str], device: str) -> Any:
     return encode_queries(inputs.read("text"), words, *configs, device)
 
 
-def _finetuning(plan: Plan) -> StudentConfig:
-    return plan.experiment.finetune.applied_to(plan.experiment.student)
+def _finetuning(plan: Plan) -> Mapping[str, Any]:
+    applied = plan.experiment.finetune.applied_to(plan.experiment.student)
+    return applied.model_dump(exclude={"least_scenes"})
+
+
+def _training(plan: Plan) -> Mapping[str, Any]:
+    return plan.experiment.student.model_dump(exclude={"least_scenes"})
 
 
 def _refuse_no_start(plan: Plan) -> None:
@@ -293,6 +309,7 @@ TRAIN_STUDENT = declare(
         summary="The sparse 3D U-Net, trained on the training split's soft labels.",
         make="pipeline.steps.learning:make_student",
         section="student",
+        config=_training,
         also=("prompts",),
         inputs=(
             Input("labels", "fuse_masks", ("labels",), "train", when=_label_free),
@@ -362,7 +379,13 @@ PREDICT_MASKS = declare(
         also=("text", "teacher", "prompts"),
         scenes="val",
         inputs=(
-            Input("student", "train_student", scenes="set", origin=answering_student),
+            Input(
+                "student",
+                "train_student",
+                scenes="set",
+                when=has_student,
+                origin=answering_student,
+            ),
             Input("labels", "fuse_masks", ("labels",), when=_asks_by_views),
             Input("scene", "prepare_scene", ("scene",), known_by="labels", when=_asks_by_views),
             Input(

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from pipeline.steps.answers import Searches, evaluation_scenes, has_truth, read_masks
 from pipeline.steps.declaration import Input, Preload, Step, declare
-from pipeline.steps.learning import answering_student
+from pipeline.steps.learning import answering_student, has_student
 from pipeline.steps.questions import Questions, read_questions
 from pipeline.steps.step_inputs import StepInputs
 
@@ -88,8 +88,10 @@ def _record(inputs: StepInputs) -> RunRecord:
         inputs.section("teacher").name,
         inputs.experiment,
         _stage_records(inputs),
-        inputs.read("student", "log"),
-        inputs.config_of("student").get("supervision") == "oracle",
+        inputs.read("student", "log") if inputs.has("student") else (),
+        inputs.has("student") and inputs.config_of("student").get("supervision") == "oracle",
+        inputs.has("student"),
+        inputs.teacher_warning,
     )
 
 
@@ -141,7 +143,15 @@ REPORT = declare(
                 when=has_truth,
             ),
             Input("rooms", "find_rooms", ("rooms",), "set", "evaluation", when=has_truth),
-            Input("student", "train_student", ("log",), "set", "masks", origin=answering_student),
+            Input(
+                "student",
+                "train_student",
+                ("log",),
+                "set",
+                "masks",
+                when=has_student,
+                origin=answering_student,
+            ),
             _val_without_truth("masks", "predict_masks", "masks", ""),
             _val_without_truth("answers", "answer_questions", "answers", ""),
             Input("prompts", "prepare_prompts", ("prompts", "searches"), "set", when=has_no_truth),

@@ -69,6 +69,11 @@ class StepInputs:
             raise LookupError(f"step {self._step.name} does not declare that it reads all sections")
         return self._plan.experiment
 
+    @property
+    def teacher_warning(self) -> str:
+        """What readers of the results must know of the teacher, or ""."""
+        return self._plan.teacher_warning
+
     def has(self, name: str) -> bool:
         """Whether the plan needs a declared input."""
         return any(each.name == name for each in self._step.active_inputs(self._plan))

@@ -19,6 +19,7 @@ from pipeline.process import progress
 from pipeline.steps import Step, declare
 from pipeline.tasks.base import ArtifactTask
 from stages.nano.configs import NanoConfig
+from stages.teacher.identity import identity_of, place_of
 
 _FOLDER = "lisa_nano"
 PICTURES = declare(Step("nano_pictures", 1, "Pictures that LISA-nano learns from."))
@@ -108,7 +109,11 @@ class NanoTraining(NanoTask):
             shard = task.key()
             assert shard is not None
             inputs[f"pictures {task.unit()}"] = shard.fingerprint
-        return self.nano_key(TRAINING, self.cfg.train.model_dump(), inputs)
+        if self.cfg.train.start:
+            place = place_of(self.cfg.train.start, "train.start")
+            inputs["start"] = identity_of(place)
+        config = self.cfg.train.model_dump(exclude={"start"})
+        return self.nano_key(TRAINING, config, inputs)
 
     def make(self, key: ArtifactKey) -> None:
         """Learn the tokenizer, then train the network."""
@@ -118,7 +123,7 @@ class NanoTraining(NanoTask):
         shards = [shard.folder for shard in keys if shard is not None]
         with writing(key, TRAINING.resumable) as folder:
             if folder is not None:
-                prepare.run(folder / "tokenizer")
+                prepare.run(folder / "tokenizer", self.cfg.train.start)
                 show = progress.reporter("NanoTraining", alone=True)
                 train.run(folder, shards, folder / "tokenizer", self.cfg.train, show)
 

@@ -6,6 +6,7 @@ set, so every step can be run by its name alone.
 
 from __future__ import annotations
 
+import logging
 from contextlib import nullcontext
 from pathlib import Path
 from typing import Any, ClassVar
@@ -23,6 +24,8 @@ from pipeline.tasks.base import ArtifactTask
 from pipeline.tasks.preload import preload
 from stages.network_configs import check_processes
 from stages.teacher.identity import require_weights
+
+_LOG = logging.getLogger("luigi-interface.run")
 
 
 class PipelineTask(ArtifactTask):
@@ -91,6 +94,8 @@ class StepTask(PipelineTask):
         """Refuse teacher weights that are neither on this machine nor on the hub."""
         if self.step.asks_teacher:
             require_weights(self.plan.experiment.teacher)
+            if self.plan.teacher_warning:
+                _LOG.warning("%s", self.plan.teacher_warning)
 
     def key(self) -> ArtifactKey | None:
         """Key of the step's artifact; None for a step that the plan does not have."""

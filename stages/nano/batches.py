@@ -24,10 +24,9 @@ from data.rooms.teacher_questions import (
     QUERY_LABELS,
     PictureObjects,
     ViewQuery,
-    loose_sentence,
     sample_view_query,
-    sentence_of,
 )
+from data.rooms.teacher_sentences import loose_sentence, sentence_of
 from data.types import Array
 from models.lisa.images import ClipTransform
 from models.lisa.prompts import IMAGE_MARKER, QuestionForm, build_prompt, question_of
@@ -36,7 +35,7 @@ from models.lisa.trainee import CELLS, CLIP_SIZE, PATCH, SAM_SIZE
 
 UNKNOWN = -1
 _FORMS: tuple[QuestionForm, ...] = ("raw", "raw", "sentence", "auto")
-_WORD_NOISE = 0.04
+_WORD_NOISE = 0.02
 _MULTIPLE = 8
 
 
@@ -154,7 +153,8 @@ class Batch:
     mean colours in 0..1; ``cells`` (B, h, w) label + 1 of each cell, 0 for none; ``patches``
     (B, N, labels + 1) shares of labels in CLIP's patches; ``in_view`` (B, labels) 1, 0 or
     ``UNKNOWN``; ``masks`` (B, K, h, w) the share of each cell inside the target; ``shown`` (B, K)
-    whether the target is in view; ``labels`` and ``colors`` (B, K) those of the question;
+    whether the target is in view; ``labels`` (B, K), ``UNKNOWN`` for a stranger, and ``colors``
+    (B, K) those of the question;
     ``seen_colors`` (B, K) the target's colour, ``NO_COLOR`` if unclear; ``prompted`` (B, K)
     whether label and colour determine the target; ``ids`` to ``ask_at`` are those of ``Packed``.
     """
@@ -271,7 +271,7 @@ def _truth(viewer: PictureObjects, queries: Sequence[ViewQuery], ids: Array) -> 
     """Return labels, masks and further targets of one picture, by field of ``Batch``."""
     objects = viewer.known
     table = np.zeros(NOTHING + 1, np.int64)
-    table[: len(objects)] = [LABEL_IDS[item.label] + 1 for item in objects]
+    table[: len(objects)] = [LABEL_IDS.get(item.label, UNKNOWN) + 1 for item in objects]
     labels = table[ids]
     in_view = np.full(len(LABEL_IDS), UNKNOWN)
     in_view[[LABEL_IDS[label] for label in viewer.shown]] = 1
@@ -287,7 +287,7 @@ def _truth(viewer: PictureObjects, queries: Sequence[ViewQuery], ids: Array) -> 
         "in_view": in_view,
         "masks": masks,
         "shown": np.array([bool(query.targets) for query in queries]),
-        "labels": np.array([LABEL_IDS[query.label] for query in queries]),
+        "labels": np.array([LABEL_IDS.get(query.label, UNKNOWN) for query in queries]),
         "colors": np.array([COLOR_IDS.get(query.color, NO_COLOR) for query in queries]),
         "prompted": np.array([query.kind in PROMPTED for query in queries]),
         "seen_colors": np.array([_seen_color(viewer, query) for query in queries]),

@@ -22,6 +22,8 @@ class NanoPicturesConfig(StageConfig):
     """Grid edge of the rooms' meshes, metres; coarser than the demo's, in a third of the time."""
     oversampling: Annotated[float, Field(ge=1, le=4)] = 1.5
     """Factor by which pictures are rendered larger before they are reduced."""
+    scanned_share: Annotated[float, Field(ge=0, le=1)] = 0.5
+    """Share of rooms with small things lying about, in pictures of a hand-held camera."""
     seed: Seed = 20261122
     """Base seed; no demo room of any seed is among these rooms."""
 
@@ -53,7 +55,11 @@ class NanoLossConfig(StageConfig):
 class NanoTrainConfig(StageConfig):
     """Training of LISA-nano."""
 
-    tower_steps: Count = 1600
+    start: str = ""
+    """Folder of a LISA-nano to go on from, which gives the tokenizer, too; "" for random weights
+    and a tokenizer of its own. Its heads of training are not in the folder, so labels never prompt
+    masks and ``tower_steps`` should be 0."""
+    tower_steps: Annotated[int, Field(ge=0)] = 1600
     """Steps of the first stage: towers and mask decoder without language."""
     joint_steps: Count = 4000
     """Steps of the joint stage: all parts together."""
@@ -81,9 +87,11 @@ class NanoExamConfig(StageConfig):
     rooms: Count = 60
     """Rooms of the demo's generator, none of them among the demo's or the training's."""
     views: Count = 6
-    """Pictures per room."""
+    """Pictures per room; half of the rooms are scanned."""
     questions: Count = 8
     """Questions per picture, each asked in training words and in held-out words."""
+    strangers: Annotated[int, Field(ge=0)] = 4
+    """Sentences per picture to which no room has an answer."""
     seed: Seed = 20261123
     """Seed of rooms and questions."""
 

@@ -10,18 +10,21 @@ from __future__ import annotations
 import io
 import itertools
 import json
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
+import numpy as np
 import sentencepiece
 
-from data.rooms import teacher_questions
+from data.rooms import teacher_sentences
 from data.rooms.ids import room_kind
 from data.rooms.snapshots import Snapshots, demo_pictures, join, small_pictures, write_snapshots
 from data.rooms.teacher_questions import COLORS, QUERY_LABELS
 from data.rooms.wordings import MULTIPLE, SPATIAL, plural
 from data.types import Progress, silent
 from models.lisa.prompts import build_prompt, question_of
+from models.lisa.tokenizer import LisaTokenizer
 from stages.nano.configs import NanoExamConfig, NanoPicturesConfig
 
 # Second parts of seeds; rooms of the demo have other ones (``data.rooms.ids``).
@@ -37,18 +40,20 @@ def run_shard(
     for index in range(shard * cfg.rooms_per_shard, (shard + 1) * cfg.rooms_per_shard):
         progress(len(parts), cfg.rooms_per_shard)
         seed = (cfg.seed, _TRAINING, index)
-        kind = room_kind(index)
-        parts.append(small_pictures(seed, kind, cfg.views, cfg.vertex_spacing, cfg.oversampling))
+        scanned = np.random.default_rng([*seed, 13]).random() < cfg.scanned_share
+        sizes = cfg.views, cfg.vertex_spacing, cfg.oversampling
+        parts.append(small_pictures(seed, room_kind(index), *sizes, scanned))
     write_snapshots(folder, join(parts))
 
 
-def exam_pictures(cfg: NanoExamConfig, progress: Progress = silent) -> Snapshots:
-    """Render the evaluation's rooms as in the demo, with seeds that nothing else uses."""
+def exam_pictures(cfg: NanoExamConfig, scanned: bool, progress: Progress = silent) -> Snapshots:
+    """Render half of the exam's rooms as in the demo, with seeds that nothing else uses."""
+    count = max(1, cfg.rooms // 2)
     parts: list[Snapshots] = []
-    for index in range(cfg.rooms):
-        progress(index, cfg.rooms)
-        seed = (cfg.seed, _EXAM, index)
-        parts.append(demo_pictures(seed, room_kind(index), cfg.views, _DEMO_SPACING))
+    for index in range(count):
+        progress(index, count)
+        seed = (cfg.seed, _EXAM, index + count * scanned)
+        parts.append(demo_pictures(seed, room_kind(index), cfg.views, _DEMO_SPACING, scanned))
     return join(parts)
 
 
@@ -58,15 +63,15 @@ _SPECIAL = {"lstrip": False, "normalized": True, "rstrip": False, "single_word":
 
 def corpus() -> Iterator[str]:
     """Yield every frame, name and phrase at least once, with prompts and answers."""
-    phrases = teacher_questions.load_phrases()
+    phrases = teacher_sentences.load_phrases()
     names = [name for label in phrases for name in (label, *phrases[label].names)]
     for label in QUERY_LABELS:
         yield from (f"It is the {label}, not in this view.", plural(label), f"the {label}")
     for color in COLORS:
         yield f"It is the {color} one."
-    for frame, name in zip(itertools.cycle(teacher_questions.NAME_FRAMES), names * 2):
+    for frame, name in zip(itertools.cycle(teacher_sentences.NAME_FRAMES), names * 2):
         yield frame.format(name=name)
-    frames = (*teacher_questions.COLOR_FRAMES, *teacher_questions.ON_FRAMES)
+    frames = (*teacher_sentences.COLOR_FRAMES, *teacher_sentences.ON_FRAMES)
     wordings = (*SPATIAL.values(), *MULTIPLE.values())
     frames += tuple(text for wording in wordings for text in wording.train)
     slots = {"color": "red", "host": "desk", "names": "chairs", "count": "two", "other": "bed"}
@@ -74,18 +79,29 @@ def corpus() -> Iterator[str]:
         yield frame.format(name="chair", anchor="table", **slots)
     for label in phrases:
         wording = phrases[label]
-        verbs = zip(itertools.cycle(teacher_questions.VERB_FRAMES), wording.verbs)
+        verbs = zip(itertools.cycle(teacher_sentences.VERB_FRAMES), wording.verbs)
         yield from (frame.format(verb=verb) for frame, verb in verbs)
         yield from wording.situations
         yield from wording.descriptions
-    yield from (f"{text} {text}" for text in teacher_questions.AFTER_SITUATION)
+    yield from (f"{text} {text}" for text in teacher_sentences.AFTER_SITUATION)
     for form in ("sentence", "phrase", "explain"):
         yield build_prompt(question_of("the bed", form), "llava_v1", False).replace("<image>", " ")
 
 
-def run(folder: Path) -> None:
-    """Write tokenizer.model, tokenizer_config.json, special_tokens_map.json, added_tokens.json."""
+TOKENIZER_FILES = ("tokenizer.model", "tokenizer_config.json", "added_tokens.json")
+
+
+def run(folder: Path, start: str = "") -> None:
+    """Write ``TOKENIZER_FILES`` and special_tokens_map.json, or copy those of the folder ``start``.
+
+    Raises DataError when ``start`` lacks one.
+    """
     folder.mkdir(parents=True, exist_ok=True)
+    if start:
+        LisaTokenizer.from_folder(Path(start))
+        for name in TOKENIZER_FILES:
+            shutil.copyfile(Path(start) / name, folder / name)
+        return
     model = io.BytesIO()
     sentencepiece.SentencePieceTrainer.train(
         # Sentences are repeated, because pairs that occur once are not merged.

@@ -18,8 +18,11 @@ import torch
 from torch import Tensor, distributed, multiprocessing, nn
 from torch.nn import functional
 
+from data.errors import DataError
 from data.rooms.teacher_questions import KINDS
 from data.types import Progress, silent
+from models.lisa.checkpoint import load_lisa
+from models.lisa.network import LisaNetwork
 from models.lisa.tokenizer import LisaTokenizer
 from models.lisa.trainee import NanoTrainee, Sequences, nano_network
 from stages.nano.batches import (
@@ -131,7 +134,7 @@ def stage_one(trainee: NanoTrainee, batch: Batch) -> Terms:
     """Return the losses of the first stage: embeddings of labels and colours prompt the masks."""
     network = trainee.network
     clip, sam = network.clip_features(batch.clip), network.sam_embedding(batch.sam)
-    prompts = trainee.prompts(batch.labels, batch.colors)
+    prompts = trainee.prompts(batch.labels.clamp(min=0), batch.colors)
     masks, iou = network.decode_masks(sam, prompts)
     return tower_losses(trainee, batch, clip, sam) | mask_losses(masks, iou, batch)
 
@@ -152,7 +155,7 @@ def stage_two(
     states, summary = trainee.read(clip, sequences)
     rows = torch.arange(len(states), device=states.device)[:, None]
     seg = network.seg_head(states[rows, batch.ask_at])
-    prompts = trainee.prompts(batch.labels, batch.colors)
+    prompts = trainee.prompts(batch.labels.clamp(min=0), batch.colors)
     prompted = batch.prompted[..., None]
     mixed = torch.where(borrowed[..., None] & prompted, prompts, seg.to(prompts.dtype))
     masks, iou = network.decode_masks(sam, mixed)
@@ -194,7 +197,7 @@ def _apart(trainee: NanoTrainee, batch: Batch, seg: Tensor) -> Tensor:
     seen = batch.seen_colors.flatten()
     targets = torch.where(seen == NO_COLOR, batch.colors.flatten(), seen)
     clear = targets != NO_COLOR
-    loss = functional.cross_entropy(labels, batch.labels.flatten())
+    loss = functional.cross_entropy(labels, batch.labels.flatten(), ignore_index=UNKNOWN)
     if clear.any():
         return loss + functional.cross_entropy(colors[clear], targets[clear] - 1)
     # A zero gradient is needed: all processes must reduce gradients of the same parameters.
@@ -209,7 +212,7 @@ _LOG_STEPS = 20
 _WARMUP = 100
 _LEVEL_UNTIL = 0.4
 _TOWERS = Asking({"name": 0.6, "color": 0.4})
-_WORDINGS = Asking({**KINDS, "both": 0.1}, structure=1.0, loosely=True)
+_WORDINGS = Asking({**KINDS, "both": 0.1, "stranger": 0.2}, structure=1.0, loosely=True)
 _GENTLY = 0.5
 _BORROWED_UNTIL = 0.12
 _ALIGNED_UNTIL = 0.6
@@ -262,10 +265,29 @@ def _work(
         answers = AnswerFormat(tokenizer)
         data = NanoData(shards, answers)
         torch.manual_seed(cfg.seed)
-        trainee = NanoTrainee(nano_network(tokenizer.seg_id + 1), len(LABEL_IDS), len(COLOR_IDS))
+        trainee = NanoTrainee(_network(tokenizer, cfg.start), len(LABEL_IDS), len(COLOR_IDS))
         Trainer(rank, folder, data, torch.tensor(answers.prefix), trainee, cfg).run(progress)
     finally:
         distributed.destroy_process_group()
+
+
+def _network(tokenizer: LisaTokenizer, start: str) -> LisaNetwork:
+    """Make a network with random weights, or load the one in the folder ``start``."""
+    network = nano_network(tokenizer.seg_id + 1)
+    if start:
+        try:
+            network.load_state_dict(load_lisa(start).network.state_dict())
+        except RuntimeError as error:
+            expected = "the sizes of LISA-nano (models/lisa/trainee.py)"
+            remedy = "Choose another train.start."
+            raise DataError(Path(start), expected, str(error).splitlines()[-1], remedy) from error
+    return network
+
+
+def precision() -> torch.dtype:
+    """Return bfloat16 on processors that compute in it, else float32, which is faster there."""
+    has_bfloat16 = torch.ops.mkldnn._is_mkldnn_bf16_supported()
+    return torch.bfloat16 if has_bfloat16 else torch.float32
 
 
 class Trainer:
@@ -289,7 +311,7 @@ class Trainer:
         self.optimizers = new_optimizers(trainee, cfg)
         self.vision_steps = cfg.tower_steps + cfg.joint_steps
         self.total = self.vision_steps + cfg.wording_steps
-        self.step = 0
+        self.step, self.dtype = 0, precision()
         self._averages: dict[str, float] = {}
 
     def run(self, progress: Progress) -> None:
@@ -335,12 +357,12 @@ class Trainer:
         for optimizer, rate in zip(self.optimizers, (cfg.matrix_lr, cfg.lr), strict=True):
             for group in optimizer.param_groups:
                 group["lr"] = share * rate
-        with torch.autocast("cpu", torch.bfloat16):
+        with torch.autocast("cpu", torch.bfloat16, enabled=self.dtype == torch.bfloat16):
             if joint:
                 done = (self.step - cfg.tower_steps) / cfg.joint_steps
-                chance = max(0.0, 1 - done / _BORROWED_UNTIL)
+                chance = 0.0 if cfg.start else max(0.0, 1 - done / _BORROWED_UNTIL)
                 borrowed = torch.from_numpy(rng.random((cfg.batch, cfg.queries)) < chance)
-                align = max(0.0, 1 - done / _ALIGNED_UNTIL)
+                align = 0.0 if cfg.start else max(0.0, 1 - done / _ALIGNED_UNTIL)
                 terms = stage_two(self.trainee, batch, self.prefix, borrowed, align)
             else:
                 terms = stage_one(self.trainee, batch)

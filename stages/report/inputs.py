@@ -45,7 +45,8 @@ class RunRecord:
 
     ``training`` holds the rows of ``metrics.jsonl``; rows with a number under "loss" make the loss
     curve, over "epoch" where a row has it. ``supervised`` is True where the student was trained on
-    ground truth.
+    ground truth; ``has_student`` is False where the labels are the answer. ``teacher_warning`` is what readers
+    must know of the teacher, or "".
     """
 
     scene_set: str
@@ -54,6 +55,8 @@ class RunRecord:
     stages: Sequence[StageRecord]
     training: Sequence[Mapping[str, Any]] = ()
     supervised: bool = False
+    has_student: bool = True
+    teacher_warning: str = ""
 
 
 @dataclass(frozen=True, eq=False)

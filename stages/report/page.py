@@ -255,7 +255,6 @@ def render_page(inputs: ReportInputs, album: Album, picture_width: int) -> str:
         figures=_METRIC_LABELS,
         headlines=_HEADLINES,
         visible_share=VISIBLE_SHARE,
-        is_oracle="oracle" in inputs.record.teacher_name.lower(),
         is_supervised=inputs.record.supervised,
         ablation=None if inputs.ablation is None else ablation_section(inputs.ablation),
     )
@@ -289,6 +288,8 @@ def render(
             picture_size=(picture_width, picture_height(picture_width)),
             scene_set=record.scene_set,
             teacher=record.teacher_name,
+            has_student=record.has_student,
+            teacher_warning=record.teacher_warning,
             changed=changed_values(record.config),
             # No module that declares further steps is no setting of this run.
             settings=[row for row in _flat(record.config) if row != ("steps", [])],

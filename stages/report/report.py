@@ -117,6 +117,15 @@ _ANSWER_MODES = Modes(
     "answer",
 )
 
+_MODES_WITHOUT_STUDENT = Modes(
+    (_ANSWER,),
+    (
+        Mode("color", "Colour"),
+        Mode("answer", "Answer", (("mask", "the label lifted from views"),), _ANSWER),
+    ),
+    "answer",
+)
+
 
 @dataclass(frozen=True)
 class AnswerRow:
@@ -151,10 +160,11 @@ def run_answers(
     drawn_rows = spread(rows, cfg.max_pictures)
     tile_ids = {row.prompt_id for row in spread(_answered(drawn_rows), _OVERVIEW_TILES)}
     tiles = []
+    modes = _ANSWER_MODES if record.has_student else _MODES_WITHOUT_STUDENT
 
     def draw(row: AnswerRow, rendered: RenderedScan, item: AnsweredScene) -> DrawnQuery:
         empty = np.zeros(len(item.scene.cloud), bool)
-        masks = {s: item.masks.get(s, {}).get(row.prompt_id, empty) for s in _SOURCES}
+        masks = {s: item.masks.get(s, {}).get(row.prompt_id, empty) for s in modes.layers}
         viewpoint, note = rendered.choose_viewpoint(list(masks.values()))
         pictures = {name: paint(viewpoint, mask, mask, BOTH) for name, mask in masks.items()}
         if row.prompt_id in tile_ids:
@@ -162,7 +172,7 @@ def run_answers(
             tiles.append(Tile(row.text, scores, pictures[_ANSWER], viewpoint.picture))
         return DrawnQuery(viewpoint, note, pictures, masks)
 
-    album = make_album(_ANSWER_MODES, scenes, drawn_rows, cfg, draw, progress)
+    album = make_album(modes, scenes, drawn_rows, cfg, draw, progress)
     html = render(
         "answers.html.jinja",
         record,

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -61,6 +62,14 @@ def run(
         rescale_by_threshold(pseudo_labels.soft, pseudo_labels.thresholds)
     )
     return masks.predictions(pseudo_labels.prompt_ids, answers.probs, labels)
+
+
+def run_without_student(labels: PseudoLabels) -> Predictions:
+    """Return the answers of the labels alone as predictions, in all their parts."""
+    masks, scores = labels.answers(), labels.scores()
+    probs = rescale_by_threshold(labels.soft, labels.thresholds)
+    both = np.stack([scores, scores], axis=1)
+    return Predictions(labels.scene_id, labels.prompt_ids, probs, masks, masks, both)
 
 
 def run_by_words(

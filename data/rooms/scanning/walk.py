@@ -25,7 +25,8 @@ _WORTH = {"floor": 0.5, "wall": 0.5, "ceiling": 0.2}
 _WORN = 0.4  # Worth of a point that was seen once more.
 _STEEPEST = np.cos(np.deg2rad(80))
 _TURN_COST = 0.5  # Metres of way that a turn by one radian is worth.
-_FASTEST, _FASTEST_TURN = 0.5, np.deg2rad(40)  # Metres and radians a second; a pose a second.
+FASTEST, FASTEST_TURN = 0.5, float(np.deg2rad(40))
+"""Metres and radians a second; poses follow each other in seconds."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -52,8 +53,8 @@ class Walk:
         first, last = self.true[before], self.true[after]
         turn = rotation_vector(last[:3, :3] @ first[:3, :3].T) / (after - before)
         path = (center(last) - center(first)) / (after - before)
-        turn = turn * min(1.0, _FASTEST_TURN / max(float(np.linalg.norm(turn)), 1e-9))
-        path = path * min(1.0, _FASTEST / max(float(np.linalg.norm(path)), 1e-9))
+        turn = turn * min(1.0, FASTEST_TURN / max(float(np.linalg.norm(turn)), 1e-9))
+        path = path * min(1.0, FASTEST / max(float(np.linalg.norm(path)), 1e-9))
         return np.stack([turn, -self.true[index][:3, :3] @ path])
 
 

@@ -13,10 +13,11 @@ from PIL import Image
 
 from data.artifacts.evaluation import ANSWERS
 from data.artifacts.prompts import read_truths
-from data.errors import ConfigError
+from data.errors import ConfigError, UserError
 from data.types import Prompt
 from pipeline.__main__ import main
-from pipeline.plan import load_plan
+from pipeline.commands.query import check_student
+from pipeline.plan import Plan, load_plan
 from pipeline.scene_sets import load_scene_set
 from stages.configs import Experiment, ReportConfig
 from stages.report.inputs import AnsweredScene, RunRecord
@@ -50,9 +51,14 @@ OVERRIDES = (
     "report.picture_width=64,report.view_width=32"
 )
 
+ASKED_FOR = "student.least_scenes=1"
+
 
 def test_from_a_scan_and_sentences_to_masks(own: Path) -> None:
-    """The documented example of a teacher finds red and blue things, and nothing green."""
+    """The documented example of a teacher finds red and blue things, and nothing green.
+
+    One scan has no student of its own: the labels are the answer.
+    """
     run = luigi(
         own.parent,
         *("RunAll", "--scene-set", "own", "--overrides", OVERRIDES),
@@ -71,6 +77,8 @@ def test_from_a_scan_and_sentences_to_masks(own: Path) -> None:
     assert not (results / "metrics.json").exists()
     page = Page((results / "report.html").read_text("utf-8"))
     assert "nothing is measured" in page.text and "mIoU" not in page.text
+    assert not (results / "train_student").exists()
+    assert "no student was trained" in page.text and "Agreement" not in page.text
     again = luigi(
         own.parent,
         *("RunAll", "--scene-set", "own", "--overrides", OVERRIDES),
@@ -79,11 +87,34 @@ def test_from_a_scan_and_sentences_to_masks(own: Path) -> None:
     )
     assert again.returncode == 0 and not tasks_done(again.stdout)
     plan = load_plan("own", "", OVERRIDES)
+    predictions = plan.read("predict_masks", "masks", SCENE)
+    labels = plan.read("fuse_masks", "labels", SCENE)
+    np.testing.assert_array_equal(predictions.together, labels.answers())
+    np.testing.assert_array_equal(predictions.score("together"), labels.scores())
     assert plan.scenes() == plan.scenes("train") == plan.scenes("val") == (SCENE,)
     assert read_truths(plan.key("prepare_prompts").folder) == {}
     line = ["export", "--scene-set", "own", "--overrides", OVERRIDES, "--format", "ply"]
     assert main([*line, "--output", str(own.parent / "masks")]) == 0
     assert len(list((own.parent / "masks" / SCENE).glob("*.ply"))) == 3
+
+
+def _digest(plan: Plan, step: str, scene: str | None = None) -> str:
+    return plan.key(step, scene).fingerprint
+
+
+def test_a_student_of_one_scan_is_trained_when_asked_for(own: Path) -> None:
+    nano = "teacher.name=lisa_nano"
+    few, asked_for = load_plan("own", "", nano), load_plan("own", "", f"{nano},{ASKED_FOR}")
+    assert not few.has_student and asked_for.has_student
+    assert _digest(few, "predict_masks", SCENE) != _digest(asked_for, "predict_masks", SCENE)
+    # How many scans are enough is no part of a student's identity.
+    assert _digest(few, "train_student") == _digest(asked_for, "train_student")
+    with pytest.raises(UserError, match="1 training scenes.*least_scenes is 8"):
+        check_student(few)
+    with pytest.raises(UserError, match="Run: luigi --module pipeline TrainStudent"):
+        check_student(asked_for)
+    for answering in ("predict.tokens=text", "predict.student=demo"):
+        assert load_plan("own", "", f"{nano},{answering}").has_student
 
 
 @pytest.mark.parametrize("task", ["Evaluate", "EvaluateTeacher2D", "Ablation", "ErrorCurves"])
