@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from argparse import ArgumentParser, Namespace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -16,6 +17,7 @@ if TYPE_CHECKING:
 
 
 _OUT = "queries"
+_MOST_NAMES, _NAME_WORDS = 200, 3
 
 
 def _add_arguments(parser: ArgumentParser) -> None:
@@ -45,7 +47,7 @@ def _query(options: Namespace) -> None:
 
     limit_threads(num_cores())
     if plan.teacher_warning:
-        print(f"warning: {plan.teacher_warning}")
+        print(f"warning: {plan.teacher_warning}", file=sys.stderr)
     engine = make_engine(plan, resolved(options.device))
     answers = engine.ask(options.scene, texts)
     _write(options.out, engine.prepare(options.scene), answers)
@@ -69,13 +71,17 @@ def _write(out: Path, scene: Scene, answers: list[SentenceAnswer]) -> None:
 
 
 def _answer_text(answer: SentenceAnswer) -> str:
+    from data.queries.vocabulary import why_nothing
+
     centre, size = answer.box
+    why = why_nothing(answer.unmet, answer.holds)
+    more = f"; {why}" if why else ""
     if centre is None or size is None:
-        return f"nothing found (score {answer.score:.2f})"
+        return f"nothing fits (score {answer.score:.2f}){more}"
     at, sides = (", ".join(f"{v:.2f}" for v in centre), " x ".join(f"{v:.2f}" for v in size))
     return (
         f"score {answer.score:.2f}, {answer.num_points} of {len(answer.mask)} points, "
-        f"size {sides} m, centre ({at}) m"
+        f"size {sides} m, centre ({at}) m{more}"
     )
 
 
@@ -159,4 +165,16 @@ def make_engine(plan: Plan, device: str) -> StudentEngine:
         lambda scene: plan.read("prepare_scene", "scene", scene),
         AskConfigs(cfg.predict, cfg.text, cfg.teacher),
         device,
+        suggested_names(plan),
     )
+
+
+def suggested_names(plan: Plan) -> tuple[str, ...]:
+    """What may be suggested where nothing fits: the bank, else the set's shortest sentences."""
+    from data.queries.vocabulary import words_of
+
+    if plan.experiment.prompts.bank:
+        return tuple(plan.experiment.prompts.bank)
+    texts = {prompt.text for prompt in plan.read("prepare_prompts", "prompts")}
+    short = sorted(text for text in texts if len(words_of(text)) <= _NAME_WORDS)
+    return tuple(short[:_MOST_NAMES])

@@ -37,13 +37,18 @@ class Questions:
         prompts = self.prompts[self.dataset.split_of(scene_id)]
         return [prompt for prompt in prompts if prompt.scene_id == scene_id]
 
+    def bank_of(self, scene_id: str) -> list[tuple[Prompt, str]]:
+        """Prompts of a scene for the bank, each with its category."""
+        from data.queries.prompts import bank_prompts
+
+        return list(zip(bank_prompts(list(self.bank), scene_id), self.bank, strict=True))
+
     def asked(self, scene_id: str) -> list[Prompt]:
         """All prompts for the teacher on a scene: its queries, then the bank, then searches."""
         from data.queries.hierarchical_search import search_prompts
-        from data.queries.prompts import bank_prompts
 
         searches = self.searches_in(self.dataset.split_of(scene_id))
-        own = self.of(scene_id) + bank_prompts(list(self.bank), scene_id)
+        own = self.of(scene_id) + [prompt for prompt, _ in self.bank_of(scene_id)]
         return own + search_prompts(searches, scene_id)
 
     def searches_in(self, split: Split) -> list[Search]:

@@ -67,17 +67,21 @@ def _report_scenes(inputs: StepInputs, questions: Questions) -> Iterator[ReportS
 
 def _answered_scenes(inputs: StepInputs, questions: Questions) -> Iterator[AnsweredScene]:
     from stages.report.inputs import AnsweredScene
+    from stages.teacher.identity import words_met
 
+    met = words_met(inputs.section("teacher"))
     for name in inputs.scenes("masks"):
         predictions = inputs.read("masks", scene=name)
         scores = dict(
             zip(predictions.prompt_ids, predictions.score("together").tolist(), strict=True)
         )
+        bank = {prompt.prompt_id: category for prompt, category in questions.bank_of(name)}
         answers = inputs.read("answers", scene=name)
         texts = {key: answer.answer for key, answer in answers.items()}
         views, labels = inputs.read("teacher", scene=name), inputs.read("labels", scene=name)
         scene, masks = inputs.read("scene", "scene", name), read_masks(inputs, name)
-        yield AnsweredScene(scene, questions.of(name), masks, scores, texts, views, labels)
+        prompts = questions.of(name)
+        yield AnsweredScene(scene, prompts, masks, scores, texts, views, labels, bank, met)
 
 
 def _record(inputs: StepInputs) -> RunRecord:

@@ -37,13 +37,11 @@ from stages.nano.batches import (
     NanoData,
 )
 from stages.nano.configs import NanoTrainConfig
+from stages.nano.muon import Muon
 
 
 def new_optimizers(trainee: NanoTrainee, cfg: NanoTrainConfig) -> list[torch.optim.Optimizer]:
-    """Make Muon (Jordan et al., 2024) for the inner matrices and AdamW for all other parameters.
-
-    Muon's updates are scaled to the usual size of AdamW's.
-    """
+    """Make Muon for the inner matrices and AdamW for all other parameters."""
     parameters = [p for p in trainee.parameters() if p.requires_grad]
     inner = {id(p) for p in inner_matrices(trainee)}
     matrices = [p for p in parameters if id(p) in inner]
@@ -54,12 +52,7 @@ def new_optimizers(trainee: NanoTrainee, cfg: NanoTrainConfig) -> list[torch.opt
         {"params": decayed, "weight_decay": cfg.weight_decay},
         {"params": plain, "weight_decay": 0.0},
     ]
-    muon = torch.optim.Muon(
-        matrices,
-        lr=cfg.matrix_lr,
-        weight_decay=cfg.weight_decay,
-        adjust_lr_fn="match_rms_adamw",
-    )
+    muon = Muon(matrices, cfg.matrix_lr, cfg.weight_decay)
     return [muon, torch.optim.AdamW(groups, lr=cfg.lr, betas=(0.9, 0.98))]
 
 

@@ -9,6 +9,7 @@ from typing import Any
 from data.artifacts.evaluation import Evaluation
 from data.artifacts.soft_masks import PseudoLabels
 from data.artifacts.teacher import TeacherCache
+from data.queries.vocabulary import MOST_SUGGESTED
 from data.types import Array, Prompt, Scene
 from stages.configs import Experiment
 
@@ -79,6 +80,8 @@ class AnsweredScene:
 
     Sources are those of an evaluation. ``scores`` by prompt id, in [0, 1], are the confidence of
     the answer of "together" that the object exists; ``answers`` holds the answers in words.
+    ``bank`` maps the prompt ids of the background vocabulary to its categories; ``met`` are the
+    words that the teacher has met, None where its weights do not tell.
     """
 
     scene: Scene
@@ -88,6 +91,19 @@ class AnsweredScene:
     answers: Mapping[str, str] = field(default_factory=dict)
     teacher: TeacherCache | None = None
     labels: PseudoLabels | None = None
+    bank: Mapping[str, str] = field(default_factory=dict)
+    met: Collection[str] | None = None
+
+    def holds(self) -> tuple[str, ...]:
+        """Categories of the bank, else the scene's other sentences, with an answer; surest first.
+
+        At most ``MOST_SUGGESTED``.
+        """
+        names = self.bank or {prompt.prompt_id: prompt.text for prompt in self.prompts}
+        masks = self.masks["together"]
+        found = [key for key in names if key in masks and masks[key].any()]
+        found.sort(key=lambda key: -self.scores.get(key, 0.0))
+        return tuple(names[key] for key in found[:MOST_SUGGESTED])
 
 
 @dataclass(frozen=True, eq=False)

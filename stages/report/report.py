@@ -12,6 +12,7 @@ import numpy as np
 from data.artifacts.evaluation import ANSWERS, METRICS, SOURCES, QueryRow, ReportFiles, metrics_text
 from data.types import Progress, silent
 from stages.configs import ReportConfig
+from data.queries.vocabulary import unmet_words, why_nothing
 from stages.evaluation.metrics import centre_and_size
 from stages.report.inputs import AnsweredScene, ReportInputs, ReportScene, RunRecord
 from stages.report.page import render, render_page
@@ -131,8 +132,9 @@ _MODES_WITHOUT_STUDENT = Modes(
 class AnswerRow:
     """One answer: score, number of points, and centre and size of its box in metres.
 
-    The box is in the frame of the scan; centre and size are None where nothing was found.
-    ``answer`` is the teacher's answer in words.
+    The box is in the frame of the scan; centre and size are None where nothing fits. ``answer`` is
+    the teacher's answer in words, ``unmet`` the words that the teacher has never met, and
+    ``holds``, where nothing fits, what the scan seems to hold.
     """
 
     prompt_id: str
@@ -143,6 +145,13 @@ class AnswerRow:
     centre: tuple[float, ...] | None
     size: tuple[float, ...] | None
     answer: str = ""
+    unmet: tuple[str, ...] = ()
+    holds: tuple[str, ...] = ()
+
+    @property
+    def why(self) -> str:
+        """Unmet words and suggestions in words, or ""."""
+        return why_nothing(self.unmet, self.holds)
 
 
 def run_answers(
@@ -191,7 +200,7 @@ def _answered(rows: Sequence[AnswerRow]) -> list[AnswerRow]:
 
 def answer_rows(item: AnsweredScene) -> list[AnswerRow]:
     """Return the rows of a scene's answers, in the order of its prompts."""
-    points = item.scene.cloud.points
+    points, holds = item.scene.cloud.points, item.holds()
     rows = []
     for prompt in item.prompts:
         mask = item.masks[_ANSWER].get(prompt.prompt_id, np.zeros(len(points), bool))
@@ -200,7 +209,9 @@ def answer_rows(item: AnsweredScene) -> list[AnswerRow]:
         count = int(np.count_nonzero(mask))
         names = prompt.prompt_id, prompt.scene_id, prompt.text
         answer = item.answers.get(prompt.prompt_id, "")
-        rows.append(AnswerRow(*names, score, count, centre, size, answer))
+        unmet = () if item.met is None else unmet_words(prompt.text, item.met)
+        fitting = () if count else holds
+        rows.append(AnswerRow(*names, score, count, centre, size, answer, unmet, fitting))
     return rows
 
 

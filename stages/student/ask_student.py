@@ -24,6 +24,7 @@ from torch import Tensor
 
 from data.artifacts.student import TextStudent
 from data.queries.prompts import check_sentence
+from data.queries.vocabulary import MOST_SUGGESTED, unmet_words
 from data.types import Array, Scene
 from stages.configs import PredictConfig, TeacherConfig, TextConfig
 from stages.evaluation.metrics import centre_and_size
@@ -40,7 +41,7 @@ from stages.student.answering import (
     student_cloud,
 )
 from stages.student.distributed import repeatable
-from stages.student.text_encoding import encode_queries
+from stages.student.text_encoding import encode_queries, known_words
 
 _KEPT_SCENES = 4
 
@@ -50,14 +51,17 @@ class SentenceAnswer:
     """One sentence and its answer on a scan of N points.
 
     ``probs`` (N,) float32 are in [0, 1], in steps of 1/255; the answer is the points with at least
-    ``threshold``, which is above 1 if nothing was found. ``points`` (N, 3) float32 are the scan's
-    points in metres.
+    ``threshold``, which is above 1 if nothing fits. ``points`` (N, 3) float32 are the scan's
+    points in metres. ``unmet`` are the words that the text encoder has never met, and ``holds``,
+    where nothing fits, names of what the scan seems to hold.
     """
 
     text: str
     probs: Array
     threshold: float
     points: Array
+    unmet: tuple[str, ...] = ()
+    holds: tuple[str, ...] = ()
 
     @cached_property
     def mask(self) -> Array:
@@ -99,6 +103,7 @@ class StudentEngine:
         read_scene: Callable[[str], Scene],
         configs: AskConfigs,
         device: str = "cpu",
+        names: Sequence[str] = (),
     ) -> None:
         """Load the student.
 
@@ -108,11 +113,13 @@ class StudentEngine:
             read_scene: reads a prepared scan by its id; the last four scans are kept.
             configs: configs of training and prediction.
             device: "cpu" or "cuda[:i]".
+            names: of things to suggest where nothing fits and the scan holds them.
 
         Raises:
             ArtifactError: the student is missing or damaged.
             UserError: the device or spconv is not available.
         """
+        self._names, self._met = tuple(names), known_words(configs.text, configs.teacher)
         self._student_dir, self._text, self._read_scene = student_dir, text, read_scene
         self._configs, self._device = configs, device
         self._model, self._voxel_size = load_student(student_dir, device)
@@ -131,16 +138,42 @@ class StudentEngine:
         for text in texts:
             check_sentence(text)
         with self._lock, repeatable(), torch.inference_mode():
-            kept, configs = self._keep(scene_id), self._configs
-            tokens = encode_queries(self._text, texts, configs.text, configs.teacher, self._device)
-            check_length(kept.scene, tokens, self._model, self._student_dir)
-            queries = torch.from_numpy(tokens).contiguous().to(self._device)
-            raw_probs = answer_features(self._model, kept.by_turn, queries).probs
-            probs = kept.masks.smoothed(raw_probs)
-            thresholds = kept.masks.thresholds(probs).tolist()
+            kept = self._keep(scene_id)
+            probs, thresholds = self._answers(kept, texts)
+            found = probs.max(1, initial=0) >= thresholds
+            holds = () if found.all() else self._held(kept)
         points, ids = kept.scene.cloud.points, kept.scene.superpoint_ids
-        rows = zip(texts, probs[:, ids], thresholds, strict=True)
-        return [SentenceAnswer(text, row, threshold, points) for text, row, threshold in rows]
+        return [
+            SentenceAnswer(
+                text,
+                row[ids],
+                float(threshold),
+                points,
+                () if self._met is None else unmet_words(text, self._met),
+                () if fits else holds,
+            )
+            for text, row, threshold, fits in zip(texts, probs, thresholds, found, strict=True)
+        ]
+
+    def _answers(self, kept: _KeptScene, texts: Sequence[str]) -> tuple[Array, Array]:
+        """Return probabilities (Q, S) of superpoints and thresholds (Q,)."""
+        configs = self._configs
+        tokens = encode_queries(self._text, texts, configs.text, configs.teacher, self._device)
+        check_length(kept.scene, tokens, self._model, self._student_dir)
+        queries = torch.from_numpy(tokens).contiguous().to(self._device)
+        raw_probs = answer_features(self._model, kept.by_turn, queries).probs
+        probs = kept.masks.smoothed(raw_probs)
+        return probs, kept.masks.thresholds(probs)
+
+    def _held(self, kept: _KeptScene) -> tuple[str, ...]:
+        """Return the names that have an answer on a scan, surest first."""
+        if kept.held is None:
+            probs, thresholds = self._answers(kept, self._names)
+            scores = probs.max(1, initial=0)
+            order = np.argsort(-scores, kind="stable")
+            rows = [row for row in order.tolist() if scores[row] >= thresholds[row]]
+            kept.held = tuple(self._names[row] for row in rows[:MOST_SUGGESTED])
+        return kept.held
 
     def prepare(self, scene_id: str) -> Scene:
         """Read a scan, compute its features and load the encoder ahead of the first question.
@@ -169,11 +202,12 @@ class StudentEngine:
         return _KeptScene(scene, by_turn, SceneMasks(scene, features, cfg))
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(eq=False)
 class _KeptScene:
     scene: Scene
     by_turn: tuple[Tensor, ...]
     masks: SceneMasks
+    held: tuple[str, ...] | None = None
 
 
 _WIDTH = 480
@@ -206,7 +240,7 @@ def picture_of(rendered: RenderedScan, asked: SentenceAnswer) -> bytes:
     """PNG of the answer from the viewpoint that shows most of it, beside the scan without it."""
     viewpoint, note = rendered.choose_viewpoint([asked.mask])
     told = f"score {asked.score:.2f}   {asked.num_points} points" if asked.num_points else ""
-    scores = "   ".join(part for part in (told or "nothing found", note) if part)
+    scores = "   ".join(part for part in (told or "nothing fits", note) if part)
     picture = paint(viewpoint, asked.mask, asked.mask, BOTH)
     tile = Tile(in_one_line(asked.text), scores, picture, viewpoint.picture)
     return overview([tile], _NAMES, _LEGEND)

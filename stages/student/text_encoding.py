@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from functools import cache
+from pathlib import Path
 from typing import TYPE_CHECKING, cast
 
 import numpy as np
@@ -11,9 +12,15 @@ from numpy.typing import NDArray
 
 from data.artifacts.student import TextStudent
 from data.errors import UserError
+from data.queries.vocabulary import read_words
 from models.text_adapter import Adapter
 from stages.network_configs import TeacherConfig, TextConfig
-from stages.teacher.identity import place_of, require_language_model, text_identity
+from stages.teacher.identity import (
+    place_of,
+    require_language_model,
+    text_identity,
+    words_met,
+)
 from stages.teacher.make_teacher import make_teacher
 
 if TYPE_CHECKING:
@@ -76,6 +83,17 @@ def encode_features(
         words = make_words(teacher_cfg, device)
         return words.encode(texts, torch.from_numpy(np.array(mean_tokens)))
     return _text_encoder(cfg.model_dump_json(), device).encode(texts)
+
+
+def known_words(cfg: TextConfig, teacher_cfg: TeacherConfig) -> frozenset[str] | None:
+    """Return the words that the text encoder has met; None where its weights do not tell.
+
+    Raises UserError or DataError for weights or words that cannot be read.
+    """
+    if cfg.encoder == "teacher":
+        return words_met(teacher_cfg)
+    place = place_of(cfg.weights, "text.weights")
+    return read_words(place) if isinstance(place, Path) else None
 
 
 def make_words(teacher_cfg: TeacherConfig, device: str) -> LisaWords:

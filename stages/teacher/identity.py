@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from data.errors import ConfigError, DataError, UserError
+from data.queries.vocabulary import read_words
 from models.hub import HUB_ID, copy_here, require_available, split_id, tower_here
 from stages.network_configs import TeacherConfig, TextConfig
 
@@ -94,6 +95,17 @@ def locate_weights(cfg: TeacherConfig) -> Weights:
     elif isinstance(checkpoint, Path):
         tower = _named_tower(checkpoint)
     return Weights(checkpoint, tower)
+
+
+def words_met(cfg: TeacherConfig) -> frozenset[str] | None:
+    """Return the words that the teacher's language model has met, which only LISA-nano tells.
+
+    Raises DataError for a list of words that cannot be read.
+    """
+    if not cfg.is_lisa:
+        return None
+    checkpoint = locate_weights(cfg).checkpoint
+    return read_words(checkpoint) if isinstance(checkpoint, Path) else None
 
 
 def require_weights(cfg: TeacherConfig) -> None:

@@ -82,8 +82,8 @@ def answer_facts(points: Array, mask: Array, score: float | None) -> Mapping[str
     facts = {
         "Score": "" if score is None else f"{score:.2f}",
         "Points": f"{int(np.count_nonzero(mask)):,} of {len(mask):,}",
-        "Size": "nothing found",
-        "Centre": "nothing found",
+        "Size": "nothing fits",
+        "Centre": "nothing fits",
     }
     if centre is None or size is None:
         return facts

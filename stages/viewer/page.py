@@ -14,6 +14,7 @@ import viser
 
 from data.errors import UserError
 from data.queries.prompts import check_sentence
+from data.queries.vocabulary import why_nothing
 from data.types import Array
 from stages.viewer.content import (
     NONE,
@@ -285,8 +286,10 @@ class Page:
             if reply.num_points:
                 self._say(f"Answered in {seconds:.2f} s.")
             else:
+                why = why_nothing(reply.unmet, reply.holds)
                 self._say(
-                    f"Nothing found ({seconds:.2f} s). A lower threshold shows what came nearest."
+                    f"Nothing fits ({seconds:.2f} s){f': {why}' if why else ''}. A lower threshold "
+                    "shows what came nearest."
                 )
 
     def _ask_teacher(self) -> None:

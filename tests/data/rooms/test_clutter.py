@@ -11,7 +11,7 @@ from data.rooms.layout import Placed, furnish
 from data.rooms.queries import Fact, QuestionFinder
 from data.rooms.room import make_room
 from data.rooms.shapes import Builder, overlap
-from data.rooms.teacher_questions import load_phrases
+from data.rooms.teacher_sentences import load_phrases
 from data.rooms.wordings import NEEDS
 
 SEED = (5, 1, 0)

@@ -6,15 +6,8 @@ import numpy as np
 import pytest
 
 from data.rooms.catalog import LABELS
-from data.rooms.teacher_questions import (
-    COLORS,
-    KINDS,
-    QUERY_LABELS,
-    ViewQuery,
-    load_phrases,
-    loose_sentence,
-    sentence_of,
-)
+from data.rooms.teacher_questions import COLORS, KINDS, QUERY_LABELS, ViewQuery
+from data.rooms.teacher_sentences import load_phrases, loose_sentence, sentence_of
 from data.rooms.wordings import plural
 from tests.data.rooms.test_sentences import HELD_OUT, queries, query, words
 

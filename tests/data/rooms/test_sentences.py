@@ -12,15 +12,8 @@ import pytest
 import yaml
 
 from data.rooms.catalog import LABELS
-from data.rooms.teacher_questions import (
-    KINDS,
-    QUERY_LABELS,
-    ViewQuery,
-    any_name,
-    demo_sentence,
-    load_phrases,
-    sentence_of,
-)
+from data.rooms.teacher_questions import KINDS, QUERY_LABELS, ViewQuery
+from data.rooms.teacher_sentences import any_name, demo_sentence, load_phrases, sentence_of
 from data.rooms.wordings import MULTIPLE, NEEDS, REFERRING, SPATIAL, Wording, plural
 
 DEMO = {

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from data.geometry.undistort import Undistorter
+from data.rooms.clutter import CLUTTER_LABELS
 from data.rooms.ids import KINDS, room_seed
 from data.rooms.render import Renderer, fisheye_camera
 from data.rooms.room import make_room
@@ -25,6 +26,7 @@ from data.rooms.snapshots import (
     small_pictures,
     write_snapshots,
 )
+from data.rooms.scanning.scan import Scanning, walk_through
 from data.types import SPLITS, Array
 from stages.nano import prepare
 from stages.nano.configs import NanoExamConfig, NanoPicturesConfig
@@ -52,9 +54,9 @@ def test_a_room_looks_the_same_every_time(living: Snapshots) -> None:
     assert len({image.tobytes() for image in living.images}) == 3
 
 
-def _looks(views: int) -> list[tuple[Array, Array]]:
+def _looks(views: int, clutter: int = 0) -> list[tuple[Array, Array]]:
     """Images and object ids of every pose there is, rendered at the stored size at once."""
-    room = make_room(SEED, "living", SPACING)
+    room = make_room(SEED, "living", SPACING, clutter=clutter)
     camera = Undistorter.make(fisheye_camera(*FRAME, SEED)).camera.scaled(*SMALL)
     render = Renderer(room, camera)
     found = [render(pose) for pose in choose_poses(room, views)]
@@ -73,6 +75,33 @@ def test_objects_are_where_the_picture_shows_them(living: Snapshots) -> None:
     assert max(ids.max(where=ids < NOTHING, initial=0) for ids in living.object_ids) < len(
         living.rooms[0]
     )
+
+
+def test_scanned_pictures_are_of_the_same_room_with_small_things(living: Snapshots) -> None:
+    scanned = small_pictures(SEED, "living", 3, SPACING, 1.5, True)
+    assert same(scanned, small_pictures(SEED, "living", 3, SPACING, 1.5, True))
+    (clean,), (cluttered,) = living.rooms, scanned.rooms
+    furniture = [known for known in cluttered if known.label not in CLUTTER_LABELS]
+    assert furniture == list(clean) and len(cluttered) > len(clean)
+    poses = _looks(24, Scanning().clutter)
+    for image, ids in zip(scanned.images, scanned.object_ids):
+        agree = [float((np.where(own < 0, NOTHING, own) == ids).mean()) for _, own in poses]
+        best = int(np.argmax(agree))
+        assert agree[best] > 0.97
+        difference = np.abs(poses[best][0].astype(float) - image).mean()
+        assert 1 < difference < 60  # Exposure, blur and noise, but the same picture.
+    small = {i for i, known in enumerate(cluttered) if known.label in CLUTTER_LABELS}
+    assert small & set(np.unique(scanned.object_ids).tolist())
+
+
+def test_scanned_demo_pictures_are_those_of_its_walk() -> None:
+    room = make_room(SEED, "living", SPACING, clutter=Scanning().clutter)
+    walk = walk_through(room, choose_poses(room, 24), Scanning())
+    look = Renderer(room, Undistorter.make(fisheye_camera(*FRAME, SEED)).camera)
+    shown = demo_pictures(SEED, "living", 1, SPACING, True)
+    poses = [walk.true[index] for index in walk.pictures.tolist()]
+    agree = [(look(pose).object_ids == shown.object_ids[0]).mean() for pose in poses]
+    assert max(agree) > 0.97 and sorted(agree)[-2] < 0.9
 
 
 def test_demo_pictures_have_the_demos_size_and_ids_in_place() -> None:
@@ -146,7 +175,8 @@ def test_no_room_to_learn_from_or_to_examine_is_a_demo_room(
         (tmp_path / str(shard)).mkdir()
         prepare.run_shard(tmp_path / str(shard), shard, learning)
     assert len(read_snapshots(tmp_path / "1").rooms) == 4
-    prepare.exam_pictures(NanoExamConfig(rooms=8, seed=7))
+    for scanned in (False, True):
+        prepare.exam_pictures(NanoExamConfig(rooms=8, seed=7), scanned)
     assert len(seeds) == len(set(seeds)) == 16  # No two rooms alike, even under one base seed.
     assert set(kinds[:8]) == set(kinds[8:]) == set(KINDS)
     # The base seed aside, what follows it never follows it in a demo room.

@@ -57,7 +57,7 @@ def test_nothing_found_is_said(asked_run: AskedRun, ask: Ask, tmp_path: Path) ->
     sure = ("--overrides", "predict.presence=1.0")
     where = ("--scene-set", asked_run.scene_set, "--scene", asked_run.scene)
     printed = ask("query", "the chair", *where, *sure, "--out", tmp_path)
-    assert re.search(r"nothing found \(score 0\.\d\d\)", printed)
+    assert re.search(r"nothing fits \(score 0\.\d\d\)", printed)
     (mesh,) = tmp_path.glob("*/*.ply")
     assert not PlyData.read(mesh)["vertex"]["answer"].any()
 

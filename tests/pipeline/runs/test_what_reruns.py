@@ -92,6 +92,7 @@ LEFT_TO_OTHERS = {
     "teacher.lisa.vision_tower": "test_teacher_identity: needs weights",
     "text.weights": "goes with text.encoder, below",
     "steps": "test_declaration: modules of one's own",
+    "student.least_scenes": "test_own_scan: decides whether there is a student",
     "student.loss.image": "test_image_distillation: adds a stage",
 }
 

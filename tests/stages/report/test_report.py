@@ -133,10 +133,14 @@ def test_figures_settings_and_costs_are_shown(html: str) -> None:
     assert "from below" not in text and "Hidden" not in text
 
 
-def test_an_oracle_is_announced_loudly_and_only_an_oracle() -> None:
-    assert "these are not label-free results" in run(make_inputs("oracle"), SMALL).html
-    label_free = run(make_inputs("lisa-7b"), SMALL).html
-    assert "not label-free" not in label_free
+def test_a_warning_about_the_teacher_is_shown() -> None:
+    inputs = make_inputs("oracle")
+    warned = replace(inputs, record=replace(inputs.record, teacher_warning="Not <label-free>."))
+    assert "Not &lt;label-free&gt;." in run(warned, SMALL).html
+    assert 'class="warning" role="note"' not in run(inputs, SMALL).html
+
+
+def test_a_student_of_ground_truth_is_announced() -> None:
     inputs = make_inputs("lisa-7b")
     upper_bound = run(replace(inputs, record=replace(inputs.record, supervised=True)), SMALL).html
     assert "student's results are not label-free" in upper_bound

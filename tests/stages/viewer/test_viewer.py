@@ -55,7 +55,7 @@ def test_figures_and_beliefs_by_hand() -> None:
         "Size": "1.00 x 2.00 x 4.00 m",
         "Centre": "0.50, 1.00, 2.00 m",
     }
-    assert answer_facts(points, np.zeros(4, bool), None)["Centre"] == "nothing found"
+    assert answer_facts(points, np.zeros(4, bool), None)["Centre"] == "nothing fits"
     known = QueryAnswer.of_mask("truth", MASK)
     assert (known.probs >= known.threshold).tolist() == MASK.tolist()
     empty = QueryAnswer.of_mask("truth", np.zeros(4, bool))
