@@ -97,6 +97,10 @@ DESCRIPTION_FRAMES = (
     "{words}", "find {words}", "where is {words}?", "show me {words}", "segment {words}",
     "I need {words}", "can you see {words}?", "which part of the picture is {words}?",
 )  # fmt: skip
+OTHER_FRAMES = (
+    *COLOR_FRAMES, *ON_FRAMES, *ALL_FRAMES, *EVERYTHING_FRAMES, *BOTH_FRAMES, *RELATION_FRAMES,
+    *NEGATIONS,
+)  # fmt: skip
 AFTER_SITUATION = ("", "", "", "what should I use?", "which object is meant?", "where should I go?")
 
 
@@ -175,14 +179,10 @@ def pick(rng: np.random.Generator, words: Sequence[str]) -> str:
 
 
 def any_name(rng: np.random.Generator, label: str) -> str:
-    """Draw a name of a label: mostly the label itself, sometimes another name.
-
-    Now and then another thing's name stands before it, because the last noun tells the kind.
-    """
-    if label in STRUCTURE:
+    """Draw a name of a label: mostly the label itself, sometimes another name."""
+    if label in STRUCTURE or rng.random() < 0.55:
         return label
-    name = label if rng.random() < 0.55 else pick(rng, load_phrases()[label].names)
-    return f"{pick(rng, load_strangers().nouns)} {name}" if rng.random() < _ADORNED else name
+    return pick(rng, load_phrases()[label].names)
 
 
 def sentence_of(rng: np.random.Generator, query: ViewQuery) -> str:
@@ -248,7 +248,7 @@ def need_sentence(rng: np.random.Generator, label: str) -> str:
     return pick(rng, DESCRIPTION_FRAMES).format(words=pick(rng, phrases.descriptions))
 
 
-_ADORNED = 0.03
+_ADORNED = 0.06
 _STRANGERS = {
     "noun": 0.4,
     "verb": 0.12,
@@ -346,13 +346,19 @@ def _mixed_need(rng: np.random.Generator, label: str) -> str:
     return " ".join(kept_words if len(kept_words) > 3 else first)
 
 
+def _adorned_name(rng: np.random.Generator, label: str) -> str:
+    """Draw a name, now and then behind that of another thing: the last noun tells the kind."""
+    name = any_name(rng, label)
+    return f"{pick(rng, load_strangers().nouns)} {name}" if rng.random() < _ADORNED else name
+
+
 def _core(rng: np.random.Generator, query: ViewQuery) -> str | None:
     article = pick(rng, ("the ", "the ", "a ", "that ", ""))
     match query.kind:
         case "name":
-            return article + any_name(rng, query.label)
+            return article + _adorned_name(rng, query.label)
         case "color":
-            name = any_name(rng, query.label)
+            name = _adorned_name(rng, query.label)
             if rng.random() < 0.6:
                 return f"{article}{query.color} {name}"
             between = " ".join(_filler(rng)[:3])

@@ -9,6 +9,7 @@ from typing import Any
 
 import torch
 
+from data.queries.vocabulary import WORDS_FILE, vocabulary
 from data.types import Progress, silent
 from models.lisa.checkpoint import load_lisa, save_lisa
 from models.lisa.images import ClipTransform
@@ -19,7 +20,7 @@ from stages.nano import train as training
 from stages.nano.batches import COLOR_IDS, LABEL_IDS
 from stages.nano.configs import NanoConfig
 from stages.nano.exam import cosines, run_exam, summary, tables
-from stages.nano.prepare import TOKENIZER_FILES, exam_pictures
+from stages.nano.prepare import TOKENIZER_FILES, exam_pictures, known_sentences
 
 _COLUMNS = {
     "mask_iou": "mask IoU",
@@ -136,13 +137,15 @@ def run(
 
 
 def export(folder: Path, trained: Path) -> None:
-    """Write the network without the heads of training, in half precision."""
+    """Write the network without the heads of training, in half precision, and its known words."""
     tokenizer = LisaTokenizer.from_folder(trained / "tokenizer")
     trainee = NanoTrainee(nano_network(tokenizer.seg_id + 1), len(LABEL_IDS), len(COLOR_IDS))
     trainee.load_state_dict(torch.load(trained / "trainee.pt", weights_only=True))
     transform = ClipTransform((CLIP_SIZE, CLIP_SIZE), crop=None, resample=_BILINEAR)
     files = [trained / "tokenizer" / name for name in TOKENIZER_FILES]
     save_lisa(folder, trainee.network, files, transform)
+    words = vocabulary(known_sentences())
+    (folder / WORDS_FILE).write_text("\n".join(words) + "\n", encoding="utf-8")
 
 
 def _as_json(metrics: Any) -> Any:

@@ -63,7 +63,7 @@ def orthogonalised(matrices: Tensor) -> Tensor:
     Five rounds of a Newton-Schulz iteration, whose result has singular values of about 0.7 to 1.2.
     """
     wide = matrices if matrices.shape[1] <= matrices.shape[2] else matrices.mT
-    x = wide / wide.flatten(1).norm(dim=1).clamp(min=1e-7)[:, None, None]
+    x: Tensor = wide / wide.flatten(1).norm(dim=1).clamp(min=1e-7)[:, None, None]
     a, b, c = _COEFFICIENTS
     for _ in range(_ROUNDS):
         gram = x @ x.mT

@@ -21,7 +21,7 @@ from data.rooms import teacher_sentences
 from data.rooms.ids import room_kind
 from data.rooms.snapshots import Snapshots, demo_pictures, join, small_pictures, write_snapshots
 from data.rooms.teacher_questions import COLORS, QUERY_LABELS
-from data.rooms.wordings import MULTIPLE, SPATIAL, plural
+from data.rooms.wordings import plural
 from data.types import Progress, silent
 from models.lisa.prompts import build_prompt, question_of
 from models.lisa.tokenizer import LisaTokenizer
@@ -61,8 +61,8 @@ _PIECES = 2400
 _SPECIAL = {"lstrip": False, "normalized": True, "rstrip": False, "single_word": False}
 
 
-def corpus() -> Iterator[str]:
-    """Yield every frame, name and phrase at least once, with prompts and answers."""
+def known_sentences() -> Iterator[str]:
+    """Yield every frame, name and phrase of what LISA-nano knows at least once."""
     phrases = teacher_sentences.load_phrases()
     names = [name for label in phrases for name in (label, *phrases[label].names)]
     for label in QUERY_LABELS:
@@ -71,11 +71,8 @@ def corpus() -> Iterator[str]:
         yield f"It is the {color} one."
     for frame, name in zip(itertools.cycle(teacher_sentences.NAME_FRAMES), names * 2):
         yield frame.format(name=name)
-    frames = (*teacher_sentences.COLOR_FRAMES, *teacher_sentences.ON_FRAMES)
-    wordings = (*SPATIAL.values(), *MULTIPLE.values())
-    frames += tuple(text for wording in wordings for text in wording.train)
     slots = {"color": "red", "host": "desk", "names": "chairs", "count": "two", "other": "bed"}
-    for frame in frames:
+    for frame in teacher_sentences.OTHER_FRAMES:
         yield frame.format(name="chair", anchor="table", **slots)
     for label in phrases:
         wording = phrases[label]
@@ -84,6 +81,13 @@ def corpus() -> Iterator[str]:
         yield from wording.situations
         yield from wording.descriptions
     yield from (f"{text} {text}" for text in teacher_sentences.AFTER_SITUATION)
+
+
+def corpus() -> Iterator[str]:
+    """Yield what the tokenizer learns from: known sentences, strangers, and prompts."""
+    yield from known_sentences()
+    strangers = teacher_sentences.load_strangers()
+    yield from (*strangers.nouns, *strangers.verbs, *strangers.situations, *strangers.chatter)
     for form in ("sentence", "phrase", "explain"):
         yield build_prompt(question_of("the bed", form), "llava_v1", False).replace("<image>", " ")
 

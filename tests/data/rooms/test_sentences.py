@@ -92,7 +92,8 @@ def query(kind: str, label: str) -> ViewQuery:
 def queries() -> list[ViewQuery]:
     """One of every kind and label that can be asked."""
     asked = [query("name", label) for label in QUERY_LABELS]
-    return asked + [query(kind, label) for kind in KINDS if kind != "name" for label in LABELS]
+    kinds = [kind for kind in KINDS if kind not in ("name", "stranger")]
+    return asked + [query(kind, label) for kind in kinds for label in LABELS]
 
 
 def test_the_filter_knows_held_out_words_when_it_reads_them() -> None:
@@ -134,7 +135,7 @@ def test_another_name_is_no_other_label() -> None:
         assert names.isdisjoint(set(QUERY_LABELS) - {label})
 
 
-@pytest.mark.parametrize("kind", sorted(KINDS))
+@pytest.mark.parametrize("kind", sorted(set(KINDS) - {"stranger"}))
 def test_all_that_a_query_names_is_said(kind: str) -> None:
     one = query(kind, "potted plant")
     called = ["potted plant", *load_phrases()["potted plant"].names]

@@ -8,21 +8,29 @@ from __future__ import annotations
 import json
 from dataclasses import dataclass
 from pathlib import Path
+from unittest.mock import patch
 
 import numpy as np
 import pytest
+import torch
 import yaml
 
+from data.errors import DataError
+from data.queries.vocabulary import read_words, unmet_words
+from models.lisa import trainee
 from models.lisa.checkpoint import load_lisa
 from models.lisa.teacher import LisaSettings, LisaTeacher
+from pipeline.tasks.nano import NanoTraining
+from stages.nano import prepare, train
+from stages.teacher.identity import NANO
 from tests.support import warm
 from tests.support.cli import REPOSITORY, command, environment, luigi, tasks_done
-from tests.support.worlds.nano_world import office
+from tests.support.worlds.nano_world import office, small_config
 
 OVERRIDES = (
     "pictures.shards=1,pictures.rooms_per_shard=1,pictures.views=2,pictures.vertex_spacing=0.3,"
     "train.tower_steps=1,train.joint_steps=1,train.wording_steps=1,train.batch=2,train.queries=2,"
-    "exam.rooms=1,exam.views=1,exam.questions=2"
+    "exam.rooms=1,exam.views=1,exam.questions=2,exam.strangers=3"
 )
 
 
@@ -74,11 +82,46 @@ def test_the_card_tells_how_it_was_made_and_how_good_it_is(made: Made) -> None:
     text = (made.checkpoint / "figures.json").read_text(encoding="utf-8")
     assert "NaN" not in text  # No other reader of JSON would take it.
     told = json.loads(text)
-    assert told["summary"]["answers"] == 4
-    assert {"words", "kind", "label", "size"} == set(told["tables"])
+    tables = told["tables"]
+    assert {"words", "pictures", "kind", "strangers", "label", "size"} == set(tables)
+    # One clean and one scanned picture.
+    assert tables["words"]["seen"]["answers"] == tables["words"]["held out"]["answers"] == 4
+    assert sum(group["answers"] for group in tables["strangers"].values()) == 6
+    assert {"clean", "scanned"} == set(tables["pictures"])
     assert f"{told['summary']['names']:.3f}" in card
     assert " nan " not in card and "None" not in card
     assert "3 steps of 2 pictures with 2 questions each" in card
+
+
+def test_the_folder_tells_which_words_were_met(made: Made) -> None:
+    met = read_words(made.checkpoint)
+    assert met is not None
+    assert unmet_words("where is the reddish zebra?", met) == ("reddish", "zebra")
+    assert unmet_words("all the wardrobes, please", met) == ()
+
+
+def test_training_goes_on_from_a_folder(made: Made) -> None:
+    before = load_lisa(made.checkpoint)
+    with patch.object(trainee, "nano_config", small_config):
+        network = train._network(before.tokenizer, str(made.checkpoint))
+    assert all(weights.requires_grad for weights in network.parameters())
+    for name, tensor in before.network.state_dict().items():
+        torch.testing.assert_close(network.state_dict()[name], tensor, rtol=0, atol=0)
+    with pytest.raises(DataError, match="sizes of LISA-nano"):
+        train._network(before.tokenizer, str(made.checkpoint))
+
+
+def test_the_start_gives_the_tokenizer_and_is_part_of_the_identity(
+    made: Made, tmp_path: Path
+) -> None:
+    prepare.run(tmp_path / "tokenizer", str(made.checkpoint))
+    for name in prepare.TOKENIZER_FILES:
+        assert (tmp_path / "tokenizer" / name).read_bytes() == (made.checkpoint / name).read_bytes()
+    keys = [
+        NanoTraining(overrides=f"{OVERRIDES},train.start={start}").key().fingerprint
+        for start in ("", made.checkpoint, NANO)
+    ]
+    assert len(set(keys)) == 3
 
 
 def test_a_second_run_has_nothing_to_do(made: Made) -> None:
