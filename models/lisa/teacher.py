@@ -339,10 +339,18 @@ class LisaWords:
 
     @torch.inference_mode()
     def encode(self, texts: Sequence[str], mean_tokens: Tensor) -> NDArray[np.float32]:
-        """Return the [SEG] embeddings (n, D) float32 of ``texts``, decoded with ``mean_tokens``.
+        """Return the [SEG] embeddings (n, D) float32 of ``texts``; see ``encode_and_judge``."""
+        return self.encode_and_judge(texts, mean_tokens)[0]
 
-        For an answer without [SEG], the state with the largest probability of [SEG] is used.
-        ``mean_tokens`` (T, C) is the mean of ``image_tokens`` over some images.
+    @torch.inference_mode()
+    def encode_and_judge(
+        self, texts: Sequence[str], mean_tokens: Tensor
+    ) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+        """Return [SEG] embeddings (n, D) and presences (n,) of ``texts``, both float32.
+
+        The answers are decoded with ``mean_tokens`` (T, C), the mean of ``image_tokens`` over some
+        images. For an answer without [SEG], the state with the largest probability of [SEG] is
+        used. The presence is that probability: low for a text that no image would answer.
 
         Raises:
             UserError: a text exceeds the model's positions.
@@ -360,7 +368,9 @@ class LisaWords:
         )
         embeddings = seg_embeddings(self._network, [_seg_state(answer) for answer in decoded])
         rows = {text: row for row, text in enumerate(distinct)}
-        return embeddings.float().cpu().numpy()[[rows[text] for text in texts]]
+        chosen = [rows[text] for text in texts]
+        presences = np.array([answer.presence for answer in decoded], np.float32)
+        return embeddings.float().cpu().numpy()[chosen], presences[chosen]
 
 
 def _seg_state(decoded: Decoded) -> Tensor:

@@ -171,7 +171,8 @@ def _word_tokens(inputs: StepInputs, words: Sequence[str], device: str) -> Any:
     from stages.student.text_encoding import encode_queries
 
     configs = inputs.section("text"), inputs.section("teacher")
-    return encode_queries(inputs.read("text"), words, *configs, device)
+    least = inputs.config.words_presence
+    return encode_queries(inputs.read("text"), words, *configs, device, least)
 
 
 def _finetuning(plan: Plan) -> Mapping[str, Any]:

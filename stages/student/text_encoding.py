@@ -37,16 +37,20 @@ def encode_queries(
     cfg: TextConfig,
     teacher_cfg: TeacherConfig,
     device: str,
+    least_presence: float = 0.0,
 ) -> FloatArray:
     """Return (n, D) float32 unit query tokens of ``texts``, without any image.
 
-    The encoder is loaded once per process and config.
+    The encoder is loaded once per process and config. A text that the teacher's language model
+    answers with [SEG] at a probability below ``least_presence``, whatever is in the image, gets a
+    zero token: nothing fits.
 
     Args:
         student: a text student, as returned by ``read_text_student``.
         texts: queries in any form that the teacher accepts.
         cfg, teacher_cfg: the configs of its distillation; folders of weights may differ.
         device: "cpu" or "cuda[:i]".
+        least_presence: see above; other encoders refuse nothing.
 
     Raises:
         UserError: weights are missing or differ from those of the distillation, or a text is too
@@ -59,8 +63,10 @@ def encode_queries(
             f"than those of text.encoder={cfg.encoder} now: run DistilText again, or "
             "give the weights that it was distilled with"
         )
-    features = encode_features(texts, student.mean_tokens, cfg, teacher_cfg, device)
-    return Adapter(student.weight, student.bias).apply(features)
+    features, presences = _encoded(texts, student.mean_tokens, cfg, teacher_cfg, device)
+    tokens = Adapter(student.weight, student.bias).apply(features)
+    tokens[presences < least_presence] = 0
+    return tokens
 
 
 def encode_features(
@@ -75,14 +81,26 @@ def encode_features(
     ``mean_tokens`` (T, C) is the mean image for the teacher's language model, None for other
     encoders. Raises UserError like ``encode_queries``.
     """
+    return _encoded(texts, mean_tokens, cfg, teacher_cfg, device)[0]
+
+
+def _encoded(
+    texts: Sequence[str],
+    mean_tokens: FloatArray | None,
+    cfg: TextConfig,
+    teacher_cfg: TeacherConfig,
+    device: str,
+) -> tuple[FloatArray, FloatArray]:
+    """Return vectors (n, E) and presences (n,), which are 1 for encoders that refuse nothing."""
     if cfg.encoder == "teacher":
         import torch
 
         if mean_tokens is None:
             raise ValueError("the teacher's language model needs a mean image")
         words = make_words(teacher_cfg, device)
-        return words.encode(texts, torch.from_numpy(np.array(mean_tokens)))
-    return _text_encoder(cfg.model_dump_json(), device).encode(texts)
+        return words.encode_and_judge(texts, torch.from_numpy(np.array(mean_tokens)))
+    vectors = _text_encoder(cfg.model_dump_json(), device).encode(texts)
+    return vectors, np.ones(len(texts), np.float32)
 
 
 def known_words(cfg: TextConfig, teacher_cfg: TeacherConfig) -> frozenset[str] | None:

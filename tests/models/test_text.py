@@ -155,6 +155,16 @@ def test_nano_knows_words_behind_a_mean_image() -> None:
     assert max(_cosine(chair, bed), _cosine(please, bed)) < 0.5
 
 
+def test_nano_refuses_what_it_does_not_know() -> None:
+    known = ["the chair", "where can I sleep?", "find the wardrobe"]
+    strange = ["the submarine", "what is the capital of peru?", "hgfd sdfkj", "not the sofa"]
+    texts = known + strange
+    embeddings, presences = _words().encode_and_judge(texts, _mean_tokens())
+    assert np.array_equal(embeddings, _words().encode(texts, _mean_tokens()))
+    assert presences.dtype == np.float32
+    assert presences[:3].min() > 10 * presences[3:].max()
+
+
 def test_words_are_the_same_twice_and_in_any_company() -> None:
     texts = ["the chair", "Find the lamp on the left of the bed.", "x", "", "the chair"]
     together = _words().encode(texts, _mean_tokens())

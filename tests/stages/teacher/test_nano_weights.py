@@ -11,7 +11,7 @@ from safetensors.torch import load_file
 from data.rooms.snapshots import demo_pictures
 from models.lisa.checkpoint import load_lisa
 from models.lisa.teacher import LisaSettings, LisaTeacher
-from stages.nano import finish
+from stages.nano import exam
 from stages.nano.configs import NanoConfig
 from stages.network_configs import TeacherConfig
 from stages.teacher.identity import NANO, locate_weights
@@ -45,18 +45,22 @@ def test_the_card_says_which_command_made_them_and_how_good_they_are() -> None:
 
 
 @pytest.fixture(scope="module")
-def results() -> list[finish.Result]:
+def results() -> list[exam.Result]:
     """An exam of a few rooms at the demo's size."""
     teacher = LisaTeacher(load_lisa(NANO), LisaSettings(), "lisa_nano")
     kinds = ("living", "office", "bedroom")
     rooms = zip(ROOMS_OF_NOBODY, kinds)
     pictures = [demo_pictures(seed, kind, 4, 0.08) for seed, kind in rooms]
-    return [result for room in pictures for result in finish.run_exam(teacher, room, 8, 5)]
+    asked = "clean", 8, 4, 5
+    return [result for room in pictures for result in exam.run_exam(teacher, room, *asked)]
 
 
-def test_they_answer_questions_on_rooms_nobody_has_seen(results: list[finish.Result]) -> None:
+def test_they_answer_questions_on_rooms_nobody_has_seen(results: list[exam.Result]) -> None:
     # Far below what the card says: a few rooms vary, weights that do not fit the code fail.
-    told = finish.summary(results)
+    strange = exam.summary([result for result in results if result.group])
+    assert strange["answers"] == 3 * 4 * 4 and strange["true_negatives"] > 0.8
+    results = [result for result in results if result.words != exam.ANOTHER_HAND]
+    told = exam.summary(results)
     assert told["answers"] == 3 * 4 * 8 * 2
     assert told["mask_iou"] > 0.4
     assert told["presence"] > 0.7
