@@ -210,10 +210,6 @@ class PredictConfig(StageConfig):
     """Student alone: queries whose largest probability is lower have no object."""
     presence_together: Fraction = 0.3
     """Student combined with labels: queries whose largest score is lower have no object."""
-    words_presence: Fraction = 0.0
-    """By words alone: sentences to which the teacher's language model, with the mean image, answers
-    [SEG] at a lower probability have no object; 0 asks for all. LISA-nano refuses so what it does
-    not know."""
     student_share: Fraction = 0.5
     """Student combined with labels: exponent of the student's probability in the combined one; that
     of the label is one minus it. Lower it where the student is worse than the labels. Below 1/2,

@@ -226,6 +226,8 @@ _DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torc
 # SAM and the [SEG] head stay in float32, as published; this takes at most 2.5 GB.
 _LOW_PRECISION = ("language_model.", "projector.", "vision_tower.")
 _MOST_NAMED = 10
+REFUSAL_KEY = "refusal"
+"""Key of ``config.json`` for ``LoadedLisa.refusal``; published checkpoints do not have it."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -233,6 +235,8 @@ class LoadedLisa:
     """A loaded network in evaluation mode with frozen weights, its tokenizer and transform.
 
     ``dtype`` is the precision of the language model, the projector and CLIP; all else is float32.
+    ``refusal`` are the words of an answer to what the model knows in no image, "" for a model that
+    refuses nothing.
     """
 
     network: LisaNetwork
@@ -240,6 +244,7 @@ class LoadedLisa:
     clip_transform: ClipTransform
     dtype: torch.dtype
     device: torch.device
+    refusal: str = ""
 
 
 def load_lisa(
@@ -281,7 +286,8 @@ def load_lisa(
     tokenizer, transform = LisaTokenizer.from_folder(folder), ClipTransform.from_folder(tower)
     network = _load_network(folder, config, tower, torch_dtype, torch_device, quantize)
     _check_fit(folder, tower, network.config, tokenizer, transform)
-    return LoadedLisa(network, tokenizer, transform, torch_dtype, torch_device)
+    refusal = str(config.get(REFUSAL_KEY, ""))
+    return LoadedLisa(network, tokenizer, transform, torch_dtype, torch_device, refusal)
 
 
 def _device(device: str | torch.device) -> torch.device:

@@ -320,7 +320,8 @@ class LisaWords:
 
     def __init__(self, loaded: LoadedLisa, settings: LisaSettings) -> None:
         self._network, self._transform = loaded.network, loaded.clip_transform
-        self._device = loaded.device
+        self._device, self._tokenizer = loaded.device, loaded.tokenizer
+        self._refusal = loaded.refusal
         self._questions = Questions(loaded.tokenizer, settings)
 
     @property
@@ -345,12 +346,12 @@ class LisaWords:
     @torch.inference_mode()
     def encode_and_judge(
         self, texts: Sequence[str], mean_tokens: Tensor
-    ) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
-        """Return [SEG] embeddings (n, D) and presences (n,) of ``texts``, both float32.
+    ) -> tuple[NDArray[np.float32], NDArray[np.bool_]]:
+        """Return [SEG] embeddings (n, D) float32 of ``texts``, and which are refused, (n,) bool.
 
         The answers are decoded with ``mean_tokens`` (T, C), the mean of ``image_tokens`` over some
         images. For an answer without [SEG], the state with the largest probability of [SEG] is
-        used. The presence is that probability: low for a text that no image would answer.
+        used. A text is refused when the answer holds the checkpoint's refusal, in any image.
 
         Raises:
             UserError: a text exceeds the model's positions.
@@ -369,8 +370,11 @@ class LisaWords:
         embeddings = seg_embeddings(self._network, [_seg_state(answer) for answer in decoded])
         rows = {text: row for row, text in enumerate(distinct)}
         chosen = [rows[text] for text in texts]
-        presences = np.array([answer.presence for answer in decoded], np.float32)
-        return embeddings.float().cpu().numpy()[chosen], presences[chosen]
+        refused = np.array([self._is_refusal(answer) for answer in decoded], bool)
+        return embeddings.float().cpu().numpy()[chosen], refused[chosen]
+
+    def _is_refusal(self, answer: Decoded) -> bool:
+        return bool(self._refusal) and self._refusal in self._tokenizer.decode(answer.ids)
 
 
 def _seg_state(decoded: Decoded) -> Tensor:

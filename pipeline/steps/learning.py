@@ -171,8 +171,7 @@ def _word_tokens(inputs: StepInputs, words: Sequence[str], device: str) -> Any:
     from stages.student.text_encoding import encode_queries
 
     configs = inputs.section("text"), inputs.section("teacher")
-    least = inputs.config.words_presence
-    return encode_queries(inputs.read("text"), words, *configs, device, least)
+    return encode_queries(inputs.read("text"), words, *configs, device)
 
 
 def _finetuning(plan: Plan) -> Mapping[str, Any]:

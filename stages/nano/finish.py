@@ -10,8 +10,9 @@ from typing import Any
 import torch
 
 from data.queries.vocabulary import WORDS_FILE, vocabulary
+from data.rooms.teacher_questions import UNKNOWN_NAME
 from data.types import Progress, silent
-from models.lisa.checkpoint import load_lisa, save_lisa
+from models.lisa.checkpoint import REFUSAL_KEY, load_lisa, save_lisa
 from models.lisa.images import ClipTransform
 from models.lisa.teacher import LisaSettings, LisaTeacher
 from models.lisa.tokenizer import LisaTokenizer
@@ -137,13 +138,16 @@ def run(
 
 
 def export(folder: Path, trained: Path) -> None:
-    """Write the network without the heads of training, in half precision, and its known words."""
+    """Write the network without the heads of training, in half precision, with its refusal and words."""
     tokenizer = LisaTokenizer.from_folder(trained / "tokenizer")
     trainee = NanoTrainee(nano_network(tokenizer.seg_id + 1), len(LABEL_IDS), len(COLOR_IDS))
     trainee.load_state_dict(torch.load(trained / "trainee.pt", weights_only=True))
     transform = ClipTransform((CLIP_SIZE, CLIP_SIZE), crop=None, resample=_BILINEAR)
     files = [trained / "tokenizer" / name for name in TOKENIZER_FILES]
     save_lisa(folder, trainee.network, files, transform)
+    config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+    content = json.dumps({**config, REFUSAL_KEY: UNKNOWN_NAME}, indent=2)
+    (folder / "config.json").write_text(content + "\n", encoding="utf-8")
     words = vocabulary(known_sentences())
     (folder / WORDS_FILE).write_text("\n".join(words) + "\n", encoding="utf-8")
 

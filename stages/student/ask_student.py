@@ -158,8 +158,7 @@ class StudentEngine:
     def _answers(self, kept: _KeptScene, texts: Sequence[str]) -> tuple[Array, Array]:
         """Return probabilities (Q, S) of superpoints and thresholds (Q,)."""
         configs = self._configs
-        how = configs.text, configs.teacher, self._device, configs.predict.words_presence
-        tokens = encode_queries(self._text, texts, *how)
+        tokens = encode_queries(self._text, texts, configs.text, configs.teacher, self._device)
         check_length(kept.scene, tokens, self._model, self._student_dir)
         queries = torch.from_numpy(tokens).contiguous().to(self._device)
         raw_probs = answer_features(self._model, kept.by_turn, queries).probs

@@ -37,20 +37,17 @@ def encode_queries(
     cfg: TextConfig,
     teacher_cfg: TeacherConfig,
     device: str,
-    least_presence: float = 0.0,
 ) -> FloatArray:
     """Return (n, D) float32 unit query tokens of ``texts``, without any image.
 
     The encoder is loaded once per process and config. A text that the teacher's language model
-    answers with [SEG] at a probability below ``least_presence``, whatever is in the image, gets a
-    zero token: nothing fits.
+    refuses, whatever is in the image, gets a zero token: nothing fits.
 
     Args:
         student: a text student, as returned by ``read_text_student``.
         texts: queries in any form that the teacher accepts.
         cfg, teacher_cfg: the configs of its distillation; folders of weights may differ.
         device: "cpu" or "cuda[:i]".
-        least_presence: see above; other encoders refuse nothing.
 
     Raises:
         UserError: weights are missing or differ from those of the distillation, or a text is too
@@ -63,9 +60,9 @@ def encode_queries(
             f"than those of text.encoder={cfg.encoder} now: run DistilText again, or "
             "give the weights that it was distilled with"
         )
-    features, presences = _encoded(texts, student.mean_tokens, cfg, teacher_cfg, device)
+    features, refused = _encoded(texts, student.mean_tokens, cfg, teacher_cfg, device)
     tokens = Adapter(student.weight, student.bias).apply(features)
-    tokens[presences < least_presence] = 0
+    tokens[refused] = 0
     return tokens
 
 
@@ -90,8 +87,8 @@ def _encoded(
     cfg: TextConfig,
     teacher_cfg: TeacherConfig,
     device: str,
-) -> tuple[FloatArray, FloatArray]:
-    """Return vectors (n, E) and presences (n,), which are 1 for encoders that refuse nothing."""
+) -> tuple[FloatArray, NDArray[np.bool_]]:
+    """Return vectors (n, E) and which texts are refused, (n,) bool; only a teacher refuses any."""
     if cfg.encoder == "teacher":
         import torch
 
@@ -100,7 +97,7 @@ def _encoded(
         words = make_words(teacher_cfg, device)
         return words.encode_and_judge(texts, torch.from_numpy(np.array(mean_tokens)))
     vectors = _text_encoder(cfg.model_dump_json(), device).encode(texts)
-    return vectors, np.ones(len(texts), np.float32)
+    return vectors, np.zeros(len(texts), bool)
 
 
 def known_words(cfg: TextConfig, teacher_cfg: TeacherConfig) -> frozenset[str] | None:
