@@ -165,7 +165,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = parser.parse_args(arguments)
     plan = load_plan(options.scene_set, options.config, options.overrides)
     rooms = [
-        Room.of(plan.read("prepare_scene", "scene", name), plan.read("prepare_scene", "truth", name))
+        Room.of(
+            plan.read("prepare_scene", "scene", name), plan.read("prepare_scene", "truth", name)
+        )
         for name in plan.scenes(options.split)
     ]
     asked: list[Asked] = []

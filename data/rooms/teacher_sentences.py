@@ -116,8 +116,11 @@ class Phrases:
 
 @dataclass(frozen=True)
 class Strangers:
-    """Words of what no object of a room is: ``nouns`` of things, ``verbs`` and ``situations`` of
-    needs, and ``chatter``, remarks that are no search."""
+    """Words of what no object of a room is.
+
+    ``nouns`` are things, ``verbs`` and ``situations`` needs, ``chatter`` remarks that are no
+    search.
+    """
 
     nouns: tuple[str, ...]
     verbs: tuple[str, ...]
@@ -367,7 +370,9 @@ def _core(rng: np.random.Generator, query: ViewQuery) -> str | None:
             between = " ".join(_filler(rng)[:2])
             return f"{article}{query.label} {between} on the {query.other}".replace("  ", " ")
         case "all":
-            return pick(rng, ("all ", "every one of the ", "all the ", "the ")) + plural(query.label)
+            return pick(rng, ("all ", "every one of the ", "all the ", "the ")) + plural(
+                query.label
+            )
         case "everything":
             return pick(rng, ("everything", "all things", "whatever is")) + f" on the {query.other}"
         case "stranger":

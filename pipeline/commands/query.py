@@ -126,8 +126,8 @@ def check_student(plan: Plan) -> None:
     if not plan.has_student:
         count, least = len(plan.scenes("train")), plan.experiment.student.least_scenes
         raise UserError(
-            f"this run has no student that could answer new sentences: {count} training scenes, and "
-            f"student.least_scenes is {least}. Add the sentences to the queries and run RunAll "
+            f"this run has no student that could answer new sentences: {count} training scenes, "
+            f"and student.least_scenes is {least}. Add the sentences to the queries and run RunAll "
             "again, or train one nevertheless: --overrides student.least_scenes=1"
         )
     training_task = STEPS[plan.student().stage].task_name

@@ -10,7 +10,7 @@ answer without mask for an object in view has IoU 0.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import cycle, islice, zip_longest
 from typing import NamedTuple
@@ -35,9 +35,9 @@ class Result:
     """One evaluated answer.
 
     ``words`` are ``SEEN``, ``HELD_OUT`` or ``ANOTHER_HAND``; ``group`` is that of a stranger, else
-    "". ``share`` is the share of the picture that the object covers, 0 if it is not in view. ``iou``
-    and ``confidence``, the predicted IoU, are 0 without a mask; ``token`` is the [SEG] embedding
-    or None.
+    ""; ``pictures`` are "clean" or "scanned". ``share`` is the share of the picture that the object
+    covers, 0 if it is not in view. ``iou`` and ``confidence``, the predicted IoU, are 0 without a
+    mask; ``token`` is the [SEG] embedding or None.
     """
 
     query: ViewQuery
@@ -92,9 +92,7 @@ def run_exam(
     return results
 
 
-def _questions(
-    viewer: PictureObjects, rng: np.random.Generator, count: int
-) -> Iterator[Question]:
+def _questions(viewer: PictureObjects, rng: np.random.Generator, count: int) -> Iterator[Question]:
     """Sample ``count`` queries and yield each in all words that there are for it."""
     present, done = load_exam().present, 0
     while done < count:
@@ -120,7 +118,11 @@ def strangers_in_turn() -> Iterator[Question]:
 
 
 def _score(
-    question: Question, pictures: str, answer: TeacherAnswer, ids: Array, extent: tuple[float, float]
+    question: Question,
+    pictures: str,
+    answer: TeacherAnswer,
+    ids: Array,
+    extent: tuple[float, float],
 ) -> Result:
     query, _, words, group = question
     truth = np.isin(ids, query.targets)
@@ -132,9 +134,7 @@ def _score(
         confidence, token = float(answer.predicted_iou[0]), answer.seg_embeddings[0]
     named = answer.text.startswith(f"It is the {query.name},")
     share = float(truth.mean())
-    return Result(
-        query, words, group, pictures, share, has_mask, named, iou, confidence, token
-    )
+    return Result(query, words, group, pictures, share, has_mask, named, iou, confidence, token)
 
 
 Figures = dict[str, float]

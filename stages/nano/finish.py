@@ -65,11 +65,11 @@ def write_card(folder: Path, metrics: Mapping[str, Any], cfg: NanoConfig, comman
         f"- **Data**: {rooms * pictures.views:,} rendered pictures of {rooms:,} rooms, of seeds "
         f"that no demo room can have, {100 * pictures.scanned_share:.0f} % of them with small "
         "things lying about and taken by a moving camera of changing exposure; sentences of "
-        "`data/rooms/teacher_sentences.py`. No photograph, no text and no weights of others, so no licence of "
-        "others: MIT, as the project.",
+        "`data/rooms/teacher_sentences.py`. No photograph, no text and no weights of others, so no "
+        "licence of others: MIT, as the project.",
         f"- **Training**: {steps:,} steps of {training.PROCESSES * train.batch} pictures with "
-        f"{train.queries} questions each, {begun}, on CPU. Everything here, this card included, was made "
-        f"by\n\n      {command}",
+        f"{train.queries} questions each, {begun}, on CPU. Everything here, this card included, "
+        f"was made by\n\n      {command}",
         "- **Answers**: `It is the red chair, [SEG].` or `It is the red chair, not in this "
         "view.` Questions about places and sizes (`the chair closest to the desk`) are answered "
         "with all objects of the kind; which one is meant is left to 3D.",
@@ -78,7 +78,8 @@ def write_card(folder: Path, metrics: Mapping[str, Any], cfg: NanoConfig, comman
         "used nowhere else, half of them scanned; every question asked in the words of training "
         "rooms and in words kept from all training, and where it names a kind alone, in a "
         "sentence by another hand. Strangers are sentences by that hand to which no room has an "
-        "answer (`data/rooms/exam.yaml`); only their own tables hold them. Greedy decoding. Mask IoU is over objects that cover at least "
+        "answer (`data/rooms/exam.yaml`); only their own tables hold them. Greedy decoding. Mask "
+        "IoU is over objects that cover at least "
         "0.4 % of the picture, 0 where the answer has no mask; absent are objects of which no "
         "pixel shows. Presence is the mean of the rates of true positives and true negatives. "
         "Belief AUC: how well the predicted IoU (0 without a mask) tells pictures that show the "
@@ -138,7 +139,10 @@ def run(
 
 
 def export(folder: Path, trained: Path) -> None:
-    """Write the network without the heads of training, in half precision, with its refusal and words."""
+    """Write the network without the heads of training, in half precision.
+
+    Its words go into ``WORDS_FILE``, its refusal into ``config.json``.
+    """
     tokenizer = LisaTokenizer.from_folder(trained / "tokenizer")
     trainee = NanoTrainee(nano_network(tokenizer.seg_id + 1), len(LABEL_IDS), len(COLOR_IDS))
     trainee.load_state_dict(torch.load(trained / "trainee.pt", weights_only=True))

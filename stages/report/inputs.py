@@ -46,8 +46,8 @@ class RunRecord:
 
     ``training`` holds the rows of ``metrics.jsonl``; rows with a number under "loss" make the loss
     curve, over "epoch" where a row has it. ``supervised`` is True where the student was trained on
-    ground truth; ``has_student`` is False where the labels are the answer. ``teacher_warning`` is what readers
-    must know of the teacher, or "".
+    ground truth; ``has_student`` is False where the labels are the answer. ``teacher_warning`` is
+    what readers must know of the teacher, or "".
     """
 
     scene_set: str

@@ -10,9 +10,9 @@ from typing import Any
 import numpy as np
 
 from data.artifacts.evaluation import ANSWERS, METRICS, SOURCES, QueryRow, ReportFiles, metrics_text
+from data.queries.vocabulary import unmet_words, why_nothing
 from data.types import Progress, silent
 from stages.configs import ReportConfig
-from data.queries.vocabulary import unmet_words, why_nothing
 from stages.evaluation.metrics import centre_and_size
 from stages.report.inputs import AnsweredScene, ReportInputs, ReportScene, RunRecord
 from stages.report.page import render, render_page

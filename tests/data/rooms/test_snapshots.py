@@ -13,6 +13,7 @@ from data.rooms.ids import KINDS, room_seed
 from data.rooms.render import Renderer, fisheye_camera
 from data.rooms.room import make_room
 from data.rooms.scan import choose_poses
+from data.rooms.scanning.scan import Scanning, walk_through
 from data.rooms.snapshots import (
     FRAME,
     NOTHING,
@@ -26,7 +27,6 @@ from data.rooms.snapshots import (
     small_pictures,
     write_snapshots,
 )
-from data.rooms.scanning.scan import Scanning, walk_through
 from data.types import SPLITS, Array
 from stages.nano import prepare
 from stages.nano.configs import NanoExamConfig, NanoPicturesConfig

@@ -48,7 +48,9 @@ def of_own(capsys: pytest.CaptureFixture[str]) -> tuple[int, str]:
 
 def test_a_sound_scan_is_sound(own: Path, capsys: pytest.CaptureFixture[str]) -> None:
     code, page = of_own(capsys)
-    assert code == 0 and "findings: none" in page and "notes: 1\n1. Teacher lisa_nano has only" in page
+    assert (
+        code == 0 and "findings: none" in page and "notes: 1\n1. Teacher lisa_nano has only" in page
+    )
     assert "train 1, val 1" in page and "1 of train, 1 of val" in page
     assert SCENE in page and "RunTeacher" in page
 

@@ -107,9 +107,7 @@ def test_the_teachers_own_words_lead_back_to_its_tokens(tmp_path: Path) -> None:
     assert student.mean_tokens.dtype == np.float32
     found = encode_queries(student, TEXTS, TextConfig(), NANO, "cpu")
     assert (found * _nano_tokens()).sum(1).min() > 0.9
-    refused, kept = encode_queries(
-        student, ["the submarine", TEXTS[0]], TextConfig(), NANO, "cpu"
-    )
+    refused, kept = encode_queries(student, ["the submarine", TEXTS[0]], TextConfig(), NANO, "cpu")
     assert not refused.any() and np.allclose(kept, found[0], atol=1e-5)
     again = distil_text.run(scenes[::-1], TextConfig(), NANO)
     assert np.array_equal(again.weight, student.weight)
