@@ -175,6 +175,7 @@ def suggested_names(plan: Plan) -> tuple[str, ...]:
 
     if plan.experiment.prompts.bank:
         return tuple(plan.experiment.prompts.bank)
-    texts = {prompt.text for prompt in plan.read("prepare_prompts", "prompts")}
+    by_split = plan.read("prepare_prompts", "prompts")
+    texts = {prompt.text for prompts in by_split.values() for prompt in prompts}
     short = sorted(text for text in texts if len(words_of(text)) <= _NAME_WORDS)
     return tuple(short[:_MOST_NAMES])

@@ -12,6 +12,9 @@ import pytest
 from PIL import Image
 from plyfile import PlyData
 
+from data.queries.vocabulary import words_of
+from pipeline.commands.query import suggested_names
+from pipeline.plan import load_plan
 from stages.report.exports import ANSWER_COLOR
 from stages.student.ask_student import file_stem, in_one_line
 from tests.support.asked_run import INJECTED, AskedRun, asked_run, made_asked
@@ -60,6 +63,13 @@ def test_nothing_found_is_said(asked_run: AskedRun, ask: Ask, tmp_path: Path) ->
     assert re.search(r"nothing fits \(score 0\.\d\d\)", printed)
     (mesh,) = tmp_path.glob("*/*.ply")
     assert not PlyData.read(mesh)["vertex"]["answer"].any()
+
+
+def test_the_bank_is_suggested_or_else_short_sentences(asked_run: AskedRun) -> None:
+    names = suggested_names(asked_run.plan)
+    assert "the wardrobe" in names and all(len(words_of(name)) <= 3 for name in names)
+    banked = load_plan(asked_run.scene_set, "", "prompts.bank=[bed, potted plant]")
+    assert suggested_names(banked) == ("bed", "potted plant")
 
 
 def test_mistakes_are_one_line(asked_run: AskedRun, ask: Ask, tmp_path: Path) -> None:

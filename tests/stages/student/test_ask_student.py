@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from collections.abc import Sequence
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import pytest
@@ -14,7 +16,7 @@ from data.artifacts.soft_masks import read_predictions
 from data.artifacts.student import read_text_student
 from data.errors import UserError
 from data.types import Scene
-from pipeline.commands.query import make_engine
+from pipeline.commands.query import make_engine, suggested_names
 from pipeline.steps.questions import questions_of
 from stages.student import ask_student
 from stages.student.ask_student import AskConfigs, SentenceAnswer, StudentEngine
@@ -53,6 +55,29 @@ def test_an_answer_in_figures_by_hand() -> None:
     nothing = replace(asked, threshold=2.0)
     assert not nothing.mask.any() and nothing.box == (None, None)
     assert nothing.score == pytest.approx(0.8)
+
+
+def test_where_nothing_fits_words_and_things_are_told(
+    asked_run: AskedRun, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    encode = ask_student.encode_queries
+
+    def refusing(text: Any, texts: Sequence[str], *rest: Any) -> Any:
+        tokens = encode(text, texts, *rest).copy()
+        tokens[[said == "the moon" for said in texts]] = 0
+        return tokens
+
+    monkeypatch.setattr(ask_student, "encode_queries", refusing)
+    monkeypatch.setattr(ask_student, "known_words", lambda *of: frozenset({"the", "chair"}))
+    engine = make_engine(asked_run.plan, "cpu")
+    nothing, chair = engine.ask(asked_run.scene, ["the moon", "the chair"])
+    assert (nothing.num_points, nothing.score, nothing.unmet) == (0, 0, ("moon",))
+    assert chair.num_points > 0 and chair.unmet == chair.holds == ()
+    found = engine.ask(asked_run.scene, nothing.holds)
+    assert 0 < len(found) <= 8 and set(nothing.holds) <= set(suggested_names(asked_run.plan))
+    scores = [answer.score for answer in found]
+    assert scores == sorted(scores, reverse=True)
+    assert all(answer.num_points for answer in found)
 
 
 def test_scans_are_read_once_while_they_are_kept(

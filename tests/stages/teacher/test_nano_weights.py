@@ -34,7 +34,7 @@ def test_they_are_the_default_teacher_and_small() -> None:
 
 def test_the_card_says_which_command_made_them_and_how_good_they_are() -> None:
     card = (NANO / "README.md").read_text(encoding="utf-8")
-    assert "luigi --module pipeline TrainNanoTeacher\n" in card
+    assert "luigi --module pipeline TrainNanoTeacher --overrides " in card
     exam_rooms = NanoConfig().exam.rooms
     assert f"On {exam_rooms} rooms of the demo's generator" in card
     told = json.loads((NANO / "figures.json").read_text(encoding="utf-8"))["summary"]
