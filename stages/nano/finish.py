@@ -71,7 +71,8 @@ def write_card(folder: Path, metrics: Mapping[str, Any], cfg: NanoConfig, comman
         f"{train.queries} questions each, {begun}, on CPU. Everything here, this card included, "
         f"was made by\n\n      {command}",
         "- **Answers**: `It is the red chair, [SEG].` or `It is the red chair, not in this "
-        f"view.`; for what it does not know `It is the {UNKNOWN_NAME}, not in this view.` Questions about places and sizes (`the chair closest to the desk`) are answered "
+        f"view.`; for what it does not know `It is the {UNKNOWN_NAME}, not in this view.` "
+        "Questions about places and sizes (`the chair closest to the desk`) are answered "
         "with all objects of the kind; which one is meant is left to 3D.",
         "## Figures",
         f"On {exam.rooms} rooms of the demo's generator, {exam.views} pictures each, with seeds "
