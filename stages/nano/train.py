@@ -190,11 +190,15 @@ def _apart(trainee: NanoTrainee, batch: Batch, seg: Tensor) -> Tensor:
     seen = batch.seen_colors.flatten()
     targets = torch.where(seen == NO_COLOR, batch.colors.flatten(), seen)
     clear = targets != NO_COLOR
-    loss = functional.cross_entropy(labels, batch.labels.flatten(), ignore_index=UNKNOWN)
-    if clear.any():
-        return loss + functional.cross_entropy(colors[clear], targets[clear] - 1)
+    asked = batch.labels.flatten()
+    known = asked != UNKNOWN
     # A zero gradient is needed: all processes must reduce gradients of the same parameters.
-    return loss + 0 * colors.sum()
+    loss = 0 * labels.sum() + 0 * colors.sum()
+    if known.any():
+        loss = loss + functional.cross_entropy(labels[known], asked[known])
+    if clear.any():
+        loss = loss + functional.cross_entropy(colors[clear], targets[clear] - 1)
+    return loss
 
 
 PROCESSES = 2

@@ -117,10 +117,8 @@ def test_the_start_gives_the_tokenizer_and_is_part_of_the_identity(
     prepare.run(tmp_path / "tokenizer", str(made.checkpoint))
     for name in prepare.TOKENIZER_FILES:
         assert (tmp_path / "tokenizer" / name).read_bytes() == (made.checkpoint / name).read_bytes()
-    keys = [
-        NanoTraining(overrides=f"{OVERRIDES},train.start={start}").key().fingerprint
-        for start in ("", made.checkpoint, NANO)
-    ]
+    starts = ("", f",train.start={made.checkpoint}", f",train.start={NANO}")
+    keys = [NanoTraining(overrides=OVERRIDES + start).key().fingerprint for start in starts]
     assert len(set(keys)) == 3
 
 

@@ -14,10 +14,11 @@ import pytest
 import torch
 from torch import Tensor
 
+from data.rooms.teacher_questions import KINDS
 from models.lisa import trainee as trainee_module
 from models.lisa.trainee import NanoTrainee
 from stages.nano import train
-from stages.nano.batches import NO_COLOR, Batch
+from stages.nano.batches import NO_COLOR, UNKNOWN, Asking, Batch
 from stages.nano.configs import NanoTrainConfig
 from tests.support.warm import forkserver
 from tests.support.worlds.nano_world import (
@@ -35,7 +36,18 @@ from tests.support.worlds.nano_world import (
 def batch(tmp_path_factory: pytest.TempPathFactory) -> Batch:
     """Two pictures, three questions each."""
     data = nano_data(tmp_path_factory.mktemp("nano") / "shard")
-    return data.batch(np.random.default_rng(0), 2, 3)
+    kinds = {kind: rate for kind, rate in KINDS.items() if kind != "stranger"}
+    return data.batch(np.random.default_rng(0), 2, 3, Asking(kinds))
+
+
+def test_strangers_teach_the_language_and_no_prompt(trainee: NanoTrainee, tmp_path: Path) -> None:
+    data = nano_data(tmp_path / "shard")
+    batch = data.batch(np.random.default_rng(0), 2, 3, Asking({"stranger": 1.0}))
+    assert (batch.labels == UNKNOWN).all() and not batch.shown.any() and not batch.prompted.any()
+    assert not batch.masks.any()
+    _, language, borrowed = both_stages(trainee, batch)
+    assert all(torch.equal(language[name], borrowed[name]) for name in language)
+    assert float(language["language"]) > 0 and float(language["align"]) == 0
 
 
 @pytest.fixture(scope="module")
