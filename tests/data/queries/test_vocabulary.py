@@ -38,7 +38,7 @@ def test_all_words_of_the_vocabulary_are_met(texts: list[str]) -> None:
 def test_words_are_read_from_a_folder_of_weights(tmp_path: Path) -> None:
     assert read_words(tmp_path) is None
     (tmp_path / WORDS_FILE).write_text("lamp\ntür\n", encoding="utf-8")
-    assert read_words(tmp_path) == {"lamp", "tür"}
+    assert read_words(tmp_path) == frozenset({"lamp", "tür"})
     (tmp_path / WORDS_FILE).write_bytes(b"\xff\xfe")
     with pytest.raises(DataError, match="words.txt"):
         read_words(tmp_path)

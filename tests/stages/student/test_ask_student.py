@@ -20,6 +20,7 @@ from pipeline.commands.query import make_engine, suggested_names
 from pipeline.steps.questions import questions_of
 from stages.student import ask_student
 from stages.student.ask_student import AskConfigs, SentenceAnswer, StudentEngine
+from stages.student.text_encoding import encode_queries
 from tests.support.asked_run import AskedRun, asked_run, made_asked
 from tests.support.cli import REPOSITORY
 
@@ -60,10 +61,8 @@ def test_an_answer_in_figures_by_hand() -> None:
 def test_where_nothing_fits_words_and_things_are_told(
     asked_run: AskedRun, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    encode = ask_student.encode_queries
-
     def refusing(text: Any, texts: Sequence[str], *rest: Any) -> Any:
-        tokens = encode(text, texts, *rest).copy()
+        tokens = encode_queries(text, texts, *rest).copy()
         tokens[[said == "the moon" for said in texts]] = 0
         return tokens
 
