@@ -171,10 +171,13 @@ def make_engine(plan: Plan, device: str) -> StudentEngine:
 
 def suggested_names(plan: Plan) -> tuple[str, ...]:
     """What may be suggested where nothing fits: the bank, else the set's shortest sentences."""
+    from data.artifacts.store import is_complete
     from data.queries.vocabulary import words_of
 
     if plan.experiment.prompts.bank:
         return tuple(plan.experiment.prompts.bank)
+    if not is_complete(plan.key("prepare_prompts")):
+        return ()
     by_split = plan.read("prepare_prompts", "prompts")
     texts = {prompt.text for prompts in by_split.values() for prompt in prompts}
     short = sorted(text for text in texts if len(words_of(text)) <= _NAME_WORDS)
