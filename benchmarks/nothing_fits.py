@@ -5,7 +5,8 @@
 The sentences are those of ``data/rooms/exam.yaml``: absent things, other needs, remarks that are no
 search, letters, negations and invented words in every room, and sentences by another hand for each
 kind of thing in the rooms that hold it. They are asked of the student by words alone, and of the
-teacher, whose masks are fused as in the run. The exam's sentences are in no training.
+teacher, whose masks are fused as in the run. The exam's sentences are in no training; settings are
+chosen on others, ``--sentences tuning``.
 """
 
 from __future__ import annotations
@@ -60,9 +61,9 @@ class Room:
     sentences: tuple[tuple[str, str, Array | None], ...]
 
     @classmethod
-    def of(cls, scene: Scene, truth: GroundTruth) -> Room:
-        """Choose the sentences of a room."""
-        exam = load_exam()
+    def of(cls, scene: Scene, truth: GroundTruth, sentences: str) -> Room:
+        """Choose the sentences of a room from the file of that name."""
+        exam = load_exam(sentences)
         rows: list[tuple[str, str, Array | None]] = [
             (group, text, None) for group, texts in exam.nothing.items() for text in texts
         ]
@@ -160,13 +161,16 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--config", default="", help="as for luigi")
     parser.add_argument("--overrides", default="", help="as for luigi")
     parser.add_argument("--split", default="val", choices=["train", "val", "tune"])
+    parser.add_argument("--sentences", default="exam", choices=["exam", "tuning"])
     parser.add_argument("--words-only", action="store_true", help="do not ask the teacher")
     parser.add_argument("--output", type=Path, help="file for all answers (JSON)")
     options = parser.parse_args(arguments)
     plan = load_plan(options.scene_set, options.config, options.overrides)
     rooms = [
         Room.of(
-            plan.read("prepare_scene", "scene", name), plan.read("prepare_scene", "truth", name)
+            plan.read("prepare_scene", "scene", name),
+            plan.read("prepare_scene", "truth", name),
+            options.sentences,
         )
         for name in plan.scenes(options.split)
     ]

@@ -154,16 +154,19 @@ def load_strangers() -> Strangers:
 
 @dataclass(frozen=True)
 class ExamSentences:
-    """Sentences that are kept from all training: ``present`` by label, ``nothing`` by group."""
+    """Sentences that are kept from all training: ``present`` by label, ``nothing`` by group.
+
+    ``nothing`` are those to which no room has an answer.
+    """
 
     present: Mapping[str, tuple[str, ...]]
     nothing: Mapping[str, tuple[str, ...]]
 
 
 @cache
-def load_exam() -> ExamSentences:
-    """Load the sentences of the exam."""
-    tables = _load("exam.yaml")
+def load_exam(name: str = "exam") -> ExamSentences:
+    """Load the sentences of the exam, or those on which settings are chosen ("tuning")."""
+    tables = _load(f"{name}.yaml")
     parts = (
         {name: tuple(texts) for name, texts in tables[part].items()}
         for part in ("present", "nothing")

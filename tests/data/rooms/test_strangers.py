@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import numpy as np
+import pytest
 
 from data.rooms.clutter import CLUTTER_LABELS
 from data.rooms.teacher_questions import QUERY_LABELS, PictureObjects, sample_view_query
@@ -53,8 +54,9 @@ def test_a_stranger_has_no_target_and_words_of_its_own() -> None:
     assert all(sentence_of(rng, query) and loose_sentence(rng, query) for _ in range(50))
 
 
-def test_the_exam_is_kept_from_training() -> None:
-    exam, strangers = load_exam(), load_strangers()
+@pytest.mark.parametrize("name", ["exam", "tuning"])
+def test_exam_and_tuning_are_kept_from_training(name: str) -> None:
+    exam, strangers = load_exam(name), load_strangers()
     nothing = [text for texts in exam.nothing.values() for text in texts]
     assert len(nothing) == len(set(nothing)) >= 150
     assert not set(nothing) & {*strangers.chatter, *strangers.situations}
