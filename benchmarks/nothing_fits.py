@@ -23,6 +23,7 @@ import numpy as np
 
 from data.artifacts.soft_masks import PseudoLabels
 from data.artifacts.teacher import FILE, TeacherCache, TeacherWriter
+from data.errors import UserError
 from data.rooms.teacher_sentences import load_exam
 from data.types import Array, GroundTruth, Prompt, Scene
 from pipeline.commands.query import check_student, make_engine
@@ -154,17 +155,8 @@ def table(rows: Mapping[str, Mapping[str, float]]) -> str:
     return "\n".join(lines)
 
 
-def main(arguments: Sequence[str] | None = None) -> int:
-    """Ask, print the table, and write every answer to a file."""
-    parser = argparse.ArgumentParser(prog="python -m benchmarks.nothing_fits", description=__doc__)
-    parser.add_argument("--scene-set", default="demo_scanned", help="a generated scene set")
-    parser.add_argument("--config", default="", help="as for luigi")
-    parser.add_argument("--overrides", default="", help="as for luigi")
-    parser.add_argument("--split", default="val", choices=["train", "val", "tune"])
-    parser.add_argument("--sentences", default="exam", choices=["exam", "tuning"])
-    parser.add_argument("--words-only", action="store_true", help="do not ask the teacher")
-    parser.add_argument("--output", type=Path, help="file for all answers (JSON)")
-    options = parser.parse_args(arguments)
+def ask_all(options: argparse.Namespace) -> list[Asked]:
+    """Ask student and teacher of the run that the command line names; UserError without one."""
     plan = load_plan(options.scene_set, options.config, options.overrides)
     rooms = [
         Room.of(
@@ -180,6 +172,25 @@ def main(arguments: Sequence[str] | None = None) -> int:
         asked += ask_words(plan, rooms)
     if not options.words_only:
         asked += ask_teacher(plan, rooms)
+    return asked
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Ask, print the table, and write every answer to a file."""
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.nothing_fits", description=__doc__)
+    parser.add_argument("--scene-set", default="demo_scanned", help="a generated scene set")
+    parser.add_argument("--config", default="", help="as for luigi")
+    parser.add_argument("--overrides", default="", help="as for luigi")
+    parser.add_argument("--split", default="val", choices=["train", "val", "tune"])
+    parser.add_argument("--sentences", default="exam", choices=["exam", "tuning"])
+    parser.add_argument("--words-only", action="store_true", help="do not ask the teacher")
+    parser.add_argument("--output", type=Path, help="file for all answers (JSON)")
+    options = parser.parse_args(arguments)
+    try:
+        asked = ask_all(options)
+    except UserError as error:
+        print(f"{parser.prog}: {error}", file=sys.stderr)
+        return 2
     print(table(summary(asked)))
     if options.output:
         options.output.write_text(json.dumps([vars(one) for one in asked], indent=1) + "\n")

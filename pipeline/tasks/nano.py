@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from functools import lru_cache
+from pathlib import Path
 from typing import Any
 
 import luigi
@@ -110,8 +111,7 @@ class NanoTraining(NanoTask):
             assert shard is not None
             inputs[f"pictures {task.unit()}"] = shard.fingerprint
         if self.cfg.train.start:
-            place = place_of(self.cfg.train.start, "train.start")
-            inputs["start"] = identity_of(place)
+            inputs["start"] = identity_of(self._start())
         config = self.cfg.train.model_dump(exclude={"start"})
         return self.nano_key(TRAINING, config, inputs)
 
@@ -123,9 +123,16 @@ class NanoTraining(NanoTask):
         shards = [shard.folder for shard in keys if shard is not None]
         with writing(key, TRAINING.resumable) as folder:
             if folder is not None:
-                prepare.run(folder / "tokenizer", self.cfg.train.start)
+                cfg = self.cfg.train
+                if cfg.start:
+                    cfg = cfg.model_copy(update={"start": str(self._start())})
+                prepare.run(folder / "tokenizer", cfg.start)
                 show = progress.reporter("NanoTraining", alone=True)
-                train.run(folder, shards, folder / "tokenizer", self.cfg.train, show)
+                train.run(folder, shards, folder / "tokenizer", cfg, show)
+
+    def _start(self) -> Path | str:
+        """Folder of the weights to go on from; DataError where there are none."""
+        return place_of(self.cfg.train.start, "train.start")
 
 
 class TrainNanoTeacher(NanoTask):

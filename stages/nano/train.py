@@ -281,10 +281,9 @@ def _network(tokenizer: LisaTokenizer, start: str) -> LisaNetwork:
     return network
 
 
-def precision() -> torch.dtype:
-    """Return bfloat16 on processors that compute in it, else float32, which is faster there."""
-    has_bfloat16 = torch.ops.mkldnn._is_mkldnn_bf16_supported()
-    return torch.bfloat16 if has_bfloat16 else torch.float32
+def computes_in_bfloat16() -> bool:
+    """Whether the processor computes in bfloat16; where it does not, float32 is far faster."""
+    return bool(torch.ops.mkldnn._is_mkldnn_bf16_supported())
 
 
 class Trainer:
@@ -308,7 +307,7 @@ class Trainer:
         self.optimizers = new_optimizers(trainee, cfg)
         self.vision_steps = cfg.tower_steps + cfg.joint_steps
         self.total = self.vision_steps + cfg.wording_steps
-        self.step, self.dtype = 0, precision()
+        self.step, self.in_bfloat16 = 0, computes_in_bfloat16()
         self._averages: dict[str, float] = {}
 
     def run(self, progress: Progress) -> None:
@@ -354,7 +353,7 @@ class Trainer:
         for optimizer, rate in zip(self.optimizers, (cfg.matrix_lr, cfg.lr), strict=True):
             for group in optimizer.param_groups:
                 group["lr"] = share * rate
-        with torch.autocast("cpu", torch.bfloat16, enabled=self.dtype == torch.bfloat16):
+        with torch.autocast("cpu", torch.bfloat16, enabled=self.in_bfloat16):
             if joint:
                 done = (self.step - cfg.tower_steps) / cfg.joint_steps
                 chance = 0.0 if cfg.start else max(0.0, 1 - done / _BORROWED_UNTIL)

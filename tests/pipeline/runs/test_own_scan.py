@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import json
 import re
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -165,6 +166,34 @@ def test_answers_in_figures() -> None:
     assert (found.score, found.centre, found.size) == (0.75, CHAIR, (0.5, 0.5, 0.9))
     assert found.num_points == len(make_tiny_scene()[1].points_of(13))
     assert (nothing.num_points, nothing.centre, nothing.score) == (0, None, 0.0)
+
+
+def test_what_nothing_fits_tells_unmet_words_and_what_the_scan_holds() -> None:
+    scene = replace(answered(asked("to sit", "to fly")), met=frozenset({"to", "sit"}))
+    found, nothing = answer_rows(scene)
+    assert (found.unmet, found.holds, found.why) == ((), (), "")
+    assert (nothing.unmet, nothing.holds) == (("fly",), ("to sit",))
+    # Categories of the bank, where there is one, surest first.
+    masks = {**scene.masks["together"], "b0": np.ones(3, bool), "b1": np.ones(3, bool)}
+    bank = {"b0": "bed", "b1": "sofa", "b2": "lamp"}
+    scores = {**scene.scores, "b0": 0.2, "b1": 0.9}
+    banked = replace(scene, bank=bank, scores=scores, masks={**scene.masks, "together": masks})
+    assert answer_rows(banked)[1].holds == ("sofa", "bed")
+    record = RunRecord("own", "lisa_nano", Experiment(), (), teacher_warning="Mind the teacher.")
+    files = run_answers(lambda: [banked], record, ReportConfig(picture_width=96))
+    page = Page(files.html)
+    assert "words never met: fly; this scan seems to hold: sofa, bed" in page.text
+    assert "Mind the teacher." in page.text
+    told = json.loads(files.texts[ANSWERS])[1]
+    assert (told["unmet"], told["holds"]) == (["fly"], ["sofa", "bed"])
+
+
+def test_a_teacher_that_knows_no_photographs_is_warned_of(own: Path) -> None:
+    warned = load_plan("own", "", "teacher.name=lisa_nano").teacher_warning
+    assert "on photographs its masks mean nothing" in warned
+    assert load_plan("demo", "", "").teacher_warning == ""
+    assert load_plan("own", "", "teacher.name=lisa").teacher_warning == ""
+    assert "not label-free" in load_plan("demo", "", "teacher.name=oracle").teacher_warning
 
 
 def test_the_page_of_answers_shows_hostile_sentences_as_text() -> None:

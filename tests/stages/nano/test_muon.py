@@ -37,6 +37,19 @@ def test_what_has_no_gradient_stays() -> None:
     assert torch.equal(still, torch.ones(2, 3)) and not torch.equal(moved, torch.ones(2, 3))
 
 
+def test_a_closure_gives_loss_and_gradients() -> None:
+    matrix = torch.ones(2, 3).requires_grad_()
+    optimizer = Muon([matrix], 0.1, 0.0)
+
+    def closure() -> torch.Tensor:
+        loss = (matrix * torch.eye(2, 3)).sum()
+        loss.backward()  # type: ignore[no-untyped-call]
+        return loss
+
+    assert float(optimizer.step(closure)) == 2
+    assert matrix[0, 0] < 1 and matrix[0, 1] == 1
+
+
 @pytest.mark.parametrize("shape", [(3, 5, 9), (2, 9, 5), (1, 7, 7)])
 def test_singular_vectors_stay_and_values_come_near_one(shape: tuple[int, int, int]) -> None:
     matrices = torch.randn(shape, generator=torch.Generator().manual_seed(2)).double()
