@@ -21,6 +21,7 @@ from pathlib import Path
 
 import numpy as np
 
+from data.artifacts.evaluation import SOURCES
 from data.artifacts.soft_masks import PseudoLabels
 from data.artifacts.teacher import FILE, TeacherCache, TeacherWriter
 from data.errors import UserError
@@ -28,6 +29,8 @@ from data.rooms.teacher_sentences import load_exam
 from data.types import Array, GroundTruth, Prompt, Scene
 from pipeline.commands.query import check_student, make_engine
 from pipeline.plan import Plan, load_plan
+from stages.evaluation.calibration import calibration_error
+from stages.evaluation.metrics import auc
 from stages.fusion import fuse_masks
 from stages.student import predict_masks
 from stages.teacher import run_teacher
@@ -42,7 +45,7 @@ class Asked:
     """A sentence and its answer: ``group`` is one of the exam's, or ``PRESENT``.
 
     ``num_points`` are those of the answer; ``iou`` is that with all objects of the kind, 0 for
-    sentences without answer; ``score`` is the answer's.
+    sentences without answer; ``presence`` and ``quality`` are the answer's.
     """
 
     source: str
@@ -51,7 +54,8 @@ class Asked:
     text: str
     num_points: int
     iou: float
-    score: float
+    presence: float
+    quality: float
 
 
 @dataclass(frozen=True, eq=False)
@@ -74,16 +78,15 @@ class Room:
                 rows += [(PRESENT, text, truth.mask(ids)) for text in texts]
         return cls(scene, tuple(rows))
 
-    def answered(
-        self, source: str, masks: Sequence[Array], scores: Sequence[float]
-    ) -> Iterator[Asked]:
-        """Score the answers (N,) bool of all sentences."""
-        for (group, text, target), mask, score in zip(self.sentences, masks, scores, strict=True):
+    def answered(self, source: str, masks: Sequence[Array], sure: Array) -> Iterator[Asked]:
+        """Score the answers (N,) bool of all sentences; ``sure`` (Q, 2) are presence, quality."""
+        for sentence, mask, certain in zip(self.sentences, masks, sure.tolist(), strict=True):
+            group, text, target = sentence
             iou = 0.0
             if target is not None:
                 iou = float((mask & target).sum() / max((mask | target).sum(), 1))
             count = int(np.count_nonzero(mask))
-            yield Asked(source, self.scene.scene_id, group, text, count, iou, float(score))
+            yield Asked(source, self.scene.scene_id, group, text, count, iou, *certain)
 
 
 def ask_words(plan: Plan, rooms: Sequence[Room]) -> Iterator[Asked]:
@@ -91,7 +94,8 @@ def ask_words(plan: Plan, rooms: Sequence[Room]) -> Iterator[Asked]:
     engine = make_engine(plan, "cpu")
     for room in rooms:
         answers = engine.ask(room.scene.scene_id, [text for _, text, _ in room.sentences])
-        yield from room.answered(_WORDS, [a.mask for a in answers], [a.score for a in answers])
+        sure = np.array([(a.presence, a.quality) for a in answers])
+        yield from room.answered(_WORDS, [a.mask for a in answers], sure)
 
 
 def ask_teacher(plan: Plan, rooms: Sequence[Room]) -> Iterator[Asked]:
@@ -99,17 +103,22 @@ def ask_teacher(plan: Plan, rooms: Sequence[Room]) -> Iterator[Asked]:
     cfg = plan.experiment
     for room in rooms:
         scene, scene_id = room.scene, room.scene.scene_id
-        labels = _labels(plan, room)
-        yield from room.answered(_LABELS, list(labels.answers()), labels.scores().tolist())
+        labels = labels_of(plan, room)
         if plan.has_student:
             student = plan.student().folder
             predictions = predict_masks.run(scene, labels, student, cfg.predict, "cpu")
-            scores = predictions.score("together").tolist()
-            yield from room.answered(_TOGETHER, list(predictions.together), scores)
+        else:
+            predictions = predict_masks.run_without_student(labels, cfg.predict)
+        sure = np.stack([predictions.presences, predictions.qualities], axis=2)
+        of_labels, of_both = (sure[:, SOURCES.index(name)] for name in ("fusion_only", "together"))
+        yield from room.answered(_LABELS, list(labels.answers()), of_labels)
+        if plan.has_student:
+            yield from room.answered(_TOGETHER, list(predictions.together), of_both)
         print(f"{scene_id}: {len(room.sentences)} sentences", file=sys.stderr, flush=True)
 
 
-def _labels(plan: Plan, room: Room) -> PseudoLabels:
+def labels_of(plan: Plan, room: Room) -> PseudoLabels:
+    """Ask the teacher a room's sentences in all views and fuse its masks as in the run."""
     cfg, scene = plan.experiment, room.scene
     texts = [text for _, text, _ in room.sentences]
     prompts = [
@@ -127,7 +136,8 @@ def _labels(plan: Plan, room: Room) -> PseudoLabels:
 def summary(asked: Sequence[Asked]) -> dict[str, dict[str, float]]:
     """Return, by source, the share of sentences with a mask by group, and present ones' mean IoU.
 
-    ``nothing`` is over all groups but ``PRESENT``.
+    ``nothing`` is over all groups but ``PRESENT``. The AUC is that of presence between present
+    sentences and all others, the expected calibration error that of presence.
     """
     rows: dict[str, dict[str, float]] = {}
     for source in dict.fromkeys(one.source for one in asked):
@@ -137,7 +147,15 @@ def summary(asked: Sequence[Asked]) -> dict[str, dict[str, float]]:
         nothing = [one for one in of_source if one.group != PRESENT]
         present = [one.iou for one in of_source if one.group == PRESENT]
         mean = float(np.mean(present)) if present else float("nan")
-        rows[source] = {"nothing": _share(nothing), **shares, "present, mean IoU": mean}
+        is_present = np.array([one.group == PRESENT for one in of_source])
+        sure = np.array([one.presence for one in of_source])
+        rows[source] = {
+            "nothing": _share(nothing),
+            **shares,
+            "present, mean IoU": mean,
+            "presence, AUC": auc(sure, is_present),
+            "presence, calibration error": calibration_error(sure, is_present.astype(float)),
+        }
     return rows
 
 

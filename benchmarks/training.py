@@ -114,6 +114,7 @@ def _room(scale: Scale) -> TrainingScene:
         np.full(scale.queries, 0.5, np.float32),
         views,
         np.full_like(weights, 0.9),
+        np.tile(np.array([0.5, 4, 4], np.float32), (scale.queries, 1)),
     )
     return TrainingScene(scene, prompts, labels)
 

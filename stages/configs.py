@@ -8,7 +8,8 @@ not fields. Unknown keys, wrong types and values out of range are refused.
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from collections.abc import Mapping
+from typing import Annotated, Literal, Self
 
 from pydantic import Field, field_validator, model_validator
 
@@ -183,6 +184,52 @@ class FuseConfig(StageConfig):
     just one of four or more, is no answer; 0 counts no views."""
 
 
+Weights = dict[str, float]
+"""Weight of each feature of an answer in a logistic, and "bias"; see ``stages.certainty``."""
+
+OWN_FEATURES = ("peak", "inside", "doubtful")
+LABEL_FEATURES = (*OWN_FEATURES, "support", "views", "trust")
+FEATURES: Mapping[str, tuple[str, ...]] = {
+    "student": OWN_FEATURES,
+    "words": (*OWN_FEATURES, "known"),
+    "labels": LABEL_FEATURES,
+    "together": (*LABEL_FEATURES, "own_peak", "own_inside", "agreement"),
+}
+"""Features that may have weights, by whose answer it is."""
+
+
+class AnswerCertainty(StageConfig):
+    """Weights that tell how sure one kind of answer is."""
+
+    presence: Weights
+    """Of the probability that the object exists."""
+    quality: Weights
+    """Of the expected IoU of the mask if the object exists."""
+
+
+class CertaintyConfig(StageConfig):
+    """Weights that tell how sure answers are, fitted by ``python -m benchmarks.calibrate``."""
+
+    student: AnswerCertainty = AnswerCertainty(presence={"peak": 1}, quality={"inside": 1})
+    """Of the student, asked by the tokens of views."""
+    words: AnswerCertainty = AnswerCertainty(presence={"peak": 1}, quality={"inside": 1})
+    """Of the student, asked by words alone."""
+    labels: AnswerCertainty = AnswerCertainty(presence={"peak": 1}, quality={"inside": 1})
+    """Of the labels."""
+    together: AnswerCertainty = AnswerCertainty(presence={"peak": 1}, quality={"inside": 1})
+    """Of labels and student together."""
+
+    @model_validator(mode="after")
+    def _known_features(self) -> Self:
+        for whose, allowed in FEATURES.items():
+            answer: AnswerCertainty = getattr(self, whose)
+            for name in (*answer.presence, *answer.quality):
+                if name not in (*allowed, "bias"):
+                    features = ", ".join((*allowed, "bias"))
+                    raise ValueError(f"{whose} has no feature {name!r}; there are: {features}")
+        return self
+
+
 class PredictConfig(StageConfig):
     """Prediction of masks on the original points by the student."""
 
@@ -216,6 +263,8 @@ class PredictConfig(StageConfig):
     ``object_share`` is lower in proportion for the combined one."""
     student_share_of_score: Fraction = 0.5
     """The same exponent in the score, which decides whether there is an object."""
+    certainty: CertaintyConfig = CertaintyConfig()
+    """How sure answers are; fitted for LISA-nano on generated rooms."""
 
 
 class JudgeConfig(StageConfig):

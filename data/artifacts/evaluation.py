@@ -32,7 +32,8 @@ class Score:
     """The score of one source's mask for one query; counts are of the scan's original points.
 
     ``iou`` follows the strict convention (``stages.evaluation.metrics``). ``missing`` marks a
-    query without a prediction, which is scored as an empty mask.
+    query without a prediction, which is scored as an empty mask. ``presence`` and ``quality`` are
+    how sure the source is (``stages.certainty``), None where it does not tell.
     """
 
     intersection: int
@@ -40,6 +41,8 @@ class Score:
     iou: float
     predicted_points: int
     missing: bool
+    presence: float | None = None
+    quality: float | None = None
 
 
 @dataclass(frozen=True)

@@ -12,18 +12,18 @@ import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
 
 import numpy as np
 import zarr
 
+from data.artifacts.evaluation import SOURCES
 from data.artifacts.store import require_complete
 from data.artifacts.zarr_groups import write_rows
 from data.errors import ArtifactError
 from data.types import Array
 
 PSEUDO_FILE = "pseudo.zarr"
-_LAST = ("query_tokens", "thresholds", "view_tokens", "view_beliefs")
+_LAST = ("query_tokens", "thresholds", "view_tokens", "view_beliefs", "evidence")
 _PSEUDO_REMEDY = "Run FuseMasks again."
 
 
@@ -40,6 +40,9 @@ class PseudoLabels:
     ``view_tokens`` (Q, V, D) float32 are each view's [SEG] embedding and ``view_confidences``
     (Q, V) float32 the teacher's confidence in its mask (stored under the name ``view_beliefs``);
     both are 0 where the view has no mask.
+
+    ``evidence`` (Q, 3) float32 are, before any answer is refused, its threshold, the number of
+    views that see it, and of those the number whose masks support it (``stages.fusion.evidence``).
     """
 
     scene_id: str
@@ -53,12 +56,13 @@ class PseudoLabels:
     thresholds: Array
     view_tokens: Array
     view_confidences: Array
+    evidence: Array
 
     def __post_init__(self) -> None:
         """Raise ValueError when the parts do not fit each other."""
         num_queries, num_views = len(self.prompt_ids), len(self.view_ids)
         ranks = {"soft": 2, "confidence": 2, "view_weights": 2, "query_tokens": 2}
-        ranks |= {"thresholds": 1, "view_tokens": 3, "view_confidences": 2}
+        ranks |= {"thresholds": 1, "view_tokens": 3, "view_confidences": 2, "evidence": 2}
         for name, rank in ranks.items():
             array = getattr(self, name)
             if array.ndim != rank or len(array) != num_queries or array.dtype != np.float32:
@@ -76,16 +80,14 @@ class PseudoLabels:
             )
         if self.view_tokens.shape[1:] != (num_views, self.query_tokens.shape[1]):
             raise ValueError(f"{num_views} views, but tokens of shape {self.view_tokens.shape}")
+        if self.evidence.shape[1] != 3:
+            raise ValueError(f"evidence has three columns, not {self.evidence.shape[1]}")
         if [len(row) for row in self.drop_reasons] != [num_views] * num_queries:
             raise ValueError("drop_reasons must hold one text per query and view")
 
     def answers(self) -> Array:
         """(Q, N) bool: the masks that the soft labels give by their thresholds."""
         return np.asarray(self.soft >= self.thresholds[:, None])
-
-    def scores(self) -> Array:
-        """(Q,) float32: each query's largest soft label, the confidence that its object exists."""
-        return np.asarray(self.soft.max(axis=1, initial=0), np.float32)
 
 
 def _quantise(values: Array) -> Array:
@@ -110,6 +112,7 @@ def write_pseudo(folder: Path, labels: PseudoLabels) -> None:
         "thresholds": labels.thresholds,
         "view_tokens": labels.view_tokens.astype(np.float16),
         "view_beliefs": labels.view_confidences,
+        "evidence": labels.evidence,
     }
     for name, array in arrays.items():
         write_rows(group, name, array)
@@ -149,8 +152,9 @@ class Predictions:
 
     ``probs`` (Q, N) float32 and ``masks`` (Q, N) bool are the student's. ``together`` (Q, N) bool
     are masks of student and pseudo-labels combined, or the student's alone where a query has no
-    pseudo-labels. ``scores`` (Q, 2) float32 are the confidences of "student" and "together" that
-    the object exists.
+    pseudo-labels. ``presences`` and ``qualities`` (Q, 3) float32 are, for each of ``SOURCES``, the
+    probability that the object exists and the expected IoU of the mask if it does
+    (``stages.certainty``); those of the labels are NaN where there are none.
     """
 
     scene_id: str
@@ -158,11 +162,13 @@ class Predictions:
     probs: Array
     masks: Array
     together: Array
-    scores: Array
+    presences: Array
+    qualities: Array
 
     def __post_init__(self) -> None:
         """Raise ValueError when the parts do not fit each other."""
-        kinds = {"probs": np.float32, "masks": np.bool_, "together": np.bool_, "scores": np.float32}
+        kinds = {"probs": np.float32, "masks": np.bool_, "together": np.bool_}
+        kinds |= {"presences": np.float32, "qualities": np.float32}
         for name, dtype in kinds.items():
             array = getattr(self, name)
             if array.ndim != 2 or len(array) != len(self.prompt_ids) or array.dtype != dtype:
@@ -171,18 +177,25 @@ class Predictions:
                     f"got {array.dtype} {array.shape}"
                 )
         shapes = self.probs.shape, self.masks.shape, self.together.shape
-        if len(set(shapes)) > 1 or self.scores.shape[1] != 2:
-            raise ValueError(f"probs, masks, together are {shapes}, scores {self.scores.shape}")
+        if len(set(shapes)) > 1:
+            raise ValueError(f"probs, masks, together are {shapes}")
+        for name in ("presences", "qualities"):
+            if getattr(self, name).shape[1] != len(SOURCES):
+                raise ValueError(f"{name} are of {len(SOURCES)} sources, not {getattr(self, name)}")
 
     def only(self, prompt_ids: Sequence[str]) -> Predictions:
         """Select the rows of ``prompt_ids``, in their order; ValueError for an unknown id."""
         rows = [self.prompt_ids.index(prompt_id) for prompt_id in prompt_ids]
-        arrays = (self.probs, self.masks, self.together, self.scores)
+        arrays = (self.probs, self.masks, self.together, self.presences, self.qualities)
         return Predictions(self.scene_id, tuple(prompt_ids), *(array[rows] for array in arrays))
 
-    def score(self, source: Literal["student", "together"]) -> Array:
-        """(Q,) float32: the confidence of one source that each query's object exists."""
-        return np.asarray(self.scores[:, ("student", "together").index(source)])
+    def presence(self, source: str) -> Array:
+        """(Q,) float32: the probability, of one source, that each query's object exists."""
+        return np.asarray(self.presences[:, SOURCES.index(source)])
+
+    def quality(self, source: str) -> Array:
+        """(Q,) float32: the expected IoU of one source's masks where their objects exist."""
+        return np.asarray(self.qualities[:, SOURCES.index(source)])
 
 
 def write_predictions(folder: Path, predictions: Predictions) -> None:
@@ -197,7 +210,8 @@ def write_predictions(folder: Path, predictions: Predictions) -> None:
         "probs": np.rint(np.clip(predictions.probs, 0, 1) * 255).astype(np.uint8),
         "masks": np.packbits(predictions.masks, axis=1),
         "together": np.packbits(predictions.together, axis=1),
-        "scores": predictions.scores,
+        "presences": predictions.presences,
+        "qualities": predictions.qualities,
     }
     for name, array in arrays.items():
         write_rows(group, name, array)
@@ -221,7 +235,7 @@ def read_predictions(folder: Path) -> Predictions:
             np.asarray(group["probs"][...], np.float32) / np.float32(255),
             masks.astype(bool),
             together.astype(bool),
-            np.asarray(group["scores"][...], np.float32),
+            *(np.asarray(group[name][...], np.float32) for name in ("presences", "qualities")),
         )
     except (OSError, KeyError, ValueError, TypeError, RuntimeError) as error:
         raise ArtifactError(

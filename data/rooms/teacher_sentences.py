@@ -85,13 +85,21 @@ VERB_FRAMES = (
     "is there anything here to {verb}?", "how can I {verb}?", "a thing to {verb}",
     "what do people use to {verb}?", "my friend wants to {verb}, what should she use?",
     "where do I go if I need to {verb}?", "find something to {verb}", "we have to {verb}",
+    "{verb}", "I need to {verb}", "how do I {verb} in here?", "something to {verb} with",
+    "what do I use when I {verb}?", "help me {verb}", "the children want to {verb}",
+    "I have to {verb}, with what?", "what is there to {verb} with?", "time to {verb}",
 )  # fmt: skip
 NEGATIONS = (
-    "not the {name}", "anything but the {name}", "everything except the {name}", "no {name}",
-    "not a {name}, please", "I do not want the {name}", "whatever is not a {name}",
-    "leave out the {name}", "all but the {names}", "do not show me the {name}", "no {names} at all",
-    "something other than a {name}", "without the {name}", "never mind the {name}",
-    "forget the {name}", "not {names}", "skip the {name}", "don't mark the {name}",
+    "not {it}", "anything but {it}", "everything except {it}", "no {name}", "I do not want {it}",
+    "whatever is not {it}", "leave out {it}", "all but {it}", "do not show me {it}",
+    "something other than {it}", "without {it}", "never mind {it}", "forget {it}", "skip {it}",
+    "don't mark {it}", "no {name} at all", "I don't need {it}", "I am not after {it}",
+    "I did not ask for {it}", "anything, only not {it}", "it must not be {it}", "it isn't {it}",
+    "I'm not interested in {it}", "exclude {it}", "ignore {it}", "apart from {it}", "besides {it}",
+    "show me what is no {name}", "one that isn't {it}", "don't look for {it}", "avoid {it}",
+    "nothing like {it}", "let us not talk about {it}", "please no more {name}", "hide {it}",
+    "the rest of the room without {it}", "I never want to see {it} again", "not {it}, never",
+    "if it is {it}, leave it", "things that are different from {it}", "stop showing me {it}",
 )  # fmt: skip
 DESCRIPTION_FRAMES = (
     "{words}", "find {words}", "where is {words}?", "show me {words}", "segment {words}",
@@ -118,12 +126,13 @@ class Phrases:
 class Strangers:
     """Words of what no object of a room is.
 
-    ``nouns`` are things, ``verbs`` and ``situations`` needs, ``chatter`` remarks that are no
-    search.
+    ``nouns`` are things, ``verbs``, ``actions`` (a verb with its object) and ``situations`` needs,
+    ``chatter`` remarks that are no search.
     """
 
     nouns: tuple[str, ...]
     verbs: tuple[str, ...]
+    actions: tuple[str, ...]
     situations: tuple[str, ...]
     chatter: tuple[str, ...]
 
@@ -148,8 +157,9 @@ def load_phrases() -> Mapping[str, Phrases]:
 def load_strangers() -> Strangers:
     """Load the words of strangers."""
     tables = _load("strangers.yaml")
-    parts = (tables[name] for name in ("nouns", "verbs", "situations", "chatter"))
-    return Strangers(*(tuple(part) for part in parts))
+    actions = [f"{verb} {thing}" for verb, things in tables["actions"].items() for thing in things]
+    parts = {**tables, "actions": actions}
+    return Strangers(**{name: tuple(part) for name, part in parts.items()})
 
 
 @dataclass(frozen=True)
@@ -256,12 +266,13 @@ def need_sentence(rng: np.random.Generator, label: str) -> str:
 
 _ADORNED = 0.06
 _STRANGERS = {
-    "noun": 0.4,
-    "verb": 0.12,
+    "noun": 0.34,
+    "verb": 0.1,
+    "action": 0.12,
     "situation": 0.1,
-    "chatter": 0.16,
-    "negation": 0.08,
-    "letters": 0.06,
+    "chatter": 0.14,
+    "negation": 0.1,
+    "letters": 0.04,
     "invented": 0.08,
 }
 _LETTERS = "etaoinshrdlcumwfgypbvkjxqzasdfghjklqwertyuiop0123456789"
@@ -277,22 +288,34 @@ def stranger_sentence(rng: np.random.Generator) -> str:
             return _about(rng, _stranger_noun(rng))
         case "verb":
             return pick(rng, VERB_FRAMES).format(verb=pick(rng, words.verbs))
+        case "action":
+            return pick(rng, VERB_FRAMES).format(verb=pick(rng, words.actions))
         case "situation":
             return f"{pick(rng, words.situations)} {pick(rng, AFTER_SITUATION)}".strip()
         case "chatter":
             return pick(rng, words.chatter)
         case "negation":
-            label = pick(rng, LABELS)
-            return pick(rng, NEGATIONS).format(name=label, names=plural(label))
+            return _negation(rng)
         case "letters":
             return " ".join(_letters(rng) for _ in range(int(rng.integers(1, 5))))
     return _about(rng, _invented_noun(rng))
 
 
+def _negation(rng: np.random.Generator) -> str:
+    """Draw a sentence that only says what is not wanted, by any name, now and then with colour."""
+    name = any_name(rng, pick(rng, LABELS))
+    if rng.random() < 0.15:
+        name = f"{pick(rng, COLORS)} {name}"
+    forms = f"the {name}", f"the {name}", f"a {name}", f"that {name}", plural(name)
+    said = pick(rng, NEGATIONS).format(name=name, it=pick(rng, forms))
+    start, end = pick(rng, ("", "", "", "please, ", "well, ", "just ")), pick(rng, ("", "", "."))
+    return start + said + pick(rng, ("", "", "", ", please", " this time")) + end
+
+
 def _about(rng: np.random.Generator, noun: str) -> str:
     """Draw a sentence that asks for a noun by name, colour or place."""
     kind = rng.random()
-    if kind < 0.65:
+    if kind < 0.5:
         return pick(rng, NAME_FRAMES).format(name=noun)
     if kind < 0.8:
         return pick(rng, COLOR_FRAMES).format(name=noun, color=pick(rng, COLORS))
@@ -379,7 +402,8 @@ def _core(rng: np.random.Generator, query: ViewQuery) -> str | None:
         case "everything":
             return pick(rng, ("everything", "all things", "whatever is")) + f" on the {query.other}"
         case "stranger":
-            return article + (_stranger_noun(rng) if rng.random() < 0.7 else _invented_noun(rng))
+            noun = _stranger_noun(rng) if rng.random() < 0.7 else _invented_noun(rng)
+            return f"{article}{pick(rng, COLORS)} {noun}" if rng.random() < 0.3 else article + noun
         case "both":
             word = pick(rng, ("and", "and", "plus", "together with", "and also"))
             return f"the {query.label} {word} the {query.other}"

@@ -227,7 +227,20 @@ _DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torc
 _LOW_PRECISION = ("language_model.", "projector.", "vision_tower.")
 _MOST_NAMED = 10
 REFUSAL_KEY = "refusal"
-"""Key of ``config.json`` for ``LoadedLisa.refusal``; published checkpoints do not have it."""
+"""Key of ``config.json`` for the fields of ``Refusal``; published checkpoints do not have it."""
+
+
+@dataclass(frozen=True)
+class Refusal:
+    """What a model answers where it knows the thing in no image.
+
+    ``words`` name the thing in such an answer. The model gives it wherever the probability of the
+    words' first token is at least ``least``, which may be less than that of other answers: a
+    model is surer of what it learnt than of what it never met.
+    """
+
+    words: str
+    least: float
 
 
 @dataclass(frozen=True, eq=False)
@@ -235,8 +248,7 @@ class LoadedLisa:
     """A loaded network in evaluation mode with frozen weights, its tokenizer and transform.
 
     ``dtype`` is the precision of the language model, the projector and CLIP; all else is float32.
-    ``refusal`` are the words of an answer to what the model knows in no image, "" for a model that
-    refuses nothing.
+    ``refusal`` is None for a model that refuses nothing.
     """
 
     network: LisaNetwork
@@ -244,7 +256,7 @@ class LoadedLisa:
     clip_transform: ClipTransform
     dtype: torch.dtype
     device: torch.device
-    refusal: str = ""
+    refusal: Refusal | None = None
 
 
 def load_lisa(
@@ -286,8 +298,21 @@ def load_lisa(
     tokenizer, transform = LisaTokenizer.from_folder(folder), ClipTransform.from_folder(tower)
     network = _load_network(folder, config, tower, torch_dtype, torch_device, quantize)
     _check_fit(folder, tower, network.config, tokenizer, transform)
-    refusal = str(config.get(REFUSAL_KEY, ""))
+    refusal = _refusal(folder / "config.json", config)
     return LoadedLisa(network, tokenizer, transform, torch_dtype, torch_device, refusal)
+
+
+def _refusal(path: Path, config: Mapping[str, Any]) -> Refusal | None:
+    match config.get(REFUSAL_KEY):
+        case None:
+            return None
+        case {"words": str(words), "least": int() | float() as least} if words and 0 < least <= 1:
+            return Refusal(words, float(least))
+        case found:
+            expected = f'"{REFUSAL_KEY}": {{"words": "...", "least": a probability above 0}}'
+            raise DataError(
+                path, expected, str(found)[:80], "Take the checkpoint's own file again."
+            )
 
 
 def _device(device: str | torch.device) -> torch.device:

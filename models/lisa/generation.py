@@ -186,12 +186,18 @@ def embed_words(model: LlamaForCausalLM, ids: list[list[int]]) -> Tensor:
 
 @dataclass(frozen=True)
 class Stop:
-    """Stopping rule of an answer: ``eos_id``, ``max_new_tokens``, optionally the first [SEG]."""
+    """Stopping rule of an answer: ``eos_id``, ``max_new_tokens``, optionally the first [SEG].
+
+    The token ``refusal_id``, with which a refusal begins, is taken wherever its probability is at
+    least ``refuse_from``; above 1, never out of turn.
+    """
 
     eos_id: int
     seg_id: int
     max_new_tokens: int
     at_first_seg: bool
+    refusal_id: int = 0
+    refuse_from: float = 2.0
 
 
 @dataclass(eq=False)
@@ -200,13 +206,15 @@ class Decoded:
 
     ``ids`` include the end token. ``seg_states`` (hidden,) are the states that predicted each
     [SEG], from the position before it; they become SAM's prompts. ``presence`` is the largest
-    probability of [SEG] at any position, ``nearest`` the state at that position.
+    probability of [SEG] at any position, ``nearest`` the state at that position. ``strangeness``
+    is the largest probability of the token that begins a refusal.
     """
 
     ids: list[int] = field(default_factory=list)
     seg_states: list[Tensor] = field(default_factory=list)
     presence: float = -1.0
     nearest: Tensor | None = None
+    strangeness: float = 0.0
 
     def consider(self, presence: float, states: Tensor, row: int) -> None:
         """Update ``presence`` and ``nearest`` with row ``row`` of ``states`` (R, hidden)."""
@@ -309,15 +317,19 @@ class _Batch:
         last = self.states[torch.arange(len(rows), device=self._lengths.device), self._lengths - 1]
         while True:
             logits = self._model.lm_head(last)
+            probs = logits.float().softmax(dim=-1)
+            strange = probs[:, stop.refusal_id]
             tokens = logits.argmax(dim=-1)
-            seg_probs = logits.float().softmax(dim=-1)[:, stop.seg_id]
+            tokens = torch.where(strange >= stop.refuse_from, stop.refusal_id, tokens)
             # One copy from the device per step; ids and probabilities are exact as float64.
-            copied = torch.stack([tokens.double(), seg_probs.double()]).tolist()
+            figures = (tokens, probs[:, stop.seg_id], strange)
+            copied = torch.stack([figure.double() for figure in figures]).tolist()
             unfinished = []
-            for slot, (row, number, presence) in enumerate(zip(rows, *copied, strict=True)):
+            for slot, (row, number, presence, odd) in enumerate(zip(rows, *copied, strict=True)):
                 answer, token = answers[row], int(number)
                 answer.ids.append(token)
                 answer.consider(presence, last, slot)
+                answer.strangeness = max(answer.strangeness, odd)
                 if token == stop.seg_id:
                     answer.seg_states.append(last[slot])
                 is_last = token == stop.eos_id or (token == stop.seg_id and stop.at_first_seg)

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from data.errors import UserError
-from models.lisa.checkpoint import LoadedLisa
+from models.lisa.checkpoint import LoadedLisa, Refusal
 from models.lisa.generation import (
     Decoded,
     Prefix,
@@ -79,8 +79,10 @@ class Questions:
     Raises UserError for settings that the checkpoint does not support.
     """
 
-    def __init__(self, tokenizer: LisaTokenizer, settings: LisaSettings) -> None:
-        self._tokenizer, self._settings = tokenizer, settings
+    def __init__(
+        self, tokenizer: LisaTokenizer, settings: LisaSettings, refusal: Refusal | None = None
+    ) -> None:
+        self._tokenizer, self._settings, self._refusal = tokenizer, settings, refusal
         if settings.task_suffix and settings.task_suffix not in TASK_SUFFIXES:
             tasks = ", ".join(TASK_SUFFIXES)
             raise UserError(f"no task {settings.task_suffix!r} of LISA++; there are: {tasks}")
@@ -98,7 +100,11 @@ class Questions:
     def stop(self, at_first_seg: bool) -> Stop:
         """Return the stopping rule of answers."""
         most = self._settings.max_new_tokens
-        return Stop(self._tokenizer.eos_id, self._tokenizer.seg_id, most, at_first_seg)
+        rule = self._tokenizer.eos_id, self._tokenizer.seg_id, most, at_first_seg
+        if self._refusal is None:
+            return Stop(*rule)
+        first = self._tokenizer.encode_part(self._refusal.words, bos=False)[0]
+        return Stop(*rule, first, self._refusal.least)
 
     def _ids_of(self, question: str) -> list[int]:
         settings = self._settings
@@ -161,7 +167,7 @@ class LisaTeacher:
         self._network, self._tokenizer = loaded.network, loaded.tokenizer
         self._transform, self._device = loaded.clip_transform, loaded.device
         self._name = name
-        self._questions = Questions(loaded.tokenizer, settings)
+        self._questions = Questions(loaded.tokenizer, settings, loaded.refusal)
 
     @property
     def name(self) -> str:
@@ -320,9 +326,8 @@ class LisaWords:
 
     def __init__(self, loaded: LoadedLisa, settings: LisaSettings) -> None:
         self._network, self._transform = loaded.network, loaded.clip_transform
-        self._device, self._tokenizer = loaded.device, loaded.tokenizer
-        self._refusal = loaded.refusal
-        self._questions = Questions(loaded.tokenizer, settings)
+        self._device, self._refusal = loaded.device, loaded.refusal
+        self._questions = Questions(loaded.tokenizer, settings, loaded.refusal)
 
     @property
     def dim(self) -> int:
@@ -346,12 +351,13 @@ class LisaWords:
     @torch.inference_mode()
     def encode_and_judge(
         self, texts: Sequence[str], mean_tokens: Tensor
-    ) -> tuple[NDArray[np.float32], NDArray[np.bool_]]:
-        """Return [SEG] embeddings (n, D) float32 of ``texts``, and which are refused, (n,) bool.
+    ) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+        """Return [SEG] embeddings (n, D) and how well ``texts`` are known, (n,), float32.
 
         The answers are decoded with ``mean_tokens`` (T, C), the mean of ``image_tokens`` over some
         images. For an answer without [SEG], the state with the largest probability of [SEG] is
-        used. A text is refused when the answer holds the checkpoint's refusal, in any image.
+        used. A text that the model refuses in any image is known by at most one half, every text
+        by 1 where the checkpoint refuses nothing.
 
         Raises:
             UserError: a text exceeds the model's positions.
@@ -370,11 +376,18 @@ class LisaWords:
         embeddings = seg_embeddings(self._network, [_seg_state(answer) for answer in decoded])
         rows = {text: row for row, text in enumerate(distinct)}
         chosen = [rows[text] for text in texts]
-        refused = np.array([self._is_refusal(answer) for answer in decoded], bool)
-        return embeddings.float().cpu().numpy()[chosen], refused[chosen]
+        known = np.array([self._known(answer) for answer in decoded], np.float32)
+        return embeddings.float().cpu().numpy()[chosen], known[chosen]
 
-    def _is_refusal(self, answer: Decoded) -> bool:
-        return bool(self._refusal) and self._refusal in self._tokenizer.decode(answer.ids)
+    def _known(self, answer: Decoded) -> float:
+        """Return 1 minus the refusal's probability, its odds shifted to 1 where it begins."""
+        if self._refusal is None:
+            return 1.0
+        least, strange = self._refusal.least, answer.strangeness
+        if least >= 1 or strange >= 1:
+            return 1.0 - strange
+        against = strange / (1 - strange) * (1 - least) / least
+        return 1 / (1 + against)
 
 
 def _seg_state(decoded: Decoded) -> Tensor:

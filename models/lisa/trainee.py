@@ -157,14 +157,13 @@ class NanoTrainee(nn.Module):
         """Predict the colour of mask cells: (B, C, g, g) to (B, 3, 4g, 4g)."""
         return functional.pixel_shuffle(self.paint_sam(sam_embedding), CELLS)
 
-    def read(self, clip_features: Tensor, sequences: Sequences) -> tuple[Tensor, Tensor]:
-        """Run the Llama on image and questions.
+    def read(self, image: Tensor, sequences: Sequences) -> tuple[Tensor, Tensor]:
+        """Run the Llama on images, (B, N, hidden) projected features, and questions.
 
         Returns the states (B, S, hidden) of the questions and (B, hidden) at the image's end.
         """
         llama = self.network.language_model.model
         batch, length = sequences.ids.shape
-        image = self.network.projector(clip_features)
         before = llama.embed_tokens(sequences.prefix).expand(batch, -1, -1)
         tokens = torch.cat([before, image, llama.embed_tokens(sequences.ids)], dim=1)
         shared = before.shape[1] + image.shape[1]

@@ -90,7 +90,7 @@ def _answers(plan: Plan, scene_id: str, source: str) -> SceneAnswers:
         tuple(prompt.text for prompt in prompts),
         tuple(prompt.task for prompt in prompts),
         predictions.masks if is_student else predictions.together,
-        predictions.score(source),
+        predictions.presence(source),
     )
 
 

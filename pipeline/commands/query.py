@@ -72,15 +72,16 @@ def _write(out: Path, scene: Scene, answers: list[SentenceAnswer]) -> None:
 
 def _answer_text(answer: SentenceAnswer) -> str:
     from data.queries.vocabulary import why_nothing
+    from stages.student.ask_student import in_percent
 
     centre, size = answer.box
     why = why_nothing(answer.unmet, answer.holds)
     more = f"; {why}" if why else ""
     if centre is None or size is None:
-        return f"nothing fits (score {answer.score:.2f}){more}"
+        return f"nothing fits (there: {100 * answer.presence:.0f} %){more}"
     at, sides = (", ".join(f"{v:.2f}" for v in centre), " x ".join(f"{v:.2f}" for v in size))
     return (
-        f"score {answer.score:.2f}, {answer.num_points} of {len(answer.mask)} points, "
+        f"{in_percent(answer)}; {answer.num_points} of {len(answer.mask)} points, "
         f"size {sides} m, centre ({at}) m{more}"
     )
 

@@ -129,7 +129,9 @@ def _queries(plan: Plan, scene_id: str) -> list[Query]:
 
 
 def _answers(plan: Plan, scene_id: str) -> dict[str, list[QueryAnswer]]:
+    from data.artifacts.evaluation import SOURCES
     from data.artifacts.store import is_complete
+    from stages.certainty import answer_certainty, label_features
     from stages.viewer.content import NONE, QueryAnswer
 
     by_prompt: dict[str, list[QueryAnswer]] = {}
@@ -138,16 +140,18 @@ def _answers(plan: Plan, scene_id: str) -> dict[str, list[QueryAnswer]]:
         for row, name in enumerate(stored.prompt_ids):
             probs, mask = stored.probs[row], stored.masks[row]
             threshold = float(probs[mask].min()) if mask.any() else NONE
-            student_score, together_score = (float(score) for score in stored.scores[row])
+            sure = dict(zip(SOURCES, stored.presences[row].tolist(), strict=True))
             together = QueryAnswer.of_mask(
-                "student and labels together", stored.together[row], together_score
+                "student and labels together", stored.together[row], sure["together"]
             )
-            by_prompt[name] = [QueryAnswer("student", probs, threshold, student_score), together]
+            by_prompt[name] = [QueryAnswer("student", probs, threshold, sure["student"]), together]
     if is_complete(plan.key("fuse_masks", scene_id)):
         labels = plan.read("fuse_masks", "labels", scene_id)
+        cfg = plan.experiment.predict.certainty.labels
+        presences, _ = answer_certainty(label_features(labels), cfg).tolist()
         for row, name in enumerate(labels.prompt_ids):
             threshold, soft = float(labels.thresholds[row]), labels.soft[row]
-            lifted = QueryAnswer("lifted labels", soft, threshold, float(soft.max(initial=0)))
+            lifted = QueryAnswer("lifted labels", soft, threshold, presences[row])
             by_prompt.setdefault(name, []).append(lifted)
     return by_prompt
 

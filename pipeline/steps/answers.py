@@ -45,6 +45,19 @@ def masks_by_source(student: Predictions, labels: PseudoLabels) -> Masks:
     }
 
 
+def certainty_by_source(predictions: Predictions) -> dict[str, dict[str, tuple[float, float]]]:
+    """Presence and quality of the answers of one scene, by source that tells them and prompt id."""
+    from data.artifacts.evaluation import SOURCES
+
+    found: dict[str, dict[str, tuple[float, float]]] = {}
+    for source in SOURCES:
+        presences = predictions.presence(source).tolist()
+        sure = zip(presences, predictions.quality(source).tolist(), strict=True)
+        pairs = zip(predictions.prompt_ids, sure, strict=True)
+        found[source] = {name: pair for name, pair in pairs if pair[0] == pair[0]}
+    return found
+
+
 def read_masks(inputs: StepInputs, scene: str) -> Masks:
     """``masks_by_source`` for a step's inputs "masks" and "labels"."""
     return masks_by_source(inputs.read("masks", scene=scene), inputs.read("labels", scene=scene))
@@ -87,13 +100,17 @@ def make_room_choices(inputs: StepInputs, folder: Path) -> None:
 
 
 def _scores(inputs: StepInputs, scene: str) -> dict[str, dict[str, float]]:
-    """Confidence of each source in each prompt of a scene, by source and prompt id."""
+    """Presence of each prompt's object in a scene, by source and prompt id.
+
+    That of the labels is their largest value: asked by words, a student does not read them.
+    """
     predictions, labels = inputs.read("masks", scene=scene), inputs.read("labels", scene=scene)
-    fusion_only = dict(zip(labels.prompt_ids, labels.scores().tolist(), strict=True))
+    peaks = labels.soft.max(axis=1, initial=0).tolist()
     student, together = (
-        dict(zip(predictions.prompt_ids, predictions.score(source).tolist(), strict=True))
+        dict(zip(predictions.prompt_ids, predictions.presence(source).tolist(), strict=True))
         for source in ("student", "together")
     )
+    fusion_only = dict(zip(labels.prompt_ids, peaks, strict=True))
     return {"student": student, "fusion_only": fusion_only, "together": together}
 
 
@@ -183,8 +200,10 @@ def evaluation_scenes(inputs: StepInputs, questions: Questions) -> Iterator[Eval
     for name in inputs.scenes("masks"):
         truth = inputs.read("scene", "truth", name)
         teacher_2d = inputs.read("teacher_2d", scene=name)
-        masks = read_masks(inputs, name)
-        yield EvaluationScene(name, questions.of(name), truths, truth, masks, teacher_2d)
+        predictions = inputs.read("masks", scene=name)
+        masks = masks_by_source(predictions, inputs.read("labels", scene=name))
+        scene = EvaluationScene(name, questions.of(name), truths, truth, masks, teacher_2d)
+        yield replace(scene, certainty=certainty_by_source(predictions))
 
 
 def asked_by(dataset: Dataset) -> QuerySource:
@@ -303,7 +322,7 @@ EVALUATE_TEACHER_2D = declare(
 EVALUATE = declare(
     Step(
         name="evaluate",
-        version=6,
+        version=7,
         summary="Metrics of student, lifted labels and teacher over the validation split.",
         make="pipeline.steps.answers:make_metrics",
         config=lambda plan: plan.scene_set.asked,

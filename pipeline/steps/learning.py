@@ -153,21 +153,21 @@ def make_predictions(inputs: StepInputs, folder: Path) -> None:
     from stages.student import predict_masks as stage
 
     if not inputs.has("student"):
-        write_predictions(folder, stage.run_without_student(inputs.read("labels")))
+        write_predictions(folder, stage.run_without_student(inputs.read("labels"), inputs.config))
         return
     cfg, device, student = inputs.config, inputs.device, inputs.folder("student")
     scene = inputs.read("scene")
     if inputs.has("text"):
         prompts = read_questions(inputs).asked(inputs.scene)
         prompt_ids = tuple(prompt.prompt_id for prompt in prompts)
-        tokens = _word_tokens(inputs, [prompt.text for prompt in prompts], device)
-        predictions = stage.run_by_words(scene, prompt_ids, tokens, student, cfg, device)
+        words = _encoded(inputs, [prompt.text for prompt in prompts], device)
+        predictions = stage.run_by_words(scene, prompt_ids, words, student, cfg, device)
     else:
         predictions = stage.run(scene, inputs.read("labels"), student, cfg, device)
     write_predictions(folder, predictions)
 
 
-def _word_tokens(inputs: StepInputs, words: Sequence[str], device: str) -> Any:
+def _encoded(inputs: StepInputs, words: Sequence[str], device: str) -> Any:
     from stages.student.text_encoding import encode_queries
 
     configs = inputs.section("text"), inputs.section("teacher")
@@ -263,7 +263,7 @@ _CONVOLVES = Preload(
 FUSE_MASKS = declare(
     Step(
         name="fuse_masks",
-        version=3,
+        version=4,
         summary="Masks of many views to one soft label per point.",
         make="pipeline.steps.learning:make_labels",
         section="fuse",
@@ -371,7 +371,7 @@ DISTIL_TEXT = declare(
 PREDICT_MASKS = declare(
     Step(
         name="predict_masks",
-        version=7,
+        version=8,
         summary="The student's masks on the original points.",
         make="pipeline.steps.learning:make_predictions",
         section="predict",

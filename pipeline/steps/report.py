@@ -72,16 +72,17 @@ def _answered_scenes(inputs: StepInputs, questions: Questions) -> Iterator[Answe
     met = words_met(inputs.section("teacher"))
     for name in inputs.scenes("masks"):
         predictions = inputs.read("masks", scene=name)
-        scores = dict(
-            zip(predictions.prompt_ids, predictions.score("together").tolist(), strict=True)
+        presences, qualities = (
+            of("together").tolist() for of in (predictions.presence, predictions.quality)
         )
+        sure = dict(zip(predictions.prompt_ids, zip(presences, qualities), strict=True))
         bank = {prompt.prompt_id: category for prompt, category in questions.bank_of(name)}
         answers = inputs.read("answers", scene=name)
         texts = {key: answer.answer for key, answer in answers.items()}
         views, labels = inputs.read("teacher", scene=name), inputs.read("labels", scene=name)
         scene, masks = inputs.read("scene", "scene", name), read_masks(inputs, name)
         prompts = questions.of(name)
-        yield AnsweredScene(scene, prompts, masks, scores, texts, views, labels, bank, met)
+        yield AnsweredScene(scene, prompts, masks, sure, texts, views, labels, bank, met)
 
 
 def _record(inputs: StepInputs) -> RunRecord:

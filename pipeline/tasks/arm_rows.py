@@ -60,15 +60,19 @@ def _seconds(keys: Sequence[ArtifactKey]) -> float:
 
 def _rows(arm: Arm, plan: Plan, queries: SceneQueries) -> list[AnswerRow]:
     """Rows of one arm's answers on one scene."""
+    from stages.certainty import answer_certainty, label_features
+
     name = queries.scene_id
     if arm.scored == "teacher_2d":
         return list(queries.rows_of_pictures(plan.read(arm.step, "teacher_2d", name)))
     if arm.scored == "labels":
         labels = plan.read(arm.step, "labels", name)
-        prompt_ids, masks, scores = labels.prompt_ids, labels.answers(), labels.scores()
+        prompt_ids, masks = labels.prompt_ids, labels.answers()
+        cfg = plan.experiment.predict.certainty.labels
+        scores = answer_certainty(label_features(labels), cfg)[0]
     else:
         predictions = plan.read(arm.step, "masks", name)
-        prompt_ids, scores = predictions.prompt_ids, predictions.score(arm.scored)
+        prompt_ids, scores = predictions.prompt_ids, predictions.presence(arm.scored)
         masks = predictions.masks if arm.scored == "student" else predictions.together
     by_id = dict(zip(prompt_ids, masks, strict=True))
     return list(queries.rows_of_masks(by_id, dict(zip(prompt_ids, scores.tolist(), strict=True))))

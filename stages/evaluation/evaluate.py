@@ -14,7 +14,7 @@ not counted.
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, field, fields, replace
 from functools import cached_property
 from typing import Any
 
@@ -29,6 +29,7 @@ from data.rooms.teacher_questions import VISIBLE_SHARE
 from data.types import Array, GroundTruth, Progress, Prompt, PromptTruth, silent
 from stages.evaluation import benchmarks, metrics
 from stages.evaluation.benchmarks import QuerySource
+from stages.evaluation.calibration import summarise_certainty
 from stages.evaluation.metrics import BoxScan, auc
 from stages.evaluation.scan_quality import (
     SceneQuality,
@@ -128,6 +129,7 @@ class EvaluationScene:
     scan's original points. A missing mask scores as empty. ``teacher_2d`` is None where the teacher
     was not evaluated in 2D; ``scan`` may be None where the benchmark's convention scores no boxes.
     ``superpoints`` (N,) are the superpoints of the points, None where the scan is not judged.
+    ``certainty`` are presence and quality of the answers, by source, then by prompt id.
     """
 
     scene_id: str
@@ -138,6 +140,7 @@ class EvaluationScene:
     teacher_2d: Teacher2D | None = None
     scan: BoxScan | None = None
     superpoints: Array | None = None
+    certainty: Mapping[str, Mapping[str, tuple[float, float]]] = field(default_factory=dict)
 
     @cached_property
     def superpoint_truth(self) -> SuperpointTruth | None:
@@ -184,6 +187,7 @@ def run(
         "snapped": summarise_snapped(rows),
         "scan": summarise_scans(qualities),
         "benchmark": benchmarks.summarise(rows, queries, num_aligned),
+        "certainty": {source: summarise_certainty(rows, source) for source in SOURCES},
     }
     return Evaluation(tuple(rows), {**summarise(rows, judged), **sections})
 
@@ -239,11 +243,22 @@ def _row(scene: EvaluationScene, prompt: Prompt, queries: QuerySource) -> QueryR
         prompt.task,
         TARGET_COUNTS[min(len(set(object_ids)), 2)],
         len(targets),
-        _scores(scene, prompt.prompt_id, masks, targets),
+        _with_certainty(scene, prompt.prompt_id, _scores(scene, prompt.prompt_id, masks, targets)),
         benchmarks.group_of(queries, truth, object_ids),
         _official(scene, masks, queries, object_ids),
         snapped=snapped,
     )
+
+
+def _with_certainty(
+    scene: EvaluationScene, prompt_id: str, scores: Mapping[str, Score]
+) -> dict[str, Score]:
+    """Add presence and quality to a query's scores, where its sources tell them."""
+    found = {source: scene.certainty.get(source, {}).get(prompt_id) for source in scores}
+    return {
+        source: replace(score, presence=sure[0], quality=sure[1]) if sure else score
+        for (source, score), sure in zip(scores.items(), found.values(), strict=True)
+    }
 
 
 def _quality(scene: EvaluationScene) -> Iterator[SceneQuality]:

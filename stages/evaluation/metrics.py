@@ -178,10 +178,15 @@ def auc(scores: Sequence[float] | Array, positive: Sequence[bool] | Array) -> fl
     count, negatives = int(positives.sum()), int((~positives).sum())
     if not count or not negatives or np.isnan(values).any():
         return float("nan")
-    # scipy.stats.rankdata gives the same mean ranks, after an import that takes a second.
-    _, group, sizes = np.unique(values, return_inverse=True, return_counts=True)
-    ranks = (np.cumsum(sizes) - (sizes - 1) / 2)[group]
+    ranks = mean_ranks(values)
     return float((ranks[positives].sum() - count * (count + 1) / 2) / (count * negatives))
+
+
+def mean_ranks(values: Array) -> Array:
+    """Rank values (n,) from 1; equal values get the mean of their ranks."""
+    # scipy.stats.rankdata gives the same, after an import that takes a second.
+    _, group, sizes = np.unique(values, return_inverse=True, return_counts=True)
+    return np.asarray((np.cumsum(sizes) - (sizes - 1) / 2)[group])
 
 
 def boundary_cases(counts: Counts) -> dict[str, int]:

@@ -268,9 +268,10 @@ def run(
     totals = weights.sum(axis=0)
     stored = (weights / np.where(totals > 0, totals, 1)).T.astype(np.float32)
     thresholds = _thresholds(scene, soft, cfg)
+    answers = np.ascontiguousarray((soft >= thresholds[:, None]).T)
+    counts = count_support(views, answers, weights)
+    evidence = np.stack([thresholds, *counts], axis=1).astype(np.float32)
     if cfg.support > 0:
-        answers = np.ascontiguousarray((soft >= thresholds[:, None]).T)
-        counts = count_support(views, answers, weights)
         thresholds[~supported(counts, cfg.support)] = NONE
     return PseudoLabels(
         scene.scene_id,
@@ -284,6 +285,7 @@ def run(
         thresholds,
         np.ascontiguousarray(cache.seg_embeddings.transpose(1, 0, 2), np.float32),
         np.ascontiguousarray(view_confidence(cache).T, np.float32),
+        evidence,
     )
 
 

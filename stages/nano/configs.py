@@ -61,14 +61,14 @@ class NanoTrainConfig(StageConfig):
     masks and ``tower_steps`` should be 0."""
     tower_steps: Annotated[int, Field(ge=0)] = 1600
     """Steps of the first stage: towers and mask decoder without language."""
-    joint_steps: Count = 4000
+    joint_steps: Annotated[int, Field(ge=0)] = 4000
     """Steps of the joint stage: all parts together."""
-    wording_steps: Count = 600
+    wording_steps: Count = 900
     """Steps of the last stage: the language model alone, with freer wordings."""
     batch: Count = 16
-    """Pictures per step and process."""
+    """Pictures per step and process; half as many in the last stage."""
     queries: Count = 6
-    """Questions per picture."""
+    """Questions per picture; twice as many in the last stage."""
     lr: Positive = 0.001
     """Peak learning rate of AdamW, for vectors, embeddings, first and last layers."""
     matrix_lr: Positive = 0.003
@@ -92,6 +92,9 @@ class NanoExamConfig(StageConfig):
     """Questions per picture, each asked in training words and in held-out words."""
     strangers: Annotated[int, Field(ge=0)] = 4
     """Sentences per picture to which no room has an answer."""
+    kept: Annotated[float, Field(gt=0, le=1)] = 0.97
+    """Share of the tuning sentences about things that rooms hold that the checkpoint must not
+    refuse beside a mean picture; the threshold of its refusals follows."""
     seed: Seed = 20261123
     """Seed of rooms and questions."""
 

@@ -3,18 +3,22 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 
 from data.queries.vocabulary import WORDS_FILE, vocabulary
+from data.rooms.snapshots import Snapshots
 from data.rooms.teacher_questions import UNKNOWN_NAME
+from data.rooms.teacher_sentences import load_exam
 from data.types import Progress, silent
-from models.lisa.checkpoint import REFUSAL_KEY, load_lisa, save_lisa
+from models.lisa.checkpoint import REFUSAL_KEY, Refusal, load_lisa, save_lisa
 from models.lisa.images import ClipTransform
-from models.lisa.teacher import LisaSettings, LisaTeacher
+from models.lisa.teacher import LisaSettings, LisaTeacher, LisaWords
 from models.lisa.tokenizer import LisaTokenizer
 from models.lisa.trainee import CLIP_SIZE, NanoTrainee, nano_network
 from stages.nano import train as training
@@ -110,6 +114,9 @@ def _cell(value: float) -> str:
 
 
 _BILINEAR = 2
+_PICTURES = ("clean", "scanned")
+_SETTINGS = LisaSettings(use_start_end=True, question_form="auto")
+_MEAN_OF = 20
 
 
 def run(
@@ -121,12 +128,13 @@ def run(
     names.
     """
     export(folder, trained)
-    settings = LisaSettings(use_start_end=True, question_form="auto")
-    teacher = LisaTeacher(load_lisa(folder), settings, "lisa_nano")
     torch.set_num_threads(1)
     exam, results = cfg.exam, []
-    for kind in ("clean", "scanned"):
-        pictures = exam_pictures(exam, kind == "scanned", progress)
+    rooms = {kind: exam_pictures(exam, kind == "scanned", progress) for kind in _PICTURES}
+    least = refusal_threshold(folder, rooms.values(), exam.kept)
+    write_refusal(folder, least)
+    teacher = LisaTeacher(load_lisa(folder), _SETTINGS, "lisa_nano")
+    for kind, pictures in rooms.items():
         asked = exam.questions, exam.strangers, exam.seed
         results += run_exam(teacher, pictures, kind, *asked, progress)
     metrics = {
@@ -140,21 +148,43 @@ def run(
 
 
 def export(folder: Path, trained: Path) -> None:
-    """Write the network without the heads of training, in half precision.
-
-    Its words go into ``WORDS_FILE``, its refusal into ``config.json``.
-    """
+    """Write the network without the heads of training, in half precision, and ``WORDS_FILE``."""
     tokenizer = LisaTokenizer.from_folder(trained / "tokenizer")
     trainee = NanoTrainee(nano_network(tokenizer.seg_id + 1), len(LABEL_IDS), len(COLOR_IDS))
     trainee.load_state_dict(torch.load(trained / "trainee.pt", weights_only=True))
     transform = ClipTransform((CLIP_SIZE, CLIP_SIZE), crop=None, resample=_BILINEAR)
     files = [trained / "tokenizer" / name for name in TOKENIZER_FILES]
     save_lisa(folder, trainee.network, files, transform)
-    config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
-    content = json.dumps({**config, REFUSAL_KEY: UNKNOWN_NAME}, indent=2)
-    (folder / "config.json").write_text(content + "\n", encoding="utf-8")
     words = vocabulary(known_sentences())
     (folder / WORDS_FILE).write_text("\n".join(words) + "\n", encoding="utf-8")
+
+
+def write_refusal(folder: Path, least: float) -> None:
+    """Write into ``config.json`` that strangers are refused from the probability ``least`` on."""
+    path = folder / "config.json"
+    config = json.loads(path.read_text(encoding="utf-8"))
+    refusal = {"words": UNKNOWN_NAME, "least": least}
+    content = json.dumps({**config, REFUSAL_KEY: refusal}, indent=2)
+    path.write_text(content + "\n", encoding="utf-8")
+
+
+def refusal_threshold(folder: Path, pictures: Iterable[Snapshots], kept: float) -> float:
+    """Choose the probability from which on a checkpoint refuses a sentence.
+
+    The share ``kept`` of the tuning sentences about things that rooms hold is not refused beside
+    the mean of some ``pictures``. No sentence of the exam, and none that no room answers, is used.
+    """
+    plain = replace(load_lisa(folder), refusal=Refusal(UNKNOWN_NAME, 0.5))
+    words = LisaWords(plain, _SETTINGS)
+    images = [
+        np.asarray(image)
+        for each in pictures
+        for image in each.images[:: max(1, len(each.images) // _MEAN_OF)]
+    ]
+    mean = torch.stack([words.image_tokens(image) for image in images]).mean(0)
+    texts = [text for said in load_exam("tuning").present.values() for text in said]
+    known = words.encode_and_judge(texts, mean)[1]  # With even odds, 1 minus the probability.
+    return float(np.quantile(1 - known, kept))
 
 
 def _as_json(metrics: Any) -> Any:

@@ -72,6 +72,7 @@ def known_sentences() -> Iterator[str]:
     for frame, name in zip(itertools.cycle(teacher_sentences.NAME_FRAMES), names * 2):
         yield frame.format(name=name)
     slots = {"color": "red", "host": "desk", "names": "chairs", "count": "two", "other": "bed"}
+    slots["it"] = "the chair"
     for frame in teacher_sentences.OTHER_FRAMES:
         yield frame.format(name="chair", anchor="table", **slots)
     for label in phrases:
@@ -87,7 +88,8 @@ def corpus() -> Iterator[str]:
     """Yield what the tokenizer learns from: known sentences, strangers, and prompts."""
     yield from known_sentences()
     strangers = teacher_sentences.load_strangers()
-    yield from (*strangers.nouns, *strangers.verbs, *strangers.situations, *strangers.chatter)
+    yield from (*strangers.nouns, *strangers.verbs, *strangers.actions)
+    yield from (*strangers.situations, *strangers.chatter)
     for form in ("sentence", "phrase", "explain"):
         yield build_prompt(question_of("the bed", form), "llava_v1", False).replace("<image>", " ")
 

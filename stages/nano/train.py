@@ -10,6 +10,7 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -145,7 +146,7 @@ def stage_two(
     network = trainee.network
     clip, sam = network.clip_features(batch.clip), network.sam_embedding(batch.sam)
     sequences = Sequences(prefix, batch.ids, batch.segments, batch.positions)
-    states, summary = trainee.read(clip, sequences)
+    states, summary = trainee.read(network.projector(clip), sequences)
     rows = torch.arange(len(states), device=states.device)[:, None]
     seg = network.seg_head(states[rows, batch.ask_at])
     prompts = trainee.prompts(batch.labels.clamp(min=0), batch.colors)
@@ -158,6 +159,44 @@ def stage_two(
     terms["in_view"] = _in_view(trainee.in_view(summary).float(), batch.in_view)
     terms["tokens"] = _apart(trainee, batch, seg.float())
     return terms
+
+
+def stage_three(trainee: NanoTrainee, batch: Batch, prefix: Tensor) -> Terms:
+    """Return the losses of the language model alone.
+
+    The first half of the pictures is read as it is. In the place of the others stands the mean of
+    all, as when texts are encoded without an image: it tells nothing about what is in view, so
+    only the names of these answers are learnt, and no masks.
+    """
+    network, sharp = trainee.network, len(batch.ids) - len(batch.ids) // 2
+    with torch.no_grad():
+        clip, sam = network.clip_features(batch.clip), network.sam_embedding(batch.sam[:sharp])
+    image = network.projector(clip)
+    mean = image.mean(dim=0, keepdim=True).expand(len(image) - sharp, -1, -1)
+    sequences = Sequences(prefix, batch.ids, batch.segments, batch.positions)
+    states, summary = trainee.read(torch.cat([image[:sharp], mean]), sequences)
+    rows = torch.arange(len(states), device=states.device)[:, None]
+    seg = network.seg_head(states[rows, batch.ask_at])
+    masks, iou = network.decode_masks(sam, seg[:sharp])
+    terms = mask_losses(
+        masks, iou, replace(batch, masks=batch.masks[:sharp], shown=batch.shown[:sharp])
+    )
+    targets = torch.cat([batch.targets[:sharp], _names_alone(batch)[sharp:]])
+    terms |= _language(trainee, replace(batch, targets=targets), states)
+    terms["in_view"] = _in_view(trainee.in_view(summary[:sharp]).float(), batch.in_view[:sharp])
+    terms["tokens"] = _apart(trainee, batch, seg.float())
+    return terms
+
+
+def _names_alone(batch: Batch) -> Tensor:
+    """Return the targets (B, S) of answers up to the deciding token, which is left out."""
+    ends = torch.full((len(batch.ids), batch.ask_at.shape[1] + 1), -1)
+    # Each question owns one segment, and the padding the one before the first.
+    owners = batch.segments.gather(1, batch.ask_at)
+    ends.scatter_(1, owners + 1, batch.ask_at)
+    positions = torch.arange(batch.ids.shape[1])
+    decided = positions >= ends.gather(1, batch.segments + 1)
+    return batch.targets.masked_fill(decided, UNKNOWN)
 
 
 def _language(trainee: NanoTrainee, batch: Batch, states: Tensor) -> Terms:
@@ -209,7 +248,7 @@ _LOG_STEPS = 20
 _WARMUP = 100
 _LEVEL_UNTIL = 0.4
 _TOWERS = Asking({"name": 0.6, "color": 0.4})
-_WORDINGS = Asking({**KINDS, "both": 0.1, "stranger": 0.2}, structure=1.0, loosely=True)
+_WORDINGS = Asking({**KINDS, "both": 0.1, "stranger": 0.5}, structure=1.0, loosely=True)
 _GENTLY = 0.5
 _BORROWED_UNTIL = 0.12
 _ALIGNED_UNTIL = 0.6
@@ -348,13 +387,19 @@ class Trainer:
         cfg, share = self.cfg, self._rate()
         joint = self.step >= cfg.tower_steps
         rng = np.random.default_rng([cfg.seed, self.rank, self.step])
-        asking = _TOWERS if not joint else JOINT if self.step < self.vision_steps else _WORDINGS
-        batch = self.data.batch(rng, cfg.batch, cfg.queries, asking)
+        wordings = self.step >= self.vision_steps
+        if wordings:
+            # Half as many pictures leave time for twice as many sentences about each.
+            batch = self.data.batch(rng, -(-cfg.batch // 2), 2 * cfg.queries, _WORDINGS)
+        else:
+            batch = self.data.batch(rng, cfg.batch, cfg.queries, JOINT if joint else _TOWERS)
         for optimizer, rate in zip(self.optimizers, (cfg.matrix_lr, cfg.lr), strict=True):
             for group in optimizer.param_groups:
                 group["lr"] = share * rate
         with torch.autocast("cpu", torch.bfloat16, enabled=self.in_bfloat16):
-            if joint:
+            if wordings:
+                terms = stage_three(self.trainee, batch, self.prefix)
+            elif joint:
                 done = (self.step - cfg.tower_steps) / cfg.joint_steps
                 chance = 0.0 if cfg.start else max(0.0, 1 - done / _BORROWED_UNTIL)
                 borrowed = torch.from_numpy(rng.random((cfg.batch, cfg.queries)) < chance)

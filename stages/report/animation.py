@@ -57,7 +57,7 @@ class AnimatedQuery:
 def candidates(prompts: Sequence[Prompt], predictions: Predictions) -> list[Candidate]:
     """Return the queries of one scene that the student answered with a non-empty mask."""
     rows = [predictions.prompt_ids.index(prompt.prompt_id) for prompt in prompts]
-    sizes, scores = predictions.masks.sum(axis=1), predictions.score("student")
+    sizes, scores = predictions.masks.sum(axis=1), predictions.presence("student")
     all_candidates = (Candidate(p, float(scores[k]), int(sizes[k])) for p, k in zip(prompts, rows))
     return [candidate for candidate in all_candidates if candidate.points]
 
@@ -137,7 +137,7 @@ def _frames(query: AnimatedQuery) -> Iterator[tuple[Image.Image, int]]:
     """Yield pictures, each with the time that it is shown, in milliseconds."""
     row = query.predictions.prompt_ids.index(query.prompt.prompt_id)
     mask = query.predictions.masks[row]
-    score = float(query.predictions.score("student")[row])
+    score = float(query.predictions.presence("student")[row])
     plain, masked = _views(query)
     base = _page(query.prompt.text, f"student: the answer in 3D, score {score:.2f}")
     for step, (bare, lit) in enumerate(_turning(query.scene, mask)):

@@ -76,10 +76,10 @@ class ReportInputs:
 
 @dataclass(frozen=True, eq=False)
 class AnsweredScene:
-    """A scene without ground truth: its queries, masks by source and prompt id, and scores.
+    """A scene without ground truth: its queries, masks by source and prompt id, and certainty.
 
-    Sources are those of an evaluation. ``scores`` by prompt id, in [0, 1], are the confidence of
-    the answer of "together" that the object exists; ``answers`` holds the answers in words.
+    Sources are those of an evaluation. ``certainty`` by prompt id are presence and quality of the
+    answer of "together" (``stages.certainty``); ``answers`` holds the answers in words.
     ``bank`` maps the prompt ids of the background vocabulary to its categories; ``met`` are the
     words that the teacher has met, None where its weights do not tell.
     """
@@ -87,7 +87,7 @@ class AnsweredScene:
     scene: Scene
     prompts: Sequence[Prompt]
     masks: Mapping[str, Mapping[str, Array]]
-    scores: Mapping[str, float]
+    certainty: Mapping[str, tuple[float, float]]
     answers: Mapping[str, str] = field(default_factory=dict)
     teacher: TeacherCache | None = None
     labels: PseudoLabels | None = None
@@ -102,7 +102,7 @@ class AnsweredScene:
         names = self.bank or {prompt.prompt_id: prompt.text for prompt in self.prompts}
         masks = self.masks["together"]
         found = [key for key in names if key in masks and masks[key].any()]
-        found.sort(key=lambda key: -self.scores.get(key, 0.0))
+        found.sort(key=lambda key: -self.certainty.get(key, (0.0, 0.0))[0])
         return tuple(names[key] for key in found[:MOST_SUGGESTED])
 
 

@@ -250,6 +250,7 @@ def render_page(inputs: ReportInputs, album: Album, picture_width: int) -> str:
         rows=rows,
         scenes=sorted({row.scene_id for row in rows}),
         histograms=iou_histograms(rows, _SOURCE_NAMES),
+        certainty=certainty_panels(inputs.evaluation.summary.get("certainty", {})),
         num_absent=sum(row.target_count == "zero" for row in rows),
         sources=_SOURCE_NAMES,
         figures=_METRIC_LABELS,
@@ -258,6 +259,25 @@ def render_page(inputs: ReportInputs, album: Album, picture_width: int) -> str:
         is_supervised=inputs.record.supervised,
         ablation=None if inputs.ablation is None else ablation_section(inputs.ablation),
     )
+
+
+def certainty_panels(certainty: Mapping[str, Any]) -> LineCharts | None:
+    """Plot what answers tell of themselves against what is true; None where none tells anything.
+
+    ``certainty`` is that of ``metrics.json``.
+    """
+    panels = []
+    for part, title in (("presence", "There"), ("quality", "Quality (IoU)")):
+        lines: dict[str, list[tuple[float, float]]] = {"exactly": [(0.0, 0.0), (1.0, 1.0)]}
+        for source, name in _SOURCE_NAMES.items():
+            bins = certainty.get(source, {}).get(part, {}).get("bins", ())
+            lines[name] = [(told, true) for told, true, _ in bins]
+        panels.append((title, lines))
+    if not any(
+        len(line) for _, lines in panels for name, line in lines.items() if name != "exactly"
+    ):
+        return None
+    return line_panels(panels, "What was told and what was true", "told, percent", "true, percent")
 
 
 def render(

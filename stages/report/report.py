@@ -130,17 +130,20 @@ _MODES_WITHOUT_STUDENT = Modes(
 
 @dataclass(frozen=True)
 class AnswerRow:
-    """One answer: score, number of points, and centre and size of its box in metres.
+    """One answer: how sure it is, number of points, and centre and size of its box in metres.
 
-    The box is in the frame of the scan; centre and size are None where nothing fits. ``answer`` is
-    the teacher's answer in words, ``unmet`` the words that the teacher has never met, and
-    ``holds``, where nothing fits, what the scan seems to hold.
+    ``presence`` is the probability that the scan holds what is asked for, ``quality`` the expected
+    IoU of the answer if it does; both are 0 to 1. The box is in the frame of the scan; centre and
+    size are None where nothing fits. ``answer`` is the teacher's answer in words, ``unmet`` the
+    words that the teacher has never met, and ``holds``, where nothing fits, what the scan seems to
+    hold.
     """
 
     prompt_id: str
     scene_id: str
     text: str
-    score: float
+    presence: float
+    quality: float
     num_points: int
     centre: tuple[float, ...] | None
     size: tuple[float, ...] | None
@@ -177,7 +180,7 @@ def run_answers(
         viewpoint, note = rendered.choose_viewpoint(list(masks.values()))
         pictures = {name: paint(viewpoint, mask, mask, BOTH) for name, mask in masks.items()}
         if row.prompt_id in tile_ids:
-            scores = f"{row.scene_id}   score {100 * row.score:.0f} %"
+            scores = f"{row.scene_id}   there: {100 * row.presence:.0f} %"
             tiles.append(Tile(row.text, scores, pictures[_ANSWER], viewpoint.picture))
         return DrawnQuery(viewpoint, note, pictures, masks)
 
@@ -205,13 +208,14 @@ def answer_rows(item: AnsweredScene) -> list[AnswerRow]:
     for prompt in item.prompts:
         mask = item.masks[_ANSWER].get(prompt.prompt_id, np.zeros(len(points), bool))
         centre, size = centre_and_size(points[mask])
-        score = round(float(item.scores.get(prompt.prompt_id, 0.0)), 4)
+        presence, quality = item.certainty.get(prompt.prompt_id, (0.0, 0.0))
+        sure = round(presence, 4), round(quality, 4)
         count = int(np.count_nonzero(mask))
         names = prompt.prompt_id, prompt.scene_id, prompt.text
         answer = item.answers.get(prompt.prompt_id, "")
         unmet = () if item.met is None else unmet_words(prompt.text, item.met)
         fitting = () if count else holds
-        rows.append(AnswerRow(*names, score, count, centre, size, answer, unmet, fitting))
+        rows.append(AnswerRow(*names, *sure, count, centre, size, answer, unmet, fitting))
     return rows
 
 
@@ -225,7 +229,8 @@ def _machine_row(row: AnswerRow) -> dict[str, Any]:
     return {
         "scene": row.scene_id,
         "text": row.text,
-        "score": row.score,
+        "presence": row.presence,
+        "quality": row.quality,
         "points": row.num_points,
         "centre": _meters(row.centre, ", "),
         "size": _meters(row.size, " × "),

@@ -25,6 +25,7 @@ from data.geometry.superpoints import neighbours_of
 from data.geometry.voxels import mean_by_group
 from data.types import Array, Scene
 from models.student import Pooling, Student
+from stages.certainty import Features, answer_certainty, logit, mask_features, overlap
 from stages.configs import PredictConfig
 from stages.fusion.thresholds import NONE, choose_thresholds, geometric_mean
 from stages.student.training_samples import find_parts, floor_height, voxel_inputs
@@ -189,6 +190,22 @@ def student_cloud(scene: Scene) -> tuple[Array, Array, Array]:
     return points, cloud.colors, cloud.normals
 
 
+class LabelAnswers(NamedTuple):
+    """The labels of fusion on superpoints, and what tells how sure they are.
+
+    ``scaled`` (Q, S) float32 are scaled so that each query's threshold is one half; ``features``
+    are those of ``stages.certainty.label_features``.
+    """
+
+    scaled: Array
+    features: Features
+
+    @property
+    def answers(self) -> Array:
+        """(Q, S) bool: the answers of the labels alone."""
+        return np.asarray(self.scaled >= 0.5 - _ROUNDING)
+
+
 _ROUNDING = 1e-6
 """The label at the threshold, averaged over its superpoint, may be a little less than one half."""
 
@@ -209,34 +226,68 @@ class SceneMasks:
         return mean_by_group(values.T, self._ids, len(self._sizes)).T
 
     def predictions(
-        self, prompt_ids: tuple[str, ...], own: Array, labels: Array | None = None
+        self,
+        prompt_ids: tuple[str, ...],
+        own: Array,
+        labels: LabelAnswers | None = None,
+        known: Array | None = None,
     ) -> Predictions:
         """Make predictions from the student's probabilities ``own`` (Q, S).
 
-        ``labels`` (Q, S) are those of fusion, scaled so that their threshold is one half; None
-        without labels. The answer together ends within what the student or the labels hold:
-        large superpoints of which each is unsure could reach the threshold of both together.
+        ``labels`` are those of fusion, None without. ``known`` (Q,) is how well each query's words
+        are known, None for queries by the tokens of views; see ``thresholds``. The answer together
+        ends within what the student or the labels hold: large superpoints of which each is unsure
+        could reach the threshold of both together.
         """
         raw, own = own, self.smoothed(own)
-        of_student = own >= self.thresholds(own)[:, None]
+        thresholds = self.thresholds(own, known)
+        of_student = own >= thresholds[:, None]
         masks = together = of_student[:, self._ids]
-        scores = [own.max(1, initial=0)] * 2
         if labels is not None:
-            combined = self._combined(raw, labels, self._cfg.student_share)
-            scored = self._combined(raw, labels, self._cfg.student_share_of_score)
-            scores[1] = scored.max(1, initial=0)
-            chosen = self._thresholds(combined, 0, 0)
-            chosen[scores[1] < self._cfg.presence_together] = NONE
-            either = of_student | (labels >= 0.5 - _ROUNDING)
-            together = ((combined >= chosen[:, None]) & either)[:, self._ids]
+            together = self._together(raw, of_student, labels)[:, self._ids]
+        features, cfg = self.features(own, thresholds, labels, known), self._cfg.certainty
+        sure = {whose: answer_certainty(of, getattr(cfg, whose)) for whose, of in features.items()}
+        alone = sure["student" if known is None else "words"]
+        untold = np.full_like(alone, np.nan)
+        parts = alone, sure.get("labels", untold), sure.get("together", alone)
+        presences, qualities = np.stack(parts, axis=2)
         return Predictions(
-            self._scene_id,
-            prompt_ids,
-            own[:, self._ids],
-            masks,
-            together,
-            np.stack(scores, axis=1),
+            self._scene_id, prompt_ids, own[:, self._ids], masks, together, presences, qualities
         )
+
+    def _together(self, raw: Array, of_student: Array, labels: LabelAnswers) -> Array:
+        """Return the answers (Q, S) bool of student and labels together."""
+        combined = self._combined(raw, labels.scaled, self._cfg.student_share)
+        scored = self._combined(raw, labels.scaled, self._cfg.student_share_of_score)
+        chosen = self._thresholds(combined, 0, 0)
+        chosen[scored.max(1, initial=0) < self._cfg.presence_together] = NONE
+        either = of_student | labels.answers
+        return np.asarray((combined >= chosen[:, None]) & either)
+
+    def features(
+        self,
+        own: Array,
+        thresholds: Array,
+        labels: LabelAnswers | None = None,
+        known: Array | None = None,
+    ) -> dict[str, Features]:
+        """Describe the answers by whose they are, a field of ``CertaintyConfig``.
+
+        ``own`` (Q, S) are ``smoothed`` probabilities with their ``thresholds``; for others see
+        ``predictions``.
+        """
+        alone = mask_features(own, thresholds, self._sizes)
+        if known is not None:
+            return {"words": {**alone, "known": logit(known)}}
+        if labels is None:
+            return {"student": alone}
+        together = {
+            **labels.features,
+            "own_peak": alone["peak"],
+            "own_inside": alone["inside"],
+            "agreement": overlap(own >= thresholds[:, None], labels.answers, self._sizes),
+        }
+        return {"student": alone, "labels": labels.features, "together": together}
 
     def _combined(self, own: Array, labels: Array, share: float) -> Array:
         """Combine, and smooth less where the student, whose features make objects, counts less."""
@@ -251,9 +302,13 @@ class SceneMasks:
         mean = smooth_objects(probs, self._objects, self._sizes, share)
         return np.asarray(np.rint(mean * (self._sizes > 0) * 255) / np.float32(255), np.float32)
 
-    def thresholds(self, own: Array) -> Array:
-        """Choose (Q,) thresholds for ``smoothed`` probabilities; above 1 for no object."""
-        return self._thresholds(own, self._cfg.presence, self._cfg.sharpness)
+    def thresholds(self, own: Array, known: Array | None) -> Array:
+        """Choose (Q,) thresholds for ``smoothed`` probabilities; above 1 for no object.
+
+        A query whose words are ``known`` (Q,) by less than one half has no object.
+        """
+        chosen = self._thresholds(own, self._cfg.presence, self._cfg.sharpness)
+        return chosen if known is None else np.where(known < 0.5, np.float32(NONE), chosen)
 
     def _thresholds(self, probs: Array, presence: float, sharpness: float) -> Array:
         rule, weights = self._cfg.threshold, self._sizes**self._cfg.size_power

@@ -26,6 +26,7 @@ from data.artifacts.student import TextStudent
 from data.queries.prompts import check_sentence
 from data.queries.vocabulary import MOST_SUGGESTED, unmet_words
 from data.types import Array, Scene
+from stages.certainty import answer_certainty
 from stages.configs import PredictConfig, TeacherConfig, TextConfig
 from stages.evaluation.metrics import centre_and_size
 from stages.report.exports import SceneAnswers
@@ -51,15 +52,18 @@ class SentenceAnswer:
     """One sentence and its answer on a scan of N points.
 
     ``probs`` (N,) float32 are in [0, 1], in steps of 1/255; the answer is the points with at least
-    ``threshold``, which is above 1 if nothing fits. ``points`` (N, 3) float32 are the scan's
-    points in metres. ``unmet`` are the words that the text encoder has never met, and ``holds``,
-    where nothing fits, names of what the scan seems to hold.
+    ``threshold``, which is above 1 if nothing fits. ``presence`` is the probability that the scan
+    holds what is asked for, ``quality`` the expected IoU of the answer if it does. ``points``
+    (N, 3) float32 are the scan's points in metres. ``unmet`` are the words that the text encoder
+    has never met, and ``holds``, where nothing fits, names of what the scan seems to hold.
     """
 
     text: str
     probs: Array
     threshold: float
     points: Array
+    presence: float
+    quality: float
     unmet: tuple[str, ...] = ()
     holds: tuple[str, ...] = ()
 
@@ -67,11 +71,6 @@ class SentenceAnswer:
     def mask(self) -> Array:
         """(N,) bool, true for the points of the answer."""
         return np.asarray(self.probs >= self.threshold)
-
-    @cached_property
-    def score(self) -> float:
-        """Confidence that the object is in the scan, the largest probability, 0 to 1."""
-        return float(self.probs.max(initial=0))
 
     @cached_property
     def num_points(self) -> int:
@@ -139,7 +138,7 @@ class StudentEngine:
             check_sentence(text)
         with self._lock, repeatable(), torch.inference_mode():
             kept = self._keep(scene_id)
-            probs, thresholds = self._answers(kept, texts)
+            probs, thresholds, certain = self._answers(kept, texts)
             found = probs.max(1, initial=0) >= thresholds
             holds = () if found.all() else self._held(kept)
         points, ids = kept.scene.cloud.points, kept.scene.superpoint_ids
@@ -149,26 +148,33 @@ class StudentEngine:
                 row[ids],
                 float(threshold),
                 points,
+                presence,
+                quality,
                 () if self._met is None else unmet_words(text, self._met),
                 () if fits else holds,
             )
-            for text, row, threshold, fits in zip(texts, probs, thresholds, found, strict=True)
+            for text, row, threshold, presence, quality, fits in zip(
+                texts, probs, thresholds, *certain.tolist(), found, strict=True
+            )
         ]
 
-    def _answers(self, kept: _KeptScene, texts: Sequence[str]) -> tuple[Array, Array]:
-        """Return probabilities (Q, S) of superpoints and thresholds (Q,)."""
+    def _answers(self, kept: _KeptScene, texts: Sequence[str]) -> tuple[Array, Array, Array]:
+        """Return probabilities (Q, S) of superpoints, thresholds (Q,), and certainty (2, Q)."""
         configs = self._configs
-        tokens = encode_queries(self._text, texts, configs.text, configs.teacher, self._device)
+        encoded = encode_queries(self._text, texts, configs.text, configs.teacher, self._device)
+        tokens, known = encoded
         check_length(kept.scene, tokens, self._model, self._student_dir)
         queries = torch.from_numpy(tokens).contiguous().to(self._device)
         raw_probs = answer_features(self._model, kept.by_turn, queries).probs
         probs = kept.masks.smoothed(raw_probs)
-        return probs, kept.masks.thresholds(probs)
+        thresholds = kept.masks.thresholds(probs, known)
+        features = kept.masks.features(probs, thresholds, known=known)["words"]
+        return probs, thresholds, answer_certainty(features, configs.predict.certainty.words)
 
     def _held(self, kept: _KeptScene) -> tuple[str, ...]:
         """Return the names that have an answer on a scan, surest first."""
         if kept.held is None:
-            probs, thresholds = self._answers(kept, self._names)
+            probs, thresholds, _ = self._answers(kept, self._names)
             scores = probs.max(1, initial=0)
             order = np.argsort(-scores, kind="stable")
             rows = [row for row in order.tolist() if scores[row] >= thresholds[row]]
@@ -223,7 +229,7 @@ def exported(scene_id: str, answers: Sequence[SentenceAnswer]) -> SceneAnswers:
         tuple(asked.text for asked in answers),
         ("query",) * len(answers),
         np.stack([asked.mask for asked in answers]),
-        np.array([asked.score for asked in answers], np.float32),
+        np.array([asked.presence for asked in answers], np.float32),
     )
 
 
@@ -239,11 +245,16 @@ def render_scan(scene: Scene) -> RenderedScan | None:
 def picture_of(rendered: RenderedScan, asked: SentenceAnswer) -> bytes:
     """PNG of the answer from the viewpoint that shows most of it, beside the scan without it."""
     viewpoint, note = rendered.choose_viewpoint([asked.mask])
-    told = f"score {asked.score:.2f}   {asked.num_points} points" if asked.num_points else ""
-    scores = "   ".join(part for part in (told or "nothing fits", note) if part)
+    told = f"{in_percent(asked)}   {asked.num_points} points" if asked.num_points else ""
+    facts = "   ".join(part for part in (told or "nothing fits", note) if part)
     picture = paint(viewpoint, asked.mask, asked.mask, BOTH)
-    tile = Tile(in_one_line(asked.text), scores, picture, viewpoint.picture)
+    tile = Tile(in_one_line(asked.text), facts, picture, viewpoint.picture)
     return overview([tile], _NAMES, _LEGEND)
+
+
+def in_percent(asked: SentenceAnswer) -> str:
+    """Return how sure an answer is, in words for people."""
+    return f"there: {100 * asked.presence:.0f} %, expected IoU: {100 * asked.quality:.0f} %"
 
 
 def in_one_line(text: str) -> str:

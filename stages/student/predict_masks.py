@@ -14,13 +14,15 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from data.artifacts.evaluation import SOURCES
 from data.artifacts.soft_masks import Predictions, PseudoLabels
 from data.types import Array, Scene
 from models.student import Student
+from stages.certainty import answer_certainty, label_features
 from stages.configs import PredictConfig
 from stages.fusion.thresholds import rescale_by_threshold
 from stages.student.answering import (
-    Answers,
+    LabelAnswers,
     SceneMasks,
     answer_superpoints,
     check_length,
@@ -52,45 +54,69 @@ def run(
         ArtifactError: the student is missing or damaged.
         UserError: the device or spconv is not available, or the tokens are of another teacher.
     """
-    model, voxel_size = load_student(student_dir, device)
-    check_length(scene, pseudo_labels.query_tokens, model, student_dir)
-    with repeatable(), torch.inference_mode():
-        tokens = fuse_views(model, query_views(pseudo_labels, scene)).tokens
-        answers = _answers(scene, model, tokens, voxel_size, cfg)
-    masks = SceneMasks(scene, answers.features, cfg)
-    labels = masks.superpoint_means(
-        rescale_by_threshold(pseudo_labels.soft, pseudo_labels.thresholds)
-    )
-    return masks.predictions(pseudo_labels.prompt_ids, answers.probs, labels)
+    masks, probs = read_by_views(scene, pseudo_labels, student_dir, cfg, device)
+    return masks.predictions(pseudo_labels.prompt_ids, probs, label_answers(pseudo_labels, masks))
 
 
-def run_without_student(labels: PseudoLabels) -> Predictions:
+def label_answers(labels: PseudoLabels, masks: SceneMasks) -> LabelAnswers:
+    """Bring labels of points to the superpoints of ``masks``."""
+    scaled = rescale_by_threshold(labels.soft, labels.thresholds)
+    return LabelAnswers(masks.superpoint_means(scaled), label_features(labels))
+
+
+def run_without_student(labels: PseudoLabels, cfg: PredictConfig) -> Predictions:
     """Return the answers of the labels alone as predictions, in all their parts."""
-    masks, scores = labels.answers(), labels.scores()
-    probs = rescale_by_threshold(labels.soft, labels.thresholds)
-    both = np.stack([scores, scores], axis=1)
-    return Predictions(labels.scene_id, labels.prompt_ids, probs, masks, masks, both)
+    masks, probs = labels.answers(), rescale_by_threshold(labels.soft, labels.thresholds)
+    sure = answer_certainty(label_features(labels), cfg.certainty.labels)
+    certain = (np.repeat(part[:, None], len(SOURCES), axis=1) for part in sure)
+    return Predictions(labels.scene_id, labels.prompt_ids, probs, masks, masks, *certain)
 
 
 def run_by_words(
     scene: Scene,
     prompt_ids: tuple[str, ...],
-    tokens: Array,
+    words: tuple[Array, Array],
     student_dir: Path,
     cfg: PredictConfig,
     device: str = "cpu",
 ) -> Predictions:
-    """Answer queries by text tokens (Q, T); other arguments and errors are those of ``run``."""
+    """Answer queries by their text tokens (Q, T) and how well their words are known, (Q,).
+
+    Both are those of ``encode_queries``; other arguments and errors are those of ``run``.
+    """
+    tokens, known = words
+    masks, probs = read_by_words(scene, tokens, student_dir, cfg, device)
+    return masks.predictions(prompt_ids, probs, known=known)
+
+
+def read_by_views(
+    scene: Scene, labels: PseudoLabels, student_dir: Path, cfg: PredictConfig, device: str = "cpu"
+) -> tuple[SceneMasks, Array]:
+    """Return the student's probabilities (Q, S) by the tokens of the views, unsmoothed.
+
+    The ``SceneMasks`` make answers of them. Arguments and errors are those of ``run``.
+    """
+    model, voxel_size = load_student(student_dir, device)
+    check_length(scene, labels.query_tokens, model, student_dir)
+    with repeatable(), torch.inference_mode():
+        tokens = fuse_views(model, query_views(labels, scene)).tokens
+        return _read(scene, model, tokens, voxel_size, cfg)
+
+
+def read_by_words(
+    scene: Scene, tokens: Array, student_dir: Path, cfg: PredictConfig, device: str = "cpu"
+) -> tuple[SceneMasks, Array]:
+    """Return the student's probabilities by text tokens (Q, T); see ``read_by_views``."""
     model, voxel_size = load_student(student_dir, device)
     check_length(scene, tokens, model, student_dir)
     with repeatable(), torch.inference_mode():
-        answers = _answers(scene, model, torch.from_numpy(tokens), voxel_size, cfg)
-    return SceneMasks(scene, answers.features, cfg).predictions(prompt_ids, answers.probs)
+        return _read(scene, model, torch.from_numpy(tokens), voxel_size, cfg)
 
 
-def _answers(
+def _read(
     scene: Scene, model: Student, tokens: Tensor, voxel_size: float, cfg: PredictConfig
-) -> Answers:
+) -> tuple[SceneMasks, Array]:
     queries = tokens.contiguous().to(model.scale.device)
     cloud, ids = student_cloud(scene), scene.superpoint_ids
-    return answer_superpoints(model, cloud, ids, queries, voxel_size, cfg.turns)
+    answers = answer_superpoints(model, cloud, ids, queries, voxel_size, cfg.turns)
+    return SceneMasks(scene, answers.features, cfg), answers.probs

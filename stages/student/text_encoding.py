@@ -37,11 +37,12 @@ def encode_queries(
     cfg: TextConfig,
     teacher_cfg: TeacherConfig,
     device: str,
-) -> FloatArray:
-    """Return (n, D) float32 unit query tokens of ``texts``, without any image.
+) -> tuple[FloatArray, FloatArray]:
+    """Return (n, D) unit query tokens of ``texts`` and how well each is known, (n,); float32.
 
-    The encoder is loaded once per process and config. A text that the teacher's language model
-    refuses, whatever is in the image, gets a zero token: nothing fits.
+    The encoder is loaded once per process and config. No image is read. A text that the teacher's
+    language model refuses, whatever is in the image, is known by at most one half: nothing fits.
+    Encoders that refuse nothing know every text, by 1.
 
     Args:
         student: a text student, as returned by ``read_text_student``.
@@ -60,10 +61,8 @@ def encode_queries(
             f"than those of text.encoder={cfg.encoder} now: run DistilText again, or "
             "give the weights that it was distilled with"
         )
-    features, refused = _encoded(texts, student.mean_tokens, cfg, teacher_cfg, device)
-    tokens = Adapter(student.weight, student.bias).apply(features)
-    tokens[refused] = 0
-    return tokens
+    features, known = _encoded(texts, student.mean_tokens, cfg, teacher_cfg, device)
+    return Adapter(student.weight, student.bias).apply(features), known
 
 
 def encode_features(
@@ -87,8 +86,8 @@ def _encoded(
     cfg: TextConfig,
     teacher_cfg: TeacherConfig,
     device: str,
-) -> tuple[FloatArray, NDArray[np.bool_]]:
-    """Return vectors (n, E) and which texts are refused, (n,) bool; only a teacher refuses any."""
+) -> tuple[FloatArray, FloatArray]:
+    """Return vectors (n, E) and how well texts are known, (n,); only a teacher refuses any."""
     if cfg.encoder == "teacher":
         import torch
 
@@ -97,7 +96,7 @@ def _encoded(
         words = make_words(teacher_cfg, device)
         return words.encode_and_judge(texts, torch.from_numpy(np.array(mean_tokens)))
     vectors = _text_encoder(cfg.model_dump_json(), device).encode(texts)
-    return vectors, np.zeros(len(texts), bool)
+    return vectors, np.ones(len(texts), np.float32)
 
 
 def known_words(cfg: TextConfig, teacher_cfg: TeacherConfig) -> frozenset[str] | None:

@@ -280,7 +280,7 @@ class Page:
             scene_id, started = self.panel.scene.value, time.perf_counter()
             (reply,) = self._engine.ask(scene_id, [text])
             seconds = time.perf_counter() - started
-            answer = QueryAnswer("student, by words", reply.probs, reply.threshold, reply.score)
+            answer = QueryAnswer("student, by words", reply.probs, reply.threshold, reply.presence)
             self.panel.choose_none()
             self._show(Query(text, (answer,)))
             if reply.num_points:

@@ -159,9 +159,10 @@ def test_nano_refuses_what_it_does_not_know() -> None:
     known = ["the chair", "where can I sleep?", "find the wardrobe"]
     strange = ["the submarine", "what is the capital of peru?", "hgfd sdfkj", "not the sofa"]
     texts = known + strange
-    embeddings, refused = _words().encode_and_judge(texts, _mean_tokens())
+    embeddings, how_well = _words().encode_and_judge(texts, _mean_tokens())
     assert np.array_equal(embeddings, _words().encode(texts, _mean_tokens()))
-    assert refused.tolist() == [False] * len(known) + [True] * len(strange)
+    assert (how_well >= 0.5).tolist() == [True] * len(known) + [False] * len(strange)
+    assert how_well.max() <= 1 and how_well.min() >= 0
 
 
 def test_words_are_the_same_twice_and_in_any_company() -> None:

@@ -65,6 +65,8 @@ def test_ill_fitting_pseudo_labels_are_refused(tmp_path: Path) -> None:
         {"view_tokens": labels.view_tokens[:, 1:]},
         {"view_tokens": labels.view_tokens[:, :, 1:]},
         {"view_confidences": labels.view_confidences[:, 1:]},
+        {"evidence": labels.evidence[1:]},
+        {"evidence": labels.evidence[:, 1:]},
         {"drop_reasons": labels.drop_reasons[1:]},
         {"drop_reasons": tuple(row[1:] for row in labels.drop_reasons)},
     ):
@@ -72,7 +74,7 @@ def test_ill_fitting_pseudo_labels_are_refused(tmp_path: Path) -> None:
             replace(labels, **change)
 
 
-def test_answers_and_scores_by_hand(tmp_path: Path) -> None:
+def test_answers_by_hand(tmp_path: Path) -> None:
     labels = fuse_masks.run(*random_case(tmp_path), PLAIN)
     soft = np.zeros((4, 3), np.float32)
     soft[:2] = [[0.5, 0.25, 0.75], [1, 0.5, 0]]
@@ -80,9 +82,6 @@ def test_answers_and_scores_by_hand(tmp_path: Path) -> None:
     some = replace(labels, soft=soft, confidence=soft, thresholds=thresholds)
     wanted = [[True, False, True], [False] * 3, [False] * 3, [False] * 3]
     np.testing.assert_array_equal(some.answers(), wanted)
-    np.testing.assert_array_equal(some.scores(), np.array([0.75, 1, 0, 0], np.float32))
-    empty = replace(labels, soft=soft[:, :0], confidence=soft[:, :0])
-    np.testing.assert_array_equal(empty.scores(), np.zeros(4))
 
 
 def _chain(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import NamedTuple
 
 import numpy as np
@@ -10,8 +11,10 @@ import torch
 from torch import Tensor
 
 from benchmarks.reference import lisa_slow
+from models.lisa.checkpoint import Refusal
 from models.lisa.images import sam_pixels
 from models.lisa.prompts import build_prompt
+from models.lisa.teacher import LisaTeacher
 from models.teacher import TeacherAnswer
 from tests.support.worlds.lisa_golden import NAMES, TOLERANCE, Golden, far, golden
 
@@ -118,3 +121,25 @@ def test_the_likeliest_place_need_not_be_the_first_or_the_last() -> None:
             shares = slow.step_logits.double().softmax(dim=1)[:, run.loaded.tokenizer.seg_id]
             places.add(int(shares.argmax()))
     assert len(places) > 1
+
+
+def test_a_refusal_is_given_from_its_probability_on() -> None:
+    run = golden("v1")
+    question = list(run.samples(0).values())[0]["question"]
+    tokenizer, image = run.loaded.tokenizer, 0
+    (plain,) = run.teacher(whole_answer=True, max_new_tokens=6).answer(run.view(image), [question])
+    # The probability of some other token at the first position, by one forward pass.
+    network = run.loaded.network
+    with torch.inference_mode():
+        clip = network.image_tokens(run.loaded.clip_transform(run.image(image))[None])
+        state = lisa_slow.whole_states(run.loaded, run.prompt_ids(question), clip)[-1]
+        probs = network.language_model.lm_head(state).double().softmax(-1)
+    words = tokenizer.decode([int(i) for i in probs.argsort(descending=True)[1:2]])
+    first = tokenizer.encode_part(words, bos=False)[0]
+    likely = float(probs[first])
+    for least, refused in ((likely * 0.99, True), (likely * 1.01, False)):
+        loaded = replace(run.loaded, refusal=Refusal(words, least))
+        teacher = LisaTeacher(loaded, run.settings(whole_answer=True, max_new_tokens=6), "v1")
+        (answer,) = teacher.answer(run.view(image), [question])
+        assert (answer.text != plain.text) is refused
+        assert answer.text.startswith(words) is refused

@@ -130,6 +130,8 @@ def _pickle(folder: Path) -> None:
         (_set(sam={"decoder_num_attention_heads": 3}), "num_attention_heads"),
         (_set(sam=[1]), "config.json"),
         (_set(sam={"num_attention_heads": "two"}, rope_scaling={"type": "?"}), "config.json"),
+        (_set(refusal="unknown thing"), "a probability above 0"),
+        (_set(refusal={"words": "unknown thing", "least": 0}), "a probability above 0"),
         (_set(mm_vision_tower=None, vision_tower=None), "mm_vision_tower"),
         (_remove("tokenizer.model"), "tokenizer.model"),
         (_remove("added_tokens.json"), "added_tokens.json"),

@@ -20,6 +20,7 @@ from pipeline.__main__ import main
 from pipeline.commands.query import check_student
 from pipeline.plan import Plan, load_plan
 from pipeline.scene_sets import load_scene_set
+from stages.certainty import answer_certainty, label_features
 from stages.configs import Experiment, ReportConfig
 from stages.report.inputs import AnsweredScene, RunRecord
 from stages.report.pictures import BOTH
@@ -91,7 +92,10 @@ def test_from_a_scan_and_sentences_to_masks(own: Path) -> None:
     predictions = plan.read("predict_masks", "masks", SCENE)
     labels = plan.read("fuse_masks", "labels", SCENE)
     np.testing.assert_array_equal(predictions.together, labels.answers())
-    np.testing.assert_array_equal(predictions.score("together"), labels.scores())
+    cfg = plan.experiment.predict.certainty.labels
+    sure = answer_certainty(label_features(labels), cfg)
+    np.testing.assert_array_equal(predictions.presence("together"), sure[0])
+    np.testing.assert_array_equal(predictions.quality("together"), sure[1])
     assert plan.scenes() == plan.scenes("train") == plan.scenes("val") == (SCENE,)
     assert read_truths(plan.key("prepare_prompts").folder) == {}
     line = ["export", "--scene-set", "own", "--overrides", OVERRIDES, "--format", "ply"]
@@ -154,7 +158,7 @@ def answered(prompts: list[Prompt]) -> AnsweredScene:
     scene, truth = make_tiny_scene()
     chair = {prompts[0].prompt_id: truth.mask([13])}
     masks = {"together": chair, "student": {}, "fusion_only": chair}
-    return AnsweredScene(scene, prompts, masks, {prompts[0].prompt_id: 0.75})
+    return AnsweredScene(scene, prompts, masks, {prompts[0].prompt_id: (0.75, 0.5)})
 
 
 def asked(*texts: str) -> list[Prompt]:
@@ -163,9 +167,10 @@ def asked(*texts: str) -> list[Prompt]:
 
 def test_answers_in_figures() -> None:
     found, nothing = answer_rows(answered(asked("to sit", "to fly")))
-    assert (found.score, found.centre, found.size) == (0.75, CHAIR, (0.5, 0.5, 0.9))
+    assert (found.presence, found.quality) == (0.75, 0.5)
+    assert (found.centre, found.size) == (CHAIR, (0.5, 0.5, 0.9))
     assert found.num_points == len(make_tiny_scene()[1].points_of(13))
-    assert (nothing.num_points, nothing.centre, nothing.score) == (0, None, 0.0)
+    assert (nothing.num_points, nothing.centre, nothing.presence) == (0, None, 0.0)
 
 
 def test_what_nothing_fits_tells_unmet_words_and_what_the_scan_holds() -> None:
@@ -176,8 +181,8 @@ def test_what_nothing_fits_tells_unmet_words_and_what_the_scan_holds() -> None:
     # Categories of the bank, where there is one, surest first.
     masks = {**scene.masks["together"], "b0": np.ones(3, bool), "b1": np.ones(3, bool)}
     bank = {"b0": "bed", "b1": "sofa", "b2": "lamp"}
-    scores = {**scene.scores, "b0": 0.2, "b1": 0.9}
-    banked = replace(scene, bank=bank, scores=scores, masks={**scene.masks, "together": masks})
+    sure = {**scene.certainty, "b0": (0.2, 0.9), "b1": (0.9, 0.2)}
+    banked = replace(scene, bank=bank, certainty=sure, masks={**scene.masks, "together": masks})
     assert answer_rows(banked)[1].holds == ("sofa", "bed")
     record = RunRecord("own", "lisa_nano", Experiment(), (), teacher_warning="Mind the teacher.")
     files = run_answers(lambda: [banked], record, ReportConfig(picture_width=96))

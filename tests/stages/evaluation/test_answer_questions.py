@@ -39,9 +39,8 @@ def asked(
     )
     masks = np.zeros((2, 5), bool)
     masks[1, :points] = True
-    found = Predictions(
-        "s", ("q0", "q1"), np.zeros((2, 5), np.float32), ~masks, masks, np.zeros((2, 2), np.float32)
-    )
+    probs, sure = np.zeros((2, 5), np.float32), np.zeros((2, 3), np.float32)
+    found = Predictions("s", ("q0", "q1"), probs, ~masks, masks, sure, sure)
     (said,) = answer_questions.run(PROMPTS[1:], cache, labels, found)
     return said
 

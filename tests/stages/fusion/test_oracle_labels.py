@@ -54,6 +54,7 @@ def make_labels(*prompt_ids: str) -> PseudoLabels:
         np.full(count, 2.0, np.float32),
         rng.random((count, 2, 4)).astype(np.float32),
         rng.random((count, 2)).astype(np.float32),
+        rng.random((count, 3)).astype(np.float32),
     )
 
 

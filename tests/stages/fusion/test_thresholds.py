@@ -101,7 +101,7 @@ def test_no_point_crosses_its_threshold_on_the_disk(tmp_path: Path, seed: int) -
     write_pseudo(tmp_path / "pseudo", labels)
     again = read_pseudo(finish(tmp_path / "pseudo"))
     np.testing.assert_array_equal(again.answers(), labels.answers())
-    np.testing.assert_array_equal(again.scores(), labels.scores())
+    np.testing.assert_array_equal(again.evidence, labels.evidence)
     assert labels.answers()[:3].any(axis=1).all() and not labels.answers()[3].any()
 
 

@@ -6,7 +6,7 @@ The network has the parts of LISA-nano, one narrow layer of each.
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from unittest.mock import patch
 
@@ -17,11 +17,13 @@ import yaml
 
 from data.errors import DataError
 from data.queries.vocabulary import read_words, unmet_words
+from data.rooms.teacher_sentences import load_exam
 from models.lisa import trainee
-from models.lisa.checkpoint import load_lisa
-from models.lisa.teacher import LisaSettings, LisaTeacher
+from models.lisa.checkpoint import Refusal, load_lisa
+from models.lisa.teacher import LisaSettings, LisaTeacher, LisaWords
 from pipeline.tasks.nano import NanoTraining
 from stages.nano import prepare, train
+from stages.nano.finish import refusal_threshold
 from stages.teacher.identity import NANO
 from tests.support import warm
 from tests.support.cli import REPOSITORY, command, environment, luigi, tasks_done
@@ -74,6 +76,23 @@ def test_the_folder_is_a_checkpoint_that_answers(made: Made) -> None:
     # CLIP sees the picture squashed, as it did in training: nothing of its sides is lost.
     transform = load_lisa(made.checkpoint).clip_transform
     assert (transform.resize_to, transform.crop) == ((224, 224), None)
+
+
+def test_the_refusal_keeps_the_share_of_known_sentences(made: Made) -> None:
+    refusal = load_lisa(made.checkpoint).refusal
+    assert refusal is not None and refusal.words == "unknown thing"
+    pictures = office()
+    kept = {
+        share: refusal_threshold(made.checkpoint, [pictures], share) for share in (0.5, 0.9, 1.0)
+    }
+    assert 0 < kept[0.5] <= kept[0.9] <= kept[1.0] <= 1
+    images = [np.asarray(image) for image in pictures.images]
+    loaded = replace(load_lisa(made.checkpoint), refusal=Refusal("unknown thing", kept[0.9]))
+    words = LisaWords(loaded, LisaSettings())
+    mean = torch.stack([words.image_tokens(image) for image in images]).mean(0)
+    texts = [text for said in load_exam("tuning").present.values() for text in said]
+    known = words.encode_and_judge(texts, mean)[1]
+    assert np.mean(known >= 0.5) == pytest.approx(0.9, abs=0.02)
 
 
 def test_the_card_tells_how_it_was_made_and_how_good_it_is(made: Made) -> None:

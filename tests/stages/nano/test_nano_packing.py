@@ -51,7 +51,7 @@ def read(trainee: NanoTrainee, packed: Packed, clip: Tensor) -> tuple[Tensor, Te
     )
     sequences = Sequences(torch.tensor(answers().prefix), ids, segments, positions)
     with torch.no_grad():
-        states, summary = trainee.read(clip, sequences)
+        states, summary = trainee.read(trainee.network.projector(clip), sequences)
     return states, summary
 
 

@@ -156,6 +156,46 @@ def test_borrowed_prompts_are_those_of_labels(trainee: NanoTrainee, batch: Batch
     assert float(language["language"]) == pytest.approx(float(borrowed["language"]), abs=1e-6)
 
 
+def test_beside_a_mean_image_only_names_are_learnt(trainee: NanoTrainee, batch: Batch) -> None:
+    prefix = torch.tensor(answers().prefix)
+    with torch.no_grad():
+        terms = train.stage_three(trainee, batch, prefix)
+        # What the second picture shows, its masks and what is in view, is not asked.
+        changes = {"sam": -batch.sam[1], "masks": 1 - batch.masks[1], "in_view": 0}
+        other = replace(batch, **{name: getattr(batch, name).clone() for name in changes})
+        for name, value in changes.items():
+            getattr(other, name)[1] = value
+        again = train.stage_three(trainee, other, prefix)
+        assert {name: float(term) for name, term in again.items()} == {
+            name: float(term) for name, term in terms.items()
+        }
+        # Nor is its answer's end, but its name is: the answers' tokens are exchanged.
+        for in_name in (False, True):
+            changed = batch.targets.clone()
+            for start in batch.ask_at[1]:
+                changed[1, start - 2 if in_name else start] = 7
+            found = train.stage_three(trainee, replace(batch, targets=changed), prefix)
+            assert (float(found["language"]) != float(terms["language"])) is in_name
+    assert set(terms) == {
+        *("bce", "dice", "iou", "reached", "language", "decided", "named", "in_view", "tokens")
+    }
+
+
+def test_the_last_stage_trains_the_same_parameters_whatever_the_batch(
+    trainee: NanoTrainee, batch: Batch, tmp_path: Path
+) -> None:
+    data = nano_data(tmp_path / "shard")
+    strangers = data.batch(np.random.default_rng(0), 2, 3, Asking({"stranger": 1.0}))
+    alone = data.batch(np.random.default_rng(1), 1, 3, Asking(KINDS))
+    prefix = torch.tensor(answers().prefix)
+    trained = [
+        used(trainee, train.stage_three(trainee, each, prefix))
+        for each in (batch, strangers, alone)
+    ]
+    assert trained[0] == trained[1] == trained[2]
+    assert not any("vision_tower" in name or "image_encoder" in name for name in trained[0])
+
+
 @dataclass(frozen=True)
 class Trained:
     """A folder in which training took place, and the steps that were told."""

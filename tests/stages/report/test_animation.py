@@ -49,10 +49,11 @@ def test_implicit_queries_come_first_then_the_surest_of_other_scenes() -> None:
 def test_only_answered_queries_are_candidates() -> None:
     prompts = [Prompt(f"q{i}", "s", f"text {i}", "referring") for i in range(3)]
     masks = np.array([[0, 1, 1, 0], [0, 0, 0, 0], [1, 1, 1, 1]], bool)
-    scores = np.array([[0.1, 0.9], [0.2, 0.8], [0.3, 0.7]], np.float32)
+    presences = np.array([[0.1, 0.9, 0.9], [0.2, 0.8, 0.8], [0.3, 0.7, 0.7]], np.float32)
     order = ("q2", "q1", "q0")
+    probs = masks * np.float32(1)
     found = candidates(
-        prompts, Predictions("s", order, masks * np.float32(1), masks, masks, scores)
+        prompts, Predictions("s", order, probs, masks, masks, presences, 1 - presences)
     )
     assert [(one.prompt.prompt_id, one.points) for one in found] == [("q0", 4), ("q2", 2)]
     assert [one.score for one in found] == pytest.approx([0.3, 0.1])
@@ -79,9 +80,9 @@ def shot(tmp_path_factory: pytest.TempPathFactory) -> AnimatedQuery:
     )
     masks = np.zeros((count, len(scene.cloud)), bool)
     masks[0] = truth.mask([11])
-    scores = np.full((count, 2), 0.5, np.float32)
+    sure = np.full((count, 3), 0.5, np.float32)
     ids = tuple(prompt.prompt_id for prompt in prompts)
-    found = Predictions(scene.scene_id, ids, masks * np.float32(1), masks, masks, scores)
+    found = Predictions(scene.scene_id, ids, masks * np.float32(1), masks, masks, sure, sure)
     return AnimatedQuery(scene, prompts[0], cache, training.labels, found)
 
 

@@ -170,11 +170,11 @@ def finished(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> tuple[str, Plan
         write_scene(folder, *mesh, [], [], truth, name)
     masks = masks_of(len(scene.cloud))
     probs = masks.astype(np.float32)
-    scores = np.array([[0.5, 0.25]] * 4, np.float32)
+    sure = np.array([[0.5, 0.75, 0.25]] * 4, np.float32)
     ids = tuple(prompt.prompt_id for prompt in prompts)
     with writing(plan.key("predict_masks", name)) as folder:
         assert folder is not None
-        write_predictions(folder, Predictions(name, ids, probs, masks, masks[::-1], scores))
+        write_predictions(folder, Predictions(name, ids, probs, masks, masks[::-1], sure, sure))
     return scene_set, plan
 
 

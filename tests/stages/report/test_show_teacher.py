@@ -50,7 +50,7 @@ def _labels(scene: Scene) -> PseudoLabels:
     reasons = (("", "no [SEG]", "", "failed", "no other view agrees", "no [SEG]"),)
     views = tuple(view.view_id for view in scene.views)
     threshold = np.full(1, 0.5, np.float32)
-    told = (weights, reasons, tokens[:, 0], threshold, tokens, weights)
+    told = (weights, reasons, tokens[:, 0], threshold, tokens, weights, np.ones((1, 3), np.float32))
     return PseudoLabels(scene.scene_id, ("q0",), views, points, points, *told)
 
 

@@ -19,7 +19,7 @@ from data.types import Scene
 from pipeline.commands.query import make_engine, suggested_names
 from pipeline.steps.questions import questions_of
 from stages.student import ask_student
-from stages.student.ask_student import AskConfigs, SentenceAnswer, StudentEngine
+from stages.student.ask_student import AskConfigs, SentenceAnswer, StudentEngine, in_percent
 from stages.student.text_encoding import encode_queries
 from tests.support.asked_run import AskedRun, asked_run, made_asked
 from tests.support.cli import REPOSITORY
@@ -38,7 +38,8 @@ def test_answers_are_those_of_predict_masks(asked_run: AskedRun) -> None:
         assert asked.text == texts[row] and asked.probs.dtype == np.float32
         assert np.array_equal(asked.probs, stored.probs[row])
         assert np.array_equal(asked.mask, stored.masks[row])
-        assert asked.score == stored.scores[row, 0]
+        assert asked.presence == stored.presence("student")[row]
+        assert asked.quality == stored.quality("student")[row]
         assert asked.num_points == np.count_nonzero(stored.masks[row])
     for row in (0, 3):  # Alone, sums may round otherwise: by one step of 1/255 at most.
         (alone,) = engine.ask(name, [texts[row]])
@@ -49,32 +50,31 @@ def test_answers_are_those_of_predict_masks(asked_run: AskedRun) -> None:
 def test_an_answer_in_figures_by_hand() -> None:
     points = np.array([[0, 0, 0], [1, 2, 4], [3, 2, 5], [9, 9, 9]], np.float32)
     probs = np.array([0.1, 0.6, 0.8, 0.2], np.float32)
-    asked = SentenceAnswer("the bed", probs, 0.6, points)
+    asked = SentenceAnswer("the bed", probs, 0.6, points, 0.87, 0.4)
     assert asked.mask.tolist() == [False, True, True, False] and asked.num_points == 2
-    assert asked.score == pytest.approx(0.8)
+    assert in_percent(asked) == "there: 87 %, expected IoU: 40 %"
     assert asked.box == ((2.0, 2.0, 4.5), (2.0, 0.0, 1.0))
     nothing = replace(asked, threshold=2.0)
     assert not nothing.mask.any() and nothing.box == (None, None)
-    assert nothing.score == pytest.approx(0.8)
 
 
 def test_where_nothing_fits_words_and_things_are_told(
     asked_run: AskedRun, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def refusing(text: Any, texts: Sequence[str], *rest: Any) -> Any:
-        tokens = encode_queries(text, texts, *rest).copy()
-        tokens[[said == "the moon" for said in texts]] = 0
-        return tokens
+        tokens, known = encode_queries(text, texts, *rest)
+        return tokens, np.where([said == "the moon" for said in texts], 0.25, known)
 
     monkeypatch.setattr(ask_student, "encode_queries", refusing)
     monkeypatch.setattr(ask_student, "known_words", lambda *of: frozenset({"the", "chair"}))
     engine = make_engine(asked_run.plan, "cpu")
     nothing, chair = engine.ask(asked_run.scene, ["the moon", "the chair"])
-    assert (nothing.num_points, nothing.score, nothing.unmet) == (0, 0, ("moon",))
+    assert (nothing.num_points, nothing.unmet) == (0, ("moon",))
+    assert nothing.presence < chair.presence
     assert chair.num_points > 0 and chair.unmet == chair.holds == ()
     found = engine.ask(asked_run.scene, nothing.holds)
     assert 0 < len(found) <= 8 and set(nothing.holds) <= set(suggested_names(asked_run.plan))
-    scores = [answer.score for answer in found]
+    scores = [answer.probs.max() for answer in found]
     assert scores == sorted(scores, reverse=True)
     assert all(answer.num_points for answer in found)
 

@@ -77,7 +77,8 @@ def test_the_adapter_is_fitted_to_mean_tokens_of_each_text(encoder: Any, tmp_pat
     np.testing.assert_allclose(student.bias, fit.adapter.bias, atol=1e-5)
     assert student.left_out_cosine == pytest.approx(fit.left_out_cosine, abs=1e-5)
     assert (student.encoder, student.num_sentences, student.mean_tokens) == (encoder, 4, None)
-    found = encode_queries(student, ["a new chair", TEXTS[0]], cfg, ORACLE, "cpu")
+    found, known = encode_queries(student, ["a new chair", TEXTS[0]], cfg, ORACLE, "cpu")
+    assert known.tolist() == [1, 1]
     assert found.shape == (2, 16)
     assert found.dtype == np.float32
     np.testing.assert_allclose(np.linalg.norm(found, axis=1), 1, atol=1e-6)
@@ -105,10 +106,10 @@ def test_the_teachers_own_words_lead_back_to_its_tokens(tmp_path: Path) -> None:
     assert student.mean_tokens is not None
     np.testing.assert_allclose(student.mean_tokens, mean.numpy(), atol=1e-6)
     assert student.mean_tokens.dtype == np.float32
-    found = encode_queries(student, TEXTS, TextConfig(), NANO, "cpu")
+    found, _ = encode_queries(student, TEXTS, TextConfig(), NANO, "cpu")
     assert (found * _nano_tokens()).sum(1).min() > 0.9
-    refused, kept = encode_queries(student, ["the submarine", TEXTS[0]], TextConfig(), NANO, "cpu")
-    assert not refused.any() and np.allclose(kept, found[0], atol=1e-5)
+    tokens, known = encode_queries(student, ["the submarine", TEXTS[0]], TextConfig(), NANO, "cpu")
+    assert known[0] < 0.5 < known[1] and np.allclose(tokens[1], found[0], atol=1e-5)
     again = distil_text.run(scenes[::-1], TextConfig(), NANO)
     assert np.array_equal(again.weight, student.weight)
 
@@ -126,7 +127,7 @@ def test_one_sentence_is_enough(tmp_path: Path) -> None:
     scenes = [_scene("one", TEXTS[:1], _nano_tokens()[:1], _view(tmp_path, 0))]
     student = distil_text.run(scenes, TextConfig(), NANO)
     assert (student.num_sentences, student.left_out_cosine) == (1, None)
-    chair, bed = encode_queries(student, [TEXTS[0], "the bed"], TextConfig(), NANO, "cpu")
+    (chair, bed), _ = encode_queries(student, [TEXTS[0], "the bed"], TextConfig(), NANO, "cpu")
     assert chair @ _nano_tokens()[0] > 0.999
     assert bed @ chair < 0.9
 
@@ -200,9 +201,9 @@ def test_new_sentences_need_the_weights_of_then(tmp_path: Path) -> None:
     cfg = TextConfig(encoder="sentence", weights=str(folder))
     student = distil_text.run([_scene("one", TEXTS, _tokens(6))], cfg, ORACLE)
     moved = TextConfig(encoder="sentence", weights=str(folder.rename(tmp_path / "moved")))
-    expected = encode_queries(student, TEXTS, moved, ORACLE, "cpu")
-    assert np.array_equal(expected, encode_queries(student, TEXTS, moved, ORACLE, "cpu"))
-    assert encode_queries(student, [], moved, ORACLE, "cpu").shape == (0, 16)
+    expected, _ = encode_queries(student, TEXTS, moved, ORACLE, "cpu")
+    assert np.array_equal(expected, encode_queries(student, TEXTS, moved, ORACLE, "cpu")[0])
+    assert encode_queries(student, [], moved, ORACLE, "cpu")[0].shape == (0, 16)
     other = TextConfig(encoder="sentence", weights=str(sentence_folder(tmp_path / "other", 1)))
     for wrong, teacher in ((other, ORACLE), (TextConfig(), NANO)):
         with pytest.raises(UserError, match="run DistilText again"):
@@ -213,7 +214,7 @@ def test_an_encoder_is_loaded_once(tmp_path: Path, monkeypatch: pytest.MonkeyPat
     cfg = TextConfig(encoder="clip", weights=str(clip_folder(tmp_path / "clip")))
     student = distil_text.run([_scene("one", TEXTS, _tokens(6))], cfg, ORACLE)
     monkeypatch.setattr("models.text.ClipText", None)
-    assert len(encode_queries(student, TEXTS, cfg, ORACLE, "cpu")) == 6
+    assert len(encode_queries(student, TEXTS, cfg, ORACLE, "cpu")[0]) == 6
 
 
 def test_planning_reads_config_and_identity_without_heavy_imports() -> None:

@@ -16,11 +16,17 @@ from data.artifacts.soft_masks import PseudoLabels
 from data.errors import ArtifactError, UserError
 from data.geometry.superpoints import REACH, touching_superpoints
 from data.types import Array
-from stages.configs import PredictConfig, StudentConfig
+from stages.configs import (
+    LABEL_FEATURES,
+    AnswerCertainty,
+    CertaintyConfig,
+    PredictConfig,
+    StudentConfig,
+)
 from stages.fusion import thresholds
 from stages.network_configs import AugmentConfig, LossConfig
 from stages.student import predict_masks, train_student
-from stages.student.answering import SceneMasks
+from stages.student.answering import LabelAnswers, SceneMasks
 from tests.support.scans.tiny_scene import make_tiny_scene
 from tests.support.worlds.teacher_world import flat_scene
 from tests.support.worlds.tiny_training import only_queries, tiny_training_scene
@@ -58,8 +64,9 @@ def test_learns_the_tiny_room_and_predicts_its_objects(tmp_path: Path) -> None:
     # Superpoints are objects here, so masks are right to the point or wrong.
     assert np.array_equal(predictions.masks, training.labels.soft > 0.5)
     assert np.array_equal(predictions.together, training.labels.soft > 0.5)
-    assert not predictions.probs[4].any() and (predictions.scores[:4] > 0.5).all()
-    assert not predictions.scores[4].any()
+    largest = predictions.probs.max(axis=1)
+    assert (largest[:4] > 0.5).all() and largest[4] == 0
+    assert (predictions.presences[:4] > predictions.presences[4]).all()
 
 
 def test_predictions_hold_their_shapes_and_end_at_superpoints(finished: Path) -> None:
@@ -87,8 +94,9 @@ def test_labels_change_the_answer_together_only(finished: Path) -> None:
     a = predict_masks.run(training.scene, training.labels, finished, cfg)
     b = predict_masks.run(training.scene, blind, finished, cfg)
     assert np.array_equal(a.probs, b.probs) and np.array_equal(a.masks, b.masks)
-    assert np.array_equal(a.score("student"), b.score("student"))
-    assert not np.array_equal(a.score("together"), b.score("together"))
+    for one, other in ((a.presence, b.presence), (a.quality, b.quality)):
+        assert np.array_equal(one("student"), other("student"))
+        assert not np.array_equal(one("together"), other("together"))
 
 
 def test_together_is_a_geometric_mean(finished: Path) -> None:
@@ -104,9 +112,6 @@ def test_together_is_a_geometric_mean(finished: Path) -> None:
         mean = np.sqrt(found.probs[query].astype(np.float64) * scaled)
         clear = np.abs(mean - 0.5) > 4e-3  # Both are stored in steps of 1/255.
         assert np.array_equal(found.together[query][clear], (mean >= 0.5)[clear])
-        largest = [found.probs[query].max(), mean.max()]
-        assert found.scores[query] == pytest.approx(largest, abs=4e-3)
-    assert np.array_equal(found.score("together"), found.scores[:, 1])
 
 
 @pytest.mark.parametrize(("share", "of_score"), [(0.0, 0.5), (0.25, 0.3), (1.0, 0.0)])
@@ -124,7 +129,6 @@ def test_shares_weigh_student_and_labels(finished: Path, share: float, of_score:
     found = predict_masks.run(training.scene, labels, finished, cfg)
     probs = found.probs.astype(np.float64)
     mean, score = (probs**part * soft ** (1 - part) for part in (share, of_score))
-    np.testing.assert_allclose(found.score("together"), score.max(axis=1), atol=4e-3)
     either = found.masks | (soft >= 0.5)
     wanted = (mean >= 0.5) & either & (score.max(axis=1) >= 0.3)[:, None]
     clear = (np.abs(mean - 0.5) > 4e-3) & (np.abs(score.max(axis=1) - 0.3) > 4e-3)[:, None]
@@ -140,13 +144,14 @@ def test_a_share_below_one_half_smooths_less(finished: Path) -> None:
     cfg = PredictConfig(object_share=0.0, student_share_of_score=0.25)
     probs = predict_masks.run(training.scene, labels, finished, cfg).probs.astype(np.float64)
     whole = cfg.model_copy(update={"object_share": 1.0, "object_cosine": -1.0})
-    found = predict_masks.run(training.scene, labels, finished, whole)
+    masks, raw = predict_masks.read_by_views(training.scene, labels, finished, whole)
+    found = masks._combined(raw, masks.superpoint_means(soft), 0.25)
     combined = probs**0.25 * soft**0.75
     weights = np.sqrt(np.bincount(ids))[ids] / np.bincount(ids)[ids]
     for query in range(4):
         mean = np.average(combined[query], weights=weights)
         largest = (combined[query].max() + mean) / 2
-        assert found.score("together")[query] == pytest.approx(largest, abs=8e-3)
+        assert found[query].max() == pytest.approx(largest, abs=8e-3)
         assert combined[query].max() - mean > 0.03
 
 
@@ -167,7 +172,8 @@ def test_together_ends_within_what_student_or_labels_hold() -> None:
     masks = SceneMasks(scene, np.zeros((36, 1)), cfg)
     means = thresholds.geometric_mean(probs, labels)
     assert (means >= masks._thresholds(means, 0, 0)).all(), "the means alone hold all"
-    found = masks.predictions(("q",), probs, labels)
+    features = {name: np.zeros(1) for name in LABEL_FEATURES}
+    found = masks.predictions(("q",), probs, LabelAnswers(labels, features))
     assert found.together[0].tolist() == (scene.superpoint_ids < 30).tolist()
 
 
@@ -230,24 +236,36 @@ def test_words_with_the_tokens_of_the_views_give_the_same_answers(finished: Path
     labels = replace(training.labels, view_weights=weights)
     cfg = PredictConfig(presence=0.2)
     views = predict_masks.run(training.scene, labels, finished, cfg)
+    known = np.ones(len(labels.prompt_ids), np.float32)
     words = predict_masks.run_by_words(
-        training.scene, labels.prompt_ids, words_of(labels), finished, cfg
+        training.scene, labels.prompt_ids, (words_of(labels), known), finished, cfg
     )
     assert words.prompt_ids == views.prompt_ids and words.scene_id == views.scene_id
     assert np.array_equal(words.probs, views.probs) and np.array_equal(words.masks, views.masks)
     assert np.array_equal(words.masks, words.together)
-    assert np.array_equal(words.scores, np.repeat(views.scores[:, :1], 2, axis=1))
-    assert words.scores[4].tolist() == [0, 0] and not words.masks[4].any()
+    assert np.array_equal(words.presence("together"), words.presence("student"))
+    assert np.isnan(words.presence("fusion_only")).all() and not words.masks[4].any()
 
 
 def test_words_need_no_view(finished: Path) -> None:
     scene = replace(tiny_training_scene().scene, views=(), depths=())
     tokens = np.eye(2, 8, dtype=np.float32)
-    found = predict_masks.run_by_words(scene, ("a", "b"), tokens, finished, PredictConfig())
-    assert found.probs.shape == (2, len(scene.cloud)) and found.probs.any()
-    assert np.array_equal(found.scores, np.repeat(found.probs.max(1)[:, None], 2, axis=1))
+    plain = AnswerCertainty(presence={"peak": 1, "known": 1, "bias": -10}, quality={"inside": 1})
+    words = tokens, np.ones(2, np.float32)
+    cfg = PredictConfig(presence=0, certainty=CertaintyConfig(words=plain))
+    found = predict_masks.run_by_words(scene, ("a", "b"), words, finished, cfg)
+    assert found.probs.shape == (2, len(scene.cloud)) and found.masks.any(1).all()
+    # A sentence that the text encoder does not know has no answer, whatever the student thinks.
+    doubted = (tokens, np.array([1, 0.25], np.float32))
+    unknown = predict_masks.run_by_words(scene, ("a", "b"), doubted, finished, cfg)
+    assert np.array_equal(unknown.masks[0], found.masks[0]) and not unknown.masks[1].any()
+    assert unknown.presence("student")[0] == found.presence("student")[0]
+    # The odds of 0.25 are a third; those of 1 are 9,999, the most that is told.
+    odds = [p / (1 - p) for p in (each.presence("student")[1] for each in (found, unknown))]
+    assert odds[0] / odds[1] == pytest.approx(3 * 9999, rel=1e-3)
+    short = (tokens[:1, :6], np.ones(1, np.float32))
     with pytest.raises(UserError, match="length 6"):
-        predict_masks.run_by_words(scene, ("a",), tokens[:1, :6], finished, PredictConfig())
+        predict_masks.run_by_words(scene, ("a",), short, finished, PredictConfig())
 
 
 def test_missing_or_damaged_students_are_refused(finished: Path, tmp_path: Path) -> None:
@@ -313,4 +331,4 @@ def test_no_queries_give_no_masks(finished: Path) -> None:
     predictions = predict_masks.run(training.scene, none, finished, PredictConfig())
     assert predictions.masks.shape == predictions.probs.shape == (0, len(training.scene.cloud))
     assert predictions.together.shape == predictions.probs.shape
-    assert predictions.scores.shape == (0, 2)
+    assert predictions.presences.shape == predictions.qualities.shape == (0, 3)

@@ -77,6 +77,7 @@ def labels_of(scene: Scene, prompts: list[Prompt]) -> PseudoLabels:
         np.full(queries, 0.5, np.float32),
         np.ones((queries, views, 4), np.float32),
         beliefs,
+        np.tile(np.array([0.5, 4, 3], np.float32), (queries, 1)),
     )
 
 
@@ -116,8 +117,8 @@ def answers_of(folder: Path) -> tuple[AnsweredScene, RunRecord]:
     _, truth = make_tiny_scene()
     chair = {prompt.prompt_id: truth.mask([13]) for prompt in prompts}
     masks = {"together": chair, "student": {}, "fusion_only": chair}
-    scores = {prompt.prompt_id: 0.25 * k for k, prompt in enumerate(prompts)}
+    sure = {prompt.prompt_id: (0.25 * k, 0.5) for k, prompt in enumerate(prompts)}
     said = {prompt.prompt_id: ATTACK for prompt in prompts}
     teacher = teacher_of(scene, prompts, folder / "cache", ATTACK)
-    item = AnsweredScene(scene, prompts, masks, scores, said, teacher, labels_of(scene, prompts))
+    item = AnsweredScene(scene, prompts, masks, sure, said, teacher, labels_of(scene, prompts))
     return item, RunRecord(ATTACK, ATTACK, Experiment(), ())

@@ -46,6 +46,7 @@ def tiny_training_scene(scene_id: str = "00000000aa", token_dim: int = 8) -> Tra
         np.where(soft.any(1), 0.5, 2.0).astype(np.float32),
         views,
         (0.9 * (weights > 0)).astype(np.float32),
+        np.tile(np.array([0.5, 4, 3], np.float32), (len(prompts), 1)),
     )
     return TrainingScene(scene, prompts, labels)
 
@@ -53,7 +54,7 @@ def tiny_training_scene(scene_id: str = "00000000aa", token_dim: int = 8) -> Tra
 def only_queries(labels: PseudoLabels, rows: Array) -> PseudoLabels:
     """Return the same labels for some queries."""
     names = ["soft", "confidence", "view_weights", "query_tokens"]
-    names += ["thresholds", "view_tokens", "view_confidences"]
+    names += ["thresholds", "view_tokens", "view_confidences", "evidence"]
     return replace(
         labels,
         prompt_ids=tuple(labels.prompt_ids[row] for row in rows),
