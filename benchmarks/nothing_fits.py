@@ -1,6 +1,6 @@
 """How often a finished run answers sentences to which its rooms have no answer, and keeps others.
 
-    python -m benchmarks.nothing_fits --scene-set demo_scanned
+    python -m benchmarks.nothing_fits --scene-set demo
 
 The sentences are those of ``data/rooms/exam.yaml``: absent things, other needs, remarks that are no
 search, letters, negations and invented words in every room, and sentences by another hand for each
@@ -196,7 +196,7 @@ def ask_all(options: argparse.Namespace) -> list[Asked]:
 def main(arguments: Sequence[str] | None = None) -> int:
     """Ask, print the table, and write every answer to a file."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks.nothing_fits", description=__doc__)
-    parser.add_argument("--scene-set", default="demo_scanned", help="a generated scene set")
+    parser.add_argument("--scene-set", default="demo", help="a generated scene set")
     parser.add_argument("--config", default="", help="as for luigi")
     parser.add_argument("--overrides", default="", help="as for luigi")
     parser.add_argument("--split", default="val", choices=["train", "val", "tune"])

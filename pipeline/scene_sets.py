@@ -34,7 +34,7 @@ from data.queries.hierarchical_search import (
 )
 from data.rooms.ids import scene_id as room_id
 from data.types import SPLITS, Split
-from pipeline.config import YAML_SUFFIXES, explain, read_yaml_mapping
+from pipeline.config import YAML_SUFFIXES, explain, merge, read_yaml_mapping
 from stages.configs import GenerateConfig
 from stages.network_configs import TeacherName
 from stages.teacher.identity import digest_of_file, find_source, import_from_here
@@ -96,8 +96,10 @@ class SceneSet(BaseModel):
     places: str = ""
     """Scenes that are rooms of one place, for searches: "house" (Matterport3D's regions), or a JSON
     file of scene ids by place, path as for ``queries``; "" for none."""
+    settings: str = ""
+    """A file in ``configs/settings`` whose config goes below this set's; "" for none."""
     config: dict[str, Any] = Field(default_factory=dict)
-    """Config defaults of this set, merged over the built-in ones."""
+    """Config defaults of this set, merged over the built-in ones and those of ``settings``."""
     published: dict[TeacherName, PublishedWeights] = Field(default_factory=dict)
     """Weights for a teacher whose config names none (``teacher.lisa.weights``)."""
     source: str = ""
@@ -262,7 +264,22 @@ def load_scene_set(name: str) -> SceneSet:
     except ValidationError as error:
         raise explain(error, str(path), SceneSet) from error
     _check(scene_set, path)
-    return scene_set
+    below = _settings(scene_set)
+    return scene_set.model_copy(update={"config": merge(below, scene_set.config)})
+
+
+def _settings(scene_set: SceneSet) -> dict[str, Any]:
+    """The config that a set's ``settings`` names; ConfigError for an unknown name."""
+    if not scene_set.settings:
+        return {}
+    folder = Path(str(resources.files("configs"))) / "settings"
+    known = {path.stem: path for path in sorted(folder.glob("*.yaml"))}
+    if scene_set.settings not in known:
+        raise ConfigError(
+            f"{scene_set.source}: settings: expected one of {', '.join(known)}, found "
+            f"{scene_set.settings!r}"
+        )
+    return read_yaml_mapping(known[scene_set.settings])
 
 
 def _check(scene_set: SceneSet, path: Path) -> None:

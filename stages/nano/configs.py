@@ -92,7 +92,7 @@ class NanoExamConfig(StageConfig):
     """Questions per picture, each asked in training words and in held-out words."""
     strangers: Annotated[int, Field(ge=0)] = 4
     """Sentences per picture to which no room has an answer."""
-    kept: Annotated[float, Field(gt=0, le=1)] = 0.97
+    kept: Annotated[float, Field(gt=0, le=1)] = 0.96
     """Share of the tuning sentences about things that rooms hold that the checkpoint must not
     refuse beside a mean picture; the threshold of its refusals follows."""
     seed: Seed = 20261123

@@ -27,7 +27,7 @@ from pipeline.steps import STEPS
 from pipeline.steps.report import _stage_records
 from pipeline.steps.step_inputs import StepInputs
 from pipeline.tasks.steps import RunAll, run_step, task_of
-from stages.configs import GenerateConfig
+from stages.configs import Experiment, GenerateConfig
 from stages.scene.generate_rooms import run_room, scene_ids
 from tests.data.rooms.test_rooms_queries import all_wordings, as_regex
 from tests.support.scans.rooms_fixture import TINY, generate, tree_hashes
@@ -154,17 +154,29 @@ def test_packaged_sets_know_their_splits() -> None:
     assert large.split_of(large.scenes("tune")[3]) == "tune"
     assert large.scenes() == tuple(name for s in SPLITS for name in large.scenes(s))
     assert not set(demo.scenes()) & set(large.scenes())
-    scanned = load_plan("demo_scanned"), load_plan("demo_large_scanned")
-    for section in ("prepare", "fuse", "predict"):  # What scans need is the same for both.
-        first, second = (getattr(plan.experiment, section) for plan in scanned)
-        assert first == second != getattr(demo.experiment, section)
-    for clean, plan in zip((demo, large), scanned, strict=True):
-        assert clean.dataset.by_split == plan.dataset.by_split
-        as_clean = plan.experiment.generate.model_copy(update={"scan": "clean"})
-        assert as_clean == clean.experiment.generate != plan.experiment.generate
-        sections = ("generate", "prepare", "fuse", "predict")
-        scans = {section: getattr(plan.experiment, section) for section in sections}
-        assert clean.experiment.model_copy(update=scans) == plan.experiment
+    own, plus = (load_scene_set(name).config for name in ("own", "scannetpp"))
+    for section in ("fuse", "predict"):  # What scans need is written once.
+        assert getattr(demo.experiment, section) == getattr(large.experiment, section)
+        assert demo.scene_set.config[section] == own[section] == plus[section]
+    assert plus["prepare"] == {**demo.scene_set.config["prepare"], "max_views": 50}
+
+
+@pytest.mark.parametrize("name", ["demo", "demo_large"])
+def test_clean_rooms_are_those_of_the_scanned_sets(name: str) -> None:
+    scanned, clean = load_plan(name), load_plan(f"{name}_clean")
+    assert clean.dataset.by_split == scanned.dataset.by_split
+    as_clean = scanned.experiment.generate.model_copy(update={"scan": "clean"})
+    assert as_clean == clean.experiment.generate != scanned.experiment.generate
+    sections = ("generate", "prepare", "fuse", "predict")
+    scans = {section: getattr(scanned.experiment, section) for section in sections}
+    assert clean.experiment.model_copy(update=scans) == scanned.experiment
+    assert clean.experiment.fuse == Experiment().fuse != scanned.experiment.fuse
+
+
+def test_unknown_settings_are_refused_by_name(tmp_path: Path) -> None:
+    path = write_set(tmp_path / "odd.yaml", settings="scaned")
+    with pytest.raises(ConfigError, match="odd.yaml: settings: expected one of scanned, found"):
+        load_scene_set(path)
 
 
 def on_disk(roots: tuple[Path, Path], tmp_path: Path, shared: Split | None = None) -> Plan:
