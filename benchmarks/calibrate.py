@@ -97,8 +97,14 @@ def answered(
     yield "words", masks.features(own, thresholds, known=known)["words"], answers
 
 
-def fit(features: Features, names: Sequence[str], outcomes: Array) -> dict[str, float]:
-    """Fit a logistic of features to outcomes (Q,) in [0, 1] by their cross entropy."""
+def fit(
+    features: Features, names: Sequence[str], outcomes: Array, counts: Array
+) -> dict[str, float]:
+    """Fit a logistic of features to outcomes (Q,) in [0, 1] by their cross entropy.
+
+    ``counts`` (Q,) weigh the answers.
+    """
+    shares = counts / counts.sum()
     columns = np.stack([features[name] for name in names], axis=1)
     mean, deviation = columns.mean(axis=0), np.maximum(columns.std(axis=0), 1e-6)
     scaled = (columns - mean) / deviation
@@ -106,9 +112,9 @@ def fit(features: Features, names: Sequence[str], outcomes: Array) -> dict[str, 
     def loss(weights: Array) -> tuple[float, Array]:
         total = scaled @ weights[:-1] + weights[-1]
         cross = np.logaddexp(0, total) - outcomes * total
-        slope = (1 / (1 + np.exp(-total)) - outcomes) / len(outcomes)
+        slope = (1 / (1 + np.exp(-total)) - outcomes) * shares
         gradient = np.append(scaled.T @ slope + 2 * PENALTY * weights[:-1], slope.sum())
-        return float(cross.mean() + PENALTY * (weights[:-1] ** 2).sum()), gradient
+        return float(cross @ shares + PENALTY * (weights[:-1] ** 2).sum()), gradient
 
     found = minimize(loss, np.zeros(len(names) + 1), jac=True, method="L-BFGS-B").x
     weights = found[:-1] / deviation
@@ -117,14 +123,18 @@ def fit(features: Features, names: Sequence[str], outcomes: Array) -> dict[str, 
 
 
 def fit_all(rooms: Sequence[Described], names: Sequence[str]) -> dict[str, dict[str, float]]:
-    """Fit presence to all answers of rooms, and quality to those about what is there."""
+    """Fit presence to all answers of rooms, and quality to those about what is there.
+
+    What is there and what is not weigh alike, so presence is that of even odds.
+    """
     features = {name: np.concatenate([room.features[name] for room in rooms]) for name in names}
     is_present = np.concatenate([room.is_present for room in rooms])
     ious = np.concatenate([room.ious for room in rooms])
     of_present = {name: values[is_present] for name, values in features.items()}
+    even = np.where(is_present, 1 / max(is_present.sum(), 1), 1 / max((~is_present).sum(), 1))
     return {
-        "presence": fit(features, names, is_present.astype(float)),
-        "quality": fit(of_present, names, ious[is_present]),
+        "presence": fit(features, names, is_present.astype(float), even),
+        "quality": fit(of_present, names, ious[is_present], np.ones(len(ious[is_present]))),
     }
 
 
@@ -168,7 +178,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if not by_source:
         print(f"{parser.prog}: {options.scene_set} has no tuning rooms", file=sys.stderr)
         return 2
-    fitted = {whose: fit_all(rooms, FEATURES[whose]) for whose, rooms in by_source.items()}
+    fitted = {
+        f"{whose}_{part}": weights
+        for whose, rooms in by_source.items()
+        for part, weights in fit_all(rooms, FEATURES[whose]).items()
+    }
     print(yaml.safe_dump({"predict": {"certainty": rounded(fitted)}}, sort_keys=False))
     for whose, rooms in by_source.items():
         figures = left_out(rooms, FEATURES[whose]).items()

@@ -9,6 +9,7 @@ as the demo's workers do, because small networks gain little from more threads.
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -48,7 +49,8 @@ def run(scale: Scale, folder: Path, repeats: int) -> list[Row]:
         return [
             one
             for name, checkpoint in _CHECKPOINTS.items()
-            for one in _rows(name, load_lisa(checkpoint), scale, repeats)
+            # The reference knows no threshold of refusals.
+            for one in _rows(name, replace(load_lisa(checkpoint), refusal=None), scale, repeats)
         ]
     finally:
         torch.set_num_threads(threads)

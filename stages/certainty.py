@@ -25,7 +25,7 @@ import numpy as np
 
 from data.artifacts.soft_masks import PseudoLabels
 from data.types import Array
-from stages.configs import OWN_FEATURES, AnswerCertainty, Weights
+from stages.configs import OWN_FEATURES, CertaintyConfig, Weights
 
 Features = dict[str, Array]
 _NEAR = 0.5
@@ -77,9 +77,15 @@ def overlap(one: Array, other: Array, sizes: Array) -> Array:
     return np.asarray(((one & other) @ sizes) / np.maximum((one | other) @ sizes, 1))
 
 
-def answer_certainty(features: Features, cfg: AnswerCertainty) -> Array:
-    """Return presence and expected quality of answers, (2, Q) float32."""
-    return np.stack([logistic(features, weights) for weights in (cfg.presence, cfg.quality)])
+def answer_certainty(features: Features, cfg: CertaintyConfig, whose: str) -> Array:
+    """Return presence and expected quality of answers, (2, Q) float32.
+
+    ``whose`` they are is a key of ``FEATURES``.
+    """
+    weights: tuple[Weights, ...] = tuple(
+        getattr(cfg, f"{whose}_{part}") for part in ("presence", "quality")
+    )
+    return np.stack([logistic(features, each) for each in weights])
 
 
 def logistic(features: Features, weights: Weights) -> Array:

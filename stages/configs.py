@@ -198,35 +198,40 @@ FEATURES: Mapping[str, tuple[str, ...]] = {
 """Features that may have weights, by whose answer it is."""
 
 
-class AnswerCertainty(StageConfig):
-    """Weights that tell how sure one kind of answer is."""
-
-    presence: Weights
-    """Of the probability that the object exists."""
-    quality: Weights
-    """Of the expected IoU of the mask if the object exists."""
-
-
 class CertaintyConfig(StageConfig):
-    """Weights that tell how sure answers are, fitted by ``python -m benchmarks.calibrate``."""
+    """Weights that tell how sure answers are, fitted by ``python -m benchmarks.calibrate``.
 
-    student: AnswerCertainty = AnswerCertainty(presence={"peak": 1}, quality={"inside": 1})
+    *Presence* is the probability that the object exists, *quality* the expected IoU of the mask if
+    it does. An override replaces all weights of a key.
+    """
+
+    student_presence: Weights = {"peak": 1.0}
     """Of the student, asked by the tokens of views."""
-    words: AnswerCertainty = AnswerCertainty(presence={"peak": 1}, quality={"inside": 1})
+    student_quality: Weights = {"inside": 1.0}
+    """The same of its masks."""
+    words_presence: Weights = {"peak": 1.0}
     """Of the student, asked by words alone."""
-    labels: AnswerCertainty = AnswerCertainty(presence={"peak": 1}, quality={"inside": 1})
+    words_quality: Weights = {"inside": 1.0}
+    """The same of its masks."""
+    labels_presence: Weights = {"peak": 1.0}
     """Of the labels."""
-    together: AnswerCertainty = AnswerCertainty(presence={"peak": 1}, quality={"inside": 1})
+    labels_quality: Weights = {"inside": 1.0}
+    """The same of their masks."""
+    together_presence: Weights = {"peak": 1.0}
     """Of labels and student together."""
+    together_quality: Weights = {"inside": 1.0}
+    """The same of their masks."""
 
     @model_validator(mode="after")
     def _known_features(self) -> Self:
-        for whose, allowed in FEATURES.items():
-            answer: AnswerCertainty = getattr(self, whose)
-            for name in (*answer.presence, *answer.quality):
-                if name not in (*allowed, "bias"):
-                    features = ", ".join((*allowed, "bias"))
-                    raise ValueError(f"{whose} has no feature {name!r}; there are: {features}")
+        for whose, features in FEATURES.items():
+            allowed = (*features, "bias")
+            for part in ("presence", "quality"):
+                for name in getattr(self, f"{whose}_{part}"):
+                    if name not in allowed:
+                        raise ValueError(
+                            f"{whose}_{part}: no feature {name!r}; there are: {', '.join(allowed)}"
+                        )
         return self
 
 

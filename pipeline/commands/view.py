@@ -147,8 +147,8 @@ def _answers(plan: Plan, scene_id: str) -> dict[str, list[QueryAnswer]]:
             by_prompt[name] = [QueryAnswer("student", probs, threshold, sure["student"]), together]
     if is_complete(plan.key("fuse_masks", scene_id)):
         labels = plan.read("fuse_masks", "labels", scene_id)
-        cfg = plan.experiment.predict.certainty.labels
-        presences, _ = answer_certainty(label_features(labels), cfg).tolist()
+        cfg = plan.experiment.predict.certainty
+        presences, _ = answer_certainty(label_features(labels), cfg, "labels").tolist()
         for row, name in enumerate(labels.prompt_ids):
             threshold, soft = float(labels.thresholds[row]), labels.soft[row]
             lifted = QueryAnswer("lifted labels", soft, threshold, presences[row])

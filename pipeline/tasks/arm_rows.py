@@ -68,8 +68,8 @@ def _rows(arm: Arm, plan: Plan, queries: SceneQueries) -> list[AnswerRow]:
     if arm.scored == "labels":
         labels = plan.read(arm.step, "labels", name)
         prompt_ids, masks = labels.prompt_ids, labels.answers()
-        cfg = plan.experiment.predict.certainty.labels
-        scores = answer_certainty(label_features(labels), cfg)[0]
+        cfg = plan.experiment.predict.certainty
+        scores = answer_certainty(label_features(labels), cfg, "labels")[0]
     else:
         predictions = plan.read(arm.step, "masks", name)
         prompt_ids, scores = predictions.prompt_ids, predictions.presence(arm.scored)

@@ -246,7 +246,7 @@ class SceneMasks:
         if labels is not None:
             together = self._together(raw, of_student, labels)[:, self._ids]
         features, cfg = self.features(own, thresholds, labels, known), self._cfg.certainty
-        sure = {whose: answer_certainty(of, getattr(cfg, whose)) for whose, of in features.items()}
+        sure = {whose: answer_certainty(of, cfg, whose) for whose, of in features.items()}
         alone = sure["student" if known is None else "words"]
         untold = np.full_like(alone, np.nan)
         parts = alone, sure.get("labels", untold), sure.get("together", alone)

@@ -169,7 +169,7 @@ class StudentEngine:
         probs = kept.masks.smoothed(raw_probs)
         thresholds = kept.masks.thresholds(probs, known)
         features = kept.masks.features(probs, thresholds, known=known)["words"]
-        return probs, thresholds, answer_certainty(features, configs.predict.certainty.words)
+        return probs, thresholds, answer_certainty(features, configs.predict.certainty, "words")
 
     def _held(self, kept: _KeptScene) -> tuple[str, ...]:
         """Return the names that have an answer on a scan, surest first."""

@@ -67,7 +67,7 @@ def label_answers(labels: PseudoLabels, masks: SceneMasks) -> LabelAnswers:
 def run_without_student(labels: PseudoLabels, cfg: PredictConfig) -> Predictions:
     """Return the answers of the labels alone as predictions, in all their parts."""
     masks, probs = labels.answers(), rescale_by_threshold(labels.soft, labels.thresholds)
-    sure = answer_certainty(label_features(labels), cfg.certainty.labels)
+    sure = answer_certainty(label_features(labels), cfg.certainty, "labels")
     certain = (np.repeat(part[:, None], len(SOURCES), axis=1) for part in sure)
     return Predictions(labels.scene_id, labels.prompt_ids, probs, masks, masks, *certain)
 

@@ -12,7 +12,7 @@ from hypothesis.extra.numpy import arrays
 from pydantic import ValidationError
 
 from stages.certainty import answer_certainty, label_features, logit, mask_features, overlap
-from stages.configs import FEATURES, LABEL_FEATURES, AnswerCertainty, CertaintyConfig
+from stages.configs import FEATURES, LABEL_FEATURES, CertaintyConfig
 from tests.support.worlds.tiny_training import tiny_training_scene
 
 NONE = np.float32(2)
@@ -67,8 +67,10 @@ def test_overlaps_weigh_pieces() -> None:
 
 def test_a_logistic_by_hand() -> None:
     features = {"peak": np.array([0.0, 1.0]), "inside": np.array([0.5, 0.25])}
-    cfg = AnswerCertainty(presence={"peak": 2, "inside": 4, "bias": -2}, quality={"bias": 0})
-    presence, quality = answer_certainty(features, cfg)
+    cfg = CertaintyConfig(
+        student_presence={"peak": 2, "inside": 4, "bias": -2}, student_quality={"bias": 0}
+    )
+    presence, quality = answer_certainty(features, cfg, "student")
     np.testing.assert_allclose(presence, [0.5, 1 / (1 + np.exp(-1))], rtol=1e-6)
     assert quality.tolist() == [0.5, 0.5] and presence.dtype == np.float32
 
@@ -88,11 +90,10 @@ def test_features_are_finite_and_in_their_range(probs: np.ndarray, chosen: np.nd
 
 @pytest.mark.parametrize("whose", FEATURES)
 def test_an_unknown_feature_is_refused_by_name(whose: str) -> None:
-    wrong = AnswerCertainty(presence={"peek": 1}, quality={})
-    with pytest.raises(ValidationError, match=f"{whose} has no feature 'peek'; there are: peak"):
-        CertaintyConfig.model_validate({whose: wrong})
+    told = f"{whose}_quality: no feature 'peek'; there are: peak"
+    with pytest.raises(ValidationError, match=told):
+        CertaintyConfig.model_validate({f"{whose}_quality": {"peek": 1.0}})
     # The student's own answer knows nothing of views.
     if whose in ("student", "words"):
         with pytest.raises(ValidationError, match="no feature 'support'"):
-            right = AnswerCertainty(presence={"support": 1}, quality={})
-            CertaintyConfig.model_validate({whose: right})
+            CertaintyConfig.model_validate({f"{whose}_presence": {"support": 1.0}})

@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+from data.rooms import teacher_sentences
 from data.rooms.clutter import CLUTTER_LABELS
 from data.rooms.teacher_questions import QUERY_LABELS, PictureObjects, sample_view_query
 from data.rooms.teacher_sentences import (
@@ -34,6 +35,28 @@ def test_no_phrase_is_strange_and_known() -> None:
     for phrases in load_phrases().values():
         assert not set(phrases.verbs) & set(strangers.verbs)
         assert not set(phrases.situations) & set(strangers.situations)
+
+
+def test_no_action_is_what_a_room_is_for() -> None:
+    known = {verb for phrases in load_phrases().values() for verb in phrases.verbs}
+    actions = load_strangers().actions
+    assert len(actions) == len(set(actions)) > 500
+    assert all(action == action.strip() and " " in action for action in actions)
+    assert not known & set(actions)
+
+
+def test_negations_name_a_kind_by_any_name_and_nothing_else(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(teacher_sentences, "_STRANGERS", {"negation": 1.0})
+    rng = np.random.default_rng(5)
+    drawn = [stranger_sentence(rng) for _ in range(300)]
+    names = sorted({*NAMES, *map(plural, NAMES)}, key=len, reverse=True)
+    named = [next((name for name in names if name in text), "") for text in drawn]
+    assert all(named) and len(set(named)) > 60, "other names than labels, too"
+    # The same words without the name are said of many kinds: the form refuses, not the thing.
+    forms = {text.replace(name, "X") for text, name in zip(drawn, named, strict=True)}
+    assert len(forms) < len(set(drawn))
 
 
 def test_strange_sentences_are_sentences() -> None:

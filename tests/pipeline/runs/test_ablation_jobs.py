@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +16,8 @@ from pipeline.plan import Plan, load_plan
 from pipeline.steps.questions import Questions
 from pipeline.tasks.arm_rows import arm_rows, own_keys
 from pipeline.tasks.arms import chosen, runs
+from stages.certainty import answer_certainty, label_features
+from stages.configs import CertaintyConfig
 from tests.support.tiny_set import write_set
 
 TRUTH = np.array([0, 1, 1, 0], bool)
@@ -26,12 +28,13 @@ class Labels:
     """Lifted labels: the query's, then those of a category of the bank."""
 
     prompt_ids: tuple[str, ...] = ("q", "bank")
+    soft: Array = field(default_factory=lambda: np.full((2, 4), 0.75, np.float32))
+    evidence: Array = field(default_factory=lambda: np.ones((2, 3), np.float32))
+    view_weights: Array = field(default_factory=lambda: np.ones((2, 1), np.float32))
+    view_confidences: Array = field(default_factory=lambda: np.ones((2, 1), np.float32))
 
     def answers(self) -> Array:
         return np.array([[0, 1, 0, 0], [1, 1, 1, 1]], bool)
-
-    def scores(self) -> Array:
-        return np.array([0.75, 1.0], np.float32)
 
 
 @dataclass(frozen=True)
@@ -45,7 +48,7 @@ class Masks:
     def masks(self) -> Array:
         return np.array([[1, 1, 1, 1]], bool)
 
-    def score(self, source: str) -> Array:
+    def presence(self, source: str) -> Array:
         return np.array([{"student": 0.5, "together": 0.25}[source]], np.float32)
 
 
@@ -86,8 +89,10 @@ def test_each_arm_is_scored_by_its_own_masks_and_scores(
     plan, run_plans = plans_of(tmp_path, "E,F,FE", 2)
     found = arm_rows(plan, run_plans, "val", "test")
     assert [(arm.name, len(arm.rows)) for arm in found] == [("E", 1), ("F", 2), ("FE", 2)]
+    labels: Any = Labels()
+    sure = answer_certainty(label_features(labels), CertaintyConfig(), "labels")[0]
     told = [[(r.prompt_id, r.intersection, r.union, r.score) for r in a.rows[0]] for a in found]
-    assert told == [[("q", 1, 2, 0.75)], [("q", 2, 4, 0.5)], [("q", 2, 2, 0.25)]]
+    assert told == [[("q", 1, 2, float(sure[0]))], [("q", 2, 4, 0.5)], [("q", 2, 2, 0.25)]]
     assert found[0].rows[0][0].wording == "seen" and not found[0].in_pictures
 
 

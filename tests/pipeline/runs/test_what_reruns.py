@@ -13,7 +13,7 @@ from pydantic import BaseModel
 
 from pipeline.config import overrides_with
 from pipeline.plan import load_plan
-from stages.configs import Experiment
+from stages.configs import FEATURES, Experiment
 from tests.support.worlds.text_folders import clip_folder
 
 STUDENTS = ("train_student", "distil_text")
@@ -76,6 +76,8 @@ MAY_RERUN: Mapping[str, set[str]] = {
 }
 # What no rule below makes a valid value of.
 VALUES: Mapping[str, Any] = {
+    "generate.scan": "clean",  # The demo's is scanned, and has the settings for that.
+    "prepare.superpoint_smoothing": 2,
     "prompts.bank": ["wall"],
     "prompts.rooms": {"loft": ["the beam"]},
     "teacher.options": {"a": 1},
@@ -83,6 +85,11 @@ VALUES: Mapping[str, Any] = {
     "teacher.lisa.dtype": "bfloat16",
     "finetune.start": "demo",
     "predict.student": "demo",
+    **{
+        f"predict.certainty.{whose}_{part}": {"peak": 2.5}
+        for whose in FEATURES
+        for part in ("presence", "quality")
+    },
 }
 LEFT_TO_OTHERS = {
     "generate.tune_rooms": "test_tuning_split: needs a split of that name",

@@ -18,7 +18,6 @@ from data.geometry.superpoints import REACH, touching_superpoints
 from data.types import Array
 from stages.configs import (
     LABEL_FEATURES,
-    AnswerCertainty,
     CertaintyConfig,
     PredictConfig,
     StudentConfig,
@@ -250,9 +249,9 @@ def test_words_with_the_tokens_of_the_views_give_the_same_answers(finished: Path
 def test_words_need_no_view(finished: Path) -> None:
     scene = replace(tiny_training_scene().scene, views=(), depths=())
     tokens = np.eye(2, 8, dtype=np.float32)
-    plain = AnswerCertainty(presence={"peak": 1, "known": 1, "bias": -10}, quality={"inside": 1})
+    plain = CertaintyConfig(words_presence={"peak": 1, "known": 1, "bias": -10})
     words = tokens, np.ones(2, np.float32)
-    cfg = PredictConfig(presence=0, certainty=CertaintyConfig(words=plain))
+    cfg = PredictConfig(presence=0, certainty=plain)
     found = predict_masks.run_by_words(scene, ("a", "b"), words, finished, cfg)
     assert found.probs.shape == (2, len(scene.cloud)) and found.masks.any(1).all()
     # A sentence that the text encoder does not know has no answer, whatever the student thinks.

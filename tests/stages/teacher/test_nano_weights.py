@@ -41,7 +41,7 @@ def test_the_card_says_which_command_made_them_and_how_good_they_are() -> None:
     found = re.search(r"^\| all \| ([0-9.]+) \| ([0-9.]+) ", card, re.MULTILINE)
     assert found and found.groups() == (f"{told['mask_iou']:.3f}", f"{told['presence']:.3f}")
     assert told["mask_iou"] >= 0.60 and told["presence"] >= 0.88
-    assert told["names"] >= 0.98 and told["belief_auc"] >= 0.85
+    assert told["names"] >= 0.95 and told["belief_auc"] >= 0.85
 
 
 @pytest.fixture(scope="module")
