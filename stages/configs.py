@@ -205,21 +205,71 @@ class CertaintyConfig(StageConfig):
     it does. An override replaces all weights of a key.
     """
 
-    student_presence: Weights = {"peak": 1.0}
+    student_presence: Weights = {"peak": 0.382, "inside": 6.632, "doubtful": 2.404, "bias": -1.028}
     """Of the student, asked by the tokens of views."""
-    student_quality: Weights = {"inside": 1.0}
+    student_quality: Weights = {"peak": 0.091, "inside": 4.589, "doubtful": -1.47, "bias": -1.315}
     """The same of its masks."""
-    words_presence: Weights = {"peak": 1.0}
+    words_presence: Weights = {
+        "peak": 0.19,
+        "inside": 5.816,
+        "doubtful": 0.839,
+        "known": 0.215,
+        "bias": -0.603,
+    }
     """Of the student, asked by words alone."""
-    words_quality: Weights = {"inside": 1.0}
+    words_quality: Weights = {
+        "peak": 0.116,
+        "inside": 6.537,
+        "doubtful": -1.827,
+        "known": 0.036,
+        "bias": -2.117,
+    }
     """The same of its masks."""
-    labels_presence: Weights = {"peak": 1.0}
+    labels_presence: Weights = {
+        "peak": 0.143,
+        "inside": 1.776,
+        "doubtful": 1.282,
+        "support": 1.184,
+        "views": 0.535,
+        "trust": 1.66,
+        "bias": -2.132,
+    }
     """Of the labels."""
-    labels_quality: Weights = {"inside": 1.0}
+    labels_quality: Weights = {
+        "peak": 0.079,
+        "inside": 1.528,
+        "doubtful": -0.623,
+        "support": 0.948,
+        "views": 0.032,
+        "trust": 1.819,
+        "bias": -1.793,
+    }
     """The same of their masks."""
-    together_presence: Weights = {"peak": 1.0}
+    together_presence: Weights = {
+        "peak": 0.115,
+        "inside": 1.434,
+        "doubtful": 1.205,
+        "support": 0.826,
+        "views": 0.44,
+        "trust": 1.377,
+        "own_peak": 0.121,
+        "own_inside": 0.652,
+        "agreement": 1.346,
+        "bias": -1.823,
+    }
     """Of labels and student together."""
-    together_quality: Weights = {"inside": 1.0}
+    together_quality: Weights = {
+        "peak": 0.05,
+        "inside": 1.477,
+        "doubtful": -0.45,
+        "support": 0.92,
+        "views": 0.023,
+        "trust": 2.044,
+        "own_peak": 0.046,
+        "own_inside": 0.315,
+        "agreement": 0.287,
+        "bias": -2.073,
+    }
     """The same of their masks."""
 
     @model_validator(mode="after")
