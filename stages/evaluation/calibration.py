@@ -78,7 +78,8 @@ def summarise_certainty(rows: Sequence[QueryRow], source: str) -> dict[str, Any]
 
 def _agreement(expected: Array, happened: Array) -> dict[str, Any]:
     error = _or_none(calibration_error(expected, happened))
-    return {"calibration_error": error, "bins": reliability(expected, happened)}
+    bins = [list(row) for row in reliability(expected, happened)]
+    return {"calibration_error": error, "bins": bins}
 
 
 def _or_none(value: float) -> float | None:

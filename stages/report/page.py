@@ -261,21 +261,24 @@ def render_page(inputs: ReportInputs, album: Album, picture_width: int) -> str:
     )
 
 
+_FEWEST = 3
+_SHORT_NAMES = {"student": "student", "fusion_only": "labels", "together": "both"}
+
+
 def certainty_panels(certainty: Mapping[str, Any]) -> LineCharts | None:
     """Plot what answers tell of themselves against what is true; None where none tells anything.
 
-    ``certainty`` is that of ``metrics.json``.
+    ``certainty`` is that of ``metrics.json``. Bins of fewer than three answers are left out.
     """
-    panels = []
+    panels, told_any = [], False
     for part, title in (("presence", "There"), ("quality", "Quality (IoU)")):
-        lines: dict[str, list[tuple[float, float]]] = {"exactly": [(0.0, 0.0), (1.0, 1.0)]}
-        for source, name in _SOURCE_NAMES.items():
+        lines: dict[str, list[tuple[float, float]]] = {"ideal": [(0.0, 0.0), (1.0, 1.0)]}
+        for source, name in _SHORT_NAMES.items():
             bins = certainty.get(source, {}).get(part, {}).get("bins", ())
-            lines[name] = [(told, true) for told, true, _ in bins]
+            lines[name] = [(told, true) for told, true, count in bins if count >= _FEWEST]
+            told_any |= bool(lines[name])
         panels.append((title, lines))
-    if not any(
-        len(line) for _, lines in panels for name, line in lines.items() if name != "exactly"
-    ):
+    if not told_any:
         return None
     return line_panels(panels, "What was told and what was true", "told, percent", "true, percent")
 

@@ -9,6 +9,7 @@ import pytest
 from data.artifacts.evaluation import QueryRow, Score, TargetCount
 from stages.report.charts import BINS, binned, iou_histograms, line_chart
 from stages.report.html import duration
+from stages.report.page import certainty_panels
 
 
 def row(iou: float, count: TargetCount) -> QueryRow:
@@ -32,6 +33,25 @@ def test_absent_objects_are_left_out_and_bars_are_to_scale() -> None:
     assert tall.y + tall.height == pytest.approx(chart.bottom, abs=0.11)
     assert short.x + short.width < chart.right and len(chart.columns) == BINS
     assert iou_histograms([row(0, "zero")], {"student": "Student"}) == []
+
+
+def test_certainty_is_plotted_against_what_is_true() -> None:
+    bins = [(0.05, 0.0, 9), (0.5, 0.25, 2), (0.95, 1.0, 3)]
+    told = {"student": {"presence": {"bins": bins}, "quality": {"bins": []}}}
+    plotted = certainty_panels(told)
+    assert plotted is not None
+    there, quality = plotted.panels
+    assert [line.name for line in there.lines] == ["ideal", "student"]
+    # A bin of two answers is left out; the others lie where the ideal line would have them, if they
+    # were right: the last a little above it.
+    ideal, student = there.lines
+    assert len(student.dots) == 2 and ideal.dots[0] == (there.left, there.bottom)
+    assert student.dots[1] == (
+        pytest.approx(there.left + 0.95 * (there.right - there.left)),
+        there.top,
+    )
+    assert [line.name for line in quality.lines] == ["ideal"]
+    assert certainty_panels({}) is None
 
 
 @pytest.mark.parametrize(

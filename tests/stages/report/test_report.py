@@ -16,7 +16,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from data.artifacts.evaluation import HTML, METRICS, OVERVIEW, write_report
+from data.artifacts.evaluation import HTML, METRICS, OVERVIEW, Evaluation, write_report
 from data.types import Prompt, SurfaceTruth
 from stages.configs import Experiment, FuseConfig, ReportConfig
 from stages.evaluation.evaluate import EvaluationScene
@@ -45,7 +45,8 @@ def make_inputs(teacher: str = "oracle") -> ReportInputs:
     masks = {"student": student, "fusion_only": shown}
     surface = SurfaceTruth(0.875, 0.007, 0.125)
     truth = replace(ground_truth, surface=surface)
-    item = EvaluationScene(scene.scene_id, prompts, by_id, truth, masks)
+    sure = {"student": {key: (0.75, 0.25) for key in by_id}}
+    item = EvaluationScene(scene.scene_id, prompts, by_id, truth, masks, certainty=sure)
     result = evaluate([replace(item, superpoints=scene.superpoint_ids)])
     stages = (StageRecord("link_points", "0123456789abcdef" * 4, 12.5, 345.0, 18),)
     training = tuple({"epoch": e, "loss": 1 / e, "seconds": 1.0} for e in range(1, 6))
@@ -76,6 +77,21 @@ def test_the_page_says_what_the_scans_allow(html: str) -> None:
     for words in ("What the scans allow", "Superpoint ceiling", "87.5", "7 mm", "0.12 m"):
         assert words in head
     assert "Truth snapped to superpoints" in text
+
+
+def test_the_page_says_how_sure_answers_are(html: str) -> None:
+    text = Page(html).text
+    section = text.split("How sure, and rightly so?")[1]
+    # Four of five queries have a target; all were told to have with 75 %.
+    assert "0.05" in section.split("AUC: the chance")[0]
+    silent = make_inputs()
+    rows = tuple(
+        replace(row, scores={k: replace(s, presence=None) for k, s in row.scores.items()})
+        for row in silent.evaluation.rows
+    )
+    summary = {**silent.evaluation.summary, "certainty": {}}
+    plain = run(replace(silent, evaluation=Evaluation(rows, summary)), SMALL).html
+    assert "rightly so" not in plain
 
 
 def test_embedded_json_is_whole_and_cannot_end_its_script(html: str) -> None:
