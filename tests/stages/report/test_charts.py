@@ -46,10 +46,8 @@ def test_certainty_is_plotted_against_what_is_true() -> None:
     # were right: the last a little above it.
     ideal, student = there.lines
     assert len(student.dots) == 2 and ideal.dots[0] == (there.left, there.bottom)
-    assert student.dots[1] == (
-        pytest.approx(there.left + 0.95 * (there.right - there.left)),
-        there.top,
-    )
+    wide = there.left + 0.95 * (there.right - there.left)
+    assert student.dots[1][0] == pytest.approx(wide) and student.dots[1][1] == there.top
     assert [line.name for line in quality.lines] == ["ideal"]
     assert certainty_panels({}) is None
 
