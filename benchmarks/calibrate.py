@@ -36,18 +36,23 @@ from stages.evaluation.metrics import auc
 from stages.student import predict_masks
 from stages.student.text_encoding import encode_queries
 
+KEPT = 0.96
 PENALTY = 0.01
 """Of squared weights, in units of the mean loss, features scaled to unit deviation."""
 
 
 @dataclass(frozen=True, eq=False)
 class Described:
-    """Answers of one source in one room: features (Q,) by name, whether present, and the IoU."""
+    """Answers of one source in one room: features (Q,) by name, whether present, and the IoU.
+
+    ``has_mask`` (Q,) bool tells which sentences were answered.
+    """
 
     room: str
     features: Features
     is_present: Array
     ious: Array
+    has_mask: Array
 
 
 def room_of(plan: Plan, name: str) -> Room:
@@ -72,7 +77,8 @@ def describe(plan: Plan, room: Room) -> Iterator[tuple[str, Described]]:
             for (_, _, target), mask in zip(room.sentences, masks, strict=True)
         ]
         present = np.array([group == PRESENT for group, *_ in room.sentences])
-        yield whose, Described(room.scene.scene_id, features, present, np.array(ious, float))
+        name, found = room.scene.scene_id, np.asarray(masks.any(axis=1))
+        yield whose, Described(name, features, present, np.array(ious, float), found)
 
 
 def answered(
@@ -84,7 +90,7 @@ def answered(
     of_labels = predict_masks.label_answers(labels, masks)
     found = masks.predictions(labels.prompt_ids, probs, of_labels)
     own = masks.smoothed(probs)
-    features = masks.features(own, masks.thresholds(own, None), of_labels)
+    features = masks.features(own, of_labels)
     yield "student", features["student"], found.masks
     yield "labels", features["labels"], labels.answers()
     yield "together", features["together"], found.together
@@ -92,9 +98,8 @@ def answered(
     tokens, known = encode_queries(text, texts, cfg.text, cfg.teacher, "cpu")
     masks, probs = predict_masks.read_by_words(scene, tokens, student, cfg.predict)
     own = masks.smoothed(probs)
-    thresholds = masks.thresholds(own, known)
-    answers = (own >= thresholds[:, None])[:, scene.superpoint_ids]
-    yield "words", masks.features(own, thresholds, known=known)["words"], answers
+    answers = (own >= masks.thresholds(own, known)[:, None])[:, scene.superpoint_ids]
+    yield "words", masks.features(own, known=known)["words"], answers
 
 
 def fit(
@@ -148,7 +153,13 @@ def left_out(rooms: Sequence[Described], names: Sequence[str]) -> dict[str, floa
     is_present = np.concatenate([room.is_present for room in rooms])
     ious = np.concatenate([room.ious[room.is_present] for room in rooms])
     presence, quality = np.concatenate(presences), np.concatenate(qualities)
+    has_mask = np.concatenate([room.has_mask for room in rooms])
+    least = float(np.quantile(presence[is_present], 1 - KEPT))
     return {
+        "present with a mask": has_mask[is_present].mean(),
+        "nothing with a mask": has_mask[~is_present].mean(),
+        f"presence that {100 * KEPT:.0f} % of present have": least,
+        "nothing that has it": (presence[~is_present] >= least).mean(),
         "auc": auc(presence, is_present),
         "presence error": calibration_error(presence, is_present.astype(float)),
         "rank correlation": rank_correlation(quality, ious),

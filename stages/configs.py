@@ -309,7 +309,11 @@ class PredictConfig(StageConfig):
     """``expected_dice`` of the student alone: exponent of the odds with which probabilities are
     sharpened before the threshold is chosen; 0 leaves them as they are."""
     presence: Fraction = 0.2
-    """Student alone: queries whose largest probability is lower have no object."""
+    """Student alone, asked by the tokens of views: queries whose largest probability is lower have
+    no object."""
+    presence_by_words: Fraction = 0.7
+    """Student asked by words alone: queries whose presence (``certainty``) is lower have no
+    object."""
     presence_together: Fraction = 0.3
     """Student combined with labels: queries whose largest score is lower have no object."""
     student_share: Fraction = 0.5

@@ -245,7 +245,7 @@ class SceneMasks:
         masks = together = of_student[:, self._ids]
         if labels is not None:
             together = self._together(raw, of_student, labels)[:, self._ids]
-        features, cfg = self.features(own, thresholds, labels, known), self._cfg.certainty
+        features, cfg = self.features(own, labels, known), self._cfg.certainty
         sure = {whose: answer_certainty(of, cfg, whose) for whose, of in features.items()}
         alone = sure["student" if known is None else "words"]
         untold = np.full_like(alone, np.nan)
@@ -267,16 +267,16 @@ class SceneMasks:
     def features(
         self,
         own: Array,
-        thresholds: Array,
         labels: LabelAnswers | None = None,
         known: Array | None = None,
     ) -> dict[str, Features]:
-        """Describe the answers by whose they are, a field of ``CertaintyConfig``.
+        """Describe the answers by whose they are, a key of ``FEATURES``.
 
-        ``own`` (Q, S) are ``smoothed`` probabilities with their ``thresholds``; for others see
-        ``predictions``.
+        ``own`` (Q, S) are ``smoothed`` probabilities; for others see ``predictions``. Answers are
+        described as they are before any is refused.
         """
-        alone = mask_features(own, thresholds, self._sizes)
+        chosen = self._thresholds(own, 0, self._cfg.sharpness)
+        alone = mask_features(own, chosen, self._sizes)
         if known is not None:
             return {"words": {**alone, "known": logit(known)}}
         if labels is None:
@@ -285,7 +285,7 @@ class SceneMasks:
             **labels.features,
             "own_peak": alone["peak"],
             "own_inside": alone["inside"],
-            "agreement": overlap(own >= thresholds[:, None], labels.answers, self._sizes),
+            "agreement": overlap(own >= chosen[:, None], labels.answers, self._sizes),
         }
         return {"student": alone, "labels": labels.features, "together": together}
 
@@ -305,10 +305,16 @@ class SceneMasks:
     def thresholds(self, own: Array, known: Array | None) -> Array:
         """Choose (Q,) thresholds for ``smoothed`` probabilities; above 1 for no object.
 
-        A query whose words are ``known`` (Q,) by less than one half has no object.
+        With ``known`` (Q,), how well each query's words are known, a query has no object whose
+        presence is below ``predict.presence_by_words``.
         """
-        chosen = self._thresholds(own, self._cfg.presence, self._cfg.sharpness)
-        return chosen if known is None else np.where(known < 0.5, np.float32(NONE), chosen)
+        cfg = self._cfg
+        if known is None:
+            return self._thresholds(own, cfg.presence, cfg.sharpness)
+        features = self.features(own, known=known)["words"]
+        presence, _ = answer_certainty(features, cfg.certainty, "words")
+        chosen = self._thresholds(own, 0, cfg.sharpness)
+        return np.where(presence < cfg.presence_by_words, np.float32(NONE), chosen)
 
     def _thresholds(self, probs: Array, presence: float, sharpness: float) -> Array:
         rule, weights = self._cfg.threshold, self._sizes**self._cfg.size_power

@@ -168,7 +168,7 @@ class StudentEngine:
         raw_probs = answer_features(self._model, kept.by_turn, queries).probs
         probs = kept.masks.smoothed(raw_probs)
         thresholds = kept.masks.thresholds(probs, known)
-        features = kept.masks.features(probs, thresholds, known=known)["words"]
+        features = kept.masks.features(probs, known=known)["words"]
         return probs, thresholds, answer_certainty(features, configs.predict.certainty, "words")
 
     def _held(self, kept: _KeptScene) -> tuple[str, ...]:

@@ -58,7 +58,7 @@ def test_a_query_prints_figures_and_writes_mesh_and_picture(
 
 
 def test_nothing_found_is_said(asked_run: AskedRun, ask: Ask, tmp_path: Path) -> None:
-    sure = ("--overrides", "predict.presence=1.0")
+    sure = ("--overrides", "predict.presence_by_words=1.0")
     where = ("--scene-set", asked_run.scene_set, "--scene", asked_run.scene)
     printed = ask("query", "the chair", *where, *sure, "--out", tmp_path)
     assert re.search(r"nothing fits \(there: \d+ %\)", printed)

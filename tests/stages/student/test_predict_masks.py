@@ -233,7 +233,7 @@ def test_words_with_the_tokens_of_the_views_give_the_same_answers(finished: Path
     weights[:4, 0] = 1
     # Of a single view, any fusion is that view's token.
     labels = replace(training.labels, view_weights=weights)
-    cfg = PredictConfig(presence=0.2)
+    cfg = PredictConfig(presence=0, presence_by_words=0)
     views = predict_masks.run(training.scene, labels, finished, cfg)
     known = np.ones(len(labels.prompt_ids), np.float32)
     words = predict_masks.run_by_words(
@@ -249,9 +249,9 @@ def test_words_with_the_tokens_of_the_views_give_the_same_answers(finished: Path
 def test_words_need_no_view(finished: Path) -> None:
     scene = replace(tiny_training_scene().scene, views=(), depths=())
     tokens = np.eye(2, 8, dtype=np.float32)
-    plain = CertaintyConfig(words_presence={"peak": 1, "known": 1, "bias": -10})
+    plain = CertaintyConfig(words_presence={"peak": 1, "known": 1, "bias": -6})
     words = tokens, np.ones(2, np.float32)
-    cfg = PredictConfig(presence=0, certainty=plain)
+    cfg = PredictConfig(presence_by_words=0.4, certainty=plain)
     found = predict_masks.run_by_words(scene, ("a", "b"), words, finished, cfg)
     assert found.probs.shape == (2, len(scene.cloud)) and found.masks.any(1).all()
     # A sentence that the text encoder does not know has no answer, whatever the student thinks.
