@@ -205,24 +205,24 @@ class CertaintyConfig(StageConfig):
     it does. An override replaces all weights of a key.
     """
 
-    student_presence: Weights = {"peak": 0.382, "inside": 6.632, "doubtful": 2.404, "bias": -1.028}
+    student_presence: Weights = {"peak": 0.38, "inside": 6.532, "doubtful": 2.488, "bias": -1.019}
     """Of the student, asked by the tokens of views."""
-    student_quality: Weights = {"peak": 0.091, "inside": 4.589, "doubtful": -1.47, "bias": -1.315}
+    student_quality: Weights = {"peak": 0.092, "inside": 4.646, "doubtful": -1.425, "bias": -1.357}
     """The same of its masks."""
     words_presence: Weights = {
         "peak": 0.19,
-        "inside": 5.816,
-        "doubtful": 0.839,
+        "inside": 5.765,
+        "doubtful": 0.884,
         "known": 0.215,
-        "bias": -0.603,
+        "bias": -0.601,
     }
     """Of the student, asked by words alone."""
     words_quality: Weights = {
-        "peak": 0.116,
-        "inside": 6.537,
-        "doubtful": -1.827,
-        "known": 0.036,
-        "bias": -2.117,
+        "peak": 0.099,
+        "inside": 5.019,
+        "doubtful": -1.967,
+        "known": 0.052,
+        "bias": -1.578,
     }
     """The same of its masks."""
     labels_presence: Weights = {
@@ -247,28 +247,28 @@ class CertaintyConfig(StageConfig):
     """The same of their masks."""
     together_presence: Weights = {
         "peak": 0.115,
-        "inside": 1.434,
-        "doubtful": 1.205,
-        "support": 0.826,
-        "views": 0.44,
-        "trust": 1.377,
+        "inside": 1.429,
+        "doubtful": 1.212,
+        "support": 0.825,
+        "views": 0.439,
+        "trust": 1.375,
         "own_peak": 0.121,
-        "own_inside": 0.652,
-        "agreement": 1.346,
-        "bias": -1.823,
+        "own_inside": 0.642,
+        "agreement": 1.376,
+        "bias": -1.824,
     }
     """Of labels and student together."""
     together_quality: Weights = {
         "peak": 0.05,
-        "inside": 1.477,
-        "doubtful": -0.45,
-        "support": 0.92,
-        "views": 0.023,
-        "trust": 2.044,
-        "own_peak": 0.046,
-        "own_inside": 0.315,
-        "agreement": 0.287,
-        "bias": -2.073,
+        "inside": 1.478,
+        "doubtful": -0.444,
+        "support": 0.916,
+        "views": 0.022,
+        "trust": 2.05,
+        "own_peak": 0.048,
+        "own_inside": 0.256,
+        "agreement": 0.323,
+        "bias": -2.067,
     }
     """The same of their masks."""
 
@@ -311,7 +311,7 @@ class PredictConfig(StageConfig):
     presence: Fraction = 0.2
     """Student alone, asked by the tokens of views: queries whose largest probability is lower have
     no object."""
-    presence_by_words: Fraction = 0.7
+    presence_by_words: Fraction = 0.675
     """Student asked by words alone: queries whose presence (``certainty``) is lower have no
     object."""
     presence_together: Fraction = 0.3
