@@ -20,7 +20,7 @@ import numpy as np
 import yaml
 from scipy.optimize import minimize
 
-from benchmarks.nothing_fits import PRESENT, Room, labels_of
+from benchmarks.nothing_fits import PRESENT, Room, iou, labels_of
 from data.artifacts.soft_masks import PseudoLabels
 from data.errors import UserError
 from data.queries.prompts import target_ids
@@ -37,6 +37,7 @@ from stages.student import predict_masks
 from stages.student.text_encoding import encode_queries
 
 KEPT = 0.96
+"""Share of what is there that a least presence, printed beside the weights, must keep."""
 PENALTY = 0.01
 """Of squared weights, in units of the mean loss, features scaled to unit deviation."""
 
@@ -72,13 +73,11 @@ def describe(plan: Plan, room: Room) -> Iterator[tuple[str, Described]]:
     """Ask a room's sentences in all ways and describe the answers."""
     texts = [text for _, text, _ in room.sentences]
     for whose, features, masks in answered(plan, room, labels_of(plan, room), texts):
-        ious = [
-            0.0 if target is None else (mask & target).sum() / max((mask | target).sum(), 1)
-            for (_, _, target), mask in zip(room.sentences, masks, strict=True)
-        ]
+        pairs = zip(masks, (target for _, _, target in room.sentences), strict=True)
+        ious = [iou(mask, target) for mask, target in pairs]
         present = np.array([group == PRESENT for group, *_ in room.sentences])
         name, found = room.scene.scene_id, np.asarray(masks.any(axis=1))
-        yield whose, Described(name, features, present, np.array(ious, float), found)
+        yield whose, Described(name, features, present, np.array(ious), found)
 
 
 def answered(
@@ -89,17 +88,16 @@ def answered(
     masks, probs = predict_masks.read_by_views(scene, labels, student, cfg.predict)
     of_labels = predict_masks.label_answers(labels, masks)
     found = masks.predictions(labels.prompt_ids, probs, of_labels)
-    own = masks.smoothed(probs)
-    features = masks.features(own, of_labels)
+    features = masks.features(masks.smoothed(probs), of_labels)
     yield "student", features["student"], found.masks
     yield "labels", features["labels"], labels.answers()
     yield "together", features["together"], found.together
     text = plan.read_part(STEPS["distil_text"], "text", plan.text())
     tokens, known = encode_queries(text, texts, cfg.text, cfg.teacher, "cpu")
     masks, probs = predict_masks.read_by_words(scene, tokens, student, cfg.predict)
-    own = masks.smoothed(probs)
-    answers = (own >= masks.thresholds(own, known)[:, None])[:, scene.superpoint_ids]
-    yield "words", masks.features(own, known=known)["words"], answers
+    prompt_ids = tuple(map(str, range(len(texts))))
+    answers = masks.predictions(prompt_ids, probs, known=known).masks
+    yield "words", masks.features(masks.smoothed(probs), known=known)["words"], answers
 
 
 def fit(

@@ -82,11 +82,15 @@ class Room:
         """Score the answers (N,) bool of all sentences; ``sure`` (Q, 2) are presence, quality."""
         for sentence, mask, certain in zip(self.sentences, masks, sure.tolist(), strict=True):
             group, text, target = sentence
-            iou = 0.0
-            if target is not None:
-                iou = float((mask & target).sum() / max((mask | target).sum(), 1))
-            count = int(np.count_nonzero(mask))
-            yield Asked(source, self.scene.scene_id, group, text, count, iou, *certain)
+            found = int(np.count_nonzero(mask)), iou(mask, target)
+            yield Asked(source, self.scene.scene_id, group, text, *found, *certain)
+
+
+def iou(mask: Array, target: Array | None) -> float:
+    """Return the IoU of an answer (N,) bool with its target, 0 where there is none."""
+    if target is None:
+        return 0.0
+    return float((mask & target).sum() / max((mask | target).sum(), 1))
 
 
 def ask_words(plan: Plan, rooms: Sequence[Room]) -> Iterator[Asked]:

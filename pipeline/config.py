@@ -68,10 +68,15 @@ def read_yaml_mapping(path: Path) -> dict[str, Any]:
     return content
 
 
+def packaged(folder: str) -> dict[str, Path]:
+    """Names and files of the YAML files in a folder of ``configs``."""
+    files = (Path(str(resources.files("configs"))) / folder).glob("*.yaml")
+    return {path.stem: path for path in sorted(files)}
+
+
 def packaged_experiments() -> dict[str, Path]:
     """Names and files of the experiments in ``configs/experiments``."""
-    folder = Path(str(resources.files("configs"))) / "experiments"
-    return {path.stem: path for path in sorted(folder.glob("*.yaml"))}
+    return packaged("experiments")
 
 
 def config_path(text: str) -> Path:
@@ -83,13 +88,13 @@ def config_path(text: str) -> Path:
     path = Path(text).expanduser()
     if text.endswith(YAML_SUFFIXES) or len(path.parts) > 1:
         return path
-    packaged = packaged_experiments()
-    if text in packaged:
-        return packaged[text]
+    known = packaged_experiments()
+    if text in known:
+        return known[text]
     if path.is_file():
         return path
     raise ConfigError(
-        f"--config: no experiment {text!r}. Known experiments: {', '.join(packaged)}; "
+        f"--config: no experiment {text!r}. Known experiments: {', '.join(known)}; "
         "name one of these, or give the path of a .yaml file."
     )
 

@@ -14,7 +14,6 @@ import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from importlib import resources
 from pathlib import Path
 from types import ModuleType
 from typing import TYPE_CHECKING, Any, Literal
@@ -34,7 +33,7 @@ from data.queries.hierarchical_search import (
 )
 from data.rooms.ids import scene_id as room_id
 from data.types import SPLITS, Split
-from pipeline.config import YAML_SUFFIXES, explain, merge, read_yaml_mapping
+from pipeline.config import YAML_SUFFIXES, explain, merge, packaged, read_yaml_mapping
 from stages.configs import GenerateConfig
 from stages.network_configs import TeacherName
 from stages.teacher.identity import digest_of_file, find_source, import_from_here
@@ -240,8 +239,7 @@ def reader_module(scene_set: SceneSet) -> str:
 
 def packaged_sets() -> dict[str, Path]:
     """Names and files of the scene sets in ``configs/scene_sets``."""
-    folder = Path(str(resources.files("configs"))) / "scene_sets"
-    return {path.stem: path for path in sorted(folder.glob("*.yaml"))}
+    return packaged("scene_sets")
 
 
 def is_scene_set(name: str) -> bool:
@@ -272,8 +270,7 @@ def _settings(scene_set: SceneSet) -> dict[str, Any]:
     """The config that a set's ``settings`` names; ConfigError for an unknown name."""
     if not scene_set.settings:
         return {}
-    folder = Path(str(resources.files("configs"))) / "settings"
-    known = {path.stem: path for path in sorted(folder.glob("*.yaml"))}
+    known = packaged("settings")
     if scene_set.settings not in known:
         raise ConfigError(
             f"{scene_set.source}: settings: expected one of {', '.join(known)}, found "

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -54,7 +55,7 @@ def certainty_by_source(predictions: Predictions) -> dict[str, dict[str, tuple[f
         presences = predictions.presence(source).tolist()
         sure = zip(presences, predictions.quality(source).tolist(), strict=True)
         pairs = zip(predictions.prompt_ids, sure, strict=True)
-        found[source] = {name: pair for name, pair in pairs if pair[0] == pair[0]}
+        found[source] = {name: pair for name, pair in pairs if not math.isnan(pair[0])}
     return found
 
 

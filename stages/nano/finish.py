@@ -74,8 +74,7 @@ def write_card(folder: Path, metrics: Mapping[str, Any], cfg: NanoConfig, comman
         f"- **Training**: {steps:,} steps of {training.PROCESSES * train.batch} pictures with "
         f"{train.queries} questions each, of half as many with twice the questions in the last "
         f"stage ({train.wording_steps:,} steps), {begun}, on CPU. Everything here, this card "
-        "included, "
-        f"was made by\n\n      {command}",
+        f"included, was made by\n\n      {command}",
         "- **Answers**: `It is the red chair, [SEG].` or `It is the red chair, not in this "
         f"view.`; for what it does not know `It is the {UNKNOWN_NAME}, not in this view.` "
         "Questions about places and sizes (`the chair closest to the desk`) are answered "

@@ -235,18 +235,18 @@ class SceneMasks:
         """Make predictions from the student's probabilities ``own`` (Q, S).
 
         ``labels`` are those of fusion, None without. ``known`` (Q,) is how well each query's words
-        are known, None for queries by the tokens of views; see ``thresholds``. The answer together
+        are known, None for queries by the tokens of views. The answer together
         ends within what the student or the labels hold: large superpoints of which each is unsure
         could reach the threshold of both together.
         """
         raw, own = own, self.smoothed(own)
-        thresholds = self.thresholds(own, known)
-        of_student = own >= thresholds[:, None]
+        features, cfg = self.features(own, labels, known), self._cfg.certainty
+        sure = {whose: answer_certainty(of, cfg, whose) for whose, of in features.items()}
+        presence = None if known is None else sure["words"][0]
+        of_student = own >= self.thresholds(own, presence)[:, None]
         masks = together = of_student[:, self._ids]
         if labels is not None:
             together = self._together(raw, of_student, labels)[:, self._ids]
-        features, cfg = self.features(own, labels, known), self._cfg.certainty
-        sure = {whose: answer_certainty(of, cfg, whose) for whose, of in features.items()}
         alone = sure["student" if known is None else "words"]
         untold = np.full_like(alone, np.nan)
         parts = alone, sure.get("labels", untold), sure.get("together", alone)
@@ -302,17 +302,15 @@ class SceneMasks:
         mean = smooth_objects(probs, self._objects, self._sizes, share)
         return np.asarray(np.rint(mean * (self._sizes > 0) * 255) / np.float32(255), np.float32)
 
-    def thresholds(self, own: Array, known: Array | None) -> Array:
+    def thresholds(self, own: Array, presence: Array | None) -> Array:
         """Choose (Q,) thresholds for ``smoothed`` probabilities; above 1 for no object.
 
-        With ``known`` (Q,), how well each query's words are known, a query has no object whose
-        presence is below ``predict.presence_by_words``.
+        ``presence`` (Q,) is that of queries by words: below ``predict.presence_by_words`` there is
+        no object. It is None for queries by the tokens of views.
         """
         cfg = self._cfg
-        if known is None:
+        if presence is None:
             return self._thresholds(own, cfg.presence, cfg.sharpness)
-        features = self.features(own, known=known)["words"]
-        presence, _ = answer_certainty(features, cfg.certainty, "words")
         chosen = self._thresholds(own, 0, cfg.sharpness)
         return np.where(presence < cfg.presence_by_words, np.float32(NONE), chosen)
 

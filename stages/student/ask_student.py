@@ -167,9 +167,9 @@ class StudentEngine:
         queries = torch.from_numpy(tokens).contiguous().to(self._device)
         raw_probs = answer_features(self._model, kept.by_turn, queries).probs
         probs = kept.masks.smoothed(raw_probs)
-        thresholds = kept.masks.thresholds(probs, known)
         features = kept.masks.features(probs, known=known)["words"]
-        return probs, thresholds, answer_certainty(features, configs.predict.certainty, "words")
+        certain = answer_certainty(features, configs.predict.certainty, "words")
+        return probs, kept.masks.thresholds(probs, certain[0]), certain
 
     def _held(self, kept: _KeptScene) -> tuple[str, ...]:
         """Return the names that have an answer on a scan, surest first."""

@@ -43,7 +43,7 @@ def test_a_closure_gives_loss_and_gradients() -> None:
 
     def closure() -> torch.Tensor:
         loss = (matrix * torch.eye(2, 3)).sum()
-        loss.backward()  # type: ignore[no-untyped-call]
+        torch.autograd.backward(loss)
         return loss
 
     assert float(optimizer.step(closure)) == 2
