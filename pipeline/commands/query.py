@@ -78,7 +78,7 @@ def _answer_text(answer: SentenceAnswer) -> str:
     why = why_nothing(answer.unmet, answer.holds)
     more = f"; {why}" if why else ""
     if centre is None or size is None:
-        return f"nothing fits (there: {100 * answer.presence:.0f} %){more}"
+        return f"nothing fits (presence {100 * answer.presence:.0f} %){more}"
     at, sides = (", ".join(f"{v:.2f}" for v in centre), " x ".join(f"{v:.2f}" for v in size))
     return (
         f"{in_percent(answer)}; {answer.num_points} of {len(answer.mask)} points, "

@@ -271,7 +271,7 @@ def certainty_panels(certainty: Mapping[str, Any]) -> LineCharts | None:
     ``certainty`` is that of ``metrics.json``. Bins of fewer than three answers are left out.
     """
     panels, told_any = [], False
-    for part, title in (("presence", "There"), ("quality", "Quality (IoU)")):
+    for part, title in (("presence", "Presence"), ("quality", "Quality (IoU)")):
         lines: dict[str, list[tuple[float, float]]] = {"ideal": [(0.0, 0.0), (1.0, 1.0)]}
         for source, name in _SHORT_NAMES.items():
             bins = certainty.get(source, {}).get(part, {}).get("bins", ())

@@ -180,7 +180,7 @@ def run_answers(
         viewpoint, note = rendered.choose_viewpoint(list(masks.values()))
         pictures = {name: paint(viewpoint, mask, mask, BOTH) for name, mask in masks.items()}
         if row.prompt_id in tile_ids:
-            scores = f"{row.scene_id}   there: {100 * row.presence:.0f} %"
+            scores = f"{row.scene_id}   presence {100 * row.presence:.0f} %"
             tiles.append(Tile(row.text, scores, pictures[_ANSWER], viewpoint.picture))
         return DrawnQuery(viewpoint, note, pictures, masks)
 

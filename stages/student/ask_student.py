@@ -254,7 +254,7 @@ def picture_of(rendered: RenderedScan, asked: SentenceAnswer) -> bytes:
 
 def in_percent(asked: SentenceAnswer) -> str:
     """Return how sure an answer is, in words for people."""
-    return f"there: {100 * asked.presence:.0f} %, expected IoU: {100 * asked.quality:.0f} %"
+    return f"presence {100 * asked.presence:.0f} %, expected IoU {100 * asked.quality:.0f} %"
 
 
 def in_one_line(text: str) -> str:

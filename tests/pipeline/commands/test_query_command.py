@@ -32,7 +32,7 @@ def test_a_query_prints_figures_and_writes_mesh_and_picture(
     lines = printed.splitlines()
     assert lines[0] == "the chair" and lines[3] == INJECTED and len(lines) == 6
     told = re.fullmatch(
-        r"  there: (\d+) %, expected IoU: \d+ %; (\d+) of (\d+) points, "
+        r"  presence (\d+) %, expected IoU \d+ %; (\d+) of (\d+) points, "
         r"size (.+) x (.+) x (.+) m, centre \((.+)\) m",
         lines[1],
     )
@@ -61,7 +61,7 @@ def test_nothing_found_is_said(asked_run: AskedRun, ask: Ask, tmp_path: Path) ->
     sure = ("--overrides", "predict.presence_by_words=1.0")
     where = ("--scene-set", asked_run.scene_set, "--scene", asked_run.scene)
     printed = ask("query", "the chair", *where, *sure, "--out", tmp_path)
-    assert re.search(r"nothing fits \(there: \d+ %\)", printed)
+    assert re.search(r"nothing fits \(presence \d+ %\)", printed)
     (mesh,) = tmp_path.glob("*/*.ply")
     assert not PlyData.read(mesh)["vertex"]["answer"].any()
 

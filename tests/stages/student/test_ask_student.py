@@ -52,7 +52,7 @@ def test_an_answer_in_figures_by_hand() -> None:
     probs = np.array([0.1, 0.6, 0.8, 0.2], np.float32)
     asked = SentenceAnswer("the bed", probs, 0.6, points, 0.87, 0.4)
     assert asked.mask.tolist() == [False, True, True, False] and asked.num_points == 2
-    assert in_percent(asked) == "there: 87 %, expected IoU: 40 %"
+    assert in_percent(asked) == "presence 87 %, expected IoU 40 %"
     assert asked.box == ((2.0, 2.0, 4.5), (2.0, 0.0, 1.0))
     nothing = replace(asked, threshold=2.0)
     assert not nothing.mask.any() and nothing.box == (None, None)
