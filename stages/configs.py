@@ -314,16 +314,26 @@ class PredictConfig(StageConfig):
     presence_by_words: Fraction = 0.675
     """Student asked by words alone: queries whose presence (``certainty``) is lower have no
     object."""
-    presence_together: Fraction = 0.3
-    """Student combined with labels: queries whose largest score is lower have no object."""
-    student_share: Fraction = 0.5
-    """Student combined with labels: exponent of the student's probability in the combined one; that
-    of the label is one minus it. Lower it where the student is worse than the labels. Below 1/2,
-    ``object_share`` is lower in proportion for the combined one."""
-    student_share_of_score: Fraction = 0.5
-    """The same exponent in the score, which decides whether there is an object."""
+    student_share: Fraction = 0.25
+    """Student combined with labels: the largest exponent of the student's probability in the
+    combined one; that of the label is one minus it. Below 1/2, ``object_share`` is lower in
+    proportion for the combined one."""
+    least_agreement: Fraction = 0.5
+    """Mean IoU of the masks of student and labels in a scan up to which the student does not count:
+    the scan is unlike those that it learnt from, and the labels are the answer."""
+    full_agreement: Fraction = 0.7
+    """The agreement from which on it has its whole share; between both the share grows evenly."""
     certainty: CertaintyConfig = CertaintyConfig()
     """How sure answers are; fitted for LISA-nano on generated rooms."""
+
+    @model_validator(mode="after")
+    def _agreements_are_ordered(self) -> PredictConfig:
+        if self.least_agreement >= self.full_agreement:
+            raise ValueError(
+                f"predict.least_agreement is {self.least_agreement}, which must be less than "
+                f"predict.full_agreement, {self.full_agreement}"
+            )
+        return self
 
 
 class JudgeConfig(StageConfig):

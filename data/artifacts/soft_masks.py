@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import numpy as np
@@ -146,6 +146,18 @@ PREDICTIONS_FILE = "predictions.zarr"
 _PREDICTIONS_REMEDY = "Run PredictMasks again."
 
 
+@dataclass(frozen=True)
+class StudentTrust:
+    """How far a student is trusted in a scan, from its agreement with the lifted labels.
+
+    ``agreement`` in [0, 1] is the mean IoU of both masks over the queries that the labels answer;
+    ``share`` in [0, 1] is the student's exponent in the joint answer, 0 where the labels are it.
+    """
+
+    agreement: float
+    share: float
+
+
 @dataclass(frozen=True, eq=False)
 class Predictions:
     """The answers to Q queries on one scene of N points.
@@ -154,7 +166,8 @@ class Predictions:
     are masks of student and pseudo-labels combined, or the student's alone where a query has no
     pseudo-labels. ``presences`` and ``qualities`` (Q, 3) float32 are, for each of ``SOURCES``, the
     probability that the object exists and the expected IoU of the mask if it does
-    (``stages.certainty``); those of the labels are NaN where there are none.
+    (``stages.certainty``); those of the labels are NaN where there are none. ``trust`` is None
+    unless both a student and labels answered.
     """
 
     scene_id: str
@@ -164,6 +177,7 @@ class Predictions:
     together: Array
     presences: Array
     qualities: Array
+    trust: StudentTrust | None = None
 
     def __post_init__(self) -> None:
         """Raise ValueError when the parts do not fit each other."""
@@ -187,7 +201,8 @@ class Predictions:
         """Select the rows of ``prompt_ids``, in their order; ValueError for an unknown id."""
         rows = [self.prompt_ids.index(prompt_id) for prompt_id in prompt_ids]
         arrays = (self.probs, self.masks, self.together, self.presences, self.qualities)
-        return Predictions(self.scene_id, tuple(prompt_ids), *(array[rows] for array in arrays))
+        chosen = (array[rows] for array in arrays)
+        return Predictions(self.scene_id, tuple(prompt_ids), *chosen, trust=self.trust)
 
     def presence(self, source: str) -> Array:
         """(Q,) float32: the probability, of one source, that each query's object exists."""
@@ -205,6 +220,7 @@ def write_predictions(folder: Path, predictions: Predictions) -> None:
         scene_id=predictions.scene_id,
         prompt_ids=list(predictions.prompt_ids),
         num_points=predictions.probs.shape[1],
+        trust=None if predictions.trust is None else asdict(predictions.trust),
     )
     arrays = {
         "probs": np.rint(np.clip(predictions.probs, 0, 1) * 255).astype(np.uint8),
@@ -224,7 +240,7 @@ def read_predictions(folder: Path) -> Predictions:
     try:
         group = zarr.open_group(path, mode="r", zarr_format=3)
         attrs = dict(group.attrs)
-        num_points = int(str(attrs["num_points"]))
+        num_points, trust = int(str(attrs["num_points"])), attrs["trust"]
         masks, together = (
             np.unpackbits(np.asarray(group[name][...], np.uint8), axis=1, count=num_points)
             for name in ("masks", "together")
@@ -236,6 +252,7 @@ def read_predictions(folder: Path) -> Predictions:
             masks.astype(bool),
             together.astype(bool),
             *(np.asarray(group[name][...], np.float32) for name in ("presences", "qualities")),
+            trust=None if trust is None else StudentTrust(**trust),
         )
     except (OSError, KeyError, ValueError, TypeError, RuntimeError) as error:
         raise ArtifactError(

@@ -204,7 +204,8 @@ def evaluation_scenes(inputs: StepInputs, questions: Questions) -> Iterator[Eval
         predictions = inputs.read("masks", scene=name)
         masks = masks_by_source(predictions, inputs.read("labels", scene=name))
         scene = EvaluationScene(name, questions.of(name), truths, truth, masks, teacher_2d)
-        yield replace(scene, certainty=certainty_by_source(predictions))
+        sure = certainty_by_source(predictions)
+        yield replace(scene, certainty=sure, trust=predictions.trust)
 
 
 def asked_by(dataset: Dataset) -> QuerySource:
@@ -323,7 +324,7 @@ EVALUATE_TEACHER_2D = declare(
 EVALUATE = declare(
     Step(
         name="evaluate",
-        version=7,
+        version=8,
         summary="Metrics of student, lifted labels and teacher over the validation split.",
         make="pipeline.steps.answers:make_metrics",
         config=lambda plan: plan.scene_set.asked,

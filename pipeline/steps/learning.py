@@ -371,7 +371,7 @@ DISTIL_TEXT = declare(
 PREDICT_MASKS = declare(
     Step(
         name="predict_masks",
-        version=8,
+        version=9,
         summary="The student's masks on the original points.",
         make="pipeline.steps.learning:make_predictions",
         section="predict",

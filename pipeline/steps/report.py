@@ -82,7 +82,8 @@ def _answered_scenes(inputs: StepInputs, questions: Questions) -> Iterator[Answe
         views, labels = inputs.read("teacher", scene=name), inputs.read("labels", scene=name)
         scene, masks = inputs.read("scene", "scene", name), read_masks(inputs, name)
         prompts = questions.of(name)
-        yield AnsweredScene(scene, prompts, masks, sure, texts, views, labels, bank, met)
+        given = (scene, prompts, masks, sure, texts, views, labels, bank, met)
+        yield AnsweredScene(*given, trust=predictions.trust)
 
 
 def _record(inputs: StepInputs) -> RunRecord:
@@ -126,7 +127,7 @@ def _val_without_truth(name: str, step: str, part: str, known_by: str) -> Input:
 REPORT = declare(
     Step(
         name="report",
-        version=5,
+        version=6,
         summary="report.html with metrics.json, or with answers.json where there is no truth.",
         make="pipeline.steps.report:make_report",
         section="report",

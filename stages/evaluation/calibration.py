@@ -6,12 +6,14 @@ IoU of the answers to queries with a target.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
 from typing import Any
 
 import numpy as np
 
 from data.artifacts.evaluation import QueryRow
+from data.artifacts.soft_masks import StudentTrust
 from data.types import Array
 from stages.evaluation.metrics import auc, mean_ranks
 
@@ -49,6 +51,22 @@ def rank_correlation(one: Array, other: Array) -> float:
     if len(one) < 2 or np.ptp(one) == 0 or np.ptp(other) == 0:
         return float("nan")
     return float(np.corrcoef(mean_ranks(one), mean_ranks(other))[0, 1])
+
+
+def summarise_trust(by_scene: Mapping[str, StudentTrust]) -> dict[str, Any] | None:
+    """Return the mean agreement and share of a student over scenes, and both of each.
+
+    ``unlike`` is the number of scenes in which it does not count; None without any scene.
+    """
+    if not by_scene:
+        return None
+    trusts = list(by_scene.values())
+    return {
+        "agreement": sum(trust.agreement for trust in trusts) / len(trusts),
+        "share": sum(trust.share for trust in trusts) / len(trusts),
+        "unlike": sum(trust.share == 0 for trust in trusts),
+        "by_scene": {scene_id: asdict(trust) for scene_id, trust in by_scene.items()},
+    }
 
 
 def summarise_certainty(rows: Sequence[QueryRow], source: str) -> dict[str, Any]:

@@ -21,6 +21,7 @@ from typing import Any
 import numpy as np
 
 from data.artifacts.evaluation import SOURCES, TARGET_COUNTS, Evaluation, QueryRow, Score
+from data.artifacts.soft_masks import StudentTrust
 from data.artifacts.teacher import FAILED, MASK
 from data.artifacts.teacher_2d import Teacher2D
 from data.errors import DataError
@@ -29,7 +30,7 @@ from data.rooms.teacher_questions import VISIBLE_SHARE
 from data.types import Array, GroundTruth, Progress, Prompt, PromptTruth, silent
 from stages.evaluation import benchmarks, metrics
 from stages.evaluation.benchmarks import QuerySource
-from stages.evaluation.calibration import summarise_certainty
+from stages.evaluation.calibration import summarise_certainty, summarise_trust
 from stages.evaluation.metrics import BoxScan, auc
 from stages.evaluation.scan_quality import (
     SceneQuality,
@@ -129,7 +130,8 @@ class EvaluationScene:
     scan's original points. A missing mask scores as empty. ``teacher_2d`` is None where the teacher
     was not evaluated in 2D; ``scan`` may be None where the benchmark's convention scores no boxes.
     ``superpoints`` (N,) are the superpoints of the points, None where the scan is not judged.
-    ``certainty`` are presence and quality of the answers, by source, then by prompt id.
+    ``certainty`` are presence and quality of the answers, by source, then by prompt id; ``trust``
+    is how far the student counts in the answers together, None without student or labels.
     """
 
     scene_id: str
@@ -141,6 +143,7 @@ class EvaluationScene:
     scan: BoxScan | None = None
     superpoints: Array | None = None
     certainty: Mapping[str, Mapping[str, tuple[float, float]]] = field(default_factory=dict)
+    trust: StudentTrust | None = None
 
     @cached_property
     def superpoint_truth(self) -> SuperpointTruth | None:
@@ -174,11 +177,13 @@ def run(
     rows: list[QueryRow] = []
     judged: list[tuple[str, Pairs]] = []
     qualities: list[SceneQuality] = []
+    trusts: dict[str, StudentTrust] = {}
     num_aligned = 0
     for done, scene in enumerate(scenes, start=1):
         rows.extend(_row(scene, prompt, queries) for prompt in scene.prompts)
         judged.extend(_judged(scene))
         qualities.extend(_quality(scene))
+        trusts |= {} if scene.trust is None else {scene.scene_id: scene.trust}
         num_aligned += scene.scan is not None and scene.scan.is_aligned and bool(scene.prompts)
         progress(done, 0)
     rows.extend(search_rows)
@@ -188,6 +193,7 @@ def run(
         "scan": summarise_scans(qualities),
         "benchmark": benchmarks.summarise(rows, queries, num_aligned),
         "certainty": {source: summarise_certainty(rows, source) for source in SOURCES},
+        "trust": summarise_trust(trusts),
     }
     return Evaluation(tuple(rows), {**summarise(rows, judged), **sections})
 

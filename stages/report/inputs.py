@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from data.artifacts.evaluation import Evaluation
-from data.artifacts.soft_masks import PseudoLabels
+from data.artifacts.soft_masks import PseudoLabels, StudentTrust
 from data.artifacts.teacher import TeacherCache
 from data.queries.vocabulary import MOST_SUGGESTED
 from data.types import Array, Prompt, Scene
@@ -81,7 +81,8 @@ class AnsweredScene:
     Sources are those of an evaluation. ``certainty`` by prompt id are presence and quality of the
     answer of "together" (``stages.certainty``); ``answers`` holds the answers in words.
     ``bank`` maps the prompt ids of the background vocabulary to its categories; ``met`` are the
-    words that the teacher has met, None where its weights do not tell.
+    words that the teacher has met, None where its weights do not tell. ``trust`` is how far the
+    student counts in the answers together, None without one.
     """
 
     scene: Scene
@@ -93,6 +94,7 @@ class AnsweredScene:
     labels: PseudoLabels | None = None
     bank: Mapping[str, str] = field(default_factory=dict)
     met: Collection[str] | None = None
+    trust: StudentTrust | None = None
 
     def holds(self) -> tuple[str, ...]:
         """Categories of the bank, else the scene's other sentences, with an answer; surest first.

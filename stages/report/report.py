@@ -10,9 +10,11 @@ from typing import Any
 import numpy as np
 
 from data.artifacts.evaluation import ANSWERS, METRICS, SOURCES, QueryRow, ReportFiles, metrics_text
+from data.artifacts.soft_masks import StudentTrust
 from data.queries.vocabulary import unmet_words, why_nothing
 from data.types import Progress, silent
 from stages.configs import ReportConfig
+from stages.evaluation.calibration import summarise_trust
 from stages.evaluation.metrics import centre_and_size
 from stages.report.inputs import AnsweredScene, ReportInputs, ReportScene, RunRecord
 from stages.report.page import render, render_page
@@ -168,7 +170,11 @@ def run_answers(
     ``scenes`` is called twice and gives one scene at a time. ``progress`` gets (queries drawn,
     queries to draw).
     """
-    rows = [row for item in scenes() for row in answer_rows(item)]
+    rows: list[AnswerRow] = []
+    trusts: dict[str, StudentTrust] = {}
+    for item in scenes():
+        rows += answer_rows(item)
+        trusts |= {} if item.trust is None else {item.scene.scene_id: item.trust}
     drawn_rows = spread(rows, cfg.max_pictures)
     tile_ids = {row.prompt_id for row in spread(_answered(drawn_rows), _OVERVIEW_TILES)}
     tiles = []
@@ -193,6 +199,7 @@ def run_answers(
         album,
         rows=rows,
         scenes=sorted({row.scene_id for row in rows}),
+        trust=summarise_trust(trusts),
     )
     return ReportFiles(html, {ANSWERS: answers_text(rows)}, overview(tiles, _NAMES, _LEGEND))
 

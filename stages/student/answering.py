@@ -18,7 +18,7 @@ from scipy.sparse.csgraph import connected_components
 from torch import Tensor
 from torch.nn import functional as F
 
-from data.artifacts.soft_masks import Predictions
+from data.artifacts.soft_masks import Predictions, StudentTrust
 from data.artifacts.student import CONFIG, read_model
 from data.errors import ArtifactError, UserError
 from data.geometry.superpoints import neighbours_of
@@ -235,9 +235,7 @@ class SceneMasks:
         """Make predictions from the student's probabilities ``own`` (Q, S).
 
         ``labels`` are those of fusion, None without. ``known`` (Q,) is how well each query's words
-        are known, None for queries by the tokens of views. The answer together
-        ends within what the student or the labels hold: large superpoints of which each is unsure
-        could reach the threshold of both together.
+        are known, None for queries by the tokens of views.
         """
         raw, own = own, self.smoothed(own)
         features, cfg = self.features(own, labels, known), self._cfg.certainty
@@ -245,24 +243,47 @@ class SceneMasks:
         presence = None if known is None else sure["words"][0]
         of_student = own >= self.thresholds(own, presence)[:, None]
         masks = together = of_student[:, self._ids]
+        trust = None
         if labels is not None:
-            together = self._together(raw, of_student, labels)[:, self._ids]
+            trust = self._trust(of_student, labels.answers)
+            together = self._together(raw, of_student, labels, trust.share)[:, self._ids]
         alone = sure["student" if known is None else "words"]
         untold = np.full_like(alone, np.nan)
         parts = alone, sure.get("labels", untold), sure.get("together", alone)
         presences, qualities = np.stack(parts, axis=2)
         return Predictions(
-            self._scene_id, prompt_ids, own[:, self._ids], masks, together, presences, qualities
+            self._scene_id,
+            prompt_ids,
+            own[:, self._ids],
+            masks,
+            together,
+            presences,
+            qualities,
+            trust,
         )
 
-    def _together(self, raw: Array, of_student: Array, labels: LabelAnswers) -> Array:
-        """Return the answers (Q, S) bool of student and labels together."""
-        combined = self._combined(raw, labels.scaled, self._cfg.student_share)
-        scored = self._combined(raw, labels.scaled, self._cfg.student_share_of_score)
+    def _trust(self, of_student: Array, of_labels: Array) -> StudentTrust:
+        """Trust the student as far as its masks (Q, S) bool agree with those of the labels.
+
+        A student answers scans unlike those that it learnt from badly, and nothing else tells so.
+        """
+        cfg, answered = self._cfg, of_labels.any(axis=1)
+        alike = overlap(of_student[answered], of_labels[answered], self._sizes)
+        agreement = float(alike.mean()) if len(alike) else 0.0
+        part = (agreement - cfg.least_agreement) / (cfg.full_agreement - cfg.least_agreement)
+        return StudentTrust(agreement, cfg.student_share * min(max(part, 0.0), 1.0))
+
+    def _together(self, raw: Array, of_student: Array, labels: LabelAnswers, share: float) -> Array:
+        """Return the answers (Q, S) bool of labels and student, which counts by ``share``.
+
+        They end within what either holds: large superpoints of which each is unsure could reach the
+        threshold of both together.
+        """
+        if share == 0:
+            return labels.answers
+        combined = self._combined(raw, labels.scaled, share)
         chosen = self._thresholds(combined, 0, 0)
-        chosen[scored.max(1, initial=0) < self._cfg.presence_together] = NONE
-        either = of_student | labels.answers
-        return np.asarray((combined >= chosen[:, None]) & either)
+        return np.asarray((combined >= chosen[:, None]) & (of_student | labels.answers))
 
     def features(
         self,

@@ -155,9 +155,8 @@ def test_packaged_sets_know_their_splits() -> None:
     assert large.scenes() == tuple(name for s in SPLITS for name in large.scenes(s))
     assert not set(demo.scenes()) & set(large.scenes())
     own, plus = (load_scene_set(name).config for name in ("own", "scannetpp"))
-    for section in ("fuse", "predict"):  # What scans need is written once.
-        assert getattr(demo.experiment, section) == getattr(large.experiment, section)
-        assert demo.scene_set.config[section] == own[section] == plus[section]
+    assert demo.experiment.fuse == large.experiment.fuse  # What scans need is written once.
+    assert demo.scene_set.config["fuse"] == own["fuse"] == plus["fuse"]
     assert plus["prepare"] == {**demo.scene_set.config["prepare"], "max_views": 50}
 
 
@@ -167,7 +166,7 @@ def test_clean_rooms_are_those_of_the_scanned_sets(name: str) -> None:
     assert clean.dataset.by_split == scanned.dataset.by_split
     as_clean = scanned.experiment.generate.model_copy(update={"scan": "clean"})
     assert as_clean == clean.experiment.generate != scanned.experiment.generate
-    sections = ("generate", "prepare", "fuse", "predict")
+    sections = ("generate", "prepare", "fuse")
     scans = {section: getattr(scanned.experiment, section) for section in sections}
     assert clean.experiment.model_copy(update=scans) == scanned.experiment
     assert clean.experiment.fuse == Experiment().fuse != scanned.experiment.fuse

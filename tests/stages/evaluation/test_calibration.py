@@ -9,11 +9,13 @@ from hypothesis import strategies as st
 from scipy.stats import spearmanr
 
 from data.artifacts.evaluation import SOURCES, QueryRow, Score, TargetCount
+from data.artifacts.soft_masks import StudentTrust
 from stages.evaluation.calibration import (
     calibration_error,
     rank_correlation,
     reliability,
     summarise_certainty,
+    summarise_trust,
 )
 
 
@@ -42,6 +44,14 @@ def test_rank_correlation_is_scipys(pairs: list[tuple[int, int]]) -> None:
         assert np.isnan(found)
     else:
         assert found == pytest.approx(spearmanr(one, other).statistic, abs=1e-9)
+
+
+def test_scans_unlike_those_learnt_from_are_counted() -> None:
+    found = summarise_trust({"a": StudentTrust(0.75, 0.25), "b": StudentTrust(0.25, 0.0)})
+    assert found is not None
+    assert (found["agreement"], found["share"], found["unlike"]) == (0.5, 0.125, 1)
+    assert found["by_scene"]["b"] == {"agreement": 0.25, "share": 0.0}
+    assert summarise_trust({}) is None
 
 
 def row(target: TargetCount, iou: float, presence: float | None, quality: float | None) -> QueryRow:

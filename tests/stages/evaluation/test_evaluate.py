@@ -90,6 +90,7 @@ def test_headline_is_the_students_and_keys_are_stable(result: Evaluation) -> Non
         "scan",
         "benchmark",
         "certainty",
+        "trust",
     ]
     assert summary["teacher_2d"]["pairs"] == 0  # nobody judged the teacher here
     for key in [*HEADLINE, *groups]:

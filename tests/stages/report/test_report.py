@@ -17,8 +17,10 @@ import pytest
 from PIL import Image
 
 from data.artifacts.evaluation import HTML, METRICS, OVERVIEW, Evaluation, write_report
+from data.artifacts.soft_masks import StudentTrust
 from data.types import Prompt, SurfaceTruth
 from stages.configs import Experiment, FuseConfig, ReportConfig
+from stages.evaluation.calibration import summarise_trust
 from stages.evaluation.evaluate import EvaluationScene
 from stages.evaluation.evaluate import run as evaluate
 from stages.report.inputs import ReportInputs, ReportScene, RunRecord, StageRecord
@@ -46,7 +48,9 @@ def make_inputs(teacher: str = "oracle") -> ReportInputs:
     surface = SurfaceTruth(0.875, 0.007, 0.125)
     truth = replace(ground_truth, surface=surface)
     sure = {"student": {key: (0.75, 0.25) for key in by_id}}
-    item = EvaluationScene(scene.scene_id, prompts, by_id, truth, masks, certainty=sure)
+    trust = StudentTrust(0.375, 0.125)
+    given = scene.scene_id, prompts, by_id, truth, masks
+    item = EvaluationScene(*given, certainty=sure, trust=trust)
     result = evaluate([replace(item, superpoints=scene.superpoint_ids)])
     stages = (StageRecord("link_points", "0123456789abcdef" * 4, 12.5, 345.0, 18),)
     training = tuple({"epoch": e, "loss": 1 / e, "seconds": 1.0} for e in range(1, 6))
@@ -77,6 +81,18 @@ def test_the_page_says_what_the_scans_allow(html: str) -> None:
     for words in ("What the scans allow", "Superpoint ceiling", "87.5", "7 mm", "0.12 m"):
         assert words in head
     assert "Truth snapped to superpoints" in text
+
+
+def test_the_page_says_where_the_student_is_not_at_home(html: str) -> None:
+    text = Page(html).text
+    section = text.split("Is the student at home in these scans?")[1]
+    assert "37.5" in section.split("Scene by scene")[0] and "In 1 of 1 scans" not in text
+    known = make_inputs()
+    trust = summarise_trust({"s": StudentTrust(0.25, 0.0)})
+    evaluation = replace(known.evaluation, summary={**known.evaluation.summary, "trust": trust})
+    assert "In 1 of 1 scans" in Page(run(replace(known, evaluation=evaluation), SMALL).html).text
+    silent = replace(evaluation, summary={**evaluation.summary, "trust": None})
+    assert "at home" not in run(replace(known, evaluation=silent), SMALL).html
 
 
 def test_the_page_says_how_sure_answers_are(html: str) -> None:

@@ -12,7 +12,7 @@ import torch
 
 from data.artifacts import store
 from data.artifacts import student as artifact
-from data.artifacts.soft_masks import PseudoLabels
+from data.artifacts.soft_masks import PseudoLabels, StudentTrust
 from data.errors import ArtifactError, UserError
 from data.geometry.superpoints import REACH, touching_superpoints
 from data.types import Array
@@ -89,7 +89,7 @@ def test_labels_change_the_answer_together_only(finished: Path) -> None:
         soft=np.zeros_like(training.labels.soft),
         confidence=np.zeros_like(training.labels.confidence),
     )
-    cfg = PredictConfig(presence=0.0, presence_together=0.0)
+    cfg = PredictConfig(presence=0.0)
     a = predict_masks.run(training.scene, training.labels, finished, cfg)
     b = predict_masks.run(training.scene, blind, finished, cfg)
     assert np.array_equal(a.probs, b.probs) and np.array_equal(a.masks, b.masks)
@@ -98,13 +98,19 @@ def test_labels_change_the_answer_together_only(finished: Path) -> None:
         assert not np.array_equal(one("together"), other("together"))
 
 
-def test_together_is_a_geometric_mean(finished: Path) -> None:
+def trust_always(monkeypatch: pytest.MonkeyPatch, share: float) -> None:
+    """Let the student count by ``share`` whatever the labels say."""
+    monkeypatch.setattr(SceneMasks, "_trust", lambda *_: StudentTrust(1.0, share))
+
+
+def test_together_is_a_geometric_mean(finished: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    trust_always(monkeypatch, 0.5)
     training = tiny_training_scene()
     # Labels are averaged inside superpoints; these already are.
     soft = np.random.default_rng(0).random((5, 4)).astype("f4")[:, training.scene.superpoint_ids]
     chosen = np.array([0.2, 0.5, 0.8, 0.4, 2.0], np.float32)
     labels = replace(training.labels, soft=soft, thresholds=chosen)
-    cfg = PredictConfig(threshold="half", presence_together=0.0, object_share=0.0)
+    cfg = PredictConfig(threshold="half", object_share=0.0)
     found = predict_masks.run(training.scene, labels, finished, cfg)
     for query, threshold in enumerate([0.2, 0.5, 0.8, 0.4, np.inf]):  # The last has no object.
         scaled = [min(value / (2 * threshold), 1) for value in soft[query]]
@@ -113,25 +119,48 @@ def test_together_is_a_geometric_mean(finished: Path) -> None:
         assert np.array_equal(found.together[query][clear], (mean >= 0.5)[clear])
 
 
-@pytest.mark.parametrize(("share", "of_score"), [(0.0, 0.5), (0.25, 0.3), (1.0, 0.0)])
-def test_shares_weigh_student_and_labels(finished: Path, share: float, of_score: float) -> None:
+@pytest.mark.parametrize("share", [0.0, 0.25, 1.0])
+def test_shares_weigh_student_and_labels(
+    finished: Path, share: float, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    trust_always(monkeypatch, share)
     training = tiny_training_scene()
     soft = np.random.default_rng(1).random((5, 4)).astype("f4")[:, training.scene.superpoint_ids]
     labels = replace(training.labels, soft=soft, thresholds=np.full(5, 0.5, np.float32))
-    cfg = PredictConfig(
-        threshold="half",
-        presence_together=0.3,
-        object_share=0.0,
-        student_share=share,
-        student_share_of_score=of_score,
-    )
+    cfg = PredictConfig(threshold="half", object_share=0.0)
     found = predict_masks.run(training.scene, labels, finished, cfg)
-    probs = found.probs.astype(np.float64)
-    mean, score = (probs**part * soft ** (1 - part) for part in (share, of_score))
-    either = found.masks | (soft >= 0.5)
-    wanted = (mean >= 0.5) & either & (score.max(axis=1) >= 0.3)[:, None]
-    clear = (np.abs(mean - 0.5) > 4e-3) & (np.abs(score.max(axis=1) - 0.3) > 4e-3)[:, None]
+    mean = found.probs.astype(np.float64) ** share * soft ** (1 - share)
+    wanted = (mean >= 0.5) & (found.masks | (soft >= 0.5))
+    clear = np.abs(mean - 0.5) > 4e-3
     assert np.array_equal(found.together[clear], wanted[clear]) and clear.mean() > 0.5
+
+
+def test_a_student_counts_by_its_agreement_with_the_labels() -> None:
+    """Superpoints of 1, 2 and 3 points; the labels answer the first two queries only.
+
+    The masks of these have an IoU of 1/3 and of 1, so the agreement is 2/3, which is two thirds
+    of the way from 0.4 to 0.8.
+    """
+    ids = np.repeat(np.arange(3), [1, 2, 3]).astype(np.int32)
+    scene = replace(flat_scene(len(ids), 1, 4, 4), superpoint_ids=ids)
+    cfg = PredictConfig(student_share=0.3, least_agreement=0.4, full_agreement=0.8)
+    masks = SceneMasks(scene, np.eye(3, dtype=np.float32), cfg)
+    of_student = np.array([[1, 1, 0], [0, 0, 1], [1, 0, 0]], bool)
+    of_labels = np.array([[1, 0, 0], [0, 0, 1], [0, 0, 0]], bool)
+    trust = masks._trust(of_student, of_labels)
+    assert trust.agreement == pytest.approx(2 / 3) and trust.share == pytest.approx(0.2)
+    assert masks._trust(of_labels, of_labels) == StudentTrust(1.0, 0.3)
+    assert masks._trust(~of_labels, of_labels) == StudentTrust(0.0, 0.0)
+    assert masks._trust(of_student[2:], of_labels[2:]) == StudentTrust(0.0, 0.0)
+
+
+def test_a_scan_unlike_those_learnt_from_is_answered_by_its_labels(finished: Path) -> None:
+    training = tiny_training_scene()
+    labels = replace(training.labels, soft=1 - training.labels.soft)
+    found = predict_masks.run(training.scene, labels, finished, PredictConfig())
+    assert found.trust is not None and found.trust.share == 0
+    assert np.array_equal(found.together, labels.answers())
+    assert not np.array_equal(found.masks, found.together)
 
 
 def test_a_share_below_one_half_smooths_less(finished: Path) -> None:
@@ -140,7 +169,7 @@ def test_a_share_below_one_half_smooths_less(finished: Path) -> None:
     ids = training.scene.superpoint_ids
     soft = np.random.default_rng(2).random((5, 4)).astype("f4")[:, ids]
     labels = replace(training.labels, soft=soft, thresholds=np.full(5, 0.5, np.float32))
-    cfg = PredictConfig(object_share=0.0, student_share_of_score=0.25)
+    cfg = PredictConfig(object_share=0.0)
     probs = predict_masks.run(training.scene, labels, finished, cfg).probs.astype(np.float64)
     whole = cfg.model_copy(update={"object_share": 1.0, "object_cosine": -1.0})
     masks, raw = predict_masks.read_by_views(training.scene, labels, finished, whole)
@@ -173,6 +202,7 @@ def test_together_ends_within_what_student_or_labels_hold() -> None:
     assert (means >= masks._thresholds(means, 0, 0)).all(), "the means alone hold all"
     features = {name: np.zeros(1) for name in LABEL_FEATURES}
     found = masks.predictions(("q",), probs, LabelAnswers(labels, features))
+    assert found.trust is not None and found.trust.share > 0
     assert found.together[0].tolist() == (scene.superpoint_ids < 30).tolist()
 
 
@@ -308,11 +338,10 @@ def test_tiny_scene_has_one_superpoint_an_object() -> None:
 def test_presence_empties_masks_of_unsure_queries(finished: Path) -> None:
     training = tiny_training_scene()
     for presence, expected in ((0.0, True), (1.0, False)):
-        cfg = PredictConfig(presence=presence, presence_together=1 - presence)
+        cfg = PredictConfig(presence=presence)
         predictions = predict_masks.run(training.scene, training.labels, finished, cfg)
         assert predictions.masks[:4].any(1).tolist() == [expected] * 4
-        assert predictions.together[:4].any(1).tolist() == [not expected] * 4
-        assert not predictions.masks[4].any() and not predictions.together[4].any()
+        assert not predictions.masks[4].any()
 
 
 def test_more_turns_are_averaged_and_repeatable(finished: Path) -> None:
