@@ -96,7 +96,8 @@ def answered(
     tokens, known = encode_queries(text, texts, cfg.text, cfg.teacher, "cpu")
     masks, probs = predict_masks.read_by_words(scene, tokens, student, cfg.predict)
     prompt_ids = tuple(map(str, range(len(texts))))
-    answers = masks.predictions(prompt_ids, probs, known=known).masks
+    told = masks.told_by_words(probs, known)
+    answers = masks.predictions_by_words(prompt_ids, told).masks
     yield "words", masks.features(masks.smoothed(probs), known=known)["words"], answers
 
 

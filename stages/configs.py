@@ -9,7 +9,7 @@ not fields. Unknown keys, wrong types and values out of range are refused.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Annotated, Literal, Self
+from typing import Annotated, Any, Literal, Self
 
 from pydantic import Field, field_validator, model_validator
 
@@ -336,6 +336,19 @@ class PredictConfig(StageConfig):
         return self
 
 
+class RelationsConfig(StageConfig):
+    """Sentences that relate things to each other ("the lamp on the nightstand")."""
+
+    mode: Literal["off", "geometry"] = "geometry"
+    """By words alone: ``geometry`` parses such a sentence, asks for each thing by itself, and
+    chooses among their instances by geometry; ``off`` asks the sentence as it is."""
+
+    @field_validator("mode", mode="before")
+    @classmethod
+    def _off_is_no_in_yaml(cls, value: Any) -> Any:
+        return "off" if value is False else value
+
+
 class JudgeConfig(StageConfig):
     """Evaluation of the teacher's masks against ground truth in 2D."""
 
@@ -386,6 +399,8 @@ class Experiment(StageConfig):
     """Encoding of sentences as query tokens."""
     predict: PredictConfig = PredictConfig()
     """Prediction of masks by the student."""
+    relations: RelationsConfig = RelationsConfig()
+    """Sentences that relate things to each other."""
     judge: JudgeConfig = JudgeConfig()
     """Evaluation of the teacher in 2D."""
     report: ReportConfig = ReportConfig()

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -200,9 +200,9 @@ class Predictions:
     def only(self, prompt_ids: Sequence[str]) -> Predictions:
         """Select the rows of ``prompt_ids``, in their order; ValueError for an unknown id."""
         rows = [self.prompt_ids.index(prompt_id) for prompt_id in prompt_ids]
-        arrays = (self.probs, self.masks, self.together, self.presences, self.qualities)
-        chosen = (array[rows] for array in arrays)
-        return Predictions(self.scene_id, tuple(prompt_ids), *chosen, trust=self.trust)
+        names = ("probs", "masks", "together", "presences", "qualities")
+        chosen = {name: getattr(self, name)[rows] for name in names}
+        return replace(self, prompt_ids=tuple(prompt_ids), **chosen)
 
     def presence(self, source: str) -> Array:
         """(Q,) float32: the probability, of one source, that each query's object exists."""
@@ -251,8 +251,9 @@ def read_predictions(folder: Path) -> Predictions:
             np.asarray(group["probs"][...], np.float32) / np.float32(255),
             masks.astype(bool),
             together.astype(bool),
-            *(np.asarray(group[name][...], np.float32) for name in ("presences", "qualities")),
-            trust=None if trust is None else StudentTrust(**trust),
+            np.asarray(group["presences"][...], np.float32),
+            np.asarray(group["qualities"][...], np.float32),
+            None if trust is None else StudentTrust(**trust),
         )
     except (OSError, KeyError, ValueError, TypeError, RuntimeError) as error:
         raise ArtifactError(

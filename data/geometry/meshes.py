@@ -133,3 +133,8 @@ def vertex_normals(points: Array, triangles: Array) -> Array:
     flat = length < 1e-20
     sums[flat], length[flat] = (0.0, 0.0, 1.0), 1.0
     return np.asarray(sums / length[:, None], np.float32)
+
+
+def floor_height(points: Array) -> float:
+    """Return the floor's height in metres: the first percentile of z, robust to outliers."""
+    return float(np.percentile(points[:, 2], 1))

@@ -63,6 +63,8 @@ def _write(out: Path, scene: Scene, answers: list[SentenceAnswer]) -> None:
     rendered = render_scan(scene)
     for answer, mesh in zip(answers, meshes, strict=True):
         print(f"{in_one_line(answer.text)}\n  {_answer_text(answer)}")
+        for line in answer.reasons:
+            print(f"  {line}")
         written = [mesh]
         if rendered is not None:
             written.append(mesh.with_suffix(".png"))
@@ -164,7 +166,7 @@ def make_engine(plan: Plan, device: str) -> StudentEngine:
         plan.student().folder,
         plan.read_part(STEPS["distil_text"], "text", plan.text()),
         lambda scene: plan.read("prepare_scene", "scene", scene),
-        AskConfigs(cfg.predict, cfg.text, cfg.teacher),
+        AskConfigs(cfg.predict, cfg.text, cfg.teacher, cfg.relations),
         device,
         suggested_names(plan),
     )

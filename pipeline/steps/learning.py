@@ -150,6 +150,7 @@ def make_predictions(inputs: StepInputs, folder: Path) -> None:
     Without a student, the masks are those of the labels.
     """
     from data.artifacts.soft_masks import write_predictions
+    from stages.relations.by_words import Asking
     from stages.student import predict_masks as stage
 
     if not inputs.has("student"):
@@ -160,8 +161,9 @@ def make_predictions(inputs: StepInputs, folder: Path) -> None:
     if inputs.has("text"):
         prompts = read_questions(inputs).asked(inputs.scene)
         prompt_ids = tuple(prompt.prompt_id for prompt in prompts)
-        words = _encoded(inputs, [prompt.text for prompt in prompts], device)
-        predictions = stage.run_by_words(scene, prompt_ids, words, student, cfg, device)
+        asking = Asking.of([prompt.text for prompt in prompts], inputs.section("relations").mode)
+        words = _encoded(inputs, asking.texts, device)
+        predictions = stage.run_by_words(scene, prompt_ids, words, student, cfg, device, asking)
     else:
         predictions = stage.run(scene, inputs.read("labels"), student, cfg, device)
     write_predictions(folder, predictions)
@@ -200,7 +202,9 @@ def _text_weights(plan: Plan, scene_id: str | None) -> Mapping[str, str]:
 
 
 def _predict_config(plan: Plan) -> Mapping[str, Any]:
-    return plan.experiment.predict.model_dump(exclude={"student"})
+    cfg = plan.experiment
+    by_words = {"relations": cfg.relations.model_dump()} if asks_by_words(plan) else {}
+    return {**cfg.predict.model_dump(exclude={"student"}), **by_words}
 
 
 def _bank_by_words(plan: Plan, scene_id: str | None) -> Mapping[str, str]:
@@ -376,7 +380,7 @@ PREDICT_MASKS = declare(
         make="pipeline.steps.learning:make_predictions",
         section="predict",
         config=_predict_config,
-        also=("text", "teacher", "prompts"),
+        also=("text", "teacher", "prompts", "relations"),
         scenes="val",
         inputs=(
             Input(

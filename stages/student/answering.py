@@ -21,6 +21,7 @@ from torch.nn import functional as F
 from data.artifacts.soft_masks import Predictions, StudentTrust
 from data.artifacts.student import CONFIG, read_model
 from data.errors import ArtifactError, UserError
+from data.geometry.meshes import floor_height
 from data.geometry.superpoints import neighbours_of
 from data.geometry.voxels import mean_by_group
 from data.types import Array, Scene
@@ -28,7 +29,8 @@ from models.student import Pooling, Student
 from stages.certainty import Features, answer_certainty, logit, mask_features, overlap
 from stages.configs import PredictConfig
 from stages.fusion.thresholds import NONE, choose_thresholds, geometric_mean
-from stages.student.training_samples import find_parts, floor_height, voxel_inputs
+from stages.relations.by_words import Told
+from stages.student.training_samples import find_parts, voxel_inputs
 
 
 def find_objects(features: Array, pairs: Array, cosine: float) -> Array:
@@ -225,29 +227,41 @@ class SceneMasks:
         """Average values (Q, N) of points over superpoints, (Q, S) float32."""
         return mean_by_group(values.T, self._ids, len(self._sizes)).T
 
-    def predictions(
-        self,
-        prompt_ids: tuple[str, ...],
-        own: Array,
-        labels: LabelAnswers | None = None,
-        known: Array | None = None,
-    ) -> Predictions:
-        """Make predictions from the student's probabilities ``own`` (Q, S).
+    def told_by_words(self, own: Array, known: Array) -> Told:
+        """Make answers to words of the student's probabilities ``own`` (Q, S).
 
-        ``labels`` are those of fusion, None without. ``known`` (Q,) is how well each query's words
-        are known, None for queries by the tokens of views.
+        ``known`` (Q,) is how well each query's words are known.
+        """
+        probs = self.smoothed(own)
+        features = self.features(probs, known=known)["words"]
+        certain = answer_certainty(features, self._cfg.certainty, "words")
+        return Told(probs, self.thresholds(probs, certain[0]), certain)
+
+    def predictions_by_words(self, prompt_ids: tuple[str, ...], told: Told) -> Predictions:
+        """Make predictions of answers to words: the student's, and nothing else's."""
+        masks = (told.probs >= told.thresholds[:, None])[:, self._ids]
+        untold = np.full_like(told.certain, np.nan)
+        sure = np.stack([told.certain, untold, told.certain], axis=2)
+        points = told.probs[:, self._ids]
+        return Predictions(self._scene_id, prompt_ids, points, masks, masks, *sure)
+
+    def predictions(
+        self, prompt_ids: tuple[str, ...], own: Array, labels: LabelAnswers | None = None
+    ) -> Predictions:
+        """Make predictions by the tokens of views from the student's probabilities ``own`` (Q, S).
+
+        ``labels`` are those of fusion, None without.
         """
         raw, own = own, self.smoothed(own)
-        features, cfg = self.features(own, labels, known), self._cfg.certainty
+        features, cfg = self.features(own, labels), self._cfg.certainty
         sure = {whose: answer_certainty(of, cfg, whose) for whose, of in features.items()}
-        presence = None if known is None else sure["words"][0]
-        of_student = own >= self.thresholds(own, presence)[:, None]
+        of_student = own >= self.thresholds(own, None)[:, None]
         masks = together = of_student[:, self._ids]
         trust = None
         if labels is not None:
             trust = self._trust(of_student, labels.answers)
             together = self._together(raw, of_student, labels, trust.share)[:, self._ids]
-        alone = sure["student" if known is None else "words"]
+        alone = sure["student"]
         untold = np.full_like(alone, np.nan)
         parts = alone, sure.get("labels", untold), sure.get("together", alone)
         presences, qualities = np.stack(parts, axis=2)

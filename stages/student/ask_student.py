@@ -26,9 +26,11 @@ from data.artifacts.student import TextStudent
 from data.queries.prompts import check_sentence
 from data.queries.vocabulary import MOST_SUGGESTED, unmet_words
 from data.types import Array, Scene
-from stages.certainty import answer_certainty
-from stages.configs import PredictConfig, TeacherConfig, TextConfig
+from stages.configs import PredictConfig, RelationsConfig, TeacherConfig, TextConfig
 from stages.evaluation.metrics import centre_and_size
+from stages.relations.by_words import Asking, Told, explained, resolve
+from stages.relations.instances import RoomSpace
+from stages.relations.solve import Solution
 from stages.report.exports import SceneAnswers
 from stages.report.pictures import BOTH, Tile, overview, paint
 from stages.report.query_cards import RenderedScan, picture_height
@@ -56,6 +58,7 @@ class SentenceAnswer:
     holds what is asked for, ``quality`` the expected IoU of the answer if it does. ``points``
     (N, 3) float32 are the scan's points in metres. ``unmet`` are the words that the text encoder
     has never met, and ``holds``, where nothing fits, names of what the scan seems to hold.
+    ``reasons`` are lines that explain an answer to a sentence that relates things, else empty.
     """
 
     text: str
@@ -66,6 +69,7 @@ class SentenceAnswer:
     quality: float
     unmet: tuple[str, ...] = ()
     holds: tuple[str, ...] = ()
+    reasons: tuple[str, ...] = ()
 
     @cached_property
     def mask(self) -> Array:
@@ -90,6 +94,7 @@ class AskConfigs:
     predict: PredictConfig
     text: TextConfig
     teacher: TeacherConfig
+    relations: RelationsConfig = RelationsConfig()
 
 
 class StudentEngine:
@@ -138,7 +143,16 @@ class StudentEngine:
             check_sentence(text)
         with self._lock, repeatable(), torch.inference_mode():
             kept = self._keep(scene_id)
-            probs, thresholds, certain = self._answers(kept, texts)
+            asking = Asking.of(texts, self._configs.relations.mode)
+            told = self._answers(kept, asking.texts)
+            solutions: tuple[Solution | None, ...] = (None,) * len(texts)
+            if asking.relates:
+                told, solutions = resolve(asking, told, kept.space)
+            reasons = [
+                () if tree is None or found is None else explained(tree, found, kept.space)
+                for tree, found in zip(asking.trees, solutions, strict=True)
+            ]
+            probs, thresholds, certain = told.probs, told.thresholds, told.certain
             found = probs.max(1, initial=0) >= thresholds
             holds = () if found.all() else self._held(kept)
         points, ids = kept.scene.cloud.points, kept.scene.superpoint_ids
@@ -152,32 +166,30 @@ class StudentEngine:
                 quality,
                 () if self._met is None else unmet_words(text, self._met),
                 () if fits else holds,
+                why,
             )
-            for text, row, threshold, presence, quality, fits in zip(
-                texts, probs, thresholds, *certain.tolist(), found, strict=True
+            for text, row, threshold, presence, quality, fits, why in zip(
+                texts, probs, thresholds, *certain.tolist(), found, reasons, strict=True
             )
         ]
 
-    def _answers(self, kept: _KeptScene, texts: Sequence[str]) -> tuple[Array, Array, Array]:
-        """Return probabilities (Q, S) of superpoints, thresholds (Q,), and certainty (2, Q)."""
+    def _answers(self, kept: _KeptScene, texts: Sequence[str]) -> Told:
+        """Answer texts, each by itself."""
         configs = self._configs
         encoded = encode_queries(self._text, texts, configs.text, configs.teacher, self._device)
         tokens, known = encoded
         check_length(kept.scene, tokens, self._model, self._student_dir)
         queries = torch.from_numpy(tokens).contiguous().to(self._device)
-        raw_probs = answer_features(self._model, kept.by_turn, queries).probs
-        probs = kept.masks.smoothed(raw_probs)
-        features = kept.masks.features(probs, known=known)["words"]
-        certain = answer_certainty(features, configs.predict.certainty, "words")
-        return probs, kept.masks.thresholds(probs, certain[0]), certain
+        probs = answer_features(self._model, kept.by_turn, queries).probs
+        return kept.masks.told_by_words(probs, known)
 
     def _held(self, kept: _KeptScene) -> tuple[str, ...]:
         """Return the names that have an answer on a scan, surest first."""
         if kept.held is None:
-            probs, thresholds, _ = self._answers(kept, self._names)
-            scores = probs.max(1, initial=0)
+            told = self._answers(kept, self._names)
+            scores = told.probs.max(1, initial=0)
             order = np.argsort(-scores, kind="stable")
-            rows = [row for row in order.tolist() if scores[row] >= thresholds[row]]
+            rows = [row for row in order.tolist() if scores[row] >= told.thresholds[row]]
             kept.held = tuple(self._names[row] for row in rows[:MOST_SUGGESTED])
         return kept.held
 
@@ -214,6 +226,11 @@ class _KeptScene:
     by_turn: tuple[Tensor, ...]
     masks: SceneMasks
     held: tuple[str, ...] | None = None
+
+    @cached_property
+    def space(self) -> RoomSpace:
+        """The scan in its room's frame."""
+        return RoomSpace(self.scene)
 
 
 _WIDTH = 480

@@ -21,6 +21,8 @@ from models.student import Student
 from stages.certainty import answer_certainty, label_features
 from stages.configs import PredictConfig
 from stages.fusion.thresholds import rescale_by_threshold
+from stages.relations.by_words import Asking, resolve
+from stages.relations.instances import RoomSpace
 from stages.student.answering import (
     LabelAnswers,
     SceneMasks,
@@ -68,8 +70,9 @@ def run_without_student(labels: PseudoLabels, cfg: PredictConfig) -> Predictions
     """Return the answers of the labels alone as predictions, in all their parts."""
     masks, probs = labels.answers(), rescale_by_threshold(labels.soft, labels.thresholds)
     sure = answer_certainty(label_features(labels), cfg.certainty, "labels")
-    certain = (np.repeat(part[:, None], len(SOURCES), axis=1) for part in sure)
-    return Predictions(labels.scene_id, labels.prompt_ids, probs, masks, masks, *certain)
+    presences, qualities = (np.repeat(part[:, None], len(SOURCES), axis=1) for part in sure)
+    answers = probs, masks, masks, presences, qualities
+    return Predictions(labels.scene_id, labels.prompt_ids, *answers)
 
 
 def run_by_words(
@@ -79,14 +82,19 @@ def run_by_words(
     student_dir: Path,
     cfg: PredictConfig,
     device: str = "cpu",
+    asking: Asking | None = None,
 ) -> Predictions:
     """Answer queries by their text tokens (Q, T) and how well their words are known, (Q,).
 
-    Both are those of ``encode_queries``; other arguments and errors are those of ``run``.
+    Both are those of ``encode_queries``; with ``asking`` they are those of all its texts, and
+    sentences that relate things are resolved. Other arguments and errors are those of ``run``.
     """
     tokens, known = words
     masks, probs = read_by_words(scene, tokens, student_dir, cfg, device)
-    return masks.predictions(prompt_ids, probs, known=known)
+    told = masks.told_by_words(probs, known)
+    if asking is not None and asking.relates:
+        told, _ = resolve(asking, told, RoomSpace(scene))
+    return masks.predictions_by_words(prompt_ids, told)
 
 
 def read_by_views(

@@ -15,6 +15,7 @@ import numpy as np
 
 from data.artifacts.embeddings import LiftedFeatures
 from data.artifacts.soft_masks import PseudoLabels
+from data.geometry.meshes import floor_height
 from data.geometry.superpoints import neighbours_of
 from data.geometry.voxels import mean_by_group, voxelise
 from data.types import Array, Prompt, Scene, View
@@ -95,11 +96,6 @@ class CompactScene:
 def depends_on_side(text: str) -> bool:
     """Whether mirroring changes a query's answer: its text has left, right, clockwise, ..."""
     return _SIDES.search(text) is not None
-
-
-def floor_height(points: Array) -> float:
-    """Return the floor's height in metres: the first percentile of z, robust to outliers."""
-    return float(np.percentile(points[:, 2], 1))
 
 
 def compact(scene: TrainingScene) -> CompactScene:

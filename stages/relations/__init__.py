@@ -1,0 +1,1 @@
+"""Sentences that relate things to each other: parse them, and choose among instances."""

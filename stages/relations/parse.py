@@ -1,0 +1,335 @@
+"""Parse a sentence that relates things into a tree (``data.queries.relation_trees``), offline.
+
+The sentence is cut at the words for relations, from left to right. A relation belongs to the thing
+named just before it ("the book on the table next to the sofa": the table is next to the sofa),
+unless "that is", "which is" or "and" leads back to the thing that is looked for. What the words do
+not cover is no tree: such a sentence is asked as a whole.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable
+from functools import cache
+from typing import NamedTuple
+
+from pydantic import ValidationError
+
+from data.queries.relation_trees import Phrase, Rank, RankName, Relation, RelationName
+
+_SAID: dict[RelationName, str] = {
+    "closest": "closest to|nearest to|nearest|closest|closer to|nearer to|with the shortest distance to"
+    "|the least far from",
+    "farthest": "farthest from|furthest from|farthest away from|furthest away from|farther from"
+    "|further from|farther away from|further away from|most distant from|most remote from"
+    "|with the longest distance to|the longest way from",
+    "far": "far from|far away from|opposite to|opposite|across from",
+    "between": "in between|between|in the middle of",
+    "corner": "in the corner of the room|in a corner of the room|in the corner|in a corner"
+    "|in one corner|at the corner of the room|standing in the corner",
+    "against": "against|along|up against|pushed against|flush with",
+    "front": "in front of|to the front of|before",
+    "behind": "behind|at the back of|in back of|to the rear of",
+    "left": "to the left of|on the left of|on the left side of|left of|to the left side of"
+    "|at the left of",
+    "right": "to the right of|on the right of|on the right side of|right of|to the right side of"
+    "|at the right of",
+    "on": "on top of|resting on top of|on|upon|atop",
+    "under": "underneath|under|beneath",
+    "above": "directly above|right above|above|over",
+    "below": "directly below|right below|below",
+    "inside": "inside of|inside|within|in",
+    "near": "next to|beside|adjacent to|close to|near to|near|nearby|alongside|by the side of|by|at",
+}
+_SUPERLATIVES: dict[RankName, str] = {
+    "largest": "largest|biggest|hugest|widest|bulkiest",
+    "smallest": "smallest|tiniest|littlest",
+    "tallest": "tallest|highest",
+    "lowest": "lowest|shortest",
+    "left": "leftmost|left most|left-most",
+    "right": "rightmost|right most|right-most",
+    "front": "frontmost",
+    "back": "backmost|rearmost",
+}
+_TAILS: dict[RankName, str] = {
+    "largest": "takes up the most space|is the largest|is the biggest|that is biggest",
+    "smallest": "takes up the least space|is the smallest",
+    "tallest": "reaches highest|reaches the highest|is the tallest|whose top is highest above the floor"
+    "|rises highest",
+    "lowest": "is the lowest|is the shortest|whose top is lowest above the floor",
+    "left": "on the far left|furthest to the left|farthest to the left|all the way on the left",
+    "right": "on the far right|furthest to the right|farthest to the right|all the way on the right",
+}
+_ORDINALS = {
+    word: place
+    for place, words in enumerate(
+        ("first|1st", "second|2nd", "third|3rd", "fourth|4th", "fifth|5th", "sixth|6th"), 1
+    )
+    for word in words.split("|")
+}
+_SIDES: dict[str, RankName] = {
+    "left": "left",
+    "right": "right",
+    "front": "front",
+    "back": "back",
+}
+_COUNTS = {"both": 2, "two": 2, "three": 3, "four": 4, "five": 5, "six": 6, "all": 0, "every": 0}
+_COUNTS |= {"each": 0, "2": 2, "3": 3, "4": 4, "5": 5, "6": 6}
+_ARTICLE = r"(?:the |a |an |that |this |these |those |its |your |my |some |any )?"
+_LEADS = re.compile(
+    r"^(?:please |kindly |hey |ok |now |can you |could you |would you |will you |i want you to "
+    r"|i would like you to |help me |help me to |try to )*"
+    r"(?:find me |find |show me |show |mark out |mark |segment out |segment |locate |highlight "
+    r"|select |choose |pick out |pick |point out |point at |point to |look for |look at |give me "
+    r"|get |identify |i am looking for |i'm looking for |i am searching for |i need |i want "
+    r"|where is |where's |where are |which one is |which is |what is |what's |it is |it's |there is "
+    r"|this is |you are looking for |we need |which |what )?"
+)
+_OPENING = re.compile(r"^(?:of all (?:of )?(?:the )?)(?P<head>.+?), (?:the one|that) (?P<rest>.+)$")
+_VIEWED = (
+    re.compile(
+        r"^(?:when|if|as|while|once|with)?(?: you| one| we| i)?(?:'re| are| is| am)? ?"
+        r"(?:stand and |standing and |sit and )?(?:facing|face|faces|looking at|look at|looks at"
+        r"|looking towards?|look towards?|facing towards?|turned to|turn to) (?P<facing>[^,]+), ?"
+        r"(?P<rest>.+)$"
+    ),
+    re.compile(
+        r"^(?P<rest>.+?),? (?:when|if|as|while) (?:you |one |we |i )?(?:are |is |am |'re )?"
+        r"(?:facing|face|faces|looking at|look at|looks at|looking towards?|facing towards?"
+        r"|turned to|seen facing) (?P<facing>.+)$"
+    ),
+)
+_LINKS = (
+    r"(?:,? ?(?:that|which|who)(?:'s| is| are|'re)? ?|,? ?(?:it|they) (?:is|are) )?"
+    r"(?:located |placed |put |positioned |standing |stands |stand |sitting |sits |lying |lies "
+    r"|hanging |hangs |hung |mounted |resting |rests |situated |leaning |leans |pushed |set |kept "
+    r"|has been put |have been put |seen |found |directly |right |just |immediately )*"
+)
+
+
+class _Cut(NamedTuple):
+    """A word for a relation in a text: where it begins and ends."""
+
+    name: RelationName
+    negative: bool
+    begin: int
+    end: int
+    linked: bool
+
+
+def parse(text: str) -> Phrase | None:
+    """Return the tree of a sentence; None where it relates nothing, or says what is not covered."""
+    said = _plain(text)
+    facing = None
+    for pattern in _VIEWED:
+        found = pattern.match(said)
+        if found:
+            said, facing = found["rest"], _thing(found["facing"])
+            if facing is None:
+                return None
+            break
+    if facing is not None:  # "facing the desk, the chair to the left of it"
+        said = re.sub(r"\b(?:it|them)$", f"the {facing.head}", said)
+    said = _LEADS.sub("", said, count=1)
+    opened = _OPENING.match(said)
+    if opened:  # "of all the chairs, the one closest to the desk"
+        said = f"{singular(opened['head'])} {opened['rest']}"
+    try:
+        tree = _parsed(said)
+    except ValidationError:
+        return None
+    if tree is None or not tree.relates:
+        return None
+    return tree if facing is None else tree.model_copy(update={"facing": facing})
+
+
+def _plain(text: str) -> str:
+    said = re.sub(r"\s+", " ", text.lower().replace("’", "'")).strip().strip("?.!\"' ")
+    return re.sub(r",? please$", "", said)
+
+
+@cache
+def _relation_words() -> re.Pattern[str]:
+    names = []
+    for name, words in _SAID.items():
+        # Longer words first: "on the left of" before "on".
+        ordered = sorted(words.split("|"), key=len, reverse=True)
+        names.append((name, ordered))
+    flat = sorted(
+        ((word, name) for name, words in names for word in words), key=lambda pair: -len(pair[0])
+    )
+    said = "|".join(
+        f"(?P<{name}_{number}>{re.escape(word)})" for number, (word, name) in enumerate(flat)
+    )
+    return re.compile(
+        rf"(?<![a-z'-])(?P<link>{_LINKS})(?P<negative>(?:is |are )?(?:not|isn't|aren't|n't|never) "
+        rf"(?:{_LINKS}))?(?P<said>{said})(?![a-z])"
+    )
+
+
+def _cuts(said: str) -> list[_Cut]:
+    """Find the words for relations, from left to right."""
+    cuts = []
+    for found in _relation_words().finditer(said):
+        name = next(key for key, value in found.groupdict().items() if value and "_" in key)
+        linked = bool(re.match(r",? ?(?:that|which|who|it|they)\b", found["link"]))
+        negative = found["negative"] is not None
+        cuts.append(_Cut(_name(name), negative, found.start(), found.end(), linked))
+    return cuts
+
+
+def _name(group: str) -> RelationName:
+    return next(name for name in _SAID if group.rsplit("_", 1)[0] == name)
+
+
+def _parsed(said: str) -> Phrase | None:
+    """Parse a sentence without its lead: what is looked for, then relations and their anchors."""
+    ranked = _with_tail(said)
+    if ranked is not None:
+        return ranked
+    cuts = _cuts(said)
+    if not cuts:
+        return _thing(said)
+    head = _thing(said[: cuts[0].begin])
+    if head is None:
+        return None
+    ends = [cut.begin for cut in cuts[1:]] + [len(said)]
+    pieces = [said[cut.end : end] for cut, end in zip(cuts, ends, strict=True)]
+    return _attached(head, cuts, pieces)
+
+
+def _with_tail(said: str) -> Phrase | None:
+    """Parse "chair that reaches highest": a rank at the end."""
+    for by, words in _TAILS.items():
+        found = re.match(rf"^(?P<head>.+?),? (?:the one )?(?:that |which |who )?(?:{words})$", said)
+        if found:
+            thing = _thing(found["head"])
+            return None if thing is None else thing.model_copy(update={"rank": Rank(by=by)})
+    return None
+
+
+def _attached(head: Phrase, cuts: list[_Cut], pieces: list[str]) -> Phrase | None:
+    """Attach relations to the thing before them, or to the head where the words lead back to it."""
+    parents: list[int] = []
+    things: list[Phrase] = [head]
+    relations: list[tuple[int, _Cut, list[int]]] = []
+    last, back = 0, False
+    for cut, piece in zip(cuts, pieces, strict=True):
+        back_now = back or (cut.linked and len(relations) > 0)
+        parent = 0 if back_now else last
+        words = piece.strip(" ,")
+        back = bool(re.search(r"(?:^| )(?:and|but)$", words))
+        words = re.sub(r"(?:^| )(?:and|but)(?: also| it is| is| which is| that is)?$", "", words)
+        anchors = _anchors(cut.name, words.strip(" ,"))
+        if anchors is None:
+            return None
+        places = list(range(len(things), len(things) + len(anchors)))
+        things += anchors
+        relations.append((parent, cut, places))
+        parents.append(parent)
+        last = places[-1] if places else parent
+    built: dict[int, Phrase] = {}
+    for place in reversed(range(len(things))):
+        own = tuple(
+            Relation(name=cut.name, anchors=tuple(built[p] for p in places), negative=cut.negative)
+            for parent, cut, places in relations
+            if parent == place
+        )
+        built[place] = things[place].model_copy(update={"relations": own})
+    return built[0]
+
+
+def _anchors(name: RelationName, words: str) -> list[Phrase] | None:
+    """Return the things that a relation names; None for words that name none."""
+    if name == "corner":
+        return [] if words in ("", "of the room", "room") else None
+    if name == "between":
+        sides = re.split(r" and (?=the |a |an |another )| and ", words, maxsplit=1)
+        things = [_thing(side) for side in sides if side]
+    else:
+        things = [_thing(words)]
+    if not things or any(thing is None for thing in things):
+        return None
+    return [thing for thing in things if thing is not None]
+
+
+_ORDINAL = re.compile(
+    rf"^(?P<place>{'|'.join(_ORDINALS)}) (?P<head>.+?)(?: (?:from|on|to|counting from|starting from)"
+    rf" (?:the )?(?P<side>{'|'.join(_SIDES)})(?: side)?)$"
+)
+_RANKED = re.compile(
+    rf"^(?:(?P<place>{'|'.join(_ORDINALS)})[ -])?"
+    rf"(?P<word>{'|'.join(words for words in _SUPERLATIVES.values())}) (?P<head>.+)$"
+)
+_COUNTED = re.compile(rf"^(?P<count>{'|'.join(_COUNTS)})(?: of)?(?: the)? (?P<head>.+)$")
+_LONGEST_HEAD = 5
+_WORDS = re.compile(r"[a-z0-9][a-z0-9' -]*")
+_NO_THING = frozenset(
+    "one ones thing things object objects item items everything anything it them that this there "
+    "something room".split()
+)
+_NO_NAME = frozenset(
+    "i we you they he she my your me us can could should would do does did will to what where which "
+    "who how why when made put use used for from".split()
+)
+
+
+def _thing(words: str) -> Phrase | None:
+    """Parse a thing without relations: "the second chair from the left", "two largest windows"."""
+    said = re.sub(rf"^{_ARTICLE}", "", words.strip(" ,")).strip()
+    rank: Rank | None = None
+    ordinal = _ORDINAL.match(said)
+    if ordinal:
+        place = _ORDINALS[ordinal["place"]]
+        said, rank = ordinal["head"], Rank(by=_SIDES[ordinal["side"]], place=place)
+    counted = _COUNTED.match(said)
+    count = 1
+    if counted:
+        said, count = counted["head"], _COUNTS[counted["count"]]
+    ranked = _RANKED.match(said) if rank is None else None
+    if ranked:
+        by = next(b for b, w in _SUPERLATIVES.items() if ranked["word"] in w.split("|"))
+        said, rank = ranked["head"], Rank(by=by, place=_ORDINALS.get(ranked["place"] or "", 1))
+    said = re.sub(rf"^{_ARTICLE}", "", said).strip(" ,")
+    said = re.sub(r" (?:that|which|who)(?: is| are)?$|(?: is| are)$", "", said).strip(" ,")
+    parts = said.split()
+    if not _WORDS.fullmatch(said) or parts[-1] in _NO_THING or len(parts) > _LONGEST_HEAD:
+        return None
+    if _NO_NAME.intersection(parts):
+        return None
+    if count != 1:
+        said = singular(said)
+    elif said != singular(said):
+        count = 0  # "the chairs at the table": all of them
+        said = singular(said)
+    return Phrase(head=said, rank=rank, count=count)
+
+
+_ALIKE = frozenset("glasses scissors stairs blinds clothes dishes shorts curtains".split())
+
+
+def singular(name: str) -> str:
+    """Return the singular of an English noun phrase.
+
+    >>> singular("bookshelves"), singular("boxes"), singular("glass"), singular("black chairs")
+    ('bookshelf', 'box', 'glass', 'black chair')
+    """
+    *before, last = name.split(" ")
+    if last in _ALIKE or len(last) < 4:
+        return name
+    if last.endswith("elves") or last.endswith("knives"):
+        stem = f"{last[:-3]}f" if last.endswith("elves") else f"{last[:-3]}fe"
+    elif last.endswith("ies"):
+        stem = f"{last[:-3]}y"
+    elif re.search(r"(?:x|ch|sh|ss|z)es$", last):
+        stem = last[:-2]
+    elif last.endswith("s") and not re.search(r"(?:ss|us|is)$", last):
+        stem = last[:-1]
+    else:
+        return name
+    return " ".join([*before, stem])
+
+
+def parse_all(texts: Iterable[str]) -> list[Phrase | None]:
+    """Parse sentences, each by itself."""
+    return [parse(text) for text in texts]
