@@ -130,7 +130,10 @@ def parse(text: str) -> Phrase | None:
             break
     if facing is not None:  # "facing the desk, the chair to the left of it"
         said = re.sub(r"\b(?:it|them)$", f"the {facing.head}", said)
-    said = _LEADS.sub("", said, count=1)
+    asked = _LEADS.sub("", said, count=1)
+    if said.startswith(("where", "what")) and not re.match(r"(?:the|both|all|my|our) ", asked):
+        return None  # "where are clothes kept behind doors?" asks for no clothes.
+    said = asked
     opened = _OPENING.match(said)
     if opened:  # "of all the chairs, the one closest to the desk"
         said = f"{singular(opened['head'])} {opened['rest']}"
@@ -239,10 +242,15 @@ def _attached(head: Phrase, cuts: list[_Cut], pieces: list[str]) -> Phrase | Non
     return built[0]
 
 
+_PLACES = frozenset("room scan scene house home flat apartment image photo space here".split())
+
+
 def _anchors(name: RelationName, words: str) -> list[Phrase] | None:
     """Return the things that a relation names; None for words that name none."""
     if name == "corner":
         return [] if words in ("", "of the room", "room") else None
+    if name == "inside" and words.split(" ")[-1] in _PLACES:
+        return None  # "the chair in this room" is any chair.
     if name == "between":
         sides = re.split(r" and (?=the |a |an |another )| and ", words, maxsplit=1)
         things = [_thing(side) for side in sides if side]
@@ -269,8 +277,9 @@ _NO_THING = frozenset(
     "something room".split()
 )
 _NO_NAME = frozenset(
-    "i we you they he she my your me us can could should would do does did will to what where which "
-    "who how why when made put use used for from".split()
+    "i we you they he she my your me us can could should would do does did will to what where "
+    "which who how why when made put use used for from a an the keeps keep is are was it this "
+    "something anything someone".split()
 )
 
 
