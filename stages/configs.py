@@ -259,16 +259,16 @@ class CertaintyConfig(StageConfig):
     }
     """Of labels and student together."""
     together_quality: Weights = {
-        "peak": 0.05,
-        "inside": 1.478,
-        "doubtful": -0.444,
-        "support": 0.916,
-        "views": 0.022,
-        "trust": 2.05,
-        "own_peak": 0.048,
-        "own_inside": 0.256,
-        "agreement": 0.323,
-        "bias": -2.067,
+        "peak": 0.058,
+        "inside": 1.646,
+        "doubtful": -0.165,
+        "support": 0.886,
+        "views": 0.012,
+        "trust": 1.944,
+        "own_peak": 0.066,
+        "own_inside": 0.195,
+        "agreement": 0.291,
+        "bias": -2.051,
     }
     """The same of their masks."""
 

@@ -11,55 +11,19 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable
 from functools import cache
-from typing import NamedTuple
+from importlib import resources
+from typing import NamedTuple, cast
 
+import yaml
 from pydantic import ValidationError
 
 from data.queries.relation_trees import Phrase, Rank, RankName, Relation, RelationName
 
-_SAID: dict[RelationName, str] = {
-    "closest": "closest to|nearest to|nearest|closest|closer to|nearer to|with the shortest distance to"
-    "|the least far from",
-    "farthest": "farthest from|furthest from|farthest away from|furthest away from|farther from"
-    "|further from|farther away from|further away from|most distant from|most remote from"
-    "|with the longest distance to|the longest way from",
-    "far": "far from|far away from|opposite to|opposite|across from",
-    "between": "in between|between|in the middle of",
-    "corner": "in the corner of the room|in a corner of the room|in the corner|in a corner"
-    "|in one corner|at the corner of the room|standing in the corner",
-    "against": "against|along|up against|pushed against|flush with",
-    "front": "in front of|to the front of|before",
-    "behind": "behind|at the back of|in back of|to the rear of",
-    "left": "to the left of|on the left of|on the left side of|left of|to the left side of"
-    "|at the left of",
-    "right": "to the right of|on the right of|on the right side of|right of|to the right side of"
-    "|at the right of",
-    "on": "on top of|resting on top of|on|upon|atop",
-    "under": "underneath|under|beneath",
-    "above": "directly above|right above|above|over",
-    "below": "directly below|right below|below",
-    "inside": "inside of|inside|within|in",
-    "near": "next to|beside|adjacent to|close to|near to|near|nearby|alongside|by the side of|by|at",
-}
-_SUPERLATIVES: dict[RankName, str] = {
-    "largest": "largest|biggest|hugest|widest|bulkiest",
-    "smallest": "smallest|tiniest|littlest",
-    "tallest": "tallest|highest",
-    "lowest": "lowest|shortest",
-    "left": "leftmost|left most|left-most",
-    "right": "rightmost|right most|right-most",
-    "front": "frontmost",
-    "back": "backmost|rearmost",
-}
-_TAILS: dict[RankName, str] = {
-    "largest": "takes up the most space|is the largest|is the biggest|that is biggest",
-    "smallest": "takes up the least space|is the smallest",
-    "tallest": "reaches highest|reaches the highest|is the tallest|whose top is highest above the floor"
-    "|rises highest",
-    "lowest": "is the lowest|is the shortest|whose top is lowest above the floor",
-    "left": "on the far left|furthest to the left|farthest to the left|all the way on the left",
-    "right": "on the far right|furthest to the right|farthest to the right|all the way on the right",
-}
+_FILE = resources.files("data.queries").joinpath("relation_words.yaml")
+_TABLES: dict[str, dict[str, list[str]]] = yaml.safe_load(_FILE.read_text(encoding="utf-8"))
+_SAID = cast(dict[RelationName, list[str]], _TABLES["relations"])
+_BEFORE = cast(dict[RankName, list[str]], _TABLES["ranks"])
+_AFTER = cast(dict[RankName, list[str]], _TABLES["ranks_after"])
 _ORDINALS = {
     word: place
     for place, words in enumerate(
@@ -82,8 +46,8 @@ _LEADS = re.compile(
     r"(?:find me |find |show me |show |mark out |mark |segment out |segment |locate |highlight "
     r"|select |choose |pick out |pick |point out |point at |point to |look for |look at |give me "
     r"|get |identify |i am looking for |i'm looking for |i am searching for |i need |i want "
-    r"|where is |where's |where are |which one is |which is |what is |what's |it is |it's |there is "
-    r"|this is |you are looking for |we need |which |what )?"
+    r"|where is |where's |where are |which one is |which is |what is |what's |it is |it's "
+    r"|there is |this is |you are looking for |we need |which |what )?"
 )
 _OPENING = re.compile(r"^(?:of all (?:of )?(?:the )?)(?P<head>.+?), (?:the one|that) (?P<rest>.+)$")
 _VIEWED = (
@@ -153,14 +117,8 @@ def _plain(text: str) -> str:
 
 @cache
 def _relation_words() -> re.Pattern[str]:
-    names = []
-    for name, words in _SAID.items():
-        # Longer words first: "on the left of" before "on".
-        ordered = sorted(words.split("|"), key=len, reverse=True)
-        names.append((name, ordered))
-    flat = sorted(
-        ((word, name) for name, words in names for word in words), key=lambda pair: -len(pair[0])
-    )
+    pairs = [(word, name) for name, words in _SAID.items() for word in words]
+    flat = sorted(pairs, key=lambda pair: -len(pair[0]))  # "on the left of" before "on".
     said = "|".join(
         f"(?P<{name}_{number}>{re.escape(word)})" for number, (word, name) in enumerate(flat)
     )
@@ -203,8 +161,10 @@ def _parsed(said: str) -> Phrase | None:
 
 def _with_tail(said: str) -> Phrase | None:
     """Parse "chair that reaches highest": a rank at the end."""
-    for by, words in _TAILS.items():
-        found = re.match(rf"^(?P<head>.+?),? (?:the one )?(?:that |which |who )?(?:{words})$", said)
+    for by, words in _AFTER.items():
+        found = re.match(
+            rf"^(?P<head>.+?),? (?:the one )?(?:that |which |who )?(?:{'|'.join(words)})$", said
+        )
         if found:
             thing = _thing(found["head"])
             return None if thing is None else thing.model_copy(update={"rank": Rank(by=by)})
@@ -262,12 +222,12 @@ def _anchors(name: RelationName, words: str) -> list[Phrase] | None:
 
 
 _ORDINAL = re.compile(
-    rf"^(?P<place>{'|'.join(_ORDINALS)}) (?P<head>.+?)(?: (?:from|on|to|counting from|starting from)"
-    rf" (?:the )?(?P<side>{'|'.join(_SIDES)})(?: side)?)$"
+    rf"^(?P<place>{'|'.join(_ORDINALS)}) (?P<head>.+?)(?: (?:from|on|to|counting from|starting"
+    rf" from) (?:the )?(?P<side>{'|'.join(_SIDES)})(?: side)?)$"
 )
 _RANKED = re.compile(
     rf"^(?:(?P<place>{'|'.join(_ORDINALS)})[ -])?"
-    rf"(?P<word>{'|'.join(words for words in _SUPERLATIVES.values())}) (?P<head>.+)$"
+    rf"(?P<word>{'|'.join(word for words in _BEFORE.values() for word in words)}) (?P<head>.+)$"
 )
 _COUNTED = re.compile(rf"^(?P<count>{'|'.join(_COUNTS)})(?: of)?(?: the)? (?P<head>.+)$")
 _LONGEST_HEAD = 5
@@ -297,7 +257,7 @@ def _thing(words: str) -> Phrase | None:
         said, count = counted["head"], _COUNTS[counted["count"]]
     ranked = _RANKED.match(said) if rank is None else None
     if ranked:
-        by = next(b for b, w in _SUPERLATIVES.items() if ranked["word"] in w.split("|"))
+        by = next(b for b, words in _BEFORE.items() if ranked["word"] in words)
         said, rank = ranked["head"], Rank(by=by, place=_ORDINALS.get(ranked["place"] or "", 1))
     said = re.sub(rf"^{_ARTICLE}", "", said).strip(" ,")
     said = re.sub(r" (?:that|which|who)(?: is| are)?$|(?: is| are)$", "", said).strip(" ,")

@@ -1,7 +1,7 @@
 """How well relations hold between instances, softly and on points: scores in [0, 1].
 
-Distances are those of surfaces. "on" asks for a support right below (or, at a wall, behind), "under"
-for something of the anchor above, "between" for a place across the line that joins two anchors.
+Distances are those of surfaces. "on" asks for a support right below or, at a wall, behind; "under"
+for something of the anchor above; "between" for a place across the line that joins two anchors.
 Sides follow who looks: a viewer who faces a thing stands on its free side, towards the middle of
 the room; where nothing is said of a viewer, the cameras of the scan vote.
 """
