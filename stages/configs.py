@@ -182,6 +182,9 @@ class FuseConfig(StageConfig):
     support: Fraction = 0.0
     """An answer that fewer than this share of the views that see it support with their masks, or
     just one of four or more, is no answer; 0 counts no views."""
+    relations: bool = True
+    """Resolve sentences that relate things, where ``relations.mode`` parses them: their answer is
+    what geometry chooses among the instances of the answers to their phrases."""
 
 
 Weights = dict[str, float]

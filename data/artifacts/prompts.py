@@ -1,6 +1,8 @@
-"""Read and write queries: ``prompts.json``, and their ground truth in ``truths.json``.
+"""Read and write queries, the trees of those that relate things, and their ground truth.
 
-Stages that must not see labels read only ``prompts.json``, which holds queries and searches.
+``prompts.json`` holds queries and searches, ``truths.json`` their ground truth, and ``trees.json``
+the trees (``data.queries.relation_trees``). Stages that must not see labels read only the first and
+the last.
 """
 
 from __future__ import annotations
@@ -12,13 +14,15 @@ from pathlib import Path
 from typing import Any
 
 from data.artifacts.store import check_files, write_text_atomic
-from data.errors import ArtifactError
+from data.errors import ArtifactError, DataError
 from data.queries.hierarchical_search import Search
+from data.queries.relation_trees import Phrase, tree_from_json, tree_to_json
 from data.types import Prompt, PromptTruth
 
 SCHEMA_VERSION = 2
 PROMPTS_FILE = "prompts.json"
 TRUTHS_FILE = "truths.json"
+TREES_FILE = "trees.json"
 _REMEDY = "Run PreparePrompts again."
 _LISTS = ("rooms", "signs")
 
@@ -92,6 +96,23 @@ def read_truths(folder: Path) -> dict[str, PromptTruth]:
         }
     except (TypeError, KeyError) as error:
         raise ArtifactError(path, "truths of this schema", str(error), _REMEDY) from error
+
+
+def write_trees(folder: Path, trees: Mapping[str, Phrase]) -> None:
+    """Write ``trees.json``: the trees of the queries that relate things, by prompt id."""
+    rows = {prompt_id: tree_to_json(tree) for prompt_id, tree in trees.items()}
+    _write(folder / TREES_FILE, {"trees": rows})
+
+
+def read_trees(folder: Path) -> dict[str, Phrase]:
+    """Read the trees by prompt id; ArtifactError when they cannot be read."""
+    path = folder / TREES_FILE
+    try:
+        return {key: tree_from_json(row, str(path)) for key, row in _read(path, "trees").items()}
+    except DataError as error:
+        raise ArtifactError(
+            path, error.args[1], error.args[2], "Run ParseQueries again."
+        ) from error
 
 
 def _write(path: Path, content: dict[str, Any]) -> None:

@@ -13,12 +13,13 @@ superlatives and counts.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Collection, Iterable, Iterator
 from typing import Annotated, Any, Literal, get_args
 
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError, model_validator
 
 from data.errors import DataError
+from data.types import Prompt
 
 RelationName = Literal[
     "on",
@@ -148,6 +149,24 @@ def _tupled(content: Any) -> Any:
     if isinstance(content, dict):
         return {key: _tupled(value) for key, value in content.items()}
     return content
+
+
+def as_asked(head: str) -> str:
+    """Return a phrase as teacher and student are asked it."""
+    return f"the {head}"
+
+
+ATOM_TASK = "atom"
+
+
+def atom_prompts(trees: Iterable[Phrase], scene_id: str, asked: Collection[str]) -> list[Prompt]:
+    """Make one prompt per phrase of the trees that is not ``asked`` already, in their order."""
+    texts = dict.fromkeys(as_asked(head) for tree in trees for head in tree.heads())
+    new = [text for text in texts if text not in asked]
+    return [
+        Prompt(f"{scene_id}_{ATOM_TASK}_{number:03d}", scene_id, text, ATOM_TASK)
+        for number, text in enumerate(new)
+    ]
 
 
 def in_words(tree: Phrase) -> str:

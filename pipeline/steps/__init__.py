@@ -5,7 +5,7 @@ from which plan, tasks, commands and report are derived.
 """
 
 # In the order of a run: a step is declared after the steps whose artifacts it reads.
-from pipeline.steps import scans, teaching, learning, answers, report  # isort: skip
+from pipeline.steps import scans, questions, teaching, learning, answers, report  # isort: skip
 from pipeline.steps.declaration import STEPS, Input, Origin, Part, Preload, Source, Step, declare
 
 __all__ = (
@@ -19,6 +19,7 @@ __all__ = (
     "answers",
     "declare",
     "learning",
+    "questions",
     "report",
     "scans",
     "teaching",

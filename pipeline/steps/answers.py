@@ -12,7 +12,7 @@ from pydantic import TypeAdapter
 
 from pipeline.scene_sets import Dataset
 from pipeline.steps.declaration import Input, Part, Preload, Step, declare
-from pipeline.steps.questions import Questions, read_questions
+from pipeline.steps.questions import Questions, question_inputs, read_questions
 from pipeline.steps.scans import has_places
 from pipeline.steps.step_inputs import StepInputs
 
@@ -276,7 +276,7 @@ ANSWER_QUESTIONS = declare(
             Input("teacher", "run_teacher", ("masks",)),
             Input("labels", "fuse_masks", ("labels",)),
             Input("masks", "predict_masks", ("masks",)),
-            Input("prompts", "prepare_prompts", ("prompts", "searches"), "set"),
+            *question_inputs(),
         ),
         parts={"answers": Part("data.artifacts.answers:read_answers")},
         preload=Preload(("stages.evaluation.answer_questions", "data.artifacts.answers")),
@@ -290,7 +290,7 @@ FIND_ROOMS = declare(
         make="pipeline.steps.answers:make_room_choices",
         also=("prompts",),
         inputs=(
-            Input("prompts", "prepare_prompts", ("prompts", "searches"), "set"),
+            *question_inputs(),
             Input("masks", "predict_masks", ("masks",), "val"),
             Input("labels", "fuse_masks", ("labels",), "val"),
         ),
@@ -311,7 +311,7 @@ EVALUATE_TEACHER_2D = declare(
         inputs=(
             Input("scene", "prepare_scene", ("scene", "truth")),
             Input("teacher", "run_teacher", ("masks",)),
-            Input("prompts", "prepare_prompts", ("prompts", "searches", "truths"), "set"),
+            *question_inputs("", "truths"),
         ),
         parts={
             "teacher_2d": Part("data.artifacts.teacher_2d:read_teacher_2d", has_labels=True),
@@ -330,7 +330,7 @@ EVALUATE = declare(
         config=lambda plan: plan.scene_set.asked,
         also=("prompts",),
         inputs=(
-            Input("prompts", "prepare_prompts", ("prompts", "searches", "truths"), "set"),
+            *question_inputs("", "truths"),
             Input("masks", "predict_masks", ("masks",), "val"),
             Input("teacher_2d", "evaluate_teacher_2d", ("teacher_2d",), "val"),
             Input("answers", "answer_questions", ("answers",), "val"),

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from data.errors import ConfigError
 from pipeline.steps.declaration import Input, Origin, Part, Preload, Source, Step, declare
-from pipeline.steps.questions import Questions, read_questions
+from pipeline.steps.questions import Questions, question_inputs, read_questions
 from pipeline.steps.scans import BANK, bank_identity
 from pipeline.steps.step_inputs import StepInputs
 from pipeline.steps.teaching import learns_features
@@ -49,10 +49,12 @@ def make_labels(inputs: StepInputs, folder: Path) -> None:
     from data.artifacts.soft_masks import write_pseudo
     from data.queries.prompts import BANK_TASK
     from stages.fusion import fuse_masks as stage
+    from stages.relations.by_labels import relate_labels
 
-    prompts = read_questions(inputs).asked(inputs.scene)
+    questions, scene = read_questions(inputs), inputs.read("scene")
+    prompts = questions.asked(inputs.scene)
     labels = stage.run(
-        inputs.read("scene"),
+        scene,
         inputs.read("links"),
         inputs.read("teacher"),
         inputs.config,
@@ -60,6 +62,9 @@ def make_labels(inputs: StepInputs, folder: Path) -> None:
         inputs.progress(),
         inputs.device_if_gpu,
     )
+    if inputs.config.relations:
+        related = questions.related(inputs.scene, labels.prompt_ids)
+        labels = relate_labels(labels, related, scene)
     write_pseudo(folder, labels)
 
 
@@ -159,13 +164,17 @@ def make_predictions(inputs: StepInputs, folder: Path) -> None:
     cfg, device, student = inputs.config, inputs.device, inputs.folder("student")
     scene = inputs.read("scene")
     if inputs.has("text"):
-        prompts = read_questions(inputs).asked(inputs.scene)
+        questions = read_questions(inputs)
+        prompts = questions.asked(inputs.scene)
         prompt_ids = tuple(prompt.prompt_id for prompt in prompts)
-        asking = Asking.of([prompt.text for prompt in prompts], inputs.section("relations").mode)
+        trees = [questions.trees.get(name) for name in prompt_ids]
+        asking = Asking.of([prompt.text for prompt in prompts], trees)
         words = _encoded(inputs, asking.texts, device)
         predictions = stage.run_by_words(scene, prompt_ids, words, student, cfg, device, asking)
     else:
-        predictions = stage.run(scene, inputs.read("labels"), student, cfg, device)
+        labels = inputs.read("labels")
+        related = read_questions(inputs).related(inputs.scene, labels.prompt_ids)
+        predictions = stage.run(scene, labels, student, cfg, device, related)
     write_predictions(folder, predictions)
 
 
@@ -245,7 +254,7 @@ def _training_inputs() -> tuple[Input, ...]:
     """Inputs of a training besides its labels: scenes, words of the queries, image features."""
     return (
         Input("scene", "prepare_scene", ("scene",), "train", "labels"),
-        Input("prompts", "prepare_prompts", ("prompts", "searches"), "set", "labels"),
+        *question_inputs("labels"),
         Input("features", "lift_features", ("features",), "train", when=learns_features),
     )
 
@@ -277,7 +286,7 @@ FUSE_MASKS = declare(
             Input("scene", "prepare_scene", ("scene",)),
             Input("links", "link_points", ("links",)),
             Input("teacher", "run_teacher", ("masks",)),
-            Input("prompts", "prepare_prompts", ("prompts", "searches"), "set", "teacher"),
+            *question_inputs("teacher"),
         ),
         parts=_SOFT_LABELS,
         uses_gpu=True,
@@ -297,7 +306,7 @@ ORACLE_LABELS = declare(
         scenes="all",
         inputs=(
             Input("scene", "prepare_scene", ("truth",)),
-            Input("prompts", "prepare_prompts", ("prompts", "searches", "truths"), "set"),
+            *question_inputs("", "truths"),
             Input("labels", "fuse_masks", ("labels",)),
         ),
         parts={"labels": Part("data.artifacts.soft_masks:read_pseudo", has_labels=True)},
@@ -364,7 +373,7 @@ DISTIL_TEXT = declare(
         inputs=(
             Input("labels", "fuse_masks", ("labels",), "train"),
             Input("scene", "prepare_scene", ("scene",), "train", "labels"),
-            Input("prompts", "prepare_prompts", ("prompts", "searches"), "set", "labels"),
+            *question_inputs("labels"),
         ),
         sources=(Source(_text_weights, {"text_weights": "the text encoder's weights"}),),
         parts={"text": Part("data.artifacts.student:read_text_student")},
@@ -396,7 +405,8 @@ PREDICT_MASKS = declare(
                 "text", "distil_text", ("text",), "set", when=asks_by_words, origin=answering_text
             ),
             Input("scene", "prepare_scene", ("scene",), when=asks_by_words),
-            Input("prompts", "prepare_prompts", ("prompts", "searches"), "set", when=asks_by_words),
+            *question_inputs(when=asks_by_words),
+            *question_inputs("labels", when=_asks_by_views),
         ),
         sources=(Source(_bank_by_words, BANK.explanations),),
         parts={"masks": Part("data.artifacts.soft_masks:read_predictions")},

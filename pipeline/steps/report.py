@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from pipeline.steps.answers import Searches, evaluation_scenes, has_truth, read_masks
 from pipeline.steps.declaration import Input, Preload, Step, declare
 from pipeline.steps.learning import answering_student, has_student
-from pipeline.steps.questions import Questions, read_questions
+from pipeline.steps.questions import Questions, question_inputs, read_questions
 from pipeline.steps.step_inputs import StepInputs
 
 if TYPE_CHECKING:
@@ -140,14 +140,7 @@ REPORT = declare(
             _val("teacher", "run_teacher", "masks"),
             _val("labels", "fuse_masks", "labels"),
             _val("teacher_2d", "evaluate_teacher_2d", "teacher_2d"),
-            Input(
-                "prompts",
-                "prepare_prompts",
-                ("prompts", "searches", "truths"),
-                "set",
-                "evaluation",
-                when=has_truth,
-            ),
+            *question_inputs("evaluation", "truths", when=has_truth),
             Input("rooms", "find_rooms", ("rooms",), "set", "evaluation", when=has_truth),
             Input(
                 "student",
@@ -160,7 +153,7 @@ REPORT = declare(
             ),
             _val_without_truth("masks", "predict_masks", "masks", ""),
             _val_without_truth("answers", "answer_questions", "answers", ""),
-            Input("prompts", "prepare_prompts", ("prompts", "searches"), "set", when=has_no_truth),
+            *question_inputs(when=has_no_truth),
             _val_without_truth("scene", "prepare_scene", "scene", "masks"),
             _val_without_truth("teacher", "run_teacher", "masks", "answers"),
             _val_without_truth("labels", "fuse_masks", "labels", "answers"),

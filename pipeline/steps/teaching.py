@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from data.artifacts.object_store import StoragePath
 from data.errors import ArtifactError
 from pipeline.steps.declaration import Input, Part, Preload, Source, Step, declare
-from pipeline.steps.questions import read_questions
+from pipeline.steps.questions import RELATIONS, question_inputs, read_questions
 from pipeline.steps.scans import BANK, queries_identity, scene_views
 from pipeline.steps.step_inputs import LOG, StepInputs
 from stages.teacher.identity import no_features
@@ -130,11 +130,16 @@ RUN_TEACHER = declare(
         scenes="all",
         inputs=(
             scene_views("scene"),
-            Input("prompts", "prepare_prompts", ("prompts", "searches"), "set", "queries"),
+            *question_inputs("queries"),
             Input("truth", "prepare_scene", ("truth",), known_by="views", when=is_oracle),
             Input("truths", "prepare_prompts", ("truths",), "set", "queries", when=is_oracle),
         ),
-        sources=(Source(_queries, {"queries": "the query files"}), BANK, TEACHER_CONTENT),
+        sources=(
+            Source(_queries, {"queries": "the query files"}),
+            BANK,
+            RELATIONS,
+            TEACHER_CONTENT,
+        ),
         parts={"masks": Part("data.artifacts.teacher:read_teacher")},
         oracle=is_oracle,
         resumable=True,

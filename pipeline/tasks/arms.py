@@ -27,6 +27,7 @@ _PLAIN: Mapping[str, Any] = {
     "rivals": 0,
     "prior": 0,
     "no_seg_weight": 0,
+    "relations": False,
 }
 _RAW: Mapping[str, Any] = {
     "superpoints": False,
@@ -40,6 +41,7 @@ _FILTERED: Mapping[str, Any] = {
     "views": "filtered",
     "agreement": True,
     "rivals": 0,
+    "relations": False,
 }
 
 

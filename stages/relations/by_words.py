@@ -11,10 +11,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from data.queries.relation_trees import Phrase, in_words
+from data.queries.relation_trees import Phrase, as_asked, in_words
 from data.types import Array
 from stages.relations.instances import RoomSpace
-from stages.relations.parse import parse
 from stages.relations.solve import Answer, Solution, solve
 
 _STEP = 1 / 255
@@ -29,13 +28,12 @@ class Asking:
     texts: tuple[str, ...]
 
     @classmethod
-    def of(cls, sentences: Sequence[str], mode: str) -> Asking:
-        """Parse sentences; with the mode "off" none has a tree."""
-        trees = tuple(None if mode == "off" else parse(text) for text in sentences)
+    def of(cls, sentences: Sequence[str], trees: Sequence[Phrase | None]) -> Asking:
+        """Take sentences and their trees, None for those that are asked as they are."""
         heads = dict.fromkeys(
             as_asked(head) for tree in trees if tree is not None for head in tree.heads()
         )
-        return cls(trees, (*sentences, *heads))
+        return cls(tuple(trees), (*sentences, *heads))
 
     @property
     def count(self) -> int:
@@ -50,11 +48,6 @@ class Asking:
     def row_of(self, head: str) -> int:
         """Return the row of a phrase among the texts."""
         return self.texts.index(as_asked(head), self.count)
-
-
-def as_asked(head: str) -> str:
-    """Return a phrase as teacher and student are asked it."""
-    return f"the {head}"
 
 
 @dataclass(frozen=True, eq=False)

@@ -18,7 +18,10 @@ import yaml
 from pydantic import ValidationError
 
 from data.queries.relation_trees import Phrase, Rank, RankName, Relation, RelationName
+from stages.configs import RelationsConfig
 
+VERSION = 1
+"""Raise it whenever a sentence would be read otherwise."""
 _FILE = resources.files("data.queries").joinpath("relation_words.yaml")
 _TABLES: dict[str, dict[str, list[str]]] = yaml.safe_load(_FILE.read_text(encoding="utf-8"))
 _SAID = cast(dict[RelationName, list[str]], _TABLES["relations"])
@@ -299,6 +302,6 @@ def singular(name: str) -> str:
     return " ".join([*before, stem])
 
 
-def parse_all(texts: Iterable[str]) -> list[Phrase | None]:
-    """Parse sentences, each by itself."""
-    return [parse(text) for text in texts]
+def parse_all(texts: Iterable[str], cfg: RelationsConfig) -> list[Phrase | None]:
+    """Parse sentences, each by itself; none where relations are switched off."""
+    return [None if cfg.mode == "off" else parse(text) for text in texts]

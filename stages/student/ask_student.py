@@ -30,6 +30,7 @@ from stages.configs import PredictConfig, RelationsConfig, TeacherConfig, TextCo
 from stages.evaluation.metrics import centre_and_size
 from stages.relations.by_words import Asking, Told, explained, resolve
 from stages.relations.instances import RoomSpace
+from stages.relations.parse import parse_all
 from stages.relations.solve import Solution
 from stages.report.exports import SceneAnswers
 from stages.report.pictures import BOTH, Tile, overview, paint
@@ -143,7 +144,7 @@ class StudentEngine:
             check_sentence(text)
         with self._lock, repeatable(), torch.inference_mode():
             kept = self._keep(scene_id)
-            asking = Asking.of(texts, self._configs.relations.mode)
+            asking = Asking.of(texts, parse_all(texts, self._configs.relations))
             told = self._answers(kept, asking.texts)
             solutions: tuple[Solution | None, ...] = (None,) * len(texts)
             if asking.relates:

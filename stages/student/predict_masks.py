@@ -21,6 +21,7 @@ from models.student import Student
 from stages.certainty import answer_certainty, label_features
 from stages.configs import PredictConfig
 from stages.fusion.thresholds import rescale_by_threshold
+from stages.relations.by_labels import Related, relate_predictions
 from stages.relations.by_words import Asking, resolve
 from stages.relations.instances import RoomSpace
 from stages.student.answering import (
@@ -42,6 +43,7 @@ def run(
     student_dir: Path,
     cfg: PredictConfig,
     device: str = "cpu",
+    related: Related | None = None,
 ) -> Predictions:
     """Answer all of a scene's queries by the [SEG] tokens of its views, with and without labels.
 
@@ -51,13 +53,16 @@ def run(
         student_dir: folder of a trained student.
         cfg: rotations and thresholds.
         device: "cpu" or "cuda[:i]".
+        related: the queries that relate things, which are resolved; None for none.
 
     Raises:
         ArtifactError: the student is missing or damaged.
         UserError: the device or spconv is not available, or the tokens are of another teacher.
     """
     masks, probs = read_by_views(scene, pseudo_labels, student_dir, cfg, device)
-    return masks.predictions(pseudo_labels.prompt_ids, probs, label_answers(pseudo_labels, masks))
+    labels = label_answers(pseudo_labels, masks)
+    found = masks.predictions(pseudo_labels.prompt_ids, probs, labels)
+    return found if related is None else relate_predictions(found, related, scene)
 
 
 def label_answers(labels: PseudoLabels, masks: SceneMasks) -> LabelAnswers:
