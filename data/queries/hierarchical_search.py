@@ -24,11 +24,13 @@ import yaml
 
 from data.errors import DataError
 from data.jsonio import read_json
+from data.queries.prompts import ATOM_TASK
 from data.types import Prompt, PromptTruth
 
 SEARCH_TASK = "search"
 SIGN_TASK = "sign"
-EXTRA_TASKS = (SEARCH_TASK, SIGN_TASK)
+EXTRA_TASKS = (SEARCH_TASK, SIGN_TASK, ATOM_TASK)
+"""Tasks of prompts beside the queries, which have no truth of their own."""
 
 
 @dataclass(frozen=True)
@@ -73,8 +75,8 @@ def sign_ids(searches: Sequence[Search], scene_id: str) -> dict[str, str]:
     return {text: f"{scene_id}_{SIGN_TASK}_{k:03d}" for k, text in enumerate(texts)}
 
 
-def is_of_search(prompt_id: str, scene_id: str) -> bool:
-    """Whether a scene's prompt belongs to a search, as its wanted object or a sign."""
+def is_extra(prompt_id: str, scene_id: str) -> bool:
+    """Whether a scene's prompt belongs to a search or is a phrase of a query's tree."""
     return any(prompt_id.startswith(f"{scene_id}_{task}_") for task in EXTRA_TASKS)
 
 

@@ -174,6 +174,8 @@ def object_ids_of(
 
 
 BANK_TASK = "bank"
+ATOM_TASK = "atom"
+"""Task of the phrases of trees (``data.queries.relation_trees``), asked beside the queries."""
 
 
 def bank_text(category: str) -> str:

@@ -19,6 +19,7 @@ from typing import Annotated, Any, Literal, get_args
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError, model_validator
 
 from data.errors import DataError
+from data.queries.prompts import ATOM_TASK
 from data.types import Prompt
 
 RelationName = Literal[
@@ -154,9 +155,6 @@ def _tupled(content: Any) -> Any:
 def as_asked(head: str) -> str:
     """Return a phrase as teacher and student are asked it."""
     return f"the {head}"
-
-
-ATOM_TASK = "atom"
 
 
 def atom_prompts(trees: Iterable[Phrase], scene_id: str, asked: Collection[str]) -> list[Prompt]:

@@ -100,8 +100,12 @@ class Questions:
 
 
 def relates(plan: Plan) -> bool:
-    """Whether sentences that relate things are parsed, and their phrases asked."""
-    return plan.experiment.relations.mode != "off"
+    """Whether sentences that relate things are parsed, and their phrases asked.
+
+    The oracle knows what each sentence means, so it is asked no phrases.
+    """
+    cfg = plan.experiment
+    return cfg.relations.mode != "off" and cfg.teacher.name != "oracle"
 
 
 def question_inputs(

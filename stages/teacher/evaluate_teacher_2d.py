@@ -13,7 +13,7 @@ import numpy as np
 from data.artifacts.teacher import MASK, TeacherCache
 from data.artifacts.teacher_2d import Teacher2D
 from data.images import cells_to_pixels
-from data.queries.hierarchical_search import is_of_search
+from data.queries.hierarchical_search import is_extra
 from data.queries.prompts import is_of_bank, target_ids
 from data.types import Array, GroundTruth, Progress, Prompt, PromptTruth, Scene, silent
 from stages.configs import JudgeConfig
@@ -71,7 +71,7 @@ def _check(scene: Scene, prompts: Sequence[Prompt], cache: TeacherCache) -> None
     if cache.view_ids != tuple(view.view_id for view in scene.views):
         raise ValueError(f"scene {scene.scene_id}: the teacher cache is of other views")
     query_ids, rest = cache.prompt_ids[: len(prompts)], cache.prompt_ids[len(prompts) :]
-    extra = (is_of_bank, is_of_search)
+    extra = (is_of_bank, is_extra)
     is_known = all(any(is_of(prompt_id, scene.scene_id) for is_of in extra) for prompt_id in rest)
     if query_ids != tuple(prompt.prompt_id for prompt in prompts) or not is_known:
         raise ValueError(f"scene {scene.scene_id}: the teacher cache is of other queries")

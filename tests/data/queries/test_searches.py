@@ -14,7 +14,7 @@ from data.artifacts.evaluation import SOURCES
 from data.errors import DataError
 from data.queries.hierarchical_search import (
     Search,
-    is_of_search,
+    is_extra,
     search_prompts,
     sign_ids,
     truths_in_room,
@@ -48,7 +48,7 @@ def test_every_room_is_asked_for_what_is_wanted_and_for_each_sign_once() -> None
         ("b_sign_002", "u", "sign"),
     ]
     assert {p.scene_id for p in asked} == {"b"}
-    assert all(is_of_search(p.prompt_id, "b") for p in asked) and not is_of_search("b_0003", "b")
+    assert all(is_extra(p.prompt_id, "b") for p in asked) and not is_extra("b_0003", "b")
     assert search_prompts([LAMP, BED], "elsewhere") == []
     assert sign_ids([BED], "a") == {}
 
