@@ -9,7 +9,7 @@ have one file per array and one chunk per query.
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
@@ -84,6 +84,17 @@ class PseudoLabels:
             raise ValueError(f"evidence has three columns, not {self.evidence.shape[1]}")
         if [len(row) for row in self.drop_reasons] != [num_views] * num_queries:
             raise ValueError("drop_reasons must hold one text per query and view")
+
+    def without(self, prompt_ids: Collection[str]) -> PseudoLabels:
+        """Leave out the rows of ``prompt_ids``."""
+        rows = [row for row, name in enumerate(self.prompt_ids) if name not in prompt_ids]
+        names = ("soft", "confidence", "view_weights", *_LAST[:3], "view_confidences", "evidence")
+        return replace(
+            self,
+            prompt_ids=tuple(self.prompt_ids[row] for row in rows),
+            drop_reasons=tuple(self.drop_reasons[row] for row in rows),
+            **{name: getattr(self, name)[rows] for name in names},
+        )
 
     def answers(self) -> Array:
         """(Q, N) bool: the masks that the soft labels give by their thresholds."""

@@ -99,10 +99,13 @@ class _TrainingScenes(Sequence[Any]):
         inputs, name = self._inputs, self._names[index]
         if self._questions is None:
             self._questions = read_questions(inputs)
+        # Sentences that relate things are answered by their phrases. Their own tokens tell what is
+        # looked for and not which: learnt with one of several as the target, they blur the others.
+        labels = inputs.read("labels", scene=name).without(self._questions.trees)
         return TrainingScene(
             inputs.read("scene", scene=name),
             self._questions.asked(name),
-            inputs.read("labels", scene=name),
+            labels,
             inputs.read("features", scene=name) if inputs.has("features") else None,
         )
 
@@ -318,7 +321,7 @@ ORACLE_LABELS = declare(
 TRAIN_STUDENT = declare(
     Step(
         name="train_student",
-        version=5,
+        version=6,
         summary="The sparse 3D U-Net, trained on the training split's soft labels.",
         make="pipeline.steps.learning:make_student",
         section="student",

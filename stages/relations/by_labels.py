@@ -104,10 +104,13 @@ def relate_labels(labels: PseudoLabels, related: Related, scene: Scene) -> Pseud
     return replace(labels, **changed)
 
 
-def relate_predictions(found: Predictions, related: Related, scene: Scene) -> Predictions:
+def relate_predictions(
+    found: Predictions, labels: PseudoLabels, related: Related, scene: Scene
+) -> Predictions:
     """Return predictions (Q, N) whose related queries are resolved: the student's and the joint.
 
-    Presence is that of what is looked for, quality that times how clear the choice is.
+    Instances of the joint answer are as sure as the labels (Q, N) are. Presence is that of what is
+    looked for, quality that times how clear the choice is.
     """
     if not related.trees:
         return found
@@ -116,7 +119,8 @@ def relate_predictions(found: Predictions, related: Related, scene: Scene) -> Pr
     changed = {name: getattr(found, name).copy() for name in names}
     for name, sources in _ANSWERS.items():
         given: Array = getattr(found, name)
-        solutions = related.solve(given[:, first], found.probs[:, first], space)
+        probs = found.probs if name == "masks" else labels.soft
+        solutions = related.solve(given[:, first], probs[:, first], space)
         for row, solution in solutions.items():
             place = related.row_of(related.trees[row].head)
             inside = solution.mask[scene.superpoint_ids]

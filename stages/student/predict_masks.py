@@ -60,9 +60,11 @@ def run(
         UserError: the device or spconv is not available, or the tokens are of another teacher.
     """
     masks, probs = read_by_views(scene, pseudo_labels, student_dir, cfg, device)
-    labels = label_answers(pseudo_labels, masks)
-    found = masks.predictions(pseudo_labels.prompt_ids, probs, labels)
-    return found if related is None else relate_predictions(found, related, scene)
+    answers = label_answers(pseudo_labels, masks)
+    found = masks.predictions(pseudo_labels.prompt_ids, probs, answers)
+    if related is None:
+        return found
+    return relate_predictions(found, pseudo_labels, related, scene)
 
 
 def label_answers(labels: PseudoLabels, masks: SceneMasks) -> LabelAnswers:

@@ -7,10 +7,12 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
+from data.queries.relation_trees import as_asked
 from data.types import Array
-from stages.relations.by_words import Asking, Told, as_asked, explained, resolve
+from stages.configs import RelationsConfig
+from stages.relations.by_words import Asking, Told, explained, resolve
 from stages.relations.instances import RoomSpace, turn_of
-from stages.relations.parse import parse
+from stages.relations.parse import parse, parse_all
 from stages.relations.solve import Answer, Solution, solve
 from tests.support.worlds.boxes import Box, BoxRoom
 
@@ -154,7 +156,7 @@ def told(room: BoxRoom, asking: Asking) -> Told:
 
 def test_sentences_by_words_are_resolved_or_left_as_they_are(room: BoxRoom) -> None:
     sentences = ["the lamp on the desk", "the lamp", "the lamp on the nightstand"]
-    asking = Asking.of(sentences, "geometry")
+    asking = Asking.of(sentences, [parse(text) for text in sentences])
     assert asking.texts == (*sentences, "the lamp", "the desk", "the nightstand")
     space, given = RoomSpace(room.scene), told(room, asking)
     found, solutions = resolve(asking, given, space)
@@ -169,12 +171,12 @@ def test_sentences_by_words_are_resolved_or_left_as_they_are(room: BoxRoom) -> N
     lines = explained(tree, solutions[0], space)
     assert lines[0] == "read as: lamp on(desk)" and lines[1].startswith("1. chosen: lamp at (")
     assert "on 0." in lines[1] or "on 1." in lines[1]
-    off = Asking.of(sentences, "off")
+    off = Asking.of(sentences, parse_all(sentences, RelationsConfig(mode="off")))
     assert off.texts == tuple(sentences) and not off.relates
 
 
 def test_a_refused_phrase_leaves_the_sentence_alone(room: BoxRoom) -> None:
-    asking = Asking.of(["the lamp on the desk"], "geometry")
+    asking = Asking.of(["the lamp on the desk"], [parse("the lamp on the desk")])
     given = told(room, asking)
     limits = given.thresholds.copy()
     limits[asking.row_of("desk")] = 2
