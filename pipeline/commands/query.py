@@ -159,14 +159,17 @@ def make_engine(plan: Plan, device: str) -> StudentEngine:
     Raises ArtifactError for damaged artifacts, UserError as ``StudentEngine`` does.
     """
     from pipeline.steps import STEPS
+    from pipeline.steps.questions import relates
+    from stages.configs import RelationsConfig
     from stages.student.ask_student import AskConfigs, StudentEngine
 
     cfg = plan.experiment
+    relations = cfg.relations if relates(plan) else RelationsConfig(mode="off")
     return StudentEngine(
         plan.student().folder,
         plan.read_part(STEPS["distil_text"], "text", plan.text()),
         lambda scene: plan.read("prepare_scene", "scene", scene),
-        AskConfigs(cfg.predict, cfg.text, cfg.teacher, cfg.relations),
+        AskConfigs(cfg.predict, cfg.text, cfg.teacher, relations),
         device,
         suggested_names(plan),
     )
