@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from pipeline.scene_sets import Dataset, digest
-from pipeline.steps.declaration import Input, Part, Source, Step, declare
+from pipeline.steps.declaration import STEPS, Input, Part, Source, Step, declare
 
 if TYPE_CHECKING:
     from data.queries.hierarchical_search import Search
@@ -133,12 +133,21 @@ def read_questions(inputs: StepInputs) -> Questions:
     return Questions(inputs.dataset, prompts, searches, inputs.section("prompts").bank, trees)
 
 
-def questions_of(plan: Plan) -> Questions:
-    """The queries of a plan, for commands; ArtifactError where they are not prepared."""
-    from data.artifacts.prompts import read_prompts, read_searches, read_trees
+def question_steps(plan: Plan) -> list[Step]:
+    """The steps that ``questions_of`` reads, for tasks that require them."""
+    return [STEPS["prepare_prompts"], *([PARSE_QUERIES] if relates(plan) else [])]
 
-    folder = plan.key("prepare_prompts").folder
-    trees = read_trees(plan.key("parse_queries").folder) if relates(plan) else {}
+
+def questions_of(plan: Plan) -> Questions:
+    """The queries of a plan, for commands; ArtifactError where they are not prepared.
+
+    Without the artifact of ``ParseQueries`` they have no trees.
+    """
+    from data.artifacts.prompts import read_prompts, read_searches, read_trees
+    from data.artifacts.store import is_complete
+
+    folder, parsed = plan.key("prepare_prompts").folder, plan.key("parse_queries")
+    trees = read_trees(parsed.folder) if relates(plan) and is_complete(parsed) else {}
     bank = plan.experiment.prompts.bank
     return Questions(plan.dataset, read_prompts(folder), read_searches(folder), bank, trees)
 

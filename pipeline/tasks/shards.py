@@ -20,7 +20,7 @@ from data.errors import ConfigError, UserError
 from pipeline.plan import Plan
 from pipeline.process import full_disk, process, progress, slots, task_log
 from pipeline.steps import STEPS
-from pipeline.steps.questions import questions_of
+from pipeline.steps.questions import question_steps, questions_of
 from pipeline.tasks.base import ArtifactTarget
 from pipeline.tasks.steps import PipelineTask, run_step
 from stages.teacher.identity import require_weights
@@ -40,6 +40,11 @@ def balanced(weights: Mapping[str, int], num_shards: int) -> list[list[str]]:
         loads[lightest] += weights[name]
         chosen[name] = lightest
     return [[name for name in weights if chosen[name] == k] for k in range(num_shards)]
+
+
+def are_prepared(plan: Plan) -> bool:
+    """Whether the queries are prepared and parsed."""
+    return all(is_complete(plan.key(step.name)) for step in question_steps(plan))
 
 
 def shards_of(plan: Plan, num_shards: int) -> list[list[str]]:
@@ -73,9 +78,9 @@ class CacheTeacherMasks(PipelineTask):
         """The shard as ``<index>_of_<number>``."""
         return f"{self.shard_index}_of_{self.num_shards}"
 
-    def requires(self) -> PipelineTask:
-        """The queries, which give each scene's number of prompts."""
-        return self.step_task(STEPS["prepare_prompts"])
+    def requires(self) -> list[PipelineTask]:
+        """The queries and their trees, which give each scene's number of prompts."""
+        return [self.step_task(step) for step in question_steps(self.plan)]
 
     def identity(self) -> str:
         """Fingerprint of the first scene's teacher cache, which stands for the config."""
@@ -91,14 +96,13 @@ class CacheTeacherMasks(PipelineTask):
 
     def output(self) -> list[ArtifactTarget]:
         """The shard's caches; nothing before the queries are prepared."""
-        if not is_complete(self.plan.key("prepare_prompts")):
+        if not are_prepared(self.plan):
             return []
         return [ArtifactTarget(self.plan.key("run_teacher", name)) for name in self.scenes]
 
     def complete(self) -> bool:
         """Whether every scene of the shard has its cache."""
-        prepared = is_complete(self.plan.key("prepare_prompts"))
-        return prepared and all(target.exists() for target in self.output())
+        return are_prepared(self.plan) and all(target.exists() for target in self.output())
 
     def num_gpus(self) -> int:
         """One, except for the oracle, which runs no network."""

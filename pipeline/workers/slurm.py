@@ -17,7 +17,7 @@ from data.artifacts.store import is_complete, write_text_atomic
 from data.errors import ConfigError, Failure, UserError
 from pipeline.plan import Plan, load_plan
 from pipeline.process.progress import table
-from pipeline.tasks.shards import shards_of
+from pipeline.tasks.shards import are_prepared, shards_of
 
 StateName = Literal["pending", "running", "done", "failed"]
 
@@ -339,7 +339,7 @@ def _caches(submission: Submission) -> Sequence[Sequence[bool] | None]:
     unknown = [None] * submission.num_shards
     try:
         plan: Plan = load_plan(submission.scene_set, submission.config, submission.overrides)
-        if not is_complete(plan.key("prepare_prompts")):
+        if not are_prepared(plan):
             return unknown
         return [
             [is_complete(plan.key("run_teacher", name)) for name in shard]

@@ -263,6 +263,7 @@ def test_inputs_are_required_and_enter_the_fingerprint_once() -> None:
         ("LinkPoints", scene),
         ("RunTeacher", scene),
         ("PreparePrompts", None),
+        ("ParseQueries", None),
     }
     train = plan.key("train_student")
     assert set(train.inputs) == {f"labels {name}" for name in plan.scenes("train")}

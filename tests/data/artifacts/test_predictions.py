@@ -9,7 +9,12 @@ import pytest
 
 from data.artifacts import store
 from data.artifacts.evaluation import SOURCES
-from data.artifacts.soft_masks import Predictions, read_predictions, write_predictions
+from data.artifacts.soft_masks import (
+    Predictions,
+    StudentTrust,
+    read_predictions,
+    write_predictions,
+)
 from data.errors import ArtifactError
 
 
@@ -19,11 +24,13 @@ def test_predictions_artifact_round_trip(tmp_path: Path) -> None:
     for rows in (probs, probs[:0]):
         names = tuple(f"p{i}" for i in range(len(rows)))
         presences, qualities = rows[:, :3], rows[:, 3:6]
-        written = Predictions("scène", names, rows, rows > 0.4, rows > 0.7, presences, qualities)
+        trust = StudentTrust(0.75, 0.25) if len(rows) else None
+        given = names, rows, rows > 0.4, rows > 0.7, presences, qualities
+        written = Predictions("scène", *given, trust)
         write_predictions(tmp_path, written)
         (tmp_path / store.METADATA).write_text("{}")
         read = read_predictions(tmp_path)
-        assert read.scene_id == "scène" and read.prompt_ids == names
+        assert read.scene_id == "scène" and read.prompt_ids == names and read.trust == trust
         assert np.array_equal(read.masks, written.masks)
         assert np.array_equal(read.together, written.together)
         assert np.array_equal(read.presences, written.presences)

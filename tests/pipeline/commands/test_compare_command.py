@@ -46,19 +46,19 @@ def rewrite(folder: Path, **changes: object) -> None:
 def test_two_runs_become_a_page_and_a_table(runs: Runs, ask: Ask, tmp_path: Path) -> None:
     first, second = (artifact(runs, "report", overrides) for overrides in ("", SECOND))
     out = tmp_path / "compare.html"
-    told = ask("compare", first, runs.output, "--source", "together", "--out", out)
+    told = ask("compare", first, runs.output, "--source", "student", "--out", out)
     assert told.startswith(f"run 1: {first}\nrun 2: {runs.output}\n")
     assert told.splitlines()[-1].startswith(f"{out}: ")
     one, two = (json.loads((folder / "metrics.json").read_text()) for folder in (first, second))
-    assert f"{one['num_queries']} shared queries, together" in told
+    assert f"{one['num_queries']} shared queries, student" in told
     names = {"mIoU": "miou", "Acc@0.25": "acc25", "Acc@0.50": "acc50", "cIoU": "ciou"}
     for name, key in {**names, "gIoU": "giou"}.items():
-        values = [run["together"][key] for run in (one, two)]
+        values = [run["student"][key] for run in (one, two)]
         cells = [cell.strip() for cell in figures(told, name)]
         assert cells[1:3] == [f"{100 * value:.1f}" for value in values]
         change = float(cells[3].replace("−", "-"))
         assert change == pytest.approx(100 * (values[1] - values[0]), abs=0.051)
-    inclusive = [run["together"]["conventions"]["inclusive"]["miou"] for run in (one, two)]
+    inclusive = [run["student"]["conventions"]["inclusive"]["miou"] for run in (one, two)]
     cells = [cell.strip() for cell in figures(told, "mIoU, empty = 1")]
     assert cells[1:3] == [f"{100 * value:.1f}" for value in inclusive]
     page = out.read_text()
@@ -67,7 +67,7 @@ def test_two_runs_become_a_page_and_a_table(runs: Runs, ask: Ask, tmp_path: Path
     assert artifact(runs, "evaluate").name in page
     assert "<article" in page
     again = tmp_path / "again.html"
-    ask("compare", first, runs.output, "--source", "together", "--out", again)
+    ask("compare", first, runs.output, "--source", "student", "--out", again)
     assert again.read_bytes() == out.read_bytes()
 
 
@@ -89,7 +89,7 @@ def test_the_lifted_labels_do_not_change_with_the_student(
 
 def test_a_run_without_its_masks_has_figures_alone(copied: Runs, ask: Ask, tmp_path: Path) -> None:
     folders = [artifact(copied, "evaluate", overrides) for overrides in ("", SECOND)]
-    line = ["--source", "together", "--out", tmp_path / "page.html"]
+    line = ["--source", "student", "--out", tmp_path / "page.html"]
     expected = ask("compare", *folders, *line).splitlines()[:-1]
     assert "<article" in (tmp_path / "page.html").read_text()
     shutil.rmtree(copied.output / "predict_masks")
@@ -126,7 +126,7 @@ def test_mistakes_are_one_line(copied: Runs, ask: Ask, tmp_path: Path) -> None:
 
 def test_damage_is_told_by_the_file(copied: Runs, ask: Ask, tmp_path: Path) -> None:
     one, two = (artifact(copied, "evaluate", overrides) for overrides in ("", SECOND))
-    line = ("--source", "together", "--out", tmp_path / "page.html")
+    line = ("--source", "student", "--out", tmp_path / "page.html")
     masks = next((copied.output / "predict_masks").rglob("masks/zarr.json"))
     for path in (masks, two / "queries.json"):
         path.write_text("{")

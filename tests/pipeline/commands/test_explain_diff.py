@@ -82,8 +82,8 @@ def test_two_runs_differ_by_what_was_changed(runs: Runs, ask: Ask) -> None:
     (row,) = [line.split() for line in page.splitlines() if "student.lr" in line]
     assert row == ["train_student:", "student.lr", "0.01", "0.02"]
     one, two = (json.loads((folder / "metrics.json").read_text()) for folder in folders)
-    (row,) = [line.split() for line in page.splitlines() if line.startswith("together.ciou ")]
-    figures = [one["together"]["ciou"], two["together"]["ciou"]]
+    (row,) = [line.split() for line in page.splitlines() if line.startswith("student.ciou ")]
+    figures = [one["student"]["ciou"], two["student"]["ciou"]]
     assert row[1:3] == [f"{figure:.4f}" for figure in figures]
     assert float(row[3]) == pytest.approx(figures[1] - figures[0], abs=5e-5)
     assert "num_queries" not in [line.split(" ")[0] for line in page.splitlines()]

@@ -17,9 +17,23 @@ from pipeline.tasks.arms import ARMS, SYSTEM, chosen, runs
 from tests.support.tiny_set import ROOMS, STUDENT, write_set
 
 LINKS = {"edge_trust": 1.0, "trusted_distance": 0.0, "support": 0.0}
-PLAIN = {**LINKS, "token_gate": False, "agreement": False, "prior": 0, "no_seg_weight": 0}
+PLAIN = {
+    **LINKS,
+    "token_gate": False,
+    "agreement": False,
+    "prior": 0,
+    "no_seg_weight": 0,
+    "relations": False,
+}
 RAW = {"superpoints": False, "neighbours": 0, "threshold": "half", "presence": 0}
-FILTERED = {**LINKS, **RAW, "views": "filtered", "agreement": True, "rivals": 0}
+FILTERED = {
+    **LINKS,
+    **RAW,
+    "views": "filtered",
+    "agreement": True,
+    "rivals": 0,
+    "relations": False,
+}
 
 
 @pytest.fixture

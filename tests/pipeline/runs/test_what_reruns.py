@@ -17,7 +17,7 @@ from stages.configs import FEATURES, Experiment
 from tests.support.worlds.text_folders import clip_folder
 
 STUDENTS = ("train_student", "distil_text")
-PER_SET = ("prepare_prompts", "train_student", "distil_text", "evaluate", "report")
+PER_SET = ("prepare_prompts", "parse_queries", "train_student", "distil_text", "evaluate", "report")
 PER_SCENE = (
     *(
         "generate_room",
@@ -41,14 +41,16 @@ LISA = {"lift_features", *ASKED}
 # The longest prefix of a key counts.
 MAY_RERUN: Mapping[str, set[str]] = {
     "generate": ALL,
-    "prepare": ALL - {"generate_room", "prepare_prompts"},
+    "prepare": ALL - {"generate_room", "prepare_prompts", "parse_queries"},
     **{
         f"prepare.superpoint_{name}": ALL
-        - {"generate_room", "prepare_prompts", "link_points", "run_teacher"}
+        - {"generate_room", "prepare_prompts", "parse_queries", "link_points", "run_teacher"}
         for name in ("threshold", "min_points", "color", "smoothing")
     },
+    "relations": {"parse_queries", *ASKED},
     "prompts": {
         "prepare_prompts",
+        "parse_queries",
         "oracle_labels",
         "evaluate_teacher_2d",
         "answer_questions",
@@ -76,6 +78,7 @@ MAY_RERUN: Mapping[str, set[str]] = {
 }
 # What no rule below makes a valid value of.
 VALUES: Mapping[str, Any] = {
+    "relations.mode": "off",
     "generate.scan": "clean",  # The demo's is scanned, and has the settings for that.
     "prepare.superpoint_smoothing": 2,
     "prompts.bank": ["wall"],

@@ -9,7 +9,8 @@ import pytest
 
 from data.artifacts.evaluation import SOURCES
 from data.artifacts.soft_masks import Predictions, PseudoLabels
-from data.queries.relation_trees import ATOM_TASK, Phrase, atom_prompts
+from data.queries.prompts import ATOM_TASK
+from data.queries.relation_trees import Phrase, atom_prompts
 from data.types import Array, Prompt
 from stages.relations.by_labels import Related, relate_labels, relate_predictions
 from stages.relations.parse import parse

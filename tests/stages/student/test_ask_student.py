@@ -18,6 +18,7 @@ from data.errors import UserError
 from data.types import Scene
 from pipeline.commands.query import make_engine, suggested_names
 from pipeline.steps.questions import questions_of
+from stages.configs import RelationsConfig
 from stages.student import ask_student
 from stages.student.ask_student import AskConfigs, SentenceAnswer, StudentEngine, in_percent
 from stages.student.text_encoding import encode_queries
@@ -130,3 +131,16 @@ def test_the_page_comes_before_torch() -> None:
     loads = "import stages.viewer.page, stages.viewer.server, pipeline.commands.view"
     code = f"import sys; {loads}; assert not {{'torch', 'open3d'}} & set(sys.modules)"
     subprocess.run([sys.executable, "-c", code], cwd=REPOSITORY, check=True)
+
+
+def test_a_sentence_that_relates_things_is_answered_by_its_phrases(asked_run: AskedRun) -> None:
+    engine = make_engine(asked_run.plan, "cpu")  # The oracle's student is asked as it is.
+    text = "find the lamp most distant from the bed"
+    (plain,) = engine.ask(asked_run.scene, [text])
+    assert plain.reasons == ()
+    engine._configs = replace(engine._configs, relations=RelationsConfig())
+    resolved, lamp = engine.ask(asked_run.scene, [text, "the lamp"])
+    assert resolved.reasons[0] == "read as: lamp farthest(bed)" and lamp.reasons == ()
+    assert resolved.reasons[1].startswith("1. chosen: lamp at (")
+    assert resolved.mask.any() and not (resolved.mask & ~lamp.mask).any()
+    assert resolved.presence == lamp.presence and 0 < resolved.quality <= lamp.quality
