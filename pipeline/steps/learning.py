@@ -64,7 +64,7 @@ def make_labels(inputs: StepInputs, folder: Path) -> None:
     )
     if inputs.config.relations:
         related = questions.related(inputs.scene, labels.prompt_ids)
-        labels = relate_labels(labels, related, scene)
+        relate_labels(labels, related, scene)
     write_pseudo(folder, labels)
 
 

@@ -8,7 +8,7 @@ chosen instances.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import numpy as np
 
@@ -73,68 +73,58 @@ def within(values: Array, inside: Array, threshold: float) -> Array:
     return np.asarray(np.where(inside, values, np.minimum(values, below)), np.float32)
 
 
-def relate_labels(labels: PseudoLabels, related: Related, scene: Scene) -> PseudoLabels:
-    """Return labels (Q, N) whose related queries are resolved.
+def relate_labels(labels: PseudoLabels, related: Related, scene: Scene) -> None:
+    """Resolve the related queries of labels (Q, N), in place: large scenes have room for one copy.
 
     Such a query takes soft label, confidence, threshold and evidence of what is looked for; views
     and tokens stay those of the sentence, and are those of the phrase where it has none.
     """
     if not related.trees:
-        return labels
-    first = np.unique(scene.superpoint_ids, return_index=True)[1]
-    space = RoomSpace(scene)
-    needed = sorted({related.row_of(h) for tree in related.trees.values() for h in tree.heads()})
+        return
+    first, space = np.unique(scene.superpoint_ids, return_index=True)[1], RoomSpace(scene)
     masks = np.zeros((len(labels.soft), space.num_superpoints), bool)
     probs = np.zeros(masks.shape, np.float32)
-    probs[needed] = labels.soft[needed][:, first]
-    masks[needed] = probs[needed] >= labels.thresholds[needed, None]
-    changed = {
-        name: getattr(labels, name).copy()
-        for name in ("soft", "confidence", "thresholds", "evidence", *_OF_VIEWS)
-    }
+    for place in {related.row_of(h) for tree in related.trees.values() for h in tree.heads()}:
+        probs[place] = labels.soft[place, first]
+        masks[place] = probs[place] >= labels.thresholds[place]
     for row, solution in related.solve(masks, probs, space).items():
-        place = related.row_of(related.trees[row].head)
-        for name in ("confidence", "thresholds", "evidence"):
-            changed[name][row] = changed[name][place]
+        place = related.row_of(related.trees[row].head)  # Never a related query's own row.
         inside = solution.mask[scene.superpoint_ids]
-        changed["soft"][row] = within(labels.soft[place], inside, float(labels.thresholds[place]))
+        labels.soft[row] = within(labels.soft[place], inside, float(labels.thresholds[place]))
+        names: tuple[str, ...] = ("confidence", "thresholds", "evidence")
         if not labels.query_tokens[row].any():
-            for name in _OF_VIEWS:
-                changed[name][row] = changed[name][place]
-    return replace(labels, **changed)
+            names = (*names, "view_weights", "query_tokens", "view_tokens", "view_confidences")
+        for name in names:
+            getattr(labels, name)[row] = getattr(labels, name)[place]
 
 
 def relate_predictions(
     found: Predictions, labels: PseudoLabels, related: Related, scene: Scene
-) -> Predictions:
-    """Return predictions (Q, N) whose related queries are resolved: the student's and the joint.
+) -> None:
+    """Resolve the related queries of predictions (Q, N), the student's and the joint, in place.
 
     Instances of the joint answer are as sure as the labels (Q, N) are. Presence is that of what is
     looked for, quality that times how clear the choice is.
     """
     if not related.trees:
-        return found
+        return
     first, space = np.unique(scene.superpoint_ids, return_index=True)[1], RoomSpace(scene)
-    names = ("probs", "masks", "together", "presences", "qualities")
-    changed = {name: getattr(found, name).copy() for name in names}
     for name, sources in _ANSWERS.items():
-        given: Array = getattr(found, name)
+        answers: Array = getattr(found, name)
         probs = found.probs if name == "masks" else labels.soft
-        solutions = related.solve(given[:, first], probs[:, first], space)
+        solutions = related.solve(answers[:, first], probs[:, first], space)
         for row, solution in solutions.items():
             place = related.row_of(related.trees[row].head)
             inside = solution.mask[scene.superpoint_ids]
-            changed[name][row] = given[place] & inside
-            changed["presences"][row, sources] = found.presences[place, sources]
-            changed["qualities"][row, sources] = found.qualities[place, sources] * solution.clarity
+            answers[row] = answers[place] & inside
+            found.presences[row, sources] = found.presences[place, sources]
+            found.qualities[row, sources] = found.qualities[place, sources] * solution.clarity
             if name == "masks":
-                least = float(found.probs[place][given[place]].min(initial=1))
-                changed["probs"][row] = within(found.probs[place], inside, least)
-    return replace(found, **changed)
+                least = float(found.probs[place][answers[place]].min(initial=1))
+                found.probs[row] = within(found.probs[place], inside, least)
 
 
 _ANSWERS = {
     "masks": [SOURCES.index("student")],
     "together": [SOURCES.index("fusion_only"), SOURCES.index("together")],
 }
-_OF_VIEWS = ("view_weights", "query_tokens", "view_tokens", "view_confidences")

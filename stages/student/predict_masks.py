@@ -62,9 +62,9 @@ def run(
     masks, probs = read_by_views(scene, pseudo_labels, student_dir, cfg, device)
     answers = label_answers(pseudo_labels, masks)
     found = masks.predictions(pseudo_labels.prompt_ids, probs, answers)
-    if related is None:
-        return found
-    return relate_predictions(found, pseudo_labels, related, scene)
+    if related is not None:
+        relate_predictions(found, pseudo_labels, related, scene)
+    return found
 
 
 def label_answers(labels: PseudoLabels, masks: SceneMasks) -> LabelAnswers:

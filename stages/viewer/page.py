@@ -284,7 +284,7 @@ class Page:
             self.panel.choose_none()
             self._show(Query(text, (answer,)))
             if reply.num_points:
-                self._say(f"Answered in {seconds:.2f} s.")
+                self._say("\n".join([f"Answered in {seconds:.2f} s.", *reply.reasons]))
             else:
                 why = why_nothing(reply.unmet, reply.holds)
                 self._say(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from dataclasses import replace
 
 import numpy as np
@@ -62,8 +63,8 @@ def test_only_trees_with_all_their_phrases_are_kept() -> None:
 
 
 def test_a_resolved_label_is_that_of_the_chosen_thing() -> None:
-    given = labels()
-    found = relate_labels(given, related(), ROOM.scene)
+    given, found = labels(), labels()
+    relate_labels(found, related(), ROOM.scene)
     lamp = np.isin(ROOM.scene.superpoint_ids, LAMPS[1])
     assert np.array_equal(found.answers()[0], lamp)
     assert found.soft[0][lamp] == pytest.approx(0.8) and found.thresholds[0] == np.float32(0.4)
@@ -72,14 +73,14 @@ def test_a_resolved_label_is_that_of_the_chosen_thing() -> None:
     assert np.array_equal(found.query_tokens[0], given.query_tokens[0])
     for row in (1, 2, 3):  # The others stay as they are, the sentence without phrases, too.
         assert np.array_equal(found.soft[row], given.soft[row])
-    assert np.array_equal(given.soft, labels().soft), "the labels that were given are not changed"
 
 
 def test_a_sentence_that_no_view_answers_takes_the_tokens_of_its_phrase() -> None:
     given = labels()
     tokens = given.query_tokens.copy()
     tokens[0] = 0
-    found = relate_labels(replace(given, query_tokens=tokens), related(), ROOM.scene)
+    found = replace(labels(), query_tokens=tokens)
+    relate_labels(found, related(), ROOM.scene)
     assert np.array_equal(found.query_tokens[0], given.query_tokens[1])
 
 
@@ -87,7 +88,8 @@ def test_a_phrase_without_answer_leaves_the_sentence_alone() -> None:
     given = labels()
     limits = given.thresholds.copy()
     limits[3] = 2  # No desk in this room.
-    found = relate_labels(replace(given, thresholds=limits), related(), ROOM.scene)
+    found = replace(labels(), thresholds=limits)
+    relate_labels(found, related(), ROOM.scene)
     assert np.array_equal(found.soft, given.soft)
 
 
@@ -96,18 +98,21 @@ def test_answers_of_student_and_both_are_resolved_each_by_its_own_masks() -> Non
     own, both = ([DESK, LAMPS, LAMPS, []], [DESK, LAMPS, LAMPS, DESK])
     masks, together = on_points(own, 1) > 0, on_points(both, 1) > 0
     sure = np.tile(np.array([[0.2], [0.6], [0.2], [0.2]], np.float32), len(SOURCES))
-    given = Predictions("boxes", IDS, on_points(own, 0.7), masks, together, sure, sure)
-    found = relate_predictions(given, labels(), related(), ROOM.scene)
+    given = ("boxes", IDS, on_points(own, 0.7), masks, together, sure, sure)
+    found = Predictions(*copy.deepcopy(given))
+    relate_predictions(found, labels(), related(), ROOM.scene)
     lamp = np.isin(ROOM.scene.superpoint_ids, LAMPS[1])
     assert np.array_equal(found.together[0], lamp) and np.array_equal(found.masks[0], masks[0])
     assert found.presence("together")[0] == found.presence("fusion_only")[0] == np.float32(0.6)
     assert found.presence("student")[0] == np.float32(0.2)
     assert 0.3 <= found.quality("together")[0] <= 0.6
-    whole = replace(given, masks=together, probs=on_points(both, 0.7))
-    found = relate_predictions(whole, labels(), related(), ROOM.scene)
+    found = Predictions(
+        *copy.deepcopy(("boxes", IDS, on_points(both, 0.7), together, together)), *given[5:]
+    )
+    relate_predictions(found, labels(), related(), ROOM.scene)
     assert np.array_equal(found.masks[0], lamp)
     assert np.array_equal(found.probs[0] >= 0.7 - 1e-6, lamp)
-    assert np.array_equal(found.masks[1:], whole.masks[1:])
+    assert np.array_equal(found.masks[1:], together[1:])
 
 
 def test_phrases_that_are_asked_already_are_asked_once() -> None:
