@@ -208,24 +208,24 @@ class CertaintyConfig(StageConfig):
     it does. An override replaces all weights of a key.
     """
 
-    student_presence: Weights = {"peak": 0.38, "inside": 6.532, "doubtful": 2.488, "bias": -1.019}
+    student_presence: Weights = {"peak": 0.561, "inside": 6.205, "doubtful": 1.196, "bias": -0.293}
     """Of the student, asked by the tokens of views."""
-    student_quality: Weights = {"peak": 0.092, "inside": 4.646, "doubtful": -1.425, "bias": -1.357}
+    student_quality: Weights = {"peak": 0.104, "inside": 3.644, "doubtful": -2.237, "bias": -0.642}
     """The same of its masks."""
     words_presence: Weights = {
-        "peak": 0.19,
-        "inside": 5.765,
-        "doubtful": 0.884,
-        "known": 0.215,
-        "bias": -0.601,
+        "peak": 0.181,
+        "inside": 5.265,
+        "doubtful": 1.162,
+        "known": 0.227,
+        "bias": -0.771,
     }
     """Of the student, asked by words alone."""
     words_quality: Weights = {
-        "peak": 0.099,
-        "inside": 5.019,
-        "doubtful": -1.967,
-        "known": 0.052,
-        "bias": -1.578,
+        "peak": 0.207,
+        "inside": 2.169,
+        "doubtful": -2.261,
+        "known": 0.048,
+        "bias": -0.369,
     }
     """The same of its masks."""
     labels_presence: Weights = {
@@ -249,29 +249,29 @@ class CertaintyConfig(StageConfig):
     }
     """The same of their masks."""
     together_presence: Weights = {
-        "peak": 0.115,
-        "inside": 1.429,
-        "doubtful": 1.212,
-        "support": 0.825,
-        "views": 0.439,
-        "trust": 1.375,
-        "own_peak": 0.121,
-        "own_inside": 0.642,
-        "agreement": 1.376,
-        "bias": -1.824,
+        "peak": 0.112,
+        "inside": 1.421,
+        "doubtful": 1.209,
+        "support": 0.852,
+        "views": 0.431,
+        "trust": 1.276,
+        "own_peak": 0.145,
+        "own_inside": 0.927,
+        "agreement": 1.206,
+        "bias": -1.825,
     }
     """Of labels and student together."""
     together_quality: Weights = {
-        "peak": 0.058,
-        "inside": 1.646,
-        "doubtful": -0.165,
-        "support": 0.886,
-        "views": 0.012,
-        "trust": 1.944,
-        "own_peak": 0.066,
-        "own_inside": 0.195,
-        "agreement": 0.291,
-        "bias": -2.051,
+        "peak": 0.053,
+        "inside": 1.671,
+        "doubtful": -0.227,
+        "support": 0.902,
+        "views": -0.009,
+        "trust": 1.792,
+        "own_peak": 0.129,
+        "own_inside": -0.594,
+        "agreement": 0.508,
+        "bias": -1.737,
     }
     """The same of their masks."""
 
@@ -314,7 +314,7 @@ class PredictConfig(StageConfig):
     presence: Fraction = 0.2
     """Student alone, asked by the tokens of views: queries whose largest probability is lower have
     no object."""
-    presence_by_words: Fraction = 0.675
+    presence_by_words: Fraction = 0.676
     """Student asked by words alone: queries whose presence (``certainty``) is lower have no
     object."""
     student_share: Fraction = 0.25

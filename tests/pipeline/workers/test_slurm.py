@@ -24,7 +24,7 @@ from tests.support.warm import forker
 # Pytest finds a module's fixtures by name.
 slurm_config = slurm_cluster.slurm_config
 
-ROOMS_OF_ELEMENT = (2, 1)
+ROOMS_OF_ELEMENT = (1, 2)
 WORDS = {"time": "Invalid --time specification", "partition": "invalid partition specified"}
 
 
