@@ -166,9 +166,9 @@ def make_trees(inputs: StepInputs, folder: Path) -> None:
 
 def relations_identity(plan: Plan, scene_id: str | None = None) -> dict[str, str]:
     """What decides, besides the queries, which phrases are asked with them."""
-    from stages.relations.parse import VERSION
+    from stages.relations.parse import TABLES, VERSION
 
-    return {"relations": digest([VERSION])} if relates(plan) else {}
+    return {"relations": digest([VERSION, TABLES])} if relates(plan) else {}
 
 
 RELATIONS = Source(relations_identity, {"relations": "relations.mode, or the parser"})

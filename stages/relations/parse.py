@@ -21,12 +21,12 @@ from data.queries.relation_trees import Phrase, Rank, RankName, Relation, Relati
 from stages.configs import RelationsConfig
 
 VERSION = 1
-"""Raise it whenever a sentence would be read otherwise."""
+"""Raise it whenever the rules would read a sentence otherwise."""
 _FILE = resources.files("data.queries").joinpath("relation_words.yaml")
-_TABLES: dict[str, dict[str, list[str]]] = yaml.safe_load(_FILE.read_text(encoding="utf-8"))
-_SAID = cast(dict[RelationName, list[str]], _TABLES["relations"])
-_BEFORE = cast(dict[RankName, list[str]], _TABLES["ranks"])
-_AFTER = cast(dict[RankName, list[str]], _TABLES["ranks_after"])
+TABLES: dict[str, dict[str, list[str]]] = yaml.safe_load(_FILE.read_text(encoding="utf-8"))
+_SAID = cast(dict[RelationName, list[str]], TABLES["relations"])
+_BEFORE = cast(dict[RankName, list[str]], TABLES["ranks"])
+_AFTER = cast(dict[RankName, list[str]], TABLES["ranks_after"])
 _ORDINALS = {
     word: place
     for place, words in enumerate(
@@ -175,8 +175,10 @@ def _with_tail(said: str) -> Phrase | None:
 
 
 def _attached(head: Phrase, cuts: list[_Cut], pieces: list[str]) -> Phrase | None:
-    """Attach relations to the thing before them, or to the head where the words lead back to it."""
-    parents: list[int] = []
+    """Attach relations to the thing before them, or to the head where the words lead back to it.
+
+    A thing's number is its place in ``things``; anchors come after what they anchor.
+    """
     things: list[Phrase] = [head]
     relations: list[tuple[int, _Cut, list[int]]] = []
     last, back = 0, False
@@ -192,7 +194,6 @@ def _attached(head: Phrase, cuts: list[_Cut], pieces: list[str]) -> Phrase | Non
         places = list(range(len(things), len(things) + len(anchors)))
         things += anchors
         relations.append((parent, cut, places))
-        parents.append(parent)
         last = places[-1] if places else parent
     built: dict[int, Phrase] = {}
     for place in reversed(range(len(things))):
