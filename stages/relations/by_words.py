@@ -9,15 +9,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-import numpy as np
-
 from data.queries.relation_trees import Phrase, as_asked, in_words
 from data.types import Array
+from stages.relations.by_labels import Related, within
 from stages.relations.instances import RoomSpace
-from stages.relations.solve import Answer, Solution, solve
-
-_STEP = 1 / 255
-"""Steps in which probabilities are stored."""
+from stages.relations.solve import Solution
 
 
 @dataclass(frozen=True)
@@ -45,9 +41,11 @@ class Asking:
         """Whether any sentence has a tree."""
         return any(tree is not None for tree in self.trees)
 
-    def row_of(self, head: str) -> int:
-        """Return the row of a phrase among the texts."""
-        return self.texts.index(as_asked(head), self.count)
+    def related(self) -> Related:
+        """The trees by row, and the rows of their phrases among the texts."""
+        trees = {row: tree for row, tree in enumerate(self.trees) if tree is not None}
+        phrases = enumerate(self.texts[self.count :], start=self.count)
+        return Related(trees, {text: row for row, text in phrases})
 
 
 @dataclass(frozen=True, eq=False)
@@ -62,10 +60,6 @@ class Told:
     thresholds: Array
     certain: Array
 
-    def answer(self, row: int) -> Answer:
-        """Return the answer to one text."""
-        return Answer(self.probs[row] >= self.thresholds[row], self.probs[row])
-
 
 def resolve(
     asking: Asking, told: Told, space: RoomSpace
@@ -75,27 +69,17 @@ def resolve(
     A resolved answer holds the chosen instances of what is looked for; its presence is that of this
     phrase, its quality that of the phrase times how clear the choice is.
     """
-    count = asking.count
+    count, related = asking.count, asking.related()
     probs, thresholds = told.probs[:count].copy(), told.thresholds[:count].copy()
     certain = told.certain[:, :count].copy()
-    solutions: list[Solution | None] = []
-    for row, tree in enumerate(asking.trees):
-        found = None
-        if tree is not None:
-            rows = {head: asking.row_of(head) for head in tree.heads()}
-            answers = {head: told.answer(place) for head, place in rows.items()}
-            found = solve(tree, answers, space)
-        solutions.append(found)
-        if found is None or tree is None:
-            continue
-        place = rows[tree.head]
-        least = np.float32(told.thresholds[place])
-        outside = np.minimum(told.probs[place], np.maximum(least - np.float32(_STEP), 0))
-        probs[row] = np.where(found.mask, told.probs[place], outside)
-        thresholds[row] = least
-        certain[0, row] = told.certain[0, place]
-        certain[1, row] = told.certain[1, place] * found.clarity
-    return Told(probs, thresholds, certain), tuple(solutions)
+    found = related.solve(told.probs >= told.thresholds[:, None], told.probs, space)
+    for row, solution in found.items():
+        place = related.row_of(related.trees[row].head)
+        thresholds[row] = told.thresholds[place]
+        probs[row] = within(told.probs[place], solution.mask, float(thresholds[row]))
+        presence, quality = told.certain[:, place]
+        certain[:, row] = presence, quality * solution.clarity
+    return Told(probs, thresholds, certain), tuple(found.get(row) for row in range(count))
 
 
 _MOST_TOLD = 6

@@ -73,25 +73,23 @@ class RoomSpace:
         cloud, self._ids = scene.cloud, scene.superpoint_ids
         self.turn = turn_of(cloud.points[:, :2])
         flat = cloud.points[:, :2].astype(np.float64) @ self.turn
-        height = cloud.points[:, 2] - floor_height(cloud.points)
-        self.points = np.column_stack([flat, height])
         self._floor = floor_height(cloud.points)
+        self.points = np.column_stack([flat, cloud.points[:, 2] - self._floor])
         self.num_superpoints = int(self._ids.max(initial=-1)) + 1
         self.low, self.high = np.percentile(flat, 0.5, axis=0), np.percentile(flat, 99.5, axis=0)
-        counts = np.maximum(np.bincount(self._ids, minlength=self.num_superpoints), 1)
         self.sizes = np.bincount(self._ids, minlength=self.num_superpoints)
         turned = np.column_stack([cloud.normals[:, :2] @ self.turn, cloud.normals[:, 2]])
-        self._normals = self._means(turned, counts)
-        self._centres = self._means(self.points, counts)
+        self._normals = self._means(turned)
+        self._centres = self._means(self.points)
         order = np.argsort(self._ids, kind="stable")
         self._members = np.split(order, np.cumsum(self.sizes)[:-1])
         centres = [view.camera_center for view in scene.views]
         eyes = np.array(centres, np.float64).reshape(-1, 3)[:, :2]
         self.eyes = eyes @ self.turn
 
-    def _means(self, values: Array, counts: Array) -> Array:
+    def _means(self, values: Array) -> Array:
         sums = [np.bincount(self._ids, column, self.num_superpoints) for column in values.T]
-        return np.stack(sums, axis=1) / counts[:, None]
+        return np.stack(sums, axis=1) / np.maximum(self.sizes, 1)[:, None]
 
     def in_scan(self, point: Array) -> Array:
         """Return a point (3,) of the room's frame in the scan's frame."""

@@ -22,7 +22,6 @@ _TOUCH, _SIDE, _BESIDE = 0.08, 0.1, 0.7
 _AROUND = 0.12
 _LIFT, _REST = 0.05, 0.15
 _CORNER = 0.5
-_WALLS = ("wall", "window", "door")
 
 
 class RoomScores:
@@ -68,7 +67,7 @@ class RoomScores:
         return float(np.exp(-gap(target, anchor) / _TOUCH))  # Against.
 
     def _hanging(self, target: Instance, anchor: Instance) -> float:
-        """How well a thing hangs on an upright anchor: it touches it and is as flat as it."""
+        """How well a thing hangs on an upright anchor: it touches it and is off the floor."""
         upright = anchor.high[2] - anchor.low[2] > 1.2
         off_floor = target.low[2] > 0.25
         return float(np.exp(-gap(target, anchor) / _TOUCH)) if upright and off_floor else 0.0

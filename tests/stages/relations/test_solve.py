@@ -182,7 +182,7 @@ def test_a_refused_phrase_leaves_the_sentence_alone(room: BoxRoom) -> None:
     asking = Asking.of(["the lamp on the desk"], [parse("the lamp on the desk")])
     given = told(room, asking)
     limits = given.thresholds.copy()
-    limits[asking.row_of("desk")] = 2
+    limits[asking.related().row_of("desk")] = 2
     found, (solution,) = resolve(asking, replace(given, thresholds=limits), RoomSpace(room.scene))
     assert solution is None
     assert np.array_equal(found.probs[0], given.probs[0])
